@@ -1,0 +1,248 @@
+"""Numbers with proven bounds: rounding outward, and the bound gamma_k of a floating-point sum.
+
+Every scalar operation on an `Enclosure` is carried out exactly in rational arithmetic and rounded
+outward once, so its soundness can be read off without a word about rounding modes.  Arrays come as a
+`Ball`: a float64 centre and a radius in the norm that its user names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+U = 2.0**-53  # unit roundoff of float64, round to nearest
+TINY = 2.0**-1021  # twice the smallest normal number: more than one underflowing product can lose
+INFLATION = 1.0 + 2.0**-30
+"""Sums and products of at most 2^21 nonnegative floats are below their exact value by a factor of at most
+1/(1 − γ_{2^21}) < 1 + 2^−31; a bound computed in plain float64 and multiplied by INFLATION is a bound."""
+
+
+def gamma(k: int) -> float:
+    """γ_k = ku/(1 − ku), rounded up: the relative error of k roundings (Higham 2002, Lemma 3.1)."""
+    if k >= 2**21:
+        raise ValueError(f"expected fewer than 2^21 roundings, got {k}")
+    return k * U * INFLATION
+
+
+def inflate(bound: float) -> float:
+    """An upper bound of a nonnegative quantity that was computed with at most 2^21 roundings."""
+    return float(bound) * INFLATION + TINY
+
+
+Exact = Callable[[Fraction, Fraction], Fraction]
+
+
+def _outward(exact: Fraction | None, towards: float) -> float:
+    """The nearest float on the side of `towards` (±inf); None stands for an unknown value."""
+    if exact is None:
+        return towards
+    try:
+        rounded = float(exact)
+    except OverflowError:
+        rounded = math.inf if exact > 0 else -math.inf
+        return rounded if rounded == towards else math.nextafter(rounded, -rounded)
+    inside = Fraction(rounded) < exact if towards > 0 else Fraction(rounded) > exact
+    return math.nextafter(rounded, towards) if inside else rounded
+
+
+def _sqrt_outward(x: float, towards: float) -> float:
+    if x <= 0.0 or math.isinf(x):
+        return max(x, 0.0)
+    root = math.sqrt(x)
+    inside = Fraction(root) ** 2 < Fraction(x) if towards > 0 else Fraction(root) ** 2 > Fraction(x)
+    return math.nextafter(root, towards) if inside else root
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    """A real number known to lie in [lower, upper], with its float64 approximation `value` in between.
+
+    An end that is not known is infinite.  Arithmetic with plain floats takes them as exact.
+    """
+
+    value: float
+    lower: float
+    upper: float
+
+    def __post_init__(self) -> None:
+        lower = -math.inf if math.isnan(self.lower) else float(self.lower)
+        upper = math.inf if math.isnan(self.upper) else float(self.upper)
+        if lower > upper:
+            raise ValueError(f"expected lower <= upper, got [{lower!r}, {upper!r}]")
+        object.__setattr__(self, "lower", lower)
+        object.__setattr__(self, "upper", upper)
+        if not math.isnan(self.value):
+            object.__setattr__(self, "value", float(min(max(self.value, lower), upper)))
+
+    @staticmethod
+    def exact(x: float) -> Enclosure:
+        """The float x itself."""
+        return Enclosure(x, x, x)
+
+    @staticmethod
+    def around(x: float, radius: float) -> Enclosure:
+        """[x − radius, x + radius], rounded outward; everything if either is not finite."""
+        if not (math.isfinite(x) and math.isfinite(radius)):
+            return Enclosure(x, -math.inf, math.inf)
+        at, reach = Fraction(float(x)), Fraction(float(radius))
+        return Enclosure(x, _outward(at - reach, -math.inf), _outward(at + reach, math.inf))
+
+    @property
+    def known(self) -> bool:
+        """Both ends are finite."""
+        return math.isfinite(self.lower) and math.isfinite(self.upper)
+
+    def __add__(self, other: Enclosure | float) -> Enclosure:
+        that = _lift(other)
+        return Enclosure(
+            self.value + that.value,
+            _ends(Fraction.__add__, self.lower, that.lower, -math.inf),
+            _ends(Fraction.__add__, self.upper, that.upper, math.inf),
+        )
+
+    def __neg__(self) -> Enclosure:
+        return Enclosure(-self.value, -self.upper, -self.lower)
+
+    def __sub__(self, other: Enclosure | float) -> Enclosure:
+        return self + -_lift(other)
+
+    def __rsub__(self, other: Enclosure | float) -> Enclosure:
+        return _lift(other) + -self
+
+    def __mul__(self, other: Enclosure | float) -> Enclosure:
+        that = _lift(other)
+        pairs = [(a, b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
+        return Enclosure(
+            self.value * that.value,
+            min(_product(a, b, -math.inf) for a, b in pairs),
+            max(_product(a, b, math.inf) for a, b in pairs),
+        )
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Enclosure | float) -> Enclosure:
+        that = _lift(other)
+        value = self.value / that.value if that.value != 0.0 else math.nan
+        if that.lower <= 0.0 <= that.upper:
+            return Enclosure(value, -math.inf, math.inf)
+        inverse = Enclosure(
+            1.0 / that.value,
+            _ends(Fraction.__truediv__, 1.0, that.upper, -math.inf),
+            _ends(Fraction.__truediv__, 1.0, that.lower, math.inf),
+        )
+        if not (self.known and that.known):
+            product = self * inverse
+            return Enclosure(value, product.lower, product.upper)
+        quotients = [Fraction(a) / Fraction(b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
+        return Enclosure(value, _outward(min(quotients), -math.inf), _outward(max(quotients), math.inf))
+
+    def __rtruediv__(self, other: Enclosure | float) -> Enclosure:
+        return _lift(other) / self
+
+    def square(self) -> Enclosure:
+        """x², which is never negative."""
+        magnitude = abs(self)
+        return magnitude * magnitude
+
+    def sqrt(self) -> Enclosure:
+        """√x for an x that is known to be nonnegative: a negative lower end stands for 0."""
+        if self.upper < 0.0:
+            raise ValueError(f"expected a nonnegative number, got one below {self.upper!r}")
+        return Enclosure(
+            math.sqrt(max(self.value, 0.0)),
+            _sqrt_outward(self.lower, -math.inf),
+            _sqrt_outward(self.upper, math.inf),
+        )
+
+    def __abs__(self) -> Enclosure:
+        if self.lower >= 0.0:
+            return self
+        if self.upper <= 0.0:
+            return -self
+        return Enclosure(abs(self.value), 0.0, max(-self.lower, self.upper))
+
+    def positive_part(self) -> Enclosure:
+        """max(0, x)."""
+        return maximum(self, Enclosure.exact(0.0))
+
+    def at_most(self, other: Enclosure | float) -> bool:
+        """Proven: self ≤ other."""
+        return self.upper <= _lift(other).lower
+
+    def above(self, other: Enclosure | float) -> bool:
+        """Proven: self > other."""
+        return self.lower > _lift(other).upper
+
+    def intersect(self, lower: float = -math.inf, upper: float = math.inf) -> Enclosure:
+        """The same number, known besides to lie in [lower, upper]."""
+        return Enclosure(self.value, max(self.lower, lower), min(self.upper, upper))
+
+
+UNKNOWN = Enclosure(math.nan, -math.inf, math.inf)
+
+
+def _lift(x: Enclosure | float) -> Enclosure:
+    return x if isinstance(x, Enclosure) else Enclosure.exact(float(x))
+
+
+def _ends(operation: Exact, a: float, b: float, towards: float) -> float:
+    """One end of a monotone operation, rounded towards `towards`; with an infinite operand, that limit."""
+    if math.isfinite(a) and math.isfinite(b):
+        return _outward(operation(Fraction(a), Fraction(b)), towards)
+    if operation is Fraction.__truediv__:
+        return 0.0 if math.isinf(b) else towards
+    limit = a + b
+    return towards if math.isnan(limit) else limit
+
+
+def _product(a: float, b: float, towards: float) -> float:
+    if a == 0.0 or b == 0.0:  # an infinite end stands for "some finite number": 0 times it is 0
+        return 0.0
+    if math.isinf(a) or math.isinf(b):
+        return a * b
+    return _outward(Fraction(a) * Fraction(b), towards)
+
+
+def minimum(*xs: Enclosure) -> Enclosure:
+    """min(x1, x2, ...)."""
+    return Enclosure(min(x.value for x in xs), min(x.lower for x in xs), min(x.upper for x in xs))
+
+
+def maximum(*xs: Enclosure) -> Enclosure:
+    """max(x1, x2, ...)."""
+    return Enclosure(max(x.value for x in xs), max(x.lower for x in xs), max(x.upper for x in xs))
+
+
+@dataclass(frozen=True)
+class Ball:
+    """An array known to lie within `radius` of `center`.
+
+    Vectors: Euclidean norm.  Matrices: spectral norm.  The radius is infinite where nothing is known.
+    """
+
+    center: Array
+    radius: float
+
+    def norm(self) -> Enclosure:
+        """‖·‖ of the true vector (for a matrix: its Frobenius norm, of which the radius must be a bound)."""
+        return norm(self.center) + Enclosure(0.0, -self.radius, self.radius) if self.radius else norm(self.center)
+
+
+def norm(v: Array) -> Enclosure:
+    """Euclidean (Frobenius) norm of a float64 array, scaled against overflow and underflow."""
+    largest = float(np.max(np.abs(v), initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return Enclosure.exact(0.0) if largest == 0.0 else UNKNOWN
+    scale = 2.0 ** math.frexp(largest)[1]
+    squares = np.square(v / scale)  # exact division; squares that underflow are worth less than one rounding
+    total = float(np.sum(squares))
+    error = gamma(v.size + 2) * total + v.size * TINY
+    return Enclosure.around(total, error).sqrt() * scale

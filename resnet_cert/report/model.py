@@ -1,0 +1,206 @@
+"""The report of a check as plain frozen data: the fields of the JSON document, in its order.
+
+`Enclosure | None`: None where a quantity is not defined or nothing is known about it.  A plain float is
+a value that is shown but not proven, or an input of the check.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from resnet_cert.enclosure import Enclosure
+from resnet_cert.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Source:
+    """The spec a report is about; both None for a problem made in Python."""
+
+    path: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """n samples, x ∈ R^d, f ∈ R^k, d(1+k) parameters (w, V), and where the point lies."""
+
+    n: int
+    d: int
+    k: int
+    parameters: int
+    loss: str
+    norm_w: float
+    norm_V: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """F at the point against min F_lin over ‖w‖ ≤ r; gap = F − F_lin_min."""
+
+    F: Enclosure
+    F_lin_min: Enclosure
+    gap: Enclosure
+    norm_w_star: float
+    attained: bool
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """‖∇F‖ and its two parts; the verdict on ‖∇F‖ ≤ ε."""
+
+    norm: Enclosure
+    norm_w: Enclosure
+    norm_V: Enclosure
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Hessian:
+    """λ_min(∇²F) and −threshold = −√(μ2 ε); the verdict on λ_min ≥ −threshold."""
+
+    lambda_min: Enclosure
+    threshold: Enclosure | None
+    zero_multiplicity: int
+    method: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The domain and the Lipschitz constants that the verdict and the bounds speak of."""
+
+    b: float
+    r: float
+    mu0: float | None
+    mu1: float | None
+    mu2: float | None
+    source: dict[str, str]  # of b, r, mu0, mu1, mu2: "computed" or "given"; "missing" where None
+
+
+@dataclass(frozen=True)
+class Theorem1:
+    """‖∇F‖ ≥ lower_bound (paper) and ≥ lower_bound_refined; applies iff w ≠ 0."""
+
+    applies: bool
+    lower_bound: Enclosure | None
+    lower_bound_refined: Enclosure | None
+    holds: bool | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Theorem2:
+    """At (0, V, θ): left = ‖∇F‖ + ‖V‖√(|λ_min|·‖∂²F/∂w²‖ + λ_min²) ≥ right = (F(0,V) − F_lin(w*))/‖w*‖."""
+
+    gradient_norm: Enclosure
+    lambda_min: Enclosure
+    left: Enclosure
+    right: Enclosure
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Theorem3:
+    """F ≤ F_upper = F_lin_min + bound at a certified ε-SOPSP; see `BoundRow` for the four forms."""
+
+    applies: bool
+    bound: Enclosure | None
+    threshold_form: float | None
+    threshold: float | None
+    polynomial_form: float | None
+    refined_form: float | None
+    refined_polynomial_form: float | None
+    F_upper: Enclosure | None
+    holds: bool | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Corollary1:
+    """F ≤ min F_lin: CERTIFIED iff gap.upper ≤ 0, REFUTED iff gap.lower > 0."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class GapBounds:
+    """Upper bounds of F − F_lin_min measured at the point, without Lipschitz constants, tightest first."""
+
+    linear_functional: Enclosure
+    first_order: Enclosure
+    local: Enclosure
+
+
+@dataclass(frozen=True)
+class CrossCheck:
+    """The same numbers by plain JAX autodiff of the objective as written."""
+
+    gradient_norm: float
+    curvature_along_witness: float
+    lambda_min: float | None
+    method: str = "autodiff"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    total: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found out about one problem."""
+
+    name: str
+    spec: Source
+    versions: dict[str, str]
+    problem: Size
+    epsilon: float
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    objective: Objective
+    gradient: Gradient
+    hessian: Hessian
+    smallest_epsilon: Enclosure | None
+    constants: Constants
+    theorem1: Theorem1
+    theorem2: Theorem2
+    theorem3: Theorem3
+    corollary1: Corollary1
+    gap_bounds: GapBounds
+    crosscheck: CrossCheck
+    seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
+
+
+@dataclass(frozen=True)
+class BoundRow:
+    """Theorem 3 at one ε: every form bounds F − min F_lin at every ε-SOPSP; `bound` is the smaller sharp one."""
+
+    eps: float
+    threshold_form: float
+    threshold: float
+    polynomial_form: float
+    refined_form: float
+    refined_polynomial_form: float
+    bound: Enclosure
+    F_upper: Enclosure | None
+
+
+@dataclass(frozen=True)
+class BoundConstants:
+    b: float
+    r: float
+    mu0: float
+    mu1: float
+    mu2: float
+    d: int
+
+
+@dataclass(frozen=True)
+class BoundTable:
+    """Theorem 3 over several ε; target_eps: the largest ε whose bound is at most target_gap."""
+
+    constants: BoundConstants
+    F_lin_min: Enclosure | None
+    rows: tuple[BoundRow, ...]
+    target_gap: float | None = None
+    target_eps: float | None = None
