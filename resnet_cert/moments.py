@@ -1,0 +1,239 @@
+"""One pass over the data: the moments that hold F, ∇F and ∇²F, each with a proven radius.
+
+With h = x + Vf, p = wᵀh and c' = ℓ'(p; y), c'' = ℓ''(p; y):
+
+    F = E[ℓ],  g_w = E[c' h],  a = E[c' f],  A = E[c'' h hᵀ],  B = E[c'' h fᵀ],  C = E[c'' f fᵀ].
+
+Where the radii come from.  Every per-sample quantity carries one scalar error (of h in Euclidean norm, of
+p, of ℓ, ℓ', ℓ''), and a product-sum Σ_i c_i g_i q_iᵀ of at most N = 512 terms is off by at most
+γ_{N+4} Σ_i |c_i| ‖g_i‖ ‖q_i‖ in Frobenius norm, for every order of summation, with or without fused
+multiply-add, on any number of threads (Higham 2002, section 3.1).  Blocks are added in pairs; each addition
+costs one unit roundoff of its result.  So |A||B| is never formed, and the proof costs O(n(d + k)).
+Underflow, flushed or not, costs at most TINY a product.  The bounds themselves are sums and products of
+nonnegative floats, inflated once (`enclosure.inflate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnet_cert.enclosure import INFLATION, TINY, Array, Ball, Enclosure, U, gamma, inflate
+from resnet_cert.losses import Loss
+from resnet_cert.problem import BLOCK_ROWS, Chunk
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Σ_i of an array-valued quantity: its float64 value and a radius (Frobenius norm).  Mergeable."""
+
+    value: Array
+    radius: float
+
+    def __add__(self, other: Sum) -> Sum:
+        value = self.value + other.value
+        return Sum(value, (self.radius + other.radius + U * frobenius(value)) * INFLATION)
+
+
+@dataclass(frozen=True)
+class MomentSums:
+    """Unnormalised moments of some samples.  `+` merges those of disjoint sets of samples, in any order."""
+
+    weight: Sum
+    F: Sum
+    g_w: Sum
+    a: Sum
+    A: Sum
+    B: Sum
+    C: Sum
+
+    def __add__(self, other: MomentSums) -> MomentSums:
+        return MomentSums(*(mine + theirs for mine, theirs in zip(_parts(self), _parts(other), strict=True)))
+
+    def expectation(self) -> Moments:
+        """The moments: every sum over the total weight."""
+        total = Enclosure.around(float(self.weight.value), self.weight.radius)
+        F, *arrays = (_quotient(part, total) for part in _parts(self)[1:])
+        return Moments(Enclosure.around(float(F.center), F.radius), *arrays)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """F, g_w (d,), a (k,), A (d, d), B (d, k), C (k, k): expectations with proven radii.
+
+    Radii are Frobenius (hence also spectral) norms.  At w = 0 the Hessian needs neither B nor C, and they
+    may be left out (empty).
+    """
+
+    F: Enclosure
+    g_w: Ball
+    a: Ball
+    A: Ball
+    B: Ball
+    C: Ball
+
+
+@dataclass(frozen=True)
+class Residual:
+    """h = x + Vf of a chunk: h (m, d), its Euclidean norms and their errors (m,), and ‖f‖ (m,)."""
+
+    h: Array
+    norm: Array
+    error: Array
+    f_norm: Array
+
+
+def residual(chunk: Chunk, V: Array) -> Residual:
+    """h = x + Vf for each row, with |h − exact| ≤ error in Euclidean norm."""
+    f_norm = row_norms(chunk.f)
+    V_norm = frobenius(V)
+    if V_norm == 0.0:
+        return Residual(chunk.x, row_norms(chunk.x), np.zeros(len(chunk.x)), f_norm)
+    h = chunk.x + chunk.f @ V.T
+    h_norm = row_norms(h)
+    # Entry j: k products and k − 1 sums, then one more sum; Σ_l |V_jl||f_l| has norm ≤ ‖V‖_F ‖f‖.
+    error = U * h_norm + gamma(V.shape[1] + 1) * V_norm * f_norm + V.size * TINY
+    return Residual(h, h_norm, error, f_norm)
+
+
+def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
+    """The moments of one chunk at (w, V), where `at` is its residual for V.
+
+    At w = 0 the sums for B and C are empty: ∇²F does not need them there.
+    """
+    w_norm = frobenius(w)
+    h, f, pi = at.h, chunk.f, 1.0 if chunk.weight is None else chunk.weight
+    p = h @ w
+    # fl(wᵀh) is off by γ_d ‖w‖‖h‖, and h itself by at.error.
+    p_error = (gamma(len(w)) * at.norm + at.error) * w_norm + (len(w) * TINY if w_norm else 0.0)
+    loss_at = loss.derivatives(p, p_error, chunk.y)
+    value, first, second = pi * loss_at.value, pi * loss_at.first, pi * loss_at.second
+    value_error, first_error, second_error = (
+        pi * loss_at.value_error,
+        pi * loss_at.first_error,
+        pi * loss_at.second_error,
+    )
+
+    h_norm, f_norm, e = at.norm, at.f_norm, at.error
+    rounding = gamma(min(BLOCK_ROWS, len(p)) + 8)
+    # One TINY for every product; √c''·h may underflow beside an h that is large, hence the largest norm.
+    floor = (h.shape[1] + f.shape[1] + 1.0) ** 2 * len(p) * TINY * (1.0 + float(np.max(h_norm + f_norm)))
+
+    def radius(data: Array, size: Array) -> float:
+        """What is wrong with the summands, `data`, and what rounding adds: γ times their absolute `size`."""
+        return inflate(float(np.sum(data)) + rounding * float(np.sum(size)) + floor)
+
+    first_size, second_size = np.abs(first) + first_error, np.abs(second) + second_error
+    # √c'' on both sides makes A, B, C one symmetric product; its roundings are within the 8 above.
+    root = np.sqrt(np.maximum(second, 0.0))[:, None]
+    second_error = second_error + np.maximum(-second, 0.0)
+    weighted_h = root * h
+    A = _tree(_blocks(weighted_h, weighted_h))
+    if w_norm:
+        weighted_f = root * f
+        B, C = _tree(_blocks(weighted_h, weighted_f)), _tree(_blocks(weighted_f, weighted_f))
+    else:
+        B = C = Sum(np.zeros((0, 0)), 0.0)
+    return MomentSums(
+        weight=_total_weight(chunk),
+        F=_widen(_tree(_blocks(value)), radius(value_error, np.abs(value))),
+        g_w=_widen(
+            _tree(_blocks(first, h)), radius(first_error * h_norm + first_size * e, np.abs(first) * h_norm)
+        ),
+        a=_widen(_tree(_blocks(first, f)), radius(first_error * f_norm, np.abs(first) * f_norm)),
+        A=_widen(
+            A, radius(second_error * h_norm**2 + second_size * (2.0 * h_norm + e) * e, second_size * h_norm**2)
+        ),
+        B=_widen(
+            B, radius((second_error * h_norm + second_size * e) * f_norm, second_size * h_norm * f_norm)
+        ),
+        C=_widen(C, radius(second_error * f_norm**2, second_size * f_norm**2)),
+    )
+
+
+def merged(parts: Iterable[MomentSums]) -> MomentSums:
+    """The sum of many parts as a pairwise tree over their order, holding log2(count) of them at a time."""
+    stack: list[tuple[int, MomentSums]] = []
+    for part in parts:
+        size = 1
+        while stack and stack[-1][0] == size:
+            size, part = 2 * size, stack.pop()[1] + part
+        stack.append((size, part))
+    _, total = stack.pop()
+    while stack:
+        total = stack.pop()[1] + total
+    return total
+
+
+def frobenius(v: Array) -> float:
+    """‖v‖_F, once inflated an upper bound; 0 only for v = 0, and free of overflow and underflow."""
+    return float(row_norms(v.reshape(1, -1))[0])
+
+
+def row_norms(v: Array) -> Array:
+    """(m,) Euclidean norms of the rows of v (m, q), once inflated upper bounds.
+
+    Squares that underflow are worth less than 2^-500 of the largest entry (or of 1, if that is larger than
+    2^-400), which is added.
+    """
+    largest = float(np.max(np.abs(v), initial=0.0))
+    if largest == 0.0:
+        return np.zeros(len(v))
+    scale = 1.0 if 2.0**-400 < largest < 2.0**400 else 2.0 ** min(max(np.frexp(largest)[1], -1000), 1000)
+    scaled = v if scale == 1.0 else v / scale
+    return (np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500) * scale
+
+
+def _parts(sums: MomentSums) -> tuple[Sum, ...]:
+    return (sums.weight, sums.F, sums.g_w, sums.a, sums.A, sums.B, sums.C)
+
+
+def _widen(total: Sum, radius: float) -> Sum:
+    return Sum(total.value, (total.radius + radius) * INFLATION)
+
+
+def _blocks(left: Array, right: Array | None = None) -> Iterator[Array]:
+    """Stacks of leftᵀ·right (plain sums of `left` without a right) over blocks of BLOCK_ROWS rows and the rest."""
+    whole = len(left) // BLOCK_ROWS * BLOCK_ROWS
+    for rows, count in ((slice(0, whole), whole // BLOCK_ROWS), (slice(whole, None), int(whole < len(left)))):
+        if not count:
+            continue
+        one = left[rows].reshape(count, -1, *left.shape[1:])
+        if right is None:
+            yield one.sum(axis=1)
+        else:
+            other = right[rows].reshape(count, -1, right.shape[1])
+            yield (one[:, None, :] @ other)[:, 0] if one.ndim == 2 else one.transpose(0, 2, 1) @ other
+
+
+def _tree(stacks: Iterable[Array]) -> Sum:
+    """The sum over all blocks, in pairs; the radius counts the roundings of these additions only."""
+    total: Sum | None = None
+    for stack in stacks:
+        radius = 0.0
+        while len(stack) > 1:
+            pairs = len(stack) // 2
+            added = stack[: 2 * pairs : 2] + stack[1 : 2 * pairs : 2]
+            radius += U * float(np.sum(row_norms(added.reshape(pairs, -1))))
+            stack = np.concatenate([added, stack[2 * pairs :]])
+        part = Sum(stack[0], inflate(radius))
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _total_weight(chunk: Chunk) -> Sum:
+    if chunk.weight is None:
+        return Sum(np.asarray(float(len(chunk.x))), 0.0)
+    total = float(np.sum(chunk.weight))
+    return Sum(np.asarray(total), inflate(gamma(len(chunk.weight)) * total))
+
+
+def _quotient(part: Sum, total: Enclosure) -> Ball:
+    """part / total: the radius pays for part's own error, for that of the total and for the division."""
+    center = part.value / total.value
+    relative = (total.upper - total.lower) / total.lower + 2 * U
+    radius = inflate(part.radius / total.lower + relative * frobenius(center) + center.size * TINY)
+    return Ball(center, radius if np.isfinite(radius) and np.isfinite(center).all() else np.inf)
