@@ -3,8 +3,8 @@
     python examples/write_data.py            # needs scikit-learn; the CSV files are part of the repository
 
 Every input column is standardised (mean 0, variance 1), so that one unit means the same in each and the
-constants of the theory stay moderate, and a constant column `one` makes room for a bias: a linear predictor of
-(x, 1) is an affine predictor of x.  Numbers are written so that they read back to the same bits.
+constants of the theory stay moderate, and a constant column `one` makes room for a bias: a linear predictor
+of (x, 1) is an affine predictor of x.  Numbers are written so that they read back to the same bits.
 
     diabetes.csv        442 patients, 10 measurements; `progression` one year on, standardised too
                         (Efron, Hastie, Johnstone, Tibshirani, "Least Angle Regression", 2004)
