@@ -29,10 +29,8 @@ def reports(seed: int = 0) -> tuple[Report, Report]:
     f = np.tanh(x @ rng.normal(size=(5, 3)))
     y = x[:, 0] + f @ np.array([1.0, -2.0, 0.5]) + 0.1 * rng.normal(size=1000)
     w, V = least_squares_point(x, y, f)
-    stationary = Problem.from_arrays(
-        x=x, y=y, f=f, w=w, V=V, loss="squared", epsilon=1e-6, name="least-squares"
-    )
-    moved = Problem.from_arrays(x=x, y=y, f=f, w=w + 0.01, V=V, loss="squared", epsilon=1e-6, name="moved")
+    stationary = Problem.from_arrays(x=x, y=y, f=f, w=w, V=V, epsilon=1e-6, name="least-squares")
+    moved = Problem.from_arrays(x=x, y=y, f=f, w=w + 0.01, V=V, epsilon=1e-6, name="moved")
     return check(stationary), check(moved)
 
 
