@@ -246,3 +246,45 @@ def norm(v: Array) -> Enclosure:
     total = float(np.sum(squares))
     error = gamma(v.size + 2) * total + v.size * TINY
     return Enclosure.around(total, error).sqrt() * scale
+
+
+def frobenius(v: Array) -> float:
+    """‖v‖_F, once inflated an upper bound; 0 only for v = 0, and free of overflow and underflow."""
+    return float(row_norms(v.reshape(1, -1))[0])
+
+
+def row_norms(v: Array) -> Array:
+    """(m,) Euclidean norms of the rows of v (m, q), once inflated upper bounds.
+
+    Squares that underflow are worth less than 2^-500 of the largest entry (or of 1, if that is larger than
+    2^-400), which is added.
+    """
+    largest = float(np.max(np.abs(v), initial=0.0))
+    if largest == 0.0:
+        return np.zeros(len(v))
+    scale = 1.0 if 2.0**-400 < largest < 2.0**400 else 2.0 ** min(max(np.frexp(largest)[1], -1000), 1000)
+    scaled = v if scale == 1.0 else v / scale
+    return (np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500) * scale
+
+
+def inner(u: Ball, v: Ball) -> Enclosure:
+    """⟨u, v⟩ for two vectors, each known to within a ball."""
+    u_norm, v_norm = frobenius(u.center), frobenius(v.center)
+    error = u.radius * (v_norm + v.radius) + u_norm * v.radius + gamma(u.center.size) * u_norm * v_norm
+    exact = error == 0.0 and (u_norm == 0.0 or v_norm == 0.0)
+    return Enclosure.around(float(u.center @ v.center), 0.0 if exact else inflate(error) + u.center.size * TINY)
+
+
+def product(V: Array, v: Ball) -> Ball:
+    """V v for an exact matrix V (m, q) and a vector v known to within a ball."""
+    V_norm, v_norm = frobenius(V), frobenius(v.center)
+    if not V_norm:
+        return Ball(np.zeros(len(V)), 0.0)
+    error = V_norm * (v.radius + gamma(V.shape[1]) * v_norm)
+    return Ball(V @ v.center, inflate(error) + V.size * TINY)
+
+
+def difference(u: Ball, v: Ball) -> Ball:
+    """u − v."""
+    center = u.center - v.center
+    return Ball(center, inflate(u.radius + v.radius + U * frobenius(center)) if center.any() else u.radius + v.radius)

@@ -17,10 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from resnet_cert.enclosure import INFLATION, TINY, Array, Ball, Enclosure, U, gamma, inflate
+from resnet_cert.enclosure import (
+    INFLATION,
+    TINY,
+    Array,
+    Ball,
+    Enclosure,
+    U,
+    frobenius,
+    gamma,
+    inflate,
+    row_norms,
+)
 from resnet_cert.losses import Loss
 from resnet_cert.problem import BLOCK_ROWS, Chunk
 
@@ -153,9 +165,16 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
     )
 
 
-def merged(parts: Iterable[MomentSums]) -> MomentSums:
+class Mergeable(Protocol):
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Part = TypeVar("Part", bound=Mergeable)
+
+
+def merged(parts: Iterable[Part]) -> Part:
     """The sum of many parts as a pairwise tree over their order, holding log2(count) of them at a time."""
-    stack: list[tuple[int, MomentSums]] = []
+    stack: list[tuple[int, Part]] = []
     for part in parts:
         size = 1
         while stack and stack[-1][0] == size:
@@ -165,25 +184,6 @@ def merged(parts: Iterable[MomentSums]) -> MomentSums:
     while stack:
         total = stack.pop()[1] + total
     return total
-
-
-def frobenius(v: Array) -> float:
-    """‖v‖_F, once inflated an upper bound; 0 only for v = 0, and free of overflow and underflow."""
-    return float(row_norms(v.reshape(1, -1))[0])
-
-
-def row_norms(v: Array) -> Array:
-    """(m,) Euclidean norms of the rows of v (m, q), once inflated upper bounds.
-
-    Squares that underflow are worth less than 2^-500 of the largest entry (or of 1, if that is larger than
-    2^-400), which is added.
-    """
-    largest = float(np.max(np.abs(v), initial=0.0))
-    if largest == 0.0:
-        return np.zeros(len(v))
-    scale = 1.0 if 2.0**-400 < largest < 2.0**400 else 2.0 ** min(max(np.frexp(largest)[1], -1000), 1000)
-    scaled = v if scale == 1.0 else v / scale
-    return (np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500) * scale
 
 
 def _parts(sums: MomentSums) -> tuple[Sum, ...]:
@@ -200,11 +200,12 @@ def _blocks(left: Array, right: Array | None = None) -> Iterator[Array]:
     for rows, count in ((slice(0, whole), whole // BLOCK_ROWS), (slice(whole, None), int(whole < len(left)))):
         if not count:
             continue
-        one = left[rows].reshape(count, -1, *left.shape[1:])
+        one = left[rows]
+        one = one.reshape(count, len(one) // count, *left.shape[1:])
         if right is None:
             yield one.sum(axis=1)
         else:
-            other = right[rows].reshape(count, -1, right.shape[1])
+            other = right[rows].reshape(*one.shape[:2], right.shape[1])
             yield (one[:, None, :] @ other)[:, 0] if one.ndim == 2 else one.transpose(0, 2, 1) @ other
 
 

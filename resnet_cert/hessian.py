@@ -1,0 +1,276 @@
+"""λ_min(∇²F) from the moments, exactly reduced to size 2d + k − 1, and enclosed from both sides.
+
+With s = ‖w‖, e = w/s, α = ‖a‖, a direction (dw, dV) enters D²F only through dw, v = dVᵀe and
+u = (dV − e vᵀ) a/α ⊥ e; everything else is an exact eigenvector of eigenvalue 0.  On (dw, v, u) the Hessian is
+
+    [ A            sB + e aᵀ    α P ]
+    [ (sB + eaᵀ)ᵀ  s²C          0   ]      P: the inclusion of e^⊥ in R^d
+    [ α Pᵀ         0            0   ]
+
+Eliminating u, for t > 0 (for d = 1, where there is no u, for every t):
+
+    ∇²F + tI ≻ 0   ⇔   S(t) = [ A + tI − (α²/t)(I − eeᵀ)   sB + e aᵀ ]  ≻ 0,
+                              [ ·                            s²C + tI  ]
+
+a matrix of size d + k whose Cholesky factorisation decides.  At w = 0 the spectrum is known: with the
+eigenvalues β_i of A, (β_i ± √(β_i² + 4α²))/2, and 0 with multiplicity d(k − 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
+from resnet_cert.moments import Moments
+from resnet_cert.theorems import lambda_min_at_origin
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction in the space of (w, V): dw (d,), dV (d, k)."""
+
+    dw: Array
+    dV: Array
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """λ_min(∇²F), a direction that attains it numerically, and how many eigenvalues are 0 by structure."""
+
+    lambda_min: Enclosure
+    direction: Direction
+    zero_multiplicity: int
+
+
+def curvature(moments: Moments, w: Array) -> Curvature:
+    """λ_min(∇²F(w, V)) enclosed.
+
+    Above: the Rayleigh quotient of the computed eigenvector, and 0 wherever the Hessian has a zero diagonal
+    block (d ≥ 2 or w = 0).  Below: −t for a t with S(t) ≻ 0, proven by `is_positive_definite`.
+    """
+    d, k = len(w), len(moments.a.center)
+    value, direction = _smallest_eigenpair(moments, w)
+    if not w.any():
+        beta = smallest_eigenvalue(moments.A).intersect(lower=0.0)
+        return Curvature(lambda_min_at_origin(beta, moments.a.norm()), direction, d * (k - 1))
+    upper = rayleigh_quotient(moments, w, direction).upper
+    if d >= 2:
+        upper, value = min(upper, 0.0), min(value, 0.0)
+    lower = _first_proven(lambda t: hessian_exceeds(moments, w, t), value, _scale(moments, w), positive=d >= 2)
+    return Curvature(Enclosure(value, lower, max(upper, lower)), direction, (d - 1) * (k - 1))
+
+
+def reduced_hessian(moments: Moments, w: Array) -> tuple[Array, Array]:
+    """The reduced matrix (2d + k − 1, 2d + k − 1) over (dw, v, u) and the basis P (d, d − 1) of e^⊥.
+
+    At w = 0 any unit vector serves as e; the first one is taken.
+    """
+    e, s = _unit(w)
+    a, A = moments.a.center, moments.A.center
+    d, k = len(w), len(a)
+    P = _orthogonal_complement(e)
+    H = np.zeros((2 * d + k - 1, 2 * d + k - 1))
+    H[:d, :d] = A
+    H[:d, d : d + k] = np.outer(e, a)
+    if s:
+        H[:d, d : d + k] += s * moments.B.center
+        H[d : d + k, d : d + k] = s * s * moments.C.center
+    H[:d, d + k :] = float(np.linalg.norm(a)) * P
+    H[d:, :d] = H[:d, d:].T
+    return H, P
+
+
+def _smallest_eigenpair(moments: Moments, w: Array) -> tuple[float, Direction]:
+    """λ_min in float64 and its eigenvector lifted to (dw, dV), both unproven."""
+    H, P = reduced_hessian(moments, w)
+    a = moments.a.center
+    d, k = len(w), len(a)
+    if not np.isfinite(H).all():
+        return math.nan, Direction(np.zeros(d), np.zeros((d, k)))
+    eigenvalues, vectors = np.linalg.eigh(H)
+    dw, v, u = np.split(vectors[:, 0], [d, d + k])
+    alpha = float(np.linalg.norm(a))
+    dV = np.outer(_unit(w)[0], v)
+    if alpha:
+        dV += np.outer(P @ u, a / alpha)
+    return float(eigenvalues[0]), Direction(dw, dV)
+
+
+def rayleigh_quotient(moments: Moments, w: Array, direction: Direction) -> Enclosure:
+    """D²F(u, U)/(‖u‖² + ‖U‖²) for a direction (u, U), with q = Uᵀw:
+
+    D²F = uᵀAu + 2 uᵀBq + qᵀCq + 2 uᵀU a.  An upper bound of λ_min(∇²F) for every direction but 0.
+    """
+    u, V = direction.dw, direction.dV
+    length = norm(u).square() + norm(V).square()
+    if not length.lower > 0.0:
+        return Enclosure(math.nan, -math.inf, math.inf)
+    A, B, C, a = moments.A, moments.B, moments.C, moments.a
+    u_norm, V_norm, w_norm = frobenius(u), frobenius(V), frobenius(w)
+    roundings = gamma(2 * (len(u) + V.shape[1]) + 4)
+    value = float(u @ A.center @ u) + 2.0 * float(u @ (V @ a.center))
+    error = A.radius * u_norm**2 + 2.0 * a.radius * u_norm * V_norm
+    size = frobenius(A.center) * u_norm**2 + 2.0 * frobenius(a.center) * u_norm * V_norm
+    if w_norm:
+        q = V.T @ w
+        q_norm, q_error = frobenius(q), roundings * V_norm * w_norm + V.size * TINY
+        reach = q_norm + q_error
+        B_norm, C_norm = frobenius(B.center) + B.radius, frobenius(C.center) + C.radius
+        value += 2.0 * float(u @ (B.center @ q)) + float(q @ C.center @ q)
+        error += 2.0 * u_norm * (B.radius * reach + B_norm * q_error) + C.radius * reach**2
+        error += C_norm * (2.0 * q_norm + q_error) * q_error
+        size += 2.0 * u_norm * B_norm * q_norm + C_norm * q_norm**2
+    return Enclosure.around(value, inflate(error + roundings * size + (u.size + V.size) ** 2 * TINY)) / length
+
+
+def hessian_exceeds(moments: Moments, w: Array, t: float) -> bool:
+    """Proven: ∇²F(w, V) ≻ −tI at w ≠ 0, by S(t) ≻ 0.  t > 0, or any t if d = 1.
+
+    False says nothing: the point may fail it, or the proof may not reach.
+    """
+    d = len(w)
+    if d > 1 and not t > 0.0:
+        return False
+    A, B, C, a = moments.A, moments.B, moments.C, moments.a
+    e, s = _unit(w)
+    turn = gamma(d + 4)  # relative error of s, and ‖e − w/‖w‖‖, each
+    alpha = a.norm()
+    eliminated = (alpha.square() / t).upper if d > 1 else 0.0
+    S = np.empty((d + len(a.center),) * 2)
+    S[:d, :d] = A.center - eliminated * (np.eye(d) - np.outer(e, e)) + t * np.eye(d)
+    S[:d, d:] = s * B.center + np.outer(e, a.center)
+    S[d:, :d] = S[:d, d:].T
+    S[d:, d:] = s * s * C.center + t * np.eye(len(a.center))
+
+    A_norm, B_norm, C_norm, a_norm = (frobenius(m.center) for m in (A, B, C, a))
+    first = A.radius + 4 * U * (A_norm + eliminated + abs(t)) + eliminated * (2.0 * turn + turn * turn + 4 * U)
+    cross = s * B.radius + a.radius + (turn + 4 * U) * (s * B_norm + a_norm)
+    last = s * s * C.radius + (2.0 * turn + 6 * U) * (s * s * C_norm) + 2 * U * abs(t)
+    # 2|xᵀEy| ≤ ‖E‖(θ‖x‖² + ‖y‖²/θ): share the error of the off-diagonal block between the two.
+    scale_first, scale_last = float(np.trace(S[:d, :d])) / d, float(np.trace(S[d:, d:])) / max(len(S) - d, 1)
+    theta = math.sqrt(scale_first / scale_last) if scale_first > 0.0 and scale_last > 0.0 else 1.0
+    margin = np.empty(len(S))
+    margin[:d] = inflate(first + cross * theta * (1.0 + 4 * U))
+    margin[d:] = inflate(last + cross / theta * (1.0 + 4 * U))
+    return is_positive_definite(S, margin)
+
+
+def is_positive_definite(S: Array, margin: Array | float = 0.0) -> bool:
+    """Proven: S + E ≻ 0 for every symmetric E with |xᵀEx| ≤ Σ_i margin_i x_i².
+
+    One floating-point Cholesky factorisation of S − diag(shift) that completes, T = RᵀR + ΔT with
+    |ΔT_ij| ≤ γ/(1−γ)·√(T_ii T_jj), γ = γ_{m+3} (Rump 2006, BIT 46), so that xᵀΔTx ≥ −m·γ/(1−γ)·Σ T_ii x_i².
+    Nothing is claimed where S is not finite, for LAPACK's dpotrf succeeds on NaN.
+    """
+    m = len(S)
+    if m == 0:
+        return True
+    diagonal = np.diagonal(S)
+    largest = float(np.max(diagonal))
+    if not (np.isfinite(S).all() and np.isfinite(margin).all() and float(np.min(diagonal)) > 0.0):
+        return False
+    if not 2.0**-900 < largest < 2.0**900:
+        return False
+    relative = m * gamma(m + 3) * (1.0 + 4 * gamma(m + 3)) + 4 * U
+    # Underflow, in the products and quotients of a matrix scaled to 1, is below m²·2^-1000.
+    shift = (np.asarray(margin) + relative * diagonal + 2.0**-900 * largest) * (1.0 + 8 * U)
+    T = S.copy()
+    T[np.diag_indices(m)] = diagonal - shift
+    scale = 2.0 ** (math.frexp(largest)[1] // 2 * 2)
+    T /= scale
+    if not float(np.min(np.diagonal(T))) > 0.0:
+        return False
+    try:
+        R = np.linalg.cholesky(T)
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.isfinite(R).all() and float(np.min(np.diagonal(R))) > 0.0)
+
+
+def smallest_eigenvalue(M: Ball) -> Enclosure:
+    """λ_min of a symmetric matrix (m, m) known to within a spectral-norm radius."""
+    return _extreme_eigenvalue(M, sign=1.0)
+
+
+def largest_eigenvalue(M: Ball) -> Enclosure:
+    """λ_max of a symmetric matrix (m, m) known to within a spectral-norm radius."""
+    return -_extreme_eigenvalue(M, sign=-1.0)
+
+
+def spectral_norm(V: Array) -> Enclosure:
+    """‖V‖, the largest singular value of a float64 matrix."""
+    if not V.any():
+        return Enclosure.exact(0.0)
+    scale = 2.0 ** math.frexp(float(np.max(np.abs(V))))[1]
+    G = V / scale
+    G = G @ G.T if G.shape[0] <= G.shape[1] else G.T @ G
+    gram = Ball(G, inflate(gamma(max(V.shape)) * float(np.trace(G)) + V.size * max(V.shape) * TINY))
+    return largest_eigenvalue(gram).intersect(lower=0.0).sqrt() * scale
+
+
+def curvature_off(M: Ball, w: Array) -> Enclosure:
+    """β = min{eᵀMe : ‖e‖ = 1, e ⊥ w}, for d ≥ 2 (w = 0: λ_min(M))."""
+    if not w.any():
+        return smallest_eigenvalue(M)
+    P = _orthogonal_complement(_unit(w)[0])
+    d = len(w)
+    # The computed basis is within `turn` of an exact orthonormal basis of w^⊥.
+    turn = gamma(8 * d + 40)
+    size = frobenius(M.center)
+    radius = M.radius + size * (turn * (2.0 + turn) + d * gamma(2 * d))
+    projected = P.T @ M.center @ P
+    return smallest_eigenvalue(Ball((projected + projected.T) / 2.0, inflate(radius)))
+
+
+def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:
+    S = sign * M.center
+    if not (np.isfinite(S).all() and math.isfinite(M.radius)):
+        return Enclosure(math.nan, -math.inf, math.inf)
+    eigenvalues, vectors = np.linalg.eigh(S)
+    value, v = float(eigenvalues[0]), vectors[:, 0]
+    size = frobenius(S)
+    numerator = Enclosure.around(float(v @ S @ v), inflate(gamma(2 * len(v) + 2) * size * frobenius(v) ** 2))
+    upper = (numerator / norm(v).square()).upper + M.radius
+
+    def exceeds(t: float) -> bool:
+        return is_positive_definite(S + t * np.eye(len(S)), inflate(M.radius + 2 * U * (abs(t) + size)))
+
+    lower = _first_proven(exceeds, value, max(size, M.radius), positive=False)
+    return Enclosure(value, lower, max(math.nextafter(upper, math.inf), lower))
+
+
+def _first_proven(exceeds: Callable[[float], bool], value: float, size: float, *, positive: bool) -> float:
+    """−t for the first t = −value + slack with exceeds(t), the slack growing fourfold from size·u; or −∞."""
+    if not (math.isfinite(value) and math.isfinite(size)):
+        return -math.inf
+    slack = max(size, abs(value)) * U
+    start = max(-value, 0.0) if positive else -value
+    for _ in range(40):
+        if slack > 0.0 and exceeds(start + slack):
+            return -(start + slack)
+        slack *= 4.0
+    return -math.inf
+
+
+def _scale(moments: Moments, w: Array) -> float:
+    return frobenius(moments.A.center) + float(np.linalg.norm(w)) ** 2 * frobenius(moments.C.center)
+
+
+def _unit(w: Array) -> tuple[Array, float]:
+    """(e, s): s = ‖w‖ and e = w/s; the first unit vector at w = 0."""
+    if not w.any():
+        return np.eye(len(w))[0], 0.0
+    scale = 2.0 ** math.frexp(float(np.max(np.abs(w))))[1]
+    s = float(np.linalg.norm(w / scale))
+    return w / scale / s, s * scale
+
+
+def _orthogonal_complement(e: Array) -> Array:
+    """(d, d − 1) orthonormal basis of e^⊥ for a unit vector e: the Householder reflection of e to ∓e_1."""
+    v = e.copy()
+    v[0] += math.copysign(1.0, e[0])
+    return (np.eye(len(e)) - np.outer(v, v) * (2.0 / float(v @ v)))[:, 1:]

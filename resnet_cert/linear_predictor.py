@@ -1,0 +1,265 @@
+"""min F_lin over ‖w‖ ≤ r, F_lin(w) = E[ℓ(wᵀx; y)], enclosed from both sides.
+
+A linear predictor is a residual network without features, so its moments come from the same pass with k = 0:
+F_lin, g = ∇F_lin and A = ∇²F_lin.  Newton's method with the ball treated exactly finds û.  What is proven
+about it does not depend on how it was found:
+
+above:  F_lin(û), ‖û‖ ≤ r checked.
+below:  convexity over the ball, F_lin(û) − gᵀû − r‖g‖; where the curvature is proven positive, the minimiser is
+        located, ‖w* − û‖ ≤ δ, and F_lin(û) − ‖∇L‖δ − λ‖û‖(r − ‖û‖) is sharper; 0 for a nonnegative loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, gamma, inflate, inner, norm, row_norms
+from resnet_cert.hessian import smallest_eigenvalue
+from resnet_cert.moments import Moments, merged, moment_sums, residual
+from resnet_cert.problem import Problem
+
+NEWTON_STEPS = 100
+SEPARATION_ENTRIES = 2**24
+"""The largest n·d for which a linear programme decides whether the data are separable."""
+
+
+@dataclass(frozen=True)
+class LinearMinimum:
+    """The best linear predictor on ‖w‖ ≤ r.
+
+    F_min: min F_lin, enclosed.  w_star: the computed minimiser and the distance δ within which the true one
+    lies (infinite if not known; it is always in the ball).  F_at: F_lin(w_star.center).  attained: whether
+    inf F_lin over R^d is.  lower_from: which argument gave F_min.lower.
+    """
+
+    F_min: Enclosure
+    F_at: Enclosure
+    w_star: Ball
+    r: float
+    attained: bool
+    lower_from: str
+
+    @property
+    def norm(self) -> Enclosure:
+        """‖w*‖, at most r."""
+        return self.w_star.norm().intersect(0.0, self.r)
+
+
+def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
+    """min F_lin on ‖w‖ ≤ r; r=None: 1.01·‖argmin F_lin‖ if inf F_lin is attained, else b."""
+    attained, start = True, np.zeros(problem.d)
+    if r is None or _may_be_unattained(problem):
+        start, at = _newton(problem, math.inf, start)
+        attained = _is_attained(problem, start, at)
+    if r is None:
+        r = 1.01 * float(np.linalg.norm(start)) if attained else b
+    if not float(np.linalg.norm(start)) <= r:
+        start = np.zeros(problem.d)
+    u, at = _newton(problem, r, start)
+    return _enclosed(problem, u, at, r, attained)
+
+
+def linear_moments(problem: Problem, w: Array) -> Moments:
+    """F_lin, ∇F_lin (as g_w) and ∇²F_lin (as A) at w."""
+    V = np.zeros((problem.d, 0))
+    chunks = problem.chunks(features=False)
+    return merged(moment_sums(problem.loss, chunk, residual(chunk, V), w) for chunk in chunks).expectation()
+
+
+def _newton(problem: Problem, r: float, w: Array) -> tuple[Array, Moments]:
+    """A minimiser of F_lin over ‖w‖ ≤ r to rounding accuracy, and the moments there.
+
+    Starting from 0, every step lies in the row space of the data: of several minimisers this is the one of
+    least norm.
+    """
+    at = linear_moments(problem, w)
+    residue = _stationarity(w, at.g_w.center, r)
+    for _ in range(NEWTON_STEPS):
+        if not math.isfinite(residue) or residue <= at.g_w.radius / 8.0:
+            break
+        step = _model_minimiser(at.A.center, at.g_w.center, w, r) - w
+        slope = float(at.g_w.center @ step)
+        size, trial, there = 1.0, w + step, None
+        while size > 2.0**-30:
+            trial = w + size * step
+            there = linear_moments(problem, trial)
+            if there.F.lower <= at.F.upper + 1e-4 * size * slope:
+                break
+            size /= 2.0
+        if there is None or not math.isfinite(there.F.value):
+            break
+        after = _stationarity(trial, there.g_w.center, r)
+        if size == 1.0 and after > residue / 2.0 and there.F.upper >= at.F.lower:
+            break  # rounding is all that is left
+        w, at, residue = trial, there, after
+    return w, at
+
+
+def _stationarity(w: Array, g: Array, r: float) -> float:
+    """‖∇L‖, L the Lagrangian with the best multiplier: 0 exactly at the minimiser."""
+    return float(np.linalg.norm(g + _multiplier(w, g, r) * w))
+
+
+def _multiplier(w: Array, g: Array, r: float) -> float:
+    """λ ≥ 0 of the constraint ‖w‖ ≤ r, where w is on its boundary to rounding; else 0."""
+    if not float(np.linalg.norm(w)) >= r * (1.0 - 1e-12) or not r:
+        return 0.0
+    return max(0.0, -float(g @ w) / r**2)
+
+
+def _model_minimiser(H: Array, g: Array, w: Array, r: float) -> Array:
+    """argmin over ‖v‖ ≤ r of gᵀ(v − w) + ½(v − w)ᵀH(v − w), of least norm; H ⪰ 0.
+
+    v = (H + λI)⁻¹(Hw − g) with the λ ≥ 0 that solves ‖v‖ = r, by safeguarded Newton on 1/r − 1/‖v‖.
+    """
+    if r == 0.0:
+        return np.zeros_like(w)
+    eigenvalues, Q = np.linalg.eigh(H)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    cutoff = 16.0 * len(w) * U * float(eigenvalues[-1])
+    kept = eigenvalues > cutoff
+    coefficients = eigenvalues * (Q.T @ w) - Q.T @ g
+
+    def solution(lam: float) -> Array:
+        denominators = eigenvalues + lam
+        usable = kept if lam <= cutoff else denominators > 0.0
+        return np.divide(coefficients, denominators, out=np.zeros_like(coefficients), where=usable)
+
+    v = solution(0.0)
+    if float(np.linalg.norm(v)) > r:
+        low, high, lam = 0.0, float(np.linalg.norm(coefficients)) / r, 0.0
+        for _ in range(200):
+            length = float(np.linalg.norm(v))
+            if length > r:
+                low = lam
+            else:
+                high = lam
+            if abs(length - r) <= 4 * U * r or high <= low * (1.0 + 2 * U):
+                break
+            slope = float(np.sum(np.divide(v * v, eigenvalues + lam, out=np.zeros_like(v), where=v != 0.0)))
+            newton = lam + (length - r) / r * length**2 / slope if slope > 0.0 else high
+            lam = newton if low < newton < high else (low + high) / 2.0
+            v = solution(lam)
+        v *= min(1.0, r / float(np.linalg.norm(v)))
+    return Q @ v
+
+
+def _enclosed(problem: Problem, u: Array, at: Moments, r: float, attained: bool) -> LinearMinimum:
+    """Everything proven about û: min F_lin from both sides, and the place of the true minimiser."""
+    length = norm(u)
+    if length.upper > r:  # on the boundary: step inside by the rounding error
+        u = u * (r / length.upper * (1.0 - 8 * U)) if r else np.zeros_like(u)
+        at, length = linear_moments(problem, u), norm(u)
+    g = at.g_w
+    lowers = {"convexity": (at.F - inner(g, Ball(u, 0.0)) - g.norm() * r).lower}
+    if problem.loss.nonnegative:
+        lowers["nonnegative loss"] = 0.0
+    lam = _multiplier(u, g.center, r)
+    slope = Ball(g.center + lam * u, inflate(g.radius + 4 * U * (frobenius(g.center) + lam * frobenius(u)))).norm()
+    distance = _distance(problem, at, r, lam, slope, length)
+    if math.isfinite(distance):
+        lowers["strong convexity"] = (at.F - slope * distance - lam * length * (r - length)).lower
+    source = max(lowers, key=lambda name: lowers[name])
+    lower = min(lowers[source], at.F.upper)
+    return LinearMinimum(
+        Enclosure(at.F.value, lower, at.F.upper), at.F, Ball(u, min(distance, inflate(r + length.upper))), r, attained, source
+    )
+
+
+def _distance(
+    problem: Problem, at: Moments, r: float, lam: float, slope: Enclosure, length: Enclosure
+) -> float:
+    """δ with ‖w* − û‖ ≤ δ for the minimiser w* on the ball; infinite if the proof does not reach.
+
+    L(w) = F_lin(w) + λ/2(‖w‖² − r²) satisfies L(w*) ≤ F_lin(w*) ≤ F_lin(û) = L(û) + c, c = λ/2(r² − ‖û‖²).  Within q of
+    û its curvature is at least m = λ_min(∇²F_lin(û)) + λ − qT, T = E[sup|ℓ'''|·‖x‖³].  A minimiser beyond q would give,
+    on the segment to it, (m/2)q² ≤ ‖∇L(û)‖q + c; so it is within the root δ of that inequality if δ < q.
+    """
+    m0 = smallest_eigenvalue(at.A).lower + lam
+    if not m0 > 0.0:
+        return math.inf
+    T = _third_moment(problem, r)
+    if not math.isfinite(T):
+        return math.inf
+    q = m0 / (2.0 * T) if T > 0.0 else math.inf
+    m = Enclosure.exact(m0) if T == 0.0 else Enclosure.exact(m0) - Enclosure.exact(q) * T
+    if not m.lower > 0.0:
+        return math.inf
+    c = (Enclosure.exact(r).square() - length.square()).positive_part() * (lam / 2.0)
+    delta = ((slope + (slope.square() + m * c * 2.0).sqrt()) / m).upper
+    return delta if delta < q else math.inf
+
+
+def _third_moment(problem: Problem, r: float) -> float:
+    """An upper bound of E[sup_{|p| ≤ r‖x‖} |ℓ'''| · ‖x‖³]; infinite where the loss has no suprema."""
+    total = weight = 0.0
+    for chunk in problem.chunks(features=False):
+        x_norm = row_norms(chunk.x)
+        suprema = problem.loss.suprema(r * x_norm * (1.0 + 2.0**-48), chunk.y)
+        if suprema is None:
+            return math.inf
+        pi = np.ones(len(x_norm)) if chunk.weight is None else chunk.weight
+        total += float(np.sum(pi * suprema[2] * x_norm**3))
+        weight += float(np.sum(pi))
+    return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0
+
+
+def _may_be_unattained(problem: Problem) -> bool:
+    """Some sample's loss stays bounded towards one side, so that inf F_lin may lie at infinity."""
+    return any(problem.loss.flat_side(chunk.y).any() for chunk in problem.chunks(features=False))
+
+
+def _is_attained(problem: Problem, w: Array, at: Moments) -> bool:
+    """Is inf F_lin over R^d attained, where unconstrained Newton ended at w?
+
+    It is if no loss is flat on a side, or if the minimiser is located near w.  It is not if some direction u
+    never hurts and sometimes helps: σ_i x_iᵀu ≥ 0 for all samples (σ the flat side; = 0 where there is none),
+    not all 0.  Such a direction is sought at w/‖w‖, then by a linear programme.
+    """
+    if not _may_be_unattained(problem):
+        return True
+    reach = inflate(2.0 * frobenius(w) + 1.0)
+    if math.isfinite(_distance(problem, at, reach, 0.0, at.g_w.norm(), norm(w))):
+        return True
+    if _separates(problem, w):
+        return False
+    if problem.n * problem.d > SEPARATION_ENTRIES:
+        return True
+    return not _separable(problem)
+
+
+def _signed_rows(problem: Problem) -> Iterator[tuple[Array, Array]]:
+    for chunk in problem.chunks(features=False):
+        yield chunk.x, problem.loss.flat_side(chunk.y)
+
+
+def _separates(problem: Problem, w: Array) -> bool:
+    """Proven: σ_i x_iᵀw > 0 for every sample."""
+    slack = gamma(len(w)) * inflate(frobenius(w))
+    return all(bool(np.all(side * (x @ w) > slack * row_norms(x) * 1.001)) for x, side in _signed_rows(problem))
+
+
+def _separable(problem: Problem) -> bool:
+    """max Σ σ_i x_iᵀu subject to 0 ≤ σ_i x_iᵀu ≤ 1 (= 0 where σ_i = 0) is positive, by HiGHS."""
+    from scipy.optimize import linprog
+
+    rows, sides = zip(*_signed_rows(problem), strict=True)
+    x, side = np.concatenate(rows), np.concatenate(sides)
+    scale = row_norms(x) + 1e-300
+    signed, flat = (side / scale)[:, None] * x, side == 0.0
+    bounded = signed[~flat]
+    result = linprog(
+        -bounded.sum(axis=0),
+        A_ub=np.concatenate([-bounded, bounded]),
+        b_ub=np.concatenate([np.zeros(len(bounded)), np.ones(len(bounded))]),
+        A_eq=x[flat] / scale[flat, None] if flat.any() else None,
+        b_eq=np.zeros(int(flat.sum())) if flat.any() else None,
+        bounds=(None, None),
+    )
+    return bool(result.status == 0 and -result.fun > 1e-7)
+
+

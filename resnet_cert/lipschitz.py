@@ -1,0 +1,54 @@
+"""μ0, μ1, μ2: Lipschitz constants of F, ∇F and ∇²F in (w, V) on {‖w‖ ≤ b, ‖V‖ ≤ b}.
+
+There |p| ≤ P = b(‖x‖ + b‖f‖) for each sample.  With L1, L2, L3 the suprema of |ℓ'|, |ℓ''|, |ℓ'''| over
+|p| ≤ P and J² = (‖x‖ + b‖f‖)² + b²‖f‖², a bound of ‖∇p‖²:
+
+    μ0 = E[L1 J],   μ1 = E[L2 J² + L1 ‖f‖],   μ2 = E[L3 J³ + 3 L2 J ‖f‖],
+
+because ∇²p has norm at most ‖f‖ (2‖u‖‖U‖ ≤ 1 for a unit (u, U)) and ∇³p = 0.  Every larger number is a
+Lipschitz constant too, so all roundings go upward.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from resnet_cert.enclosure import Array, gamma
+from resnet_cert.losses import Loss
+from resnet_cert.problem import Chunk
+
+FORMULA_ROUNDINGS = 256
+"""More than the roundings of one summand, an elementary function counted as 16 (`losses.ELEMENTARY`)."""
+
+
+class LipschitzConstants(NamedTuple):
+    """Upper bounds of μ0, μ1, μ2."""
+
+    mu0: float
+    mu1: float
+    mu2: float
+
+
+def lipschitz_terms(loss: Loss, chunk: Chunk, x_norm: Array, f_norm: Array, b: float) -> Array | None:
+    """Σ π (μ0, μ1, μ2 of one sample) over a chunk, rounded up: (3,); None where the loss has no suprema.
+
+    Args:
+        x_norm, f_norm: (m,) row norms ‖x‖, ‖f‖ (`moments.row_norms`).
+    """
+    h = x_norm + b * f_norm
+    suprema = loss.suprema(b * h * (1.0 + 2.0**-48), chunk.y)
+    if suprema is None:
+        return None
+    L1, L2, L3 = suprema
+    J = np.sqrt(h * h + (b * f_norm) ** 2)
+    pi = 1.0 if chunk.weight is None else chunk.weight
+    terms = pi * np.stack([L1 * J, L2 * J * J + L1 * f_norm, L3 * J**3 + 3.0 * L2 * J * f_norm])
+    return terms.sum(axis=1) * (1.0 + 2.0 * gamma(len(h) + FORMULA_ROUNDINGS))
+
+
+def lipschitz_constants(terms: Array, total_weight: float, merges: int) -> LipschitzConstants:
+    """μ0, μ1, μ2 from the sums over all chunks, added in so many steps, and a lower bound of Σ π."""
+    mus = terms * (1.0 + gamma(merges + 4)) / total_weight
+    return LipschitzConstants(*(float(np.nextafter(mu, np.inf)) if mu else 0.0 for mu in mus))

@@ -1,0 +1,103 @@
+"""F(w, V) = E[ℓ(wᵀ(x + V f); y)] exactly as the paper writes it, and its derivatives by JAX.
+
+Nothing here is used to decide: it is the second opinion.  The moments and the reduced Hessian come from
+formulas; jax.grad, a Hessian-vector product and jax.hessian come from this definition alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from resnet_cert.enclosure import Array
+from resnet_cert.hessian import Direction
+from resnet_cert.jax64 import jax, jnp
+from resnet_cert.losses import Loss
+from resnet_cert.problem import Problem
+
+DENSE_PARAMETERS = 512
+"""Largest d(1 + k) whose Hessian is formed densely,"""
+DENSE_WORK = 2**32
+"""if also n·(d(1 + k))² is at most this: a few seconds."""
+TANGENT_ENTRIES = 2**22
+"""Entries of the tangents of h that one dense Hessian call may hold."""
+
+
+@dataclass(frozen=True)
+class Autodiff:
+    """‖∇F‖, D²F along a unit direction, and λ_min(∇²F) or None where a dense Hessian is too large."""
+
+    gradient_norm: float
+    curvature: float
+    lambda_min: float | None
+
+
+def objective(w: Any, V: Any, x: Any, f: Any, y: Any, weight: Any, loss: Loss) -> Any:
+    """Σ weight · ℓ(wᵀ(x + V f); y) over the rows of x (m, d), f (m, k), y (m,)."""
+    h = x + f @ V.T
+    return jnp.sum(weight * loss.value(h @ w, y))
+
+
+def autodiff(problem: Problem, direction: Direction) -> Autodiff:
+    """∇F and ∇²F at the problem's point by automatic differentiation, in float64 and unproven."""
+    w, V = problem.point.w, problem.point.V
+    parameters = w.size + V.size
+    dense = parameters <= DENSE_PARAMETERS and problem.n * parameters**2 <= DENSE_WORK
+    rows = problem.chunk_rows
+    if dense:
+        rows = min(rows, max(1, TANGENT_ENTRIES // (parameters * len(w))))
+    length = math.sqrt(float(np.sum(direction.dw**2) + np.sum(direction.dV**2))) or 1.0
+    tangent = (direction.dw / length, direction.dV / length)
+    gradient: Array = np.zeros(parameters)
+    curvature, total = 0.0, 0.0
+    hessian: Array = np.zeros((parameters, parameters) if dense else (0, 0))
+    for chunk in problem.chunks():
+        weight = np.ones(len(chunk.x)) if chunk.weight is None else chunk.weight
+        total += float(np.sum(weight))
+        for start in range(0, len(weight), rows):
+            part = [_padded(a[start : start + rows], rows) for a in (chunk.x, chunk.f, chunk.y, weight)]
+            g, c, H = _derivatives(w, V, tangent, *part, loss=problem.loss, dense=dense)
+            gradient += np.asarray(g)
+            curvature += float(c)
+            hessian += np.asarray(H)
+    lambda_min = None
+    if dense and np.isfinite(hessian).all():
+        lambda_min = float(np.linalg.eigvalsh(hessian / total)[0])
+    return Autodiff(float(np.linalg.norm(gradient)) / total, curvature / total, lambda_min)
+
+
+def _derivatives(w: Array, V: Array, tangent: Any, x: Array, f: Array, y: Array, weight: Array, **static: Any) -> Any:
+    return _compiled(**static)(w, V, tangent, x, f, y, weight)
+
+
+@lru_cache(maxsize=32)
+def _compiled(loss: Loss, dense: bool) -> Any:
+    """One compiled function a loss (and one compilation a shape): ∇F, D²F along a tangent, ∇²F if dense."""
+
+    def derivatives(w: Any, V: Any, tangent: Any, x: Any, f: Any, y: Any, weight: Any) -> Any:
+        def F(point: Any) -> Any:
+            return objective(point[0], point[1], x, f, y, weight, loss)
+
+        def flat(tree: Any) -> Any:
+            return jnp.concatenate([tree[0].ravel(), tree[1].ravel()])
+
+        point = (w, V)
+        gradient, product = jax.jvp(jax.grad(F), (point,), (tangent,))
+        hessian = jnp.zeros((0, 0))
+        if dense:
+            d, k = V.shape
+            hessian = jax.hessian(lambda z: F((z[:d], z[d:].reshape(d, k))))(flat(point))
+        return flat(gradient), flat(tangent) @ flat(product), hessian
+
+    return jax.jit(derivatives)
+
+
+def _padded(a: Array, rows: int) -> Array:
+    """a with rows of zeros appended: zero weight, zero contribution, one shape to compile."""
+    if len(a) == rows:
+        return a
+    return np.concatenate([a, np.zeros((rows - len(a), *a.shape[1:]))])
