@@ -233,7 +233,10 @@ class Ball:
 
     def norm(self) -> Enclosure:
         """‖·‖ of the true vector (for a matrix: its Frobenius norm, of which the radius must be a bound)."""
-        return norm(self.center) + Enclosure(0.0, -self.radius, self.radius) if self.radius else norm(self.center)
+        center = norm(self.center)
+        if not self.radius:
+            return center
+        return (center + Enclosure(0.0, -self.radius, self.radius)).intersect(lower=0.0)
 
 
 def norm(v: Array) -> Enclosure:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, gamma, inflate, inner, norm, row_norms
-from resnet_cert.hessian import smallest_eigenvalue
+from resnet_cert.hessian import largest_eigenvalue, smallest_eigenvalue
 from resnet_cert.moments import Moments, merged, moment_sums, residual
 from resnet_cert.problem import Problem
 
@@ -175,11 +175,13 @@ def _distance(
 ) -> float:
     """δ with ‖w* − û‖ ≤ δ for the minimiser w* on the ball; infinite if the proof does not reach.
 
-    L(w) = F_lin(w) + λ/2(‖w‖² − r²) satisfies L(w*) ≤ F_lin(w*) ≤ F_lin(û) = L(û) + c, c = λ/2(r² − ‖û‖²).  Within q of
-    û its curvature is at least m = λ_min(∇²F_lin(û)) + λ − qT, T = E[sup|ℓ'''|·‖x‖³].  A minimiser beyond q would give,
-    on the segment to it, (m/2)q² ≤ ‖∇L(û)‖q + c; so it is within the root δ of that inequality if δ < q.
+    L(w) = F_lin(w) + λ/2(‖w‖² − r²) satisfies L(w*) ≤ F_lin(w*) ≤ F_lin(û) = L(û) + c, c = λ/2(r² − ‖û‖²).  Within
+    q of û its curvature is at least m = λ_min(∇²F_lin(û)) + λ − qT, T = E[sup|ℓ'''|·‖x‖³].  A minimiser beyond q
+    would give, on the segment to it, (m/2)q² ≤ ‖∇L(û)‖q + c; so it is within the root δ of that if δ < q.
+    Where λ > 0 the root is of the order √(r − ‖û‖), and `_across_the_boundary` improves on it.
     """
-    m0 = smallest_eigenvalue(at.A).lower + lam
+    convexity = smallest_eigenvalue(at.A)
+    m0 = (convexity + lam).lower
     if not m0 > 0.0:
         return math.inf
     T = _third_moment(problem, r)
@@ -191,7 +193,32 @@ def _distance(
         return math.inf
     c = (Enclosure.exact(r).square() - length.square()).positive_part() * (lam / 2.0)
     delta = ((slope + (slope.square() + m * c * 2.0).sqrt()) / m).upper
-    return delta if delta < q else math.inf
+    if not delta < q:
+        return math.inf
+    if lam == 0.0:
+        return delta
+    change = Enclosure.exact(T) * delta  # of the curvature, this close to û
+    least, M = convexity - change, largest_eigenvalue(at.A) + change
+    return min(delta, _across_the_boundary(r, lam, slope, length, least, M))
+
+
+def _across_the_boundary(
+    r: float, lam: float, slope: Enclosure, length: Enclosure, least: Enclosure, M: Enclosure
+) -> float:
+    """A δ of the order r − ‖û‖ for an active constraint, with curvatures of F_lin between `least` and M.
+
+    û is within δ1 = 2‖∇L(û)‖/(least + λ) of the minimiser v on the ball of radius ρ = ‖û‖, whose multiplier is
+    λ' ≤ λ'' := (‖∇F_lin(û)‖ + Mδ1)/ρ.  From ∇F_lin(v) = −λ'v, ∇F_lin(w*) = −λ*w* and monotonicity of ∇F_lin,
+    Δ = ‖w* − v‖ has least·Δ² ≤ (λ' − λ*)(r² − ρ²)/2 − λ'Δ²/2, and λ' − λ* ≤ λ'(r/ρ − 1) + MΔ/ρ.  So, with
+    e = r − ρ: least·Δ² ≤ e·r·(λ''e + MΔ)/ρ, hence Δ ≤ e·r·M/(ρ·least) + e√(rλ''/(ρ·least)).
+    """
+    if not (least.lower > 0.0 and length.lower > 0.0):
+        return math.inf
+    first = slope * 2.0 / (least + lam)
+    multiplier = (slope + length * lam + M * first) / length
+    e = (r - length).positive_part()
+    ratio = r / (length * least)
+    return (first + e * ratio * M + e * (ratio * multiplier).sqrt()).upper
 
 
 def _third_moment(problem: Problem, r: float) -> float:
