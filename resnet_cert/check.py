@@ -11,7 +11,7 @@ import numpy as np
 
 import resnet_cert
 from resnet_cert import theorems
-from resnet_cert.bound import bound_row
+from resnet_cert.bound import theorem3
 from resnet_cert.enclosure import Array, Ball, Enclosure, difference, inner, minimum, norm, product, row_norms
 from resnet_cert.errors import InternalError, RequestError
 from resnet_cert.hessian import (
@@ -129,7 +129,9 @@ def bound_constants(problem: Problem) -> tuple[BoundConstants, Enclosure]:
     claims = lipschitz_claims(problem, observe(problem, b).lipschitz, b, linear.r)
     missing = [name for name in ("mu0", "mu1", "mu2") if getattr(claims, name) is None]
     if missing:
-        raise RequestError(f"expected {', '.join(missing)}: not known for the loss {problem.loss.name}; give them")
+        raise RequestError(
+            f"expected {', '.join(missing)}: not known for the loss {problem.loss.name}; give them"
+        )
     mu0, mu1, mu2 = (cast(float, mu) for mu in (claims.mu0, claims.mu1, claims.mu2))
     return BoundConstants(b, linear.r, mu0, mu1, mu2, problem.d), linear.F_min
 
@@ -301,9 +303,8 @@ def _theorem3(
         reason = f"{', '.join(missing)} not known for the loss {problem.loss.name}: give them under lipschitz"
         return Theorem3(False, None, None, None, None, None, None, None, None, reason)
     mu0, mu1, mu2 = (cast(float, mu) for mu in mus)
-    row = bound_row(
-        problem.epsilon, BoundConstants(constants.b, constants.r, mu0, mu1, mu2, problem.d), linear.F_min
-    )
+    symbols = BoundConstants(constants.b, constants.r, mu0, mu1, mu2, problem.d)
+    row = theorem3(symbols, problem.epsilon, linear.F_min)
     applies = verdict is Verdict.CERTIFIED
     return Theorem3(
         applies,

@@ -141,7 +141,9 @@ class Enclosure:
         if not (self.known and that.known):
             product = self * inverse
             return Enclosure(value, product.lower, product.upper)
-        quotients = [Fraction(a) / Fraction(b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
+        quotients = [
+            Fraction(a) / Fraction(b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)
+        ]
         return Enclosure(value, _outward(min(quotients), -math.inf), _outward(max(quotients), math.inf))
 
     def __rtruediv__(self, other: Enclosure | float) -> Enclosure:
@@ -275,7 +277,9 @@ def inner(u: Ball, v: Ball) -> Enclosure:
     u_norm, v_norm = frobenius(u.center), frobenius(v.center)
     error = u.radius * (v_norm + v.radius) + u_norm * v.radius + gamma(u.center.size) * u_norm * v_norm
     exact = error == 0.0 and (u_norm == 0.0 or v_norm == 0.0)
-    return Enclosure.around(float(u.center @ v.center), 0.0 if exact else inflate(error) + u.center.size * TINY)
+    return Enclosure.around(
+        float(u.center @ v.center), 0.0 if exact else inflate(error) + u.center.size * TINY
+    )
 
 
 def product(V: Array, v: Ball) -> Ball:
@@ -290,4 +294,6 @@ def product(V: Array, v: Ball) -> Ball:
 def difference(u: Ball, v: Ball) -> Ball:
     """u − v."""
     center = u.center - v.center
-    return Ball(center, inflate(u.radius + v.radius + U * frobenius(center)) if center.any() else u.radius + v.radius)
+    return Ball(
+        center, inflate(u.radius + v.radius + U * frobenius(center)) if center.any() else u.radius + v.radius
+    )

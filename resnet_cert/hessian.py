@@ -60,7 +60,9 @@ def curvature(moments: Moments, w: Array) -> Curvature:
     upper = rayleigh_quotient(moments, w, direction).upper
     if d >= 2:
         upper, value = min(upper, 0.0), min(value, 0.0)
-    lower = _first_proven(lambda t: hessian_exceeds(moments, w, t), value, _scale(moments, w), positive=d >= 2)
+    lower = _first_proven(
+        lambda t: hessian_exceeds(moments, w, t), value, _scale(moments, w), positive=d >= 2
+    )
     return Curvature(Enclosure(value, lower, max(upper, lower)), direction, (d - 1) * (k - 1))
 
 
@@ -147,7 +149,9 @@ def hessian_exceeds(moments: Moments, w: Array, t: float) -> bool:
     S[d:, d:] = s * s * C.center + t * np.eye(len(a.center))
 
     A_norm, B_norm, C_norm, a_norm = (frobenius(m.center) for m in (A, B, C, a))
-    first = A.radius + 4 * U * (A_norm + eliminated + abs(t)) + eliminated * (2.0 * turn + turn * turn + 4 * U)
+    first = (
+        A.radius + 4 * U * (A_norm + eliminated + abs(t)) + eliminated * (2.0 * turn + turn * turn + 4 * U)
+    )
     cross = s * B.radius + a.radius + (turn + 4 * U) * (s * B_norm + a_norm)
     last = s * s * C.radius + (2.0 * turn + 6 * U) * (s * s * C_norm) + 2 * U * abs(t)
     # 2|xᵀEy| ≤ ‖E‖(θ‖x‖² + ‖y‖²/θ): share the error of the off-diagonal block between the two.

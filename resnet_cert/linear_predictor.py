@@ -159,14 +159,21 @@ def _enclosed(problem: Problem, u: Array, at: Moments, r: float, attained: bool)
     if problem.loss.nonnegative:
         lowers["nonnegative loss"] = 0.0
     lam = _multiplier(u, g.center, r)
-    slope = Ball(g.center + lam * u, inflate(g.radius + 4 * U * (frobenius(g.center) + lam * frobenius(u)))).norm()
+    slope = Ball(
+        g.center + lam * u, inflate(g.radius + 4 * U * (frobenius(g.center) + lam * frobenius(u)))
+    ).norm()
     distance = _distance(problem, at, r, lam, slope, length)
     if math.isfinite(distance):
         lowers["strong convexity"] = (at.F - slope * distance - lam * length * (r - length)).lower
     source = max(lowers, key=lambda name: lowers[name])
     lower = min(lowers[source], at.F.upper)
     return LinearMinimum(
-        Enclosure(at.F.value, lower, at.F.upper), at.F, Ball(u, min(distance, inflate(r + length.upper))), r, attained, source
+        Enclosure(at.F.value, lower, at.F.upper),
+        at.F,
+        Ball(u, min(distance, inflate(r + length.upper))),
+        r,
+        attained,
+        source,
     )
 
 
@@ -267,7 +274,9 @@ def _signed_rows(problem: Problem) -> Iterator[tuple[Array, Array]]:
 def _separates(problem: Problem, w: Array) -> bool:
     """Proven: σ_i x_iᵀw > 0 for every sample."""
     slack = gamma(len(w)) * inflate(frobenius(w))
-    return all(bool(np.all(side * (x @ w) > slack * row_norms(x) * 1.001)) for x, side in _signed_rows(problem))
+    return all(
+        bool(np.all(side * (x @ w) > slack * row_norms(x) * 1.001)) for x, side in _signed_rows(problem)
+    )
 
 
 def _separable(problem: Problem) -> bool:
@@ -288,5 +297,3 @@ def _separable(problem: Problem) -> bool:
         bounds=(None, None),
     )
     return bool(result.status == 0 and -result.fun > 1e-7)
-
-

@@ -186,7 +186,12 @@ def _logistic_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
     second = small * large
     relative = _drift(error) + (2 * ELEMENTARY + 8 * U)
     return Derivatives(
-        value, value * relative + TINY, first, np.abs(first) * relative + TINY, second, second * relative + TINY
+        value,
+        value * relative + TINY,
+        first,
+        np.abs(first) * relative + TINY,
+        second,
+        second * relative + TINY,
     )
 
 
@@ -234,7 +239,11 @@ def _pseudo_huber_suprema(reach: Array, y: Array) -> tuple[Array, Array, Array]:
     farthest = reach + np.abs(y)
     nearest = np.maximum(np.abs(y) - reach, 0.0)
     at = np.clip(0.5, nearest, farthest)
-    return farthest / np.hypot(1.0, farthest), np.hypot(1.0, nearest) ** -3.0, 3.0 * at * np.hypot(1.0, at) ** -5.0
+    return (
+        farthest / np.hypot(1.0, farthest),
+        np.hypot(1.0, nearest) ** -3.0,
+        3.0 * at * np.hypot(1.0, at) ** -5.0,
+    )
 
 
 # poisson: e^p − yp, y ≥ 0

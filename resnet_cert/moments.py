@@ -156,7 +156,8 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
         ),
         a=_widen(_tree(_blocks(first, f)), radius(first_error * f_norm, np.abs(first) * f_norm)),
         A=_widen(
-            A, radius(second_error * h_norm**2 + second_size * (2.0 * h_norm + e) * e, second_size * h_norm**2)
+            A,
+            radius(second_error * h_norm**2 + second_size * (2.0 * h_norm + e) * e, second_size * h_norm**2),
         ),
         B=_widen(
             B, radius((second_error * h_norm + second_size * e) * f_norm, second_size * h_norm * f_norm)

@@ -70,7 +70,9 @@ def autodiff(problem: Problem, direction: Direction) -> Autodiff:
     return Autodiff(float(np.linalg.norm(gradient)) / total, curvature / total, lambda_min)
 
 
-def _derivatives(w: Array, V: Array, tangent: Any, x: Array, f: Array, y: Array, weight: Array, **static: Any) -> Any:
+def _derivatives(
+    w: Array, V: Array, tangent: Any, x: Array, f: Array, y: Array, weight: Array, **static: Any
+) -> Any:
     return _compiled(**static)(w, V, tangent, x, f, y, weight)
 
 
