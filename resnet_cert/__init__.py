@@ -1,0 +1,68 @@
+"""resnet-cert: is this point of a residual network an ε-second-order stationary point, and what follows?
+
+The public names are loaded when they are first used, so that `import resnet_cert` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnet_cert.bound import bound
+    from resnet_cert.check import check
+    from resnet_cert.enclosure import Enclosure
+    from resnet_cert.errors import RequestError
+    from resnet_cert.problem import Problem
+    from resnet_cert.report.model import Report
+    from resnet_cert.spec import load_problem
+    from resnet_cert.verdict import Verdict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Enclosure",
+    "Problem",
+    "Report",
+    "RequestError",
+    "Verdict",
+    "__version__",
+    "bound",
+    "check",
+    "load_problem",
+]
+
+_HOME = {
+    "Enclosure": "resnet_cert.enclosure",
+    "Problem": "resnet_cert.problem",
+    "Report": "resnet_cert.report.model",
+    "RequestError": "resnet_cert.errors",
+    "Verdict": "resnet_cert.verdict",
+    "bound": "resnet_cert.bound",
+    "check": "resnet_cert.check",
+    "load_problem": "resnet_cert.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class _Package(ModuleType):
+    """`check` and `bound` are functions in modules of the same names.  The import system binds a submodule in
+    its package when it is first loaded; that must not hide the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
