@@ -1,0 +1,38 @@
+"""What was found out, in the user's format: a format is one module here and one line in FORMATS."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from resnet_cert.report.model import BoundTable, Report
+
+FORMATS = {
+    "text": "resnet_cert.report.text",
+    "json": "resnet_cert.report.json",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a format may write: verbosity −1 (quiet), 0 or 1 (verbose), colour, columns."""
+
+    verbosity: int = 0
+    color: bool = False
+    width: int = 100
+
+
+class Formatter(Protocol):
+    """One format: a function for every command's result, text with a closing newline."""
+
+    def check(self, reports: Sequence[Report], style: Style) -> str: ...
+
+    def bound(self, table: BoundTable, style: Style) -> str: ...
+
+
+def formatter(name: str) -> Formatter:
+    """The format of that name, loaded when it is asked for."""
+    return cast(Formatter, importlib.import_module(FORMATS[name]))

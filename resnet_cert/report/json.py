@@ -1,0 +1,62 @@
+"""Reports as one JSON document, whose floats read back to the same bits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from resnet_cert.enclosure import Enclosure
+from resnet_cert.report import Style
+from resnet_cert.report.model import BoundTable, Report
+from resnet_cert.verdict import Verdict
+
+OMITTED_IF_NONE = frozenset({"reason", "target_gap", "target_eps"})
+"""Fields that are there only where they say something; everything else that is not known is null."""
+
+
+def check(reports: Sequence[Report], style: Style) -> str:
+    """The document resnet-cert/check/1."""
+    verdict = Verdict.all_of(report.verdict for report in reports)
+    top = {"schema": "resnet-cert/check/1", "verdict": verdict, "exit_code": verdict.exit_code}
+    return _text({**top, "reports": tuple(reports)})
+
+
+def bound(table: BoundTable, style: Style) -> str:
+    """The document resnet-cert/bound/1."""
+    return _text({"schema": "resnet-cert/bound/1", **_members(table)})
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Report data as JSON values: an Enclosure as its three numbers, a Verdict as its word, a float that is
+    not finite as null.
+
+    Raises:
+        TypeError: for anything that is no report data.
+    """
+    if isinstance(value, Enclosure):
+        return {"value": plain(value.value), "lower": plain(value.lower), "upper": plain(value.upper)}
+    if isinstance(value, Verdict):
+        return value.value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return plain(_members(value))
+    raise TypeError(f"expected report data, got {type(value).__name__}")
+
+
+def _members(value: Any) -> dict[str, Any]:
+    members = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: item for name, item in members.items() if item is not None or name not in OMITTED_IF_NONE}

@@ -1,0 +1,295 @@
+"""Reports to be read: one screen each, at most `style.width` columns, complete without colour."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from resnet_cert.enclosure import Enclosure
+from resnet_cert.report import Style
+from resnet_cert.report.model import BoundRow, BoundTable, Report
+from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
+from resnet_cert.verdict import Verdict
+
+COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
+INDENT = (0, 0, 0, 2)
+INDENT_AND_GAP = (0, 0, 1, 2)
+
+
+def check(reports: Sequence[Report], style: Style) -> str:
+    """A screen for every report and, last, a line with nothing but the verdict on all of them."""
+    verdict = Verdict.all_of(report.verdict for report in reports)
+    parts: list[RenderableType] = []
+    if style.verbosity >= 0:
+        for report in reports:
+            parts += [*_screen(report, style), ""]
+    if len(reports) > 1:
+        parts += [Text.assemble(_word(report.verdict), f"  {_title(report)}") for report in reports]
+        count = Counter(report.verdict for report in reports)
+        tally = ", ".join(f"{count[verdict]} {verdict.value}" for verdict in Verdict if count[verdict])
+        parts += [f"{len(reports)} checks: {tally}"]
+    return _rendered([*parts, _word(verdict)], style)
+
+
+def bound(table: BoundTable, style: Style) -> str:
+    """Theorem 3 as a table over ε, the binding one of the two sharp forms marked."""
+    constants = table.constants
+    symbols = {"b": constants.b, "r": constants.r}
+    symbols |= {"μ0": constants.mu0, "μ1": constants.mu1, "μ2": constants.mu2, "d": constants.d}
+    parts: list[RenderableType] = [
+        "Theorem 3: F − min F_lin (‖w‖ ≤ r) at any ε-second-order stationary point is at most",
+        "",
+        _forms(table),
+        "",
+        "* the smaller of the two sharp forms: the bound.  t*: where the threshold form splits.",
+        ", ".join(f"{symbol} = {given(value)}" for symbol, value in symbols.items()),
+    ]
+    if table.F_lin_min is not None:
+        parts += [f"min F_lin = {enclosed(table.F_lin_min)}"]
+    if table.target_gap is not None:
+        parts += [_target(table.target_gap, table.target_eps)]
+    return _rendered(parts, style)
+
+
+def _rendered(parts: Sequence[RenderableType], style: Style) -> str:
+    console = Console(
+        file=io.StringIO(),
+        width=style.width,
+        force_terminal=style.color,
+        color_system="standard" if style.color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
+
+
+def _screen(report: Report, style: Style) -> Iterator[RenderableType]:
+    digits = ALL_DIGITS if style.verbosity > 0 else DIGITS
+    yield Text(_title(report), style="bold")
+    yield Padding(_point(report, digits), INDENT_AND_GAP)
+    yield Padding(_conditions(report, digits), INDENT_AND_GAP)
+    yield Padding(_theorems(report), INDENT_AND_GAP)
+    if style.verbosity > 0:
+        yield Padding(_details(report), INDENT_AND_GAP)
+    for sentence in (_meaning(report), *report.reasons, *_not_applied(report), _against_linear(report)):
+        yield Padding(sentence, INDENT)
+
+
+def _title(report: Report) -> str:
+    path = report.spec.path
+    return report.name if path is None else f"{report.name} ({path})"
+
+
+def _word(verdict: Verdict) -> Text:
+    return Text(verdict.value, style=COLOR[verdict])
+
+
+def _table(*headings: str) -> Table:
+    """A table without rules; where it is too wide, only its first column is broken."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=number > 0)
+    return table
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _point(report: Report, digits: int) -> Table:
+    size, objective, constants = report.problem, report.objective, report.constants
+    best = f"min F_lin = {enclosed(objective.F_lin_min, digits)} over ‖w‖ ≤ r = {plain(constants.r)}"
+    if not objective.attained:
+        best += "; without the ball no minimum is attained"
+    return _pairs(
+        [
+            ("data", f"n = {size.n} samples, x in R^{size.d}, f(x) in R^{size.k}; loss {size.loss}"),
+            (
+                "point (w, V)",
+                f"‖w‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
+                f"domain ‖w‖, ‖V‖ < b = {plain(constants.b)}",
+            ),
+            ("objective", f"F = {enclosed(objective.F, digits)}"),
+            ("best linear", best),
+        ]
+    )
+
+
+def _conditions(report: Report, digits: int) -> Table:
+    """Definition 1 at ε: both conditions with value, threshold, margin and verdict."""
+    gradient, hessian = report.gradient, report.hessian
+    table = _table(f"ε = {given(report.epsilon)}", "value", "threshold", "margin", "verdict")
+    table.add_row(
+        "‖∇F‖ ≤ ε",
+        enclosed(gradient.norm, digits),
+        given(report.epsilon),
+        slack(report.epsilon - gradient.norm),
+        _word(gradient.verdict),
+    )
+    allowed = None if hessian.threshold is None else -hessian.threshold
+    table.add_row(
+        "λ_min ≥ −√(μ2 ε)",
+        enclosed(hessian.lambda_min, digits),
+        enclosed(allowed),
+        slack(None if allowed is None else hessian.lambda_min - allowed),
+        _word(hessian.verdict),
+    )
+    if report.smallest_epsilon is not None:
+        table.add_row("smallest ε for both", enclosed(report.smallest_epsilon, digits), "", "", "")
+    return table
+
+
+def _theorems(report: Report) -> Table:
+    """Both sides of every theorem at this point."""
+    objective, gradient, measured = report.objective, report.gradient, report.gap_bounds
+    F, gap = objective.F, objective.gap
+    first, second, third = report.theorem1, report.theorem2, report.theorem3
+    table = _table("theorem", "left side", "right side", "slack", "")
+
+    def at_most_row(statement: str, left: Enclosure, right: Enclosure | None, end: str = "") -> None:
+        by = None if right is None else right - left
+        table.add_row(statement, enclosed(left), enclosed(right), slack(by), end)
+
+    def at_least_row(statement: str, left: Enclosure, right: Enclosure | None, end: str) -> None:
+        by = None if right is None else left - right
+        table.add_row(statement, enclosed(left), enclosed(right), slack(by), end)
+
+    if first.applies:
+        end = _holds(first.holds)
+        at_least_row("1  ‖∇F‖ ≥ gap/D", gradient.norm, first.lower_bound, end)
+        at_least_row("1  ‖∇F‖ ≥ gap/D, D refined", gradient.norm, first.lower_bound_refined, end)
+    at_least_row("2  w = 0: ‖∇F‖ + ‖V‖·c ≥ gap/‖w*‖", second.left, second.right, _holds(second.holds))
+    if third.applies:
+        at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
+    table.add_row(
+        "Corollary 1  F ≤ min F_lin",
+        enclosed(F),
+        enclosed(objective.F_lin_min),
+        slack(-gap),
+        _word(report.corollary1.verdict),
+    )
+    at_most_row("gap ≤ linear functional", gap, measured.linear_functional)
+    at_most_row("gap ≤ first-order bound", gap, measured.first_order)
+    at_most_row("gap ≤ local second-order bound", gap, measured.local)
+    return table
+
+
+def _holds(holds: bool | None) -> str:
+    return {True: "holds", False: "fails", None: "open"}[holds]
+
+
+def _not_applied(report: Report) -> Iterator[str]:
+    for number, theorem in ((1, report.theorem1), (3, report.theorem3)):
+        if not theorem.applies:
+            reason = "" if theorem.reason is None else f": {theorem.reason}"
+            yield f"Theorem {number} does not apply{reason}."
+
+
+def _details(report: Report) -> Table:
+    """What stands behind the numbers: constants and their sources, the other forms, the cross-check."""
+    constants, third, cross = report.constants, report.theorem3, report.crosscheck
+    rows = [
+        (symbol, f"{given(getattr(constants, symbol))}  ({constants.source.get(symbol, 'missing')})")
+        for symbol in ("b", "r", "mu0", "mu1", "mu2")
+    ]
+    if third.applies:
+        rows += [
+            ("threshold form", f"{plain(third.threshold_form)} (t* = {plain(third.threshold)})"),
+            ("refined form", plain(third.refined_form)),
+            (
+                "polynomials",
+                f"{plain(third.polynomial_form)}, refined {plain(third.refined_polynomial_form)}",
+            ),
+        ]
+    zeros = report.hessian.zero_multiplicity
+    rows += [
+        ("Hessian", f"{report.hessian.method}; {zeros} eigenvalues besides are exactly 0"),
+        ("‖w*‖", given(report.objective.norm_w_star)),
+        (
+            f"by {cross.method}",
+            f"‖∇F‖ = {given(cross.gradient_norm)}, λ_min = {given(cross.lambda_min)}, "
+            f"curvature of the witness {given(cross.curvature_along_witness)}",
+        ),
+        ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+        ("seconds", plain(report.seconds.total, 3)),
+    ]
+    return _pairs(rows)
+
+
+def _meaning(report: Report) -> str:
+    claim = f"an ε-second-order stationary point for ε = {given(report.epsilon)}"
+    if report.verdict is Verdict.CERTIFIED:
+        return f"Certified: (w, V) is {claim}."
+    if report.verdict is Verdict.REFUTED:
+        return f"Refuted: (w, V) is not {claim}."
+    why = "μ2 is not known" if report.hessian.threshold is None else "the numerical error exceeds the margin"
+    return f"Undecided whether (w, V) is {claim}: {why}."
+
+
+def _against_linear(report: Report) -> str:
+    """The tightest proven upper bound of the gap, as a sentence."""
+    predictor = f"linear predictor with ‖w‖ ≤ r = {plain(report.constants.r)}"
+    gap, measured, third = report.objective.gap, report.gap_bounds, report.theorem3
+    upper, proof = min(
+        (gap.upper, "F and min F_lin"),
+        (measured.linear_functional.upper, "the linear functional"),
+        (measured.first_order.upper, "the first-order bound"),
+        (measured.local.upper, "the local second-order bound"),
+        (third.bound.upper if third.applies and third.bound is not None else math.inf, "Theorem 3"),
+    )
+    if gap.lower > 0.0:
+        return f"The best {predictor} does better, by at least {at_least(gap.lower)}."
+    if upper < 0.0:
+        return f"The network does better than every {predictor}, by at least {at_least(-upper)}."
+    if upper == 0.0:
+        return f"No {predictor} does better."
+    if math.isinf(upper):
+        return f"Nothing is proven about the best {predictor}."
+    return f"No {predictor} does better by more than {at_most(upper)} (by {proof})."
+
+
+def _forms(table: BoundTable) -> Table:
+    last = () if table.F_lin_min is None else ("F ≤",)
+    listing = _table("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
+    for row in table.rows:
+        cells = [
+            given(row.eps),
+            at_most(row.bound.upper, 6),
+            *_marked(row),
+            plain(row.threshold, 4),
+            plain(row.refined_polynomial_form, 4),
+            plain(row.polynomial_form, 4),
+        ]
+        if row.F_upper is not None:
+            cells += [at_most(row.F_upper.upper, 6)]
+        listing.add_row(*cells)
+    return listing
+
+
+def _marked(row: BoundRow) -> tuple[str, str]:
+    refined, threshold = plain(row.refined_form), plain(row.threshold_form)
+    refined_binds = row.refined_form <= row.threshold_form
+    return (f"{refined}*", threshold) if refined_binds else (refined, f"{threshold}*")
+
+
+def _target(gap: float, eps: float | None) -> str:
+    if eps is None:
+        return f"No ε > 0 makes the bound at most {given(gap)}."
+    return f"The bound is at most {given(gap)} for every ε ≤ {at_least(eps, 6)}."
