@@ -193,7 +193,7 @@ def observe(problem: Problem, b: float) -> Observed:
 
 
 def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: float, r: float) -> Constants:
-    """μ0, μ1, μ2: the user's claims, else the computed bounds, else None; with the source of each constant."""
+    """μ0, μ1, μ2: the user's claims, else the computed bounds, else None; and where each is from."""
     values: dict[str, float | None] = {}
     source = {
         "b": "computed" if problem.domain.b is None else "given",
@@ -258,7 +258,8 @@ def crosscheck(problem: Problem, here: Moments, gradient_norm: Enclosure, bent: 
             continue
         if not ours.lower - allowance <= value <= ours.upper + allowance:
             raise InternalError(
-                f"autodiff gives the {what} {value!r}, outside [{ours.lower!r}, {ours.upper!r}] ± {allowance:.1e}"
+                f"autodiff gives the {what} {value!r}, outside "
+                f"[{ours.lower!r}, {ours.upper!r}] ± {allowance:.1e}"
             )
     return CrossCheck(auto.gradient_norm, auto.curvature, auto.lambda_min)
 

@@ -1,7 +1,7 @@
 """λ_min(∇²F) from the moments, exactly reduced to size 2d + k − 1, and enclosed from both sides.
 
 With s = ‖w‖, e = w/s, α = ‖a‖, a direction (dw, dV) enters D²F only through dw, v = dVᵀe and
-u = (dV − e vᵀ) a/α ⊥ e; everything else is an exact eigenvector of eigenvalue 0.  On (dw, v, u) the Hessian is
+u = (dV − e vᵀ) a/α ⊥ e; everything else is an exact eigenvector of eigenvalue 0.  On (dw, v, u) it is
 
     [ A            sB + e aᵀ    α P ]
     [ (sB + eaᵀ)ᵀ  s²C          0   ]      P: the inclusion of e^⊥ in R^d

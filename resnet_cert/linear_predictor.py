@@ -5,8 +5,8 @@ F_lin, g = ∇F_lin and A = ∇²F_lin.  Newton's method with the ball treated e
 about it does not depend on how it was found:
 
 above:  F_lin(û), ‖û‖ ≤ r checked.
-below:  convexity over the ball, F_lin(û) − gᵀû − r‖g‖; where the curvature is proven positive, the minimiser is
-        located, ‖w* − û‖ ≤ δ, and F_lin(û) − ‖∇L‖δ − λ‖û‖(r − ‖û‖) is sharper; 0 for a nonnegative loss.
+below:  convexity over the ball, F_lin(û) − gᵀû − r‖g‖; where the curvature is proven positive, the minimiser
+        is located, ‖w* − û‖ ≤ δ, and F_lin(û) − ‖∇L‖δ − λ‖û‖(r − ‖û‖) is sharper; 0 for a nonnegative loss.
 """
 
 from __future__ import annotations
@@ -182,10 +182,11 @@ def _distance(
 ) -> float:
     """δ with ‖w* − û‖ ≤ δ for the minimiser w* on the ball; infinite if the proof does not reach.
 
-    L(w) = F_lin(w) + λ/2(‖w‖² − r²) satisfies L(w*) ≤ F_lin(w*) ≤ F_lin(û) = L(û) + c, c = λ/2(r² − ‖û‖²).  Within
-    q of û its curvature is at least m = λ_min(∇²F_lin(û)) + λ − qT, T = E[sup|ℓ'''|·‖x‖³].  A minimiser beyond q
-    would give, on the segment to it, (m/2)q² ≤ ‖∇L(û)‖q + c; so it is within the root δ of that if δ < q.
-    Where λ > 0 the root is of the order √(r − ‖û‖), and `_across_the_boundary` improves on it.
+    L(w) = F_lin(w) + λ/2(‖w‖² − r²) satisfies L(w*) ≤ F_lin(w*) ≤ F_lin(û) = L(û) + c, c = λ/2(r² − ‖û‖²).
+    Within q of û its curvature is at least m = λ_min(∇²F_lin(û)) + λ − qT, T = E[sup|ℓ'''|·‖x‖³].  A
+    minimiser beyond q would give, on the segment to it, (m/2)q² ≤ ‖∇L(û)‖q + c; so it is within the root δ
+    of that if δ < q.  Where λ > 0 the root is of the order √(r − ‖û‖), and `_across_the_boundary` improves
+    on it.
     """
     convexity = smallest_eigenvalue(at.A)
     m0 = (convexity + lam).lower
@@ -214,7 +215,7 @@ def _across_the_boundary(
 ) -> float:
     """A δ of the order r − ‖û‖ for an active constraint, with curvatures of F_lin between `least` and M.
 
-    û is within δ1 = 2‖∇L(û)‖/(least + λ) of the minimiser v on the ball of radius ρ = ‖û‖, whose multiplier is
+    û is within δ1 = 2‖∇L(û)‖/(least + λ) of the minimiser v on the ball of radius ρ = ‖û‖, with multiplier
     λ' ≤ λ'' := (‖∇F_lin(û)‖ + Mδ1)/ρ.  From ∇F_lin(v) = −λ'v, ∇F_lin(w*) = −λ*w* and monotonicity of ∇F_lin,
     Δ = ‖w* − v‖ has least·Δ² ≤ (λ' − λ*)(r² − ρ²)/2 − λ'Δ²/2, and λ' − λ* ≤ λ'(r/ρ − 1) + MΔ/ρ.  So, with
     e = r − ρ: least·Δ² ≤ e·r·(λ''e + MΔ)/ρ, hence Δ ≤ e·r·M/(ρ·least) + e√(rλ''/(ρ·least)).
@@ -256,9 +257,10 @@ def _is_attained(problem: Problem, w: Array, at: Moments) -> bool:
     """
     if not _may_be_unattained(problem):
         return True
-    reach = inflate(2.0 * frobenius(w) + 1.0)
-    if math.isfinite(_distance(problem, at, reach, 0.0, at.g_w.norm(), norm(w))):
-        return True
+    length = norm(w)
+    reach = 2.0 * length.upper + 1.0
+    if _distance(problem, at, reach, 0.0, at.g_w.norm(), length) < length.upper + 1.0:
+        return True  # the minimiser over ‖w‖ ≤ reach lies inside
     if _separates(problem, w):
         return False
     if problem.n * problem.d > SEPARATION_ENTRIES:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from resnet_cert.enclosure import TINY, Array, U
 
@@ -75,7 +76,7 @@ class Formulas(NamedTuple):
     suprema: Callable[[Array, Array], tuple[Array, Array, Array]]
     nonnegative: bool = True
     flat_side: Callable[[Array], Array] = np.zeros_like
-    allowed: Callable[[Array], Array] = np.isfinite
+    allowed: Callable[[Array], npt.NDArray[np.bool_]] = np.isfinite
     targets: str = "a finite target"
 
 
@@ -170,7 +171,7 @@ def _logistic(p: Any, y: Any) -> Any:
 
 
 def _drift(error: Array) -> Array:
-    """e^δ − 1: what a prediction off by δ changes, relatively, in a function whose logarithm is 1-Lipschitz."""
+    """e^δ − 1: the relative change, over a distance δ, of a function whose logarithm is 1-Lipschitz."""
     return np.expm1(error) * (1.0 + 2.0**-40)
 
 

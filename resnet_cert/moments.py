@@ -196,9 +196,10 @@ def _widen(total: Sum, radius: float) -> Sum:
 
 
 def _blocks(left: Array, right: Array | None = None) -> Iterator[Array]:
-    """Stacks of leftᵀ·right (plain sums of `left` without a right) over blocks of BLOCK_ROWS rows and the rest."""
-    whole = len(left) // BLOCK_ROWS * BLOCK_ROWS
-    for rows, count in ((slice(0, whole), whole // BLOCK_ROWS), (slice(whole, None), int(whole < len(left)))):
+    """Stacks of leftᵀ·right over blocks of BLOCK_ROWS rows, then the rest; without a right: plain sums."""
+    blocks = len(left) // BLOCK_ROWS
+    whole = blocks * BLOCK_ROWS
+    for rows, count in ((slice(0, whole), blocks), (slice(whole, None), int(whole < len(left)))):
         if not count:
             continue
         one = left[rows]
