@@ -1,0 +1,316 @@
+"""What is written about a report: everything that was found, nothing more than is proven."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reports import bound_table, certified, exact, refuted, undecided
+
+from resnet_cert.enclosure import UNKNOWN, Enclosure
+from resnet_cert.report import FORMATS, Style, formatter, numbers
+from resnet_cert.report.json import plain
+from resnet_cert.report.model import BoundTable, GapBounds, Objective, Report
+from resnet_cert.verdict import Verdict
+
+REPORTS = {"certified": certified(), "refuted": refuted(), "undecided": undecided()}
+text, as_json = formatter("text"), formatter("json")
+
+E = {"value", "lower", "upper"}
+CONSTANTS = ("b", "r", "mu0", "mu1", "mu2")
+FIELDS: dict[str, Any] = {  # of one report in resnet-cert/check/1
+    "name": None,
+    "spec": {"path", "sha256"},
+    "versions": {"resnet_cert", "jax", "numpy"},
+    "problem": {"n", "d", "k", "parameters", "loss", "norm_w", "norm_V"},
+    "epsilon": None,
+    "verdict": None,
+    "reasons": None,
+    "objective": {"F": E, "F_lin_min": E, "gap": E, "norm_w_star": None, "attained": None},
+    "gradient": {"norm": E, "norm_w": E, "norm_V": E, "verdict": None},
+    "hessian": {"lambda_min": E, "threshold": E, "zero_multiplicity": None, "method": None, "verdict": None},
+    "smallest_epsilon": E,
+    "constants": {**dict.fromkeys(CONSTANTS), "source": set(CONSTANTS)},
+    "theorem1": {"applies": None, "lower_bound": E, "lower_bound_refined": E, "holds": None},
+    "theorem2": {"gradient_norm": E, "lambda_min": E, "left": E, "right": E, "holds": None},
+    "theorem3": {
+        "applies": None,
+        "bound": E,
+        "threshold_form": None,
+        "threshold": None,
+        "polynomial_form": None,
+        "refined_form": None,
+        "refined_polynomial_form": None,
+        "F_upper": E,
+        "holds": None,
+    },
+    "corollary1": {"verdict"},
+    "gap_bounds": {"linear_functional": E, "first_order": E, "local": E},
+    "crosscheck": {"gradient_norm", "curvature_along_witness", "lambda_min", "method"},
+    "seconds": {"total"},
+}
+
+
+def fields(value: Any) -> Any:
+    """The names in a JSON value, in the form of FIELDS."""
+    if not isinstance(value, dict):
+        return None
+    members = {name: fields(item) for name, item in value.items()}
+    return set(members) if not any(members.values()) else members
+
+
+# --- JSON ------------------------------------------------------------------------------------------------
+
+
+def test_a_report_has_the_fields_of_the_schema_in_its_order():
+    document = json.loads(as_json.check([certified()], Style()))
+    assert list(document) == ["schema", "verdict", "exit_code", "reports"]
+    assert document["schema"] == "resnet-cert/check/1"
+    [report] = document["reports"]
+    assert fields(report) == FIELDS
+    assert list(report) == list(FIELDS)
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_a_field_that_is_not_known_is_there_and_null(report: Report):
+    written = json.loads(as_json.check([report], Style()))["reports"][0]
+    assert list(written) == list(FIELDS)
+    assert set(written["theorem1"]) - {"reason"} == set(FIELDS["theorem1"])
+    assert ("reason" in written["theorem1"]) == (report.theorem1.reason is not None)
+    assert (written["theorem1"]["lower_bound"] is None) == (report.theorem1.lower_bound is None)
+    assert (written["smallest_epsilon"] is None) == (report.smallest_epsilon is None)
+    assert written["spec"] == {"path": report.spec.path, "sha256": report.spec.sha256}
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.floats(allow_nan=False))
+def test_floats_read_back_to_the_same_bits(a: float, b: float, c: float):
+    lower, value, upper = sorted((a, b, c))
+    written = json.loads(json.dumps(plain(Enclosure(value, lower, upper)), allow_nan=False))
+    for name, x in (("lower", lower), ("value", value), ("upper", upper)):
+        assert written[name] is None if math.isinf(x) else written[name].hex() == float(x).hex()
+
+
+def test_an_end_that_is_not_known_is_null():
+    assert plain(UNKNOWN) == {"value": None, "lower": None, "upper": None}
+    assert plain(math.nan) is None
+
+
+def test_what_is_no_report_data_is_refused():
+    with pytest.raises(TypeError, match="expected report data, got complex"):
+        plain({"x": [1j]})
+
+
+def test_the_worst_verdict_stands_at_the_top():
+    document = json.loads(as_json.check([certified(), undecided(), refuted()], Style()))
+    assert (document["verdict"], document["exit_code"]) == ("REFUTED", 10)
+    assert [report["verdict"] for report in document["reports"]] == ["CERTIFIED", "UNDECIDED", "REFUTED"]
+
+
+def test_a_bound_has_the_fields_of_its_schema():
+    document = json.loads(as_json.bound(bound_table(), Style()))
+    assert document["schema"] == "resnet-cert/bound/1"
+    assert document["constants"] == {"b": 1.0, "r": 1.0, "mu0": 1.0, "mu1": 1.0, "mu2": 1.0, "d": 2}
+    assert document["F_lin_min"] is None
+    forms = [
+        "eps",
+        "threshold_form",
+        "threshold",
+        "polynomial_form",
+        "refined_form",
+        "refined_polynomial_form",
+    ]
+    assert [list(row) for row in document["rows"]] == 2 * [[*forms, "bound", "F_upper"]]
+    assert set(document) == {"schema", "constants", "F_lin_min", "rows"}
+    asked = json.loads(as_json.bound(bound_table(target_gap=0.5, target_eps=1e-3), Style()))
+    assert (asked["target_gap"], asked["target_eps"]) == (0.5, 1e-3)
+
+
+# --- numbers for a reader --------------------------------------------------------------------------------
+
+
+def stated(text: str) -> tuple[Fraction | float, Fraction | float]:
+    """The interval that a text claims, read exactly."""
+    if text == "unknown":
+        return -math.inf, math.inf
+    if text.startswith("["):
+        lower, upper = text[1:-1].split(", ")
+        return Fraction(lower), Fraction(upper)
+    if text[0] in "≥≤":
+        end = Fraction(text[2:])
+        return (end, math.inf) if text[0] == "≥" else (-math.inf, end)
+    value, _, radius = text.partition(" ± ")
+    return Fraction(value) - Fraction(radius or 0), Fraction(value) + Fraction(radius or 0)
+
+
+@st.composite
+def enclosures(draw: st.DrawFn) -> Enclosure:
+    """Enclosures from a few ulps to very wide, around numbers of every size."""
+    value = draw(st.floats(allow_nan=False, allow_infinity=False))
+    reach = st.one_of(st.just(0.0), st.floats(0.0, 1e-12), st.floats(0.0, 10.0), st.just(math.inf))
+    below, above = (draw(reach) * (abs(value) or 1.0) for _ in range(2))
+    return Enclosure(value, value - below, value + above)
+
+
+@given(enclosures(), st.sampled_from([3, numbers.DIGITS, numbers.ALL_DIGITS]))
+def test_a_shown_enclosure_claims_no_more_than_is_proven(e: Enclosure, digits: int):
+    lower, upper = stated(numbers.enclosed(e, digits))
+    assert lower <= e.lower
+    assert upper >= e.upper
+
+
+@given(enclosures())
+def test_a_shown_slack_claims_no_more_than_is_proven(e: Enclosure):
+    lower, upper = stated(numbers.slack(e))
+    assert lower <= e.lower
+    assert upper >= e.upper
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 17))
+def test_rounded_bounds_stay_bounds(x: float, digits: int):
+    assert Fraction(numbers.at_least(x, digits)) <= Fraction(x) <= Fraction(numbers.at_most(x, digits))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_given_number_reads_back(x: float):
+    assert float(numbers.given(x)) == x
+
+
+@pytest.mark.parametrize(
+    ("e", "shown"),
+    [
+        (exact(0.5), "0.5"),
+        (exact(0.0), "0"),
+        (exact(-3e-20), "-3e-20 ± 2.9e-36"),  # the float is not that decimal
+        (Enclosure.around(-0.1, 2.8e-17), "-0.1 ± 4.8e-17"),
+        (Enclosure.around(0.123456789, 1e-16), "0.1234568 ± 1.2e-8"),
+        (Enclosure(0.25, 0.0, 0.5), "[0, 0.5]"),
+        (Enclosure(3.0, 1.0, math.inf), "≥ 1"),
+        (UNKNOWN, "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_shown_enclosures(e: Enclosure | None, shown: str):
+    assert numbers.enclosed(e) == shown
+
+
+# --- text ------------------------------------------------------------------------------------------------
+
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    for verbosity in (-1, 0, 1):
+        for name, report in REPORTS.items():
+            yield f"{name}{verbosity:+}", text.check([report], Style(verbosity))
+        yield f"all{verbosity:+}", text.check(list(REPORTS.values()), Style(verbosity))
+    yield "bound", text.bound(bound_table(F_lin_min=exact(0.25), target_gap=0.5, target_eps=1e-3), Style())
+
+
+TEXTS = dict(texts())
+
+
+@pytest.mark.parametrize("shown", TEXTS.values(), ids=TEXTS)
+def test_text_fits_a_hundred_columns_and_needs_no_colour(shown: str):
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "\x1b" not in shown
+    assert "…" not in shown  # nothing cut off
+    assert shown.endswith("\n")
+
+
+@pytest.mark.parametrize("verbosity", [-1, 0, 1])
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_the_last_line_is_the_verdict(report: Report, verbosity: int):
+    assert text.check([report], Style(verbosity)).splitlines()[-1] == report.verdict.value
+    both = [certified(), report]
+    worst = Verdict.all_of(each.verdict for each in both).value
+    assert text.check(both, Style(verbosity)).splitlines()[-1] == worst
+
+
+def test_quiet_says_the_verdicts_alone():
+    assert text.check([certified()], Style(-1)) == "CERTIFIED\n"
+    assert text.check([certified(), refuted()], Style(-1)).splitlines() == [
+        "CERTIFIED  diabetes (configs/diabetes.yaml)",
+        "REFUTED  saddle (configs/saddle.yaml)",
+        "2 checks: 1 CERTIFIED, 1 REFUTED",
+        "REFUTED",
+    ]
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_colour_changes_no_word(report: Report):
+    colored = text.check([report], Style(0, color=True))
+    assert ESCAPES.search(colored)
+    assert [line.rstrip() for line in ESCAPES.sub("", colored).splitlines()] == text.check(
+        [report], Style(0)
+    ).splitlines()
+
+
+def test_a_screen_shows_both_conditions_with_margin_and_verdict():
+    lines = text.check([refuted()], Style()).splitlines()
+    [gradient] = [line.split() for line in lines if "‖∇F‖ ≤ ε" in line]
+    [curvature] = [line.split() for line in lines if "λ_min ≥ −√(μ2 ε)" in line]
+    assert gradient[-4:] == ["0.2", "≥", "0.0765", "CERTIFIED"]
+    assert curvature[-3:] == ["≤", "-0.55", "REFUTED"]
+
+
+def against_linear(gap: Enclosure, measured: float, theorem3: float | None) -> str:
+    """The last sentence of the screen of a report with these upper bounds of the gap."""
+    report = certified(objective=Objective(exact(0.5), exact(0.5), gap, 1.0, True))
+    bounds = GapBounds(exact(measured), exact(measured + 1.0), exact(measured + 2.0))
+    third = replace(
+        report.theorem3,
+        applies=theorem3 is not None,
+        bound=exact(0.0 if theorem3 is None else theorem3),  # one that does not apply proves nothing
+    )
+    screen = text.check([replace(report, gap_bounds=bounds, theorem3=third)], Style(0, width=200))
+    return screen.splitlines()[-3].strip()
+
+
+def test_the_sentence_about_linear_predictors_takes_the_tightest_proof():
+    ball = "linear predictor with ‖w‖ ≤ r = 0.909"
+    unsure = Enclosure(0.25, -0.25, 0.5)
+    assert against_linear(unsure, 0.75, 0.875).startswith(f"No {ball} does better by more than 0.5 (by F and")
+    assert against_linear(unsure, 0.125, 0.875).endswith("by more than 0.125 (by the linear functional).")
+    assert against_linear(unsure, 0.75, 0.25).endswith("by more than 0.25 (by Theorem 3).")
+    assert against_linear(unsure, 0.75, None).endswith("by more than 0.5 (by F and min F_lin).")
+    assert against_linear(Enclosure(-1.0, -1.5, -0.75), 1.0, None) == (
+        f"The network does better than every {ball}, by at least 0.75."
+    )
+    assert against_linear(Enclosure(0.0, -0.5, 0.0), 1.0, None) == f"No {ball} does better."
+    assert against_linear(Enclosure(0.5, 0.375, 0.625), 1.0, None) == (
+        f"The best {ball} does better, by at least 0.375."
+    )
+    assert against_linear(UNKNOWN, math.inf, None) == f"Nothing is proven about the best {ball}."
+
+
+def test_a_bound_marks_the_binding_form_and_rounds_up():
+    rows = [
+        line.split() for line in text.bound(bound_table(), Style()).splitlines() if line.startswith("0.0")
+    ]
+    assert [row[0] for row in rows] == ["0.0001", "0.01"]
+    assert [row[2:4] for row in rows] == [["0.100699*", "0.107102"], ["2.3904", "2*"]]
+    for row, shown in zip(bound_table().rows, rows, strict=True):
+        assert Fraction(shown[1]) >= Fraction(row.bound.upper)
+
+
+@pytest.mark.parametrize(
+    ("eps", "answer"), [(1e-3, "for every ε ≤ 0.001."), (None, "No ε > 0 makes the bound")]
+)
+def test_a_bound_answers_what_epsilon_is_enough(eps: float | None, answer: str):
+    assert answer in text.bound(bound_table(target_gap=0.5, target_eps=eps), Style())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_writes_every_result(name: str):
+    written = formatter(name)
+    assert written.check([certified()], Style()).endswith("\n")
+    table: BoundTable = bound_table()
+    assert written.bound(table, Style()).endswith("\n")
