@@ -12,9 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from resnet_cert.bound import binding_form
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
-from resnet_cert.report.model import BoundRow, BoundTable, Report
+from resnet_cert.report.model import BoundTable, Report
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
 from resnet_cert.verdict import Verdict
 
@@ -43,17 +44,19 @@ def bound(table: BoundTable, style: Style) -> str:
     constants = table.constants
     symbols = {"b": constants.b, "r": constants.r}
     symbols |= {"μ0": constants.mu0, "μ1": constants.mu1, "μ2": constants.mu2, "d": constants.d}
-    parts: list[RenderableType] = [
-        "Theorem 3: F − min F_lin (‖w‖ ≤ r) at any ε-second-order stationary point is at most",
-        "",
-        _forms(table),
-        "",
-        "* the smaller of the two sharp forms: the bound.  t*: where the threshold form splits.",
-        ", ".join(f"{symbol} = {given(value)}" for symbol, value in symbols.items()),
-    ]
+    parts: list[RenderableType] = []
+    if table.rows:
+        parts += [
+            "Theorem 3: F − min F_lin (‖w‖ ≤ r) at any ε-second-order stationary point is at most",
+            "",
+            _forms(table),
+            "",
+            "* the smaller of the two sharp forms: the bound.  t*: where the threshold form splits.",
+        ]
+    parts += [", ".join(f"{symbol} = {given(value)}" for symbol, value in symbols.items())]
     if table.F_lin_min is not None:
         parts += [f"min F_lin = {enclosed(table.F_lin_min)}"]
-    if table.target_gap is not None:
+    if table.target_gap is not None and table.target_eps is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
 
@@ -269,27 +272,22 @@ def _forms(table: BoundTable) -> Table:
     last = () if table.F_lin_min is None else ("F ≤",)
     listing = _table("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
     for row in table.rows:
+        forms = {"refined": row.refined_form, "threshold": row.threshold_form}
+        binding = binding_form(row)
         cells = [
             given(row.eps),
-            at_most(row.bound.upper, 6),
-            *_marked(row),
+            at_most(row.bound.upper, DIGITS),
+            *(at_most(value, DIGITS) + "*" * (form == binding) for form, value in forms.items()),
             plain(row.threshold, 4),
-            plain(row.refined_polynomial_form, 4),
-            plain(row.polynomial_form, 4),
+            at_most(row.refined_polynomial_form, 4),
+            at_most(row.polynomial_form, 4),
         ]
         if row.F_upper is not None:
-            cells += [at_most(row.F_upper.upper, 6)]
+            cells += [at_most(row.F_upper.upper, DIGITS)]
         listing.add_row(*cells)
     return listing
 
 
-def _marked(row: BoundRow) -> tuple[str, str]:
-    refined, threshold = plain(row.refined_form), plain(row.threshold_form)
-    refined_binds = row.refined_form <= row.threshold_form
-    return (f"{refined}*", threshold) if refined_binds else (refined, f"{threshold}*")
-
-
-def _target(gap: float, eps: float | None) -> str:
-    if eps is None:
-        return f"No ε > 0 makes the bound at most {given(gap)}."
-    return f"The bound is at most {given(gap)} for every ε ≤ {at_least(eps, 6)}."
+def _target(gap: float, eps: float) -> str:
+    range_of_eps = "every ε" if math.isinf(eps) else f"every ε ≤ {at_least(eps, ALL_DIGITS)}"
+    return f"The bound is at most {given(gap)} for {range_of_eps}."
