@@ -272,11 +272,15 @@ def test_what_the_reasons_say_is_true_and_follows_as_printed() -> None:
             assert match
             left, right = match.groups()
             assert CLAIMS[claim][1](Decimal(left), Decimal(right)), reason
-            assert float(left) >= gradient.upper if claim == 0 else True
-            assert float(left) <= gradient.lower if claim == 1 else True
-            assert float(left) <= lambda_min.lower if claim == 2 else True
-            assert float(left) >= lambda_min.upper if claim == 3 else True
-            assert claim > 1 or float(right) == eps
+            limit = found.threshold
+            assert limit
+            x, y = float(left), float(right)
+            assert (
+                x >= gradient.upper and y == eps,
+                x <= gradient.lower and y == eps,
+                x <= lambda_min.lower and y >= -limit.lower,
+                x >= lambda_min.upper and y <= -limit.upper,
+            )[claim], reason
             seen.add(claim)
     assert seen == {0, 1, 2, 3}
 
@@ -287,9 +291,12 @@ def passes(found: Stationarity, condition: str) -> bool:
 
 def test_the_next_step_of_an_undecided_point_does_decide_it() -> None:
     rng = np.random.default_rng(2)
-    followed = 0
+    followed, points = 0, []
     for _ in range(400):
         gradient, lambda_min, eps, mu2 = near_threshold(rng)
+        points.append((gradient, lambda_min, eps, mu2))
+    points += [(exact(0.0), between(-m, 0.0), 1e-9, 1.0) for m in np.arange(0.01, 1.0, 0.01)]  # m² is short
+    for gradient, lambda_min, eps, mu2 in points:
         for reason in definition1(gradient, lambda_min, eps, mu2).reasons:
             step = re.search(rf"it passes from epsilon = {NUMBER} on", reason)
             if step:

@@ -191,6 +191,19 @@ def test_the_threshold_form_is_the_common_value_of_its_two_cases(reach: int) -> 
     assert seen == {True, False}
 
 
+@pytest.mark.parametrize("share", [1e-6, 0.3, 0.999])
+def test_a_wrong_threshold_makes_the_bound_loose_and_never_false(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(theorems, "last_float", lambda holds, high: share * high)
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        b, r, *mu = constants(rng, 1)
+        eps = float(10.0 ** rng.uniform(-5, 3))
+        form = theorems.threshold_form(eps, b, r, *mu)
+        assert mpf(form.bound.lower) <= crossing(eps, b, r, *mu)[0] <= mpf(form.bound.upper)
+
+
 @pytest.mark.parametrize("reach", [1, 6])
 def test_the_closed_forms_hold_their_exact_values(reach: int) -> None:
     rng = np.random.default_rng(reach)
@@ -256,14 +269,14 @@ def test_every_form_increases_with_every_argument() -> None:
         ((0.5, 2.0, 0.0, 0.25, 1.0, 1.0), 0.5, 2.0),  # r = 0: min(ε, μ0)·b
         ((0.5, 2.0, 0.0, 4.0, 1.0, 1.0), 1.0, 0.25),
         ((0.5, 2.0, 3.0, 0.0, 0.0, 0.0), 1.5, 2.0),  # F linear: the comparator's r·ε
-        ((5e-324, 1.0, 1.0, 1.0, 1.0, 1.0), 1.49e-81, 3.31e-243),
+        ((5e-324, 1.0, 1.0, 1.0, 1.0, 1.0), 1.4909e-81, 3.3139e-243),
         ((1e300, 1.0, 1.0, 1.0, 1.0, 1.0), 1e300, 1.0),
     ],
 )
 def test_the_threshold_form_at_its_corners(arguments: tuple[float, ...], bound: float, t: float) -> None:
     form = theorems.threshold_form(*arguments)
     assert form.bound.lower <= form.bound.upper
-    assert (form.bound.lower, form.bound.upper, form.t) == pytest.approx((bound, bound, t), rel=1e-3)
+    assert (form.bound.lower, form.bound.upper, form.t) == pytest.approx((bound, bound, t), rel=1e-3, abs=0)
 
 
 def test_numbers_too_large_for_float64_give_an_unknown_upper_end_and_no_wrong_one() -> None:
