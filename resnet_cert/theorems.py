@@ -213,8 +213,6 @@ def threshold_form(eps: float, b: float, r: float, mu0: float, mu1: float, mu2: 
     looked for in plain float64, and S and B, enclosed at the t found, prove the bound.  b > 0.
     Source: the proof of Shamir 2018, Theorem 3, with the best threshold.
     """
-    if eps == 0.0:  # B vanishes, and S does so with t
-        return ThresholdForm(ZERO, 0.0)
     exact_eps, exact_b, exact_r, *exact_mu = map(Enclosure.exact, (eps, b, r, mu0, mu1, mu2))
 
     def sides(t: float) -> tuple[Enclosure, Enclosure]:
@@ -224,6 +222,8 @@ def threshold_form(eps: float, b: float, r: float, mu0: float, mu1: float, mu2: 
     below, above = sides(b)
     if below.at_most(above):
         return ThresholdForm(below, b)
+    if eps == 0.0:  # B vanishes, and S does so with t
+        return ThresholdForm(ZERO, 0.0)
     t = last_float(lambda t: not S(t, eps, b, r, mu0, mu1, mu2) > B(t, eps, b, r), b)
     below, above = sides(t)
     return ThresholdForm(

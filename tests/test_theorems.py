@@ -265,7 +265,8 @@ def test_every_form_increases_with_every_argument() -> None:
     ("arguments", "bound", "t"),
     [
         ((0.0, 1.0, 1.0, 1.0, 1.0, 1.0), 0.0, 0.0),  # a 0-SOPSP beats every linear predictor
-        ((0.5, 2.0, 0.0, 0.0, 1.0, 1.0), 0.0, 2.0),  # r = 0, F constant
+        ((0.0, 2.0, 1.0, 0.0, 0.0, 0.0), 0.0, 2.0),  # F constant
+        ((0.5, 2.0, 0.0, 0.0, 1.0, 1.0), 0.0, 2.0),
         ((0.5, 2.0, 0.0, 0.25, 1.0, 1.0), 0.5, 2.0),  # r = 0: min(ε, μ0)·b
         ((0.5, 2.0, 0.0, 4.0, 1.0, 1.0), 1.0, 0.25),
         ((0.5, 2.0, 3.0, 0.0, 0.0, 0.0), 1.5, 2.0),  # F linear: the comparator's r·ε
