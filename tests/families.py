@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -279,7 +280,8 @@ FAMILIES: dict[str, Maker] = BENIGN | {
 
 def make(family: str, seed: int) -> Sample:
     """The problem number `seed` of one family."""
-    return replace(FAMILIES[family](np.random.default_rng(seed)), description=f"{family}, seed {seed}")
+    rng = np.random.default_rng([crc32(family.encode()), seed])
+    return replace(FAMILIES[family](rng), description=f"{family}, seed {seed}")
 
 
 def random_sample(seed: int) -> Sample:

@@ -20,6 +20,7 @@ from oracle_algebra import (
     largest_eigenvalue,
     norm,
     rational,
+    root,
     shifted,
     smallest_eigenvalue,
     spectral_norm,
@@ -111,8 +112,8 @@ def test_at_w_zero_the_spectrum_is_that_of_A_split_by_the_feature_gradient(seed)
     truth = Truth(make("zero_w", seed))
     length2 = 4 * dot(truth.a, truth.a)
     beta, top = smallest_eigenvalue(truth.A), largest_eigenvalue(truth.A)
-    assert agree(truth.lambda_min, (beta - (beta**2 + length2).sqrt()) / 2, 50)
-    assert agree(largest_eigenvalue(truth.hessian), (top + (top**2 + length2).sqrt()) / 2, 50)
+    assert agree(truth.lambda_min, (beta - root(beta**2 + length2)) / 2)
+    assert agree(largest_eigenvalue(truth.hessian), (top + root(top**2 + length2)) / 2)
 
 
 # Derivatives.
@@ -262,9 +263,9 @@ def test_interpolation_has_lambda_min_exactly_zero():
 
 
 def test_near_minima_have_many_zeros_and_a_slightly_negative_eigenvalue():
-    negative = [Truth(make("near_minimum", seed)).lambda_min for seed in range(20)]
+    negative = [Truth(make("near_minimum", seed)).lambda_min for seed in range(40)]
     assert all(lam < 0 for lam in negative)
-    assert any(-1e-5 < lam < -1e-7 for lam in negative)
+    assert any(-1e-5 < lam < -1e-8 for lam in negative)
 
 
 @pytest.mark.parametrize("seed", range(40))
