@@ -25,12 +25,12 @@ Function = Callable[[Any, Any], Any]
 
 NAMES = ("value", "first derivative", "second derivative")
 WINDOWS = (2.0**-40, 2.0**-20, 2.0**-4, 1.0)
-"""Half widths, relative to max(1, |p|, |y|), of the neighbourhoods that are searched for kinks.  In the smallest
+"""Half widths, relative to max(1, |p|, |y|), of the neighbourhoods searched for kinks.  In the smallest
 a jump of ℓ' stands far above rounding and curvature; the others see what lies beside the prediction."""
 SEARCHED = 4096
 """About so many samples are searched, besides all those where ℓ' is not narrow in the smallest window."""
 JUMP = 2.0**-20
-"""A smaller jump, relative to the largest value in sight, is taken for rounding between pieces of a formula."""
+"""A smaller jump, relative to the largest value in sight, passes for rounding between pieces of a formula."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ class CustomLoss:
         scalar, vector = (jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((), (3,)))
         self._expect_float64(self._attempt(lambda: jax.eval_shape(self.function, scalar, scalar)), ())
         for derivative in self.derivative_functions[1:]:
-            self._attempt(lambda derivative=derivative: jax.eval_shape(derivative, scalar, scalar))
+            self._attempt(
+                lambda derivative=derivative: jax.eval_shape(derivative, scalar, scalar),
+                "has no derivative by jax.jvp (a custom_vjp would have to be a custom_jvp):",
+            )
         try:
             shaped = jax.eval_shape(self.function, vector, vector)
         except Exception:  # code for scalars alone, which is mapped over the samples, is welcome
@@ -131,20 +134,19 @@ class CustomLoss:
         """ℓ, ℓ', ℓ'' (n,) by plain JAX."""
         return [jax.jit(jnp.vectorize(function)) for function in self.derivative_functions]
 
-    def _attempt(self, call: Callable[[], Any]) -> Any:
+    def _attempt(self, call: Callable[[], Any], fault: str = "raised") -> Any:
         """What the user's code returns; what it raises becomes the request's fault."""
         try:
             return call()
         except Exception as error:
-            self._refuse(error)
+            self._refuse(error, fault)
 
-    def _refuse(self, error: Exception) -> NoReturn:
+    def _refuse(self, error: Exception, fault: str) -> NoReturn:
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-        message = (
-            f"loss {self.name} raised {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        )
+        first_line = str(error).strip().partition("\n")[0]
+        message = f"loss {self.name} {fault} {type(error).__name__}: {first_line}"
         if theirs:
             raise RequestError([Diagnostic(message, theirs[-1].filename, theirs[-1].lineno)]) from error
         raise RequestError(message) from error
@@ -198,12 +200,13 @@ def assumption1_fault(loss: Loss, p: Array, y: Array, first: int = 0) -> str | N
             f"loss {loss.name} is not convex: second derivative ≤ {curvature[i]:.6g} at p = {p[i]:.6g}, "
             f"y = {y[i]:.6g} (sample {first + i}); Assumption 1 needs a convex loss"
         )
+    sizes = float(np.max(np.abs(at.value))), float(np.max(np.abs(at.first)))
     narrow = loss.derivatives(p, _reach(p, y, WINDOWS[0]), y)
-    suspects = np.flatnonzero(narrow.first_error > 0.25 * JUMP * np.max(np.abs(at.first)))
+    suspects = np.flatnonzero(narrow.first_error > 0.25 * JUMP * sizes[1])
     samples = np.union1d(np.arange(0, len(p), -(-len(p) // SEARCHED)), suspects)
     for window in WINDOWS:
         for center in (p, y):
-            fault = _unexplained_change(loss, center[samples], y[samples], window)
+            fault = _unexplained_change(loss, center[samples], y[samples], window, sizes)
             if fault:
                 i, message = samples[fault[0]], fault[1]
                 return f"loss {loss.name} {message}, y = {y[i]:.6g} (sample {first + i})"
@@ -214,8 +217,13 @@ def _reach(p: Array, y: Array, window: float) -> Array:
     return window * np.maximum(1.0, np.maximum(np.abs(p), np.abs(y)))
 
 
-def _unexplained_change(loss: Loss, p: Array, y: Array, window: float) -> tuple[int, str] | None:
-    """(index, message) where ℓ or ℓ' changes around p by what its derivative there does not allow."""
+def _unexplained_change(
+    loss: Loss, p: Array, y: Array, window: float, sizes: tuple[float, float]
+) -> tuple[int, str] | None:
+    """(index, message) where ℓ or ℓ' changes around p by what its derivative there does not allow.
+
+    sizes: of ℓ and ℓ' elsewhere, beside which a jump may be negligible.
+    """
     with np.errstate(all="ignore"):
         reach = _reach(p, y, window)
         a, b = p - reach, p + reach
@@ -226,8 +234,8 @@ def _unexplained_change(loss: Loss, p: Array, y: Array, window: float) -> tuple[
             here, slope = slice(2 * order, 2 * order + 2), slice(2 * order + 2, 2 * order + 4)
             change = Interval.around(*right[here]) - Interval.around(*left[here])
             allowed = Interval.around(*inside[slope]) * run
-            sizes = np.abs([left[2 * order], right[2 * order]])
-            negligible = JUMP * np.max(sizes, initial=0.0, where=np.isfinite(sizes))
+            ends = np.abs([left[2 * order], right[2 * order]])
+            negligible = JUMP * np.max(ends, initial=sizes[order], where=np.isfinite(ends))
             fall = -change.upper
             jump = np.maximum(change.lower - allowed.upper, allowed.lower - change.upper)
             for i in np.flatnonzero(fall > negligible)[:order]:
@@ -236,9 +244,10 @@ def _unexplained_change(loss: Loss, p: Array, y: Array, window: float) -> tuple[
                     f"within p = {p[i]:.6g} ± {reach[i]:.2g}"
                 )
             for i in np.flatnonzero(jump > negligible)[:1]:
-                what = "has a kink" if order else "jumps, or JAX is given a wrong derivative"
+                what = "has a kink or" if order else "jumps or has"
                 return int(i), (
-                    f"{what} (Assumption 1 needs two derivatives): {NAMES[order]} changes by {jump[i]:.6g} "
-                    f"more than {NAMES[order + 1]} allows within p = {p[i]:.6g} ± {reach[i]:.2g}"
+                    f"{what} a wrong derivative rule (Assumption 1 needs two derivatives): "
+                    f"{NAMES[order]} changes by {jump[i]:.6g} more than {NAMES[order + 1]} allows "
+                    f"within p = {p[i]:.6g} ± {reach[i]:.2g}"
                 )
     return None

@@ -23,6 +23,7 @@ from resnet_cert.enclosure import Array
 FUNCTION_ULPS = 9.0
 """Eight ulp for the function itself, one for the rounding of value ± slack."""
 SMALLEST_NORMAL = 2.0**-1022
+TOP_BINADE = 2.0**1023
 LARGEST = float(np.finfo(np.float64).max)
 
 Binary = Callable[[Array, Array], Array]
@@ -183,7 +184,7 @@ def _widen(x: Interval) -> Interval:
     """x, its ends computed by functions with the errors that are assumed."""
 
     def slack(end: Array) -> Array:
-        ulp = np.spacing(np.minimum(np.abs(end), LARGEST))
+        ulp = np.spacing(np.minimum(np.abs(end), TOP_BINADE))
         return FUNCTION_ULPS * np.maximum(ulp, SMALLEST_NORMAL)
 
     # A value that overflowed exceeds the largest float, up to its error.
@@ -199,14 +200,17 @@ def increasing(
     least: float = -math.inf,
     greatest: float = math.inf,
 ) -> Rule:
-    """The rule of an increasing function with values in [least, greatest] that is zero at `root`."""
+    """The rule of an increasing function with values in [least, greatest] that is zero at `root`.
+
+    Below its domain the function returns nan: there nothing is known.
+    """
 
     def rule(x: Interval) -> Interval:
         ends = function(x.lower), function(x.upper)  # not in order where rounding is not monotone
         wide = _widen(Interval(np.minimum(*ends), np.maximum(*ends)))
         lower = np.where(x.lower >= root, np.maximum(wide.lower, 0.0), wide.lower)
         upper = np.where(x.upper <= root, np.minimum(wide.upper, 0.0), wide.upper)
-        return _clip(Interval(lower, upper), least, greatest)
+        return _unknown_where(np.isnan(ends[0]), _clip(Interval(lower, upper), least, greatest))
 
     return rule
 
