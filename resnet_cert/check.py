@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from resnet_cert.hessian import (
 )
 from resnet_cert.linear_predictor import LinearMinimum, best_linear_predictor
 from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
-from resnet_cert.losses import BuiltinLoss
+from resnet_cert.losses import BuiltinLoss, Loss
 from resnet_cert.moments import Moments, MomentSums, merged, moment_sums, residual
 from resnet_cert.problem import Chunk, Problem
 from resnet_cert.report.model import (
@@ -48,23 +49,41 @@ from resnet_cert.report.model import (
 from resnet_cert.stationarity import corollary1_verdict, definition1, threshold
 from resnet_cert.verdict import Verdict
 
+ESCALATION_WORK = 5 * 10**7
+"""Largest n(d + k)² for which an undecided check goes on in ball arithmetic by itself: some seconds,"""
+ESCALATION_SIZE = 256
+"""if also d + k is at most this: the factorisation of S(t) takes its cube."""
 ROUNDING_ALLOWANCE = 1e4
 """How many of our own radii autodiff in float64 may be off: it has no bound, but errs on their scale."""
 
 
-def check(problem: Problem, *, spec: Source | None = None) -> Report:
+def check(
+    problem: Problem,
+    *,
+    spec: Source | None = None,
+    arithmetic: Literal["float64", "ball"] = "float64",
+    escalate: bool = True,
+) -> Report:
     """Is the point an ε-second-order partial stationary point, and what do the theorems say about it?
 
     Every `Enclosure` of the report holds the exact value for the given float64 data and features; the
-    verdicts follow from them alone.
+    verdicts follow from them alone, or from ball arithmetic.
 
+    Args:
+        arithmetic: "ball" evaluates the loss in Arb, assuming nothing of exp and log, and decides there
+            (see `ball`; needs python-flint).
+        escalate: go on in ball arithmetic by itself where float64 leaves the verdict open, if that takes
+            seconds only.
     Raises:
-        RequestError: the loss violates Assumption 1 at one of the predictions.
+        RequestError: the loss violates Assumption 1 at one of the predictions, or ball arithmetic is asked
+            for without python-flint or with a custom loss.
         InternalError: autodiff of the objective contradicts the moments.
     Source: Shamir 2018, Definition 1, Theorems 1–3, Corollary 1.
     """
     started = time.perf_counter()
     problem = problem.with_features_held()
+    if arithmetic == "ball":
+        problem = replace(problem, loss=with_ball_functions(problem.loss))
     w, V, eps = problem.point.w, problem.point.V, problem.epsilon
     norm_w, norm_V = norm(w), spectral_norm(V)
 
@@ -75,14 +94,26 @@ def check(problem: Problem, *, spec: Source | None = None) -> Report:
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
     here, origin = seen.here, seen.origin
 
-    gap = here.F - linear.F_min
     gradient_w, gradient_V = here.g_w.norm(), norm_w * here.a.norm()
     gradient_norm = theorems.hypot(gradient_w, gradient_V)
     limit = threshold(constants.mu2, eps)
     bent = decided(curvature(here, w), here, w, limit)
+    verdicts = definition1(gradient_norm, bent.lambda_min, eps, constants.mu2)
+    undecided = verdicts.verdict is Verdict.UNDECIDED
+    if arithmetic == "ball" or (undecided and escalate and is_affordable(problem)):
+        from resnet_cert import ball
+
+        arithmetic = "ball"
+        finer = ball.decide(problem, cast(BuiltinLoss, problem.loss), constants.mu2)
+        verdicts = definition1(gradient_norm, bent.lambda_min, eps, constants.mu2, finer.proven)
+        here = replace(here, F=here.F.intersect(finer.F.lower, finer.F.upper))
+        gradient_norm = finer.gradient_norm
+        bent = replace(bent, lambda_min=narrowed(bent.lambda_min, verdicts.curvature, limit))
     lambda_min = bent.lambda_min
     m = (-lambda_min).positive_part()
-    verdicts = definition1(gradient_norm, lambda_min, eps, constants.mu2)
+    gap = here.F - linear.F_min
+    if verdicts.verdict is Verdict.CERTIFIED and eps == 0.0:
+        gap = gap.intersect(upper=0.0)  # Corollary 1
 
     # Distances to w*, known to lie within linear.w_star.radius of its centre and in the ball.
     w_star = linear.w_star
@@ -101,7 +132,7 @@ def check(problem: Problem, *, spec: Source | None = None) -> Report:
         ),
         epsilon=eps,
         verdict=verdicts.verdict,
-        reasons=verdicts.reasons,
+        reasons=(*verdicts.reasons, *next_steps(problem, verdicts.verdict, arithmetic)),
         objective=Objective(here.F, linear.F_min, gap, norm_w_star.value, linear.attained),
         gradient=Gradient(gradient_norm, gradient_w, gradient_V, verdicts.gradient),
         hessian=Hessian(lambda_min, limit, bent.zero_multiplicity, "reduced", verdicts.curvature),
@@ -113,6 +144,7 @@ def check(problem: Problem, *, spec: Source | None = None) -> Report:
         corollary1=Corollary1(corollary1_verdict(gap)),
         gap_bounds=_gap_bounds(here, w, V, m, linear, distance, turned),
         crosscheck=crosscheck(problem, here, gradient_norm, bent),
+        arithmetic=arithmetic,
     )
     return replace(report, seconds=Seconds(time.perf_counter() - started))
 
@@ -215,6 +247,50 @@ def decided(bent: Curvature, here: Moments, w: Array, limit: Enclosure | None) -
     if not hessian_exceeds(here, w, limit.lower):
         return bent
     return replace(bent, lambda_min=lambda_min.intersect(lower=-limit.lower))
+
+
+def narrowed(lambda_min: Enclosure, verdict: Verdict, limit: Enclosure | None) -> Enclosure:
+    """λ_min, known besides to lie above or below −threshold."""
+    if limit is None or verdict is Verdict.UNDECIDED:
+        return lambda_min
+    if verdict is Verdict.CERTIFIED:
+        return lambda_min.intersect(lower=0.0 - limit.upper)
+    return lambda_min.intersect(upper=0.0 - limit.lower)
+
+
+def with_ball_functions(loss: Loss) -> Loss:
+    """The same loss with its elementary functions evaluated in ball arithmetic.
+
+    Raises:
+        RequestError: the loss is a custom one, or python-flint is not installed.
+    """
+    if not isinstance(loss, BuiltinLoss):
+        raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}")
+    if not has_flint():
+        raise RequestError("ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'")
+    from resnet_cert import ball
+
+    return replace(loss, functions=ball.elementary())
+
+
+def has_flint() -> bool:
+    return importlib.util.find_spec("flint") is not None
+
+
+def is_affordable(problem: Problem) -> bool:
+    """Ball arithmetic is there and takes seconds only."""
+    size = problem.d + problem.k
+    small = problem.n * size**2 <= ESCALATION_WORK and size <= ESCALATION_SIZE
+    return small and isinstance(problem.loss, BuiltinLoss) and has_flint()
+
+
+def next_steps(problem: Problem, verdict: Verdict, arithmetic: str) -> tuple[str, ...]:
+    """What may decide an undecided point."""
+    if verdict is not Verdict.UNDECIDED or arithmetic == "ball" or not isinstance(problem.loss, BuiltinLoss):
+        return ()
+    if not has_flint():
+        return ("ball arithmetic decides finer margins: pip install 'resnet-cert[verify]'",)
+    return ("--arithmetic ball decides finer margins",)
 
 
 def require_assumption1(problem: Problem, linear: LinearMinimum) -> None:

@@ -1,9 +1,10 @@
 """Losses ℓ(p; y), convex and twice differentiable in p (Shamir 2018, Assumption 1).
 
-A built-in loss is written twice: once in JAX, as its definition, for autodiff; and once as ℓ, ℓ', ℓ'' in
+A built-in loss is written once in JAX, as its definition, for autodiff; once as ℓ, ℓ', ℓ'' in
 NumPy with a bound of every error, for proofs.  Elementary functions (exp, expm1, log1p, hypot) are taken
 to be within `ULPS` units in the last place, which is four times the worst error seen on any platform; the
-four operations and the square root are correctly rounded.  Adding a loss is one block of formulas and one
+four operations and the square root are correctly rounded.  A third time it is written for balls and
+rational numbers, where nothing is assumed.  Adding a loss is one block of formulas and one
 line in `LOSSES`.
 """
 
@@ -68,12 +69,33 @@ class Loss(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Elementary:
+    """The functions that need the assumption of `ULPS`; `ball.elementary` has some that need none."""
+
+    exp: Callable[[Array], Array]
+    expm1: Callable[[Array], Array]
+    log1p: Callable[[Array], Array]
+    hypot1: Callable[[Array], Array]  # √(1 + r²)
+
+
+def _hypot1(r: Array) -> Array:
+    return np.hypot(1.0, r)
+
+
+NUMPY = Elementary(np.exp, np.expm1, np.log1p, _hypot1)
+
+
 class Formulas(NamedTuple):
-    """One loss at scale 1; the fields are the methods of `Loss`."""
+    """One loss at scale 1; the fields are the methods of `Loss`.
+
+    ball: ℓ, ℓ', ℓ'' in numbers of python-flint.
+    """
 
     value: Callable[[Any, Any], Any]
-    derivatives: Callable[[Array, Array, Array], Derivatives]
-    suprema: Callable[[Array, Array], tuple[Array, Array, Array]]
+    derivatives: Callable[[Elementary, Array, Array, Array], Derivatives]
+    suprema: Callable[[Elementary, Array, Array], tuple[Array, Array, Array]]
+    ball: Callable[[Any, Any], tuple[Any, Any, Any]]
     nonnegative: bool = True
     flat_side: Callable[[Array], Array] = np.zeros_like
     allowed: Callable[[Array], npt.NDArray[np.bool_]] = np.isfinite
@@ -86,6 +108,7 @@ class BuiltinLoss:
 
     kind: str
     scale: float = 1.0
+    functions: Elementary = NUMPY
 
     @property
     def formulas(self) -> Formulas:
@@ -103,7 +126,7 @@ class BuiltinLoss:
         return self.scale * self.formulas.value(p, y)
 
     def derivatives(self, p: Array, error: Array, y: Array) -> Derivatives:
-        plain = self.formulas.derivatives(p, error, y)
+        plain = self.formulas.derivatives(self.functions, p, error, y)
         if self.scale == 1.0:
             return plain
         scaled = [self.scale * part for part in plain]
@@ -112,8 +135,14 @@ class BuiltinLoss:
         return Derivatives(*scaled)
 
     def suprema(self, reach: Array, y: Array) -> tuple[Array, Array, Array]:
-        first, second, third = self.formulas.suprema(reach, y)
+        first, second, third = self.formulas.suprema(self.functions, reach, y)
         return self.scale * first, self.scale * second, self.scale * third
+
+    def ball(self, p: Any, y: Any, number: Callable[[float], Any]) -> tuple[Any, Any, Any]:
+        """ℓ, ℓ', ℓ'' at one prediction, in the field of `number`."""
+        scale = number(self.scale)
+        value, first, second = self.formulas.ball(p, y)
+        return scale * value, scale * first, scale * second
 
     def flat_side(self, y: Array) -> Array:
         return self.formulas.flat_side(y)
@@ -148,7 +177,7 @@ def _squared(p: Any, y: Any) -> Any:
     return 0.5 * (p - y) ** 2
 
 
-def _squared_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
+def _squared_derivatives(_: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
     r = p - y
     e = error + U * np.abs(r)
     value = 0.5 * r * r
@@ -157,8 +186,13 @@ def _squared_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
     )
 
 
-def _squared_suprema(reach: Array, y: Array) -> tuple[Array, Array, Array]:
+def _squared_suprema(_: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
     return reach + np.abs(y), np.ones_like(y), np.zeros_like(y)
+
+
+def _squared_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
+    r = p - y
+    return r * r / 2, r, r * 0 + 1
 
 
 # logistic: log(1 + e^{−yp}), y ∈ {−1, 1}
@@ -170,22 +204,22 @@ def _logistic(p: Any, y: Any) -> Any:
     return jnp.logaddexp(0.0, -y * p)
 
 
-def _drift(error: Array) -> Array:
+def _drift(fn: Elementary, error: Array) -> Array:
     """e^δ − 1: the relative change, over a distance δ, of a function whose logarithm is 1-Lipschitz."""
-    return np.expm1(error) * (1.0 + 2.0**-40)
+    return fn.expm1(error) * (1.0 + 2.0**-40)
 
 
-def _logistic_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
+def _logistic_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
     # With z = yp and e = e^{−|z|}: σ(−|z|) = e/(1+e), σ(|z|) = 1/(1+e).  Nothing cancels, so every relative
     # error is below 2·ELEMENTARY + 7u.  |ℓ'''| ≤ ℓ'' ≤ |ℓ'| ≤ ℓ: all three logarithms are 1-Lipschitz in p.
     z = y * p
-    e = np.exp(-np.abs(z))
+    e = fn.exp(-np.abs(z))
     large = 1.0 / (1.0 + e)
     small = e * large
-    value = np.maximum(-z, 0.0) + np.log1p(e)
+    value = np.maximum(-z, 0.0) + fn.log1p(e)
     first = -y * np.where(z > 0.0, small, large)
     second = small * large
-    relative = _drift(error) + (2 * ELEMENTARY + 8 * U)
+    relative = _drift(fn, error) + (2 * ELEMENTARY + 8 * U)
     return Derivatives(
         value,
         value * relative + TINY,
@@ -196,13 +230,19 @@ def _logistic_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
     )
 
 
+def _logistic_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
+    grown, shrunk = (y * p).exp(), (-y * p).exp()
+    away = 1 / (1 + grown)  # σ(−yp)
+    return shrunk.log1p(), -y * away, away / (1 + shrunk)
+
+
 _LOGISTIC_THIRD = math.log(2.0 + math.sqrt(3.0))  # where |ℓ'''| is largest: 1/(6√3)
 
 
-def _logistic_suprema(reach: Array, y: Array) -> tuple[Array, Array, Array]:
-    e = np.exp(-np.minimum(reach, _LOGISTIC_THIRD))
-    third = -np.expm1(-np.minimum(reach, _LOGISTIC_THIRD)) * e / (1.0 + e) ** 3
-    return 1.0 / (1.0 + np.exp(-reach)), np.full_like(y, 0.25), third
+def _logistic_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
+    e = fn.exp(-np.minimum(reach, _LOGISTIC_THIRD))
+    third = -fn.expm1(-np.minimum(reach, _LOGISTIC_THIRD)) * e / (1.0 + e) ** 3
+    return 1.0 / (1.0 + fn.exp(-reach)), np.full_like(y, 0.25), third
 
 
 # pseudo_huber: √(1 + (p − y)²) − 1
@@ -217,11 +257,11 @@ def _pseudo_huber(p: Any, y: Any) -> Any:
 _PSEUDO_HUBER_THIRD = 0.8587  # sup |ℓ'''| = 3·½/(5/4)^{5/2} = 0.85865..., at |r| = ½
 
 
-def _pseudo_huber_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
+def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
     # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and three roundings.
     r = p - y
     e = error + U * np.abs(r)
-    s = np.hypot(1.0, r)
+    s = fn.hypot1(r)
     value = r * (r / (1.0 + s))
     first = r / s
     second = 1.0 / (s * s * s)
@@ -236,15 +276,21 @@ def _pseudo_huber_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
     )
 
 
-def _pseudo_huber_suprema(reach: Array, y: Array) -> tuple[Array, Array, Array]:
+def _pseudo_huber_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
     farthest = reach + np.abs(y)
     nearest = np.maximum(np.abs(y) - reach, 0.0)
     at = np.clip(0.5, nearest, farthest)
     return (
-        farthest / np.hypot(1.0, farthest),
-        np.hypot(1.0, nearest) ** -3.0,
-        3.0 * at * np.hypot(1.0, at) ** -5.0,
+        farthest / fn.hypot1(farthest),
+        fn.hypot1(nearest) ** -3.0,
+        3.0 * at * fn.hypot1(at) ** -5.0,
     )
+
+
+def _pseudo_huber_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
+    r = p - y
+    s = (1 + r * r).sqrt()
+    return r * r / (1 + s), r / s, 1 / (s * s * s)
 
 
 # poisson: e^p − yp, y ≥ 0
@@ -256,9 +302,9 @@ def _poisson(p: Any, y: Any) -> Any:
     return jnp.exp(p) - y * p
 
 
-def _poisson_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
-    rate = np.exp(p)
-    rate_error = rate * (_drift(error) + (ELEMENTARY + U)) + TINY
+def _poisson_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
+    rate = fn.exp(p)
+    rate_error = rate * (_drift(fn, error) + (ELEMENTARY + U)) + TINY
     value, first = rate - y * p, rate - y
     return Derivatives(
         value,
@@ -270,28 +316,37 @@ def _poisson_derivatives(p: Array, error: Array, y: Array) -> Derivatives:
     )
 
 
-def _poisson_suprema(reach: Array, y: Array) -> tuple[Array, Array, Array]:
-    rate = np.exp(reach)
+def _poisson_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
+    rate = fn.exp(reach)
     # The last term pays for the cancellation in rate − y.
-    first = np.maximum(rate - y, y - np.exp(-reach)) + 2 * ELEMENTARY * (rate + y)
+    first = np.maximum(rate - y, y - fn.exp(-reach)) + 2 * ELEMENTARY * (rate + y)
     return first, rate, rate
 
 
+def _poisson_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
+    rate = p.exp()
+    return rate - y * p, rate - y, rate
+
+
 LOSSES: dict[str, Formulas] = {
-    "squared": Formulas(_squared, _squared_derivatives, _squared_suprema),
+    "squared": Formulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball),
     "logistic": Formulas(
         _logistic,
         _logistic_derivatives,
         _logistic_suprema,
+        _logistic_ball,
         flat_side=np.asarray,
         allowed=lambda y: np.abs(y) == 1.0,
         targets="a label −1 or 1",
     ),
-    "pseudo_huber": Formulas(_pseudo_huber, _pseudo_huber_derivatives, _pseudo_huber_suprema),
+    "pseudo_huber": Formulas(
+        _pseudo_huber, _pseudo_huber_derivatives, _pseudo_huber_suprema, _pseudo_huber_ball
+    ),
     "poisson": Formulas(
         _poisson,
         _poisson_derivatives,
         _poisson_suprema,
+        _poisson_ball,
         nonnegative=False,
         flat_side=lambda y: np.where(y == 0.0, -1.0, 0.0),
         allowed=lambda y: np.isfinite(y) & (y >= 0.0),

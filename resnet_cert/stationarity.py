@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
 from resnet_cert.enclosure import Enclosure
+from resnet_cert.errors import InternalError
 from resnet_cert.theorems import smallest_epsilon
 from resnet_cert.verdict import Verdict
 
@@ -31,8 +32,21 @@ class Stationarity:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Proven:
+    """What a finer arithmetic proves of the two conditions; None: it does not decide that either."""
+
+    gradient: bool | None
+    curvature: bool | None
+    arithmetic: str
+
+
 def definition1(
-    gradient_norm: Enclosure, lambda_min: Enclosure, eps: float, mu2: float | None
+    gradient_norm: Enclosure,
+    lambda_min: Enclosure,
+    eps: float,
+    mu2: float | None,
+    proven: Proven | None = None,
 ) -> Stationarity:
     """Is the point an ε-SOPSP?  Both conditions certified: yes; one refuted: no.
 
@@ -41,12 +55,18 @@ def definition1(
         lambda_min: λ_min(∇²F_θ(w, V)).
         eps: ε ≥ 0.
         mu2: μ2 ≥ 0; None where it is not known.
+        proven: decides what the enclosures leave open.
     Raises:
         ValueError: ε or μ2 is negative or not finite.
+        InternalError: the enclosures and `proven` contradict each other.
     """
     limit = threshold(mu2, eps)
     gradient = gradient_verdict(gradient_norm, eps)
     curvature = curvature_verdict(lambda_min, limit)
+    if proven is not None:
+        settled = _settled(gradient, proven.gradient), _settled(curvature, proven.curvature)
+        if settled != (gradient, curvature):
+            return _proven(*settled, limit, eps, proven.arithmetic)
     verdict = Verdict.all_of((gradient, curvature))
     reasons = (
         (gradient, _gradient_reason(gradient, gradient_norm, eps)),
@@ -95,6 +115,31 @@ def _at_most(x: Enclosure, y: Enclosure) -> Verdict:
     if x.at_most(y):
         return Verdict.CERTIFIED
     return Verdict.REFUTED if x.above(y) else Verdict.UNDECIDED
+
+
+def _settled(verdict: Verdict, proven: bool | None) -> Verdict:
+    if proven is None:
+        return verdict
+    finer = Verdict.CERTIFIED if proven else Verdict.REFUTED
+    if verdict not in (Verdict.UNDECIDED, finer):
+        raise InternalError(f"float64 proves {verdict.value}, a finer arithmetic {finer.value}")
+    return finer
+
+
+def _proven(
+    gradient: Verdict, curvature: Verdict, limit: Enclosure | None, eps: float, arithmetic: str
+) -> Stationarity:
+    """The verdicts after a finer arithmetic decided at least one of the conditions."""
+    verdict = Verdict.all_of((gradient, curvature))
+    words = {Verdict.CERTIFIED: "proven", Verdict.REFUTED: "disproven", Verdict.UNDECIDED: "not decided"}
+    conditions = {
+        f"gradient norm ≤ epsilon = {_show(eps)}": gradient,
+        f"lambda_min ≥ -sqrt(mu2 epsilon){' = 0' if eps == 0.0 else ''}": curvature,
+    }
+    reasons = (
+        f"{said}: {words[part]} in {arithmetic}" for said, part in conditions.items() if part is verdict
+    )
+    return Stationarity(verdict, gradient, curvature, limit, tuple(reasons))
 
 
 # --- Why: every number below is rounded so that what is said stays true ---------------------------------

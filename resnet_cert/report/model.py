@@ -168,12 +168,13 @@ class Report:
     corollary1: Corollary1
     gap_bounds: GapBounds
     crosscheck: CrossCheck
+    arithmetic: str = "float64"  # "ball" where that decided
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
 
 
 @dataclass(frozen=True)
 class BoundRow:
-    """Theorem 3 at one ε: every form bounds F − min F_lin at every ε-SOPSP; `bound` is the smaller sharp one."""
+    """Theorem 3 at one ε: every form bounds F − min F_lin at any ε-SOPSP; `bound` is the smaller sharp one."""
 
     eps: float
     threshold_form: float
