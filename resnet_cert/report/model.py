@@ -174,7 +174,7 @@ class Report:
 
 @dataclass(frozen=True)
 class BoundRow:
-    """Theorem 3 at one ε: every form bounds F − min F_lin at any ε-SOPSP; `bound` is the smaller sharp one."""
+    """Theorem 3 at one ε: each form bounds F − min F_lin at any ε-SOPSP; `bound` is the smaller sharp one."""
 
     eps: float
     threshold_form: float
