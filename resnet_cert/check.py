@@ -126,7 +126,7 @@ def check(
     report = Report(
         name=problem.name,
         spec=spec or Source(),
-        versions=versions(),
+        versions=versions(arithmetic),
         problem=Size(
             problem.n, problem.d, problem.k, w.size + V.size, problem.loss.name, norm_w.value, norm_V.value
         ),
@@ -144,7 +144,6 @@ def check(
         corollary1=Corollary1(corollary1_verdict(gap)),
         gap_bounds=_gap_bounds(here, w, V, m, linear, distance, turned),
         crosscheck=crosscheck(problem, here, gradient_norm, bent),
-        arithmetic=arithmetic,
     )
     return replace(report, seconds=Seconds(time.perf_counter() - started))
 
@@ -340,11 +339,16 @@ def crosscheck(problem: Problem, here: Moments, gradient_norm: Enclosure, bent: 
     return CrossCheck(auto.gradient_norm, auto.curvature, auto.lambda_min)
 
 
-def versions() -> dict[str, str]:
-    """What computed this report."""
+def versions(arithmetic: str) -> dict[str, str]:
+    """What computed this report; python_flint only where ball arithmetic had a part in it."""
     import jax
 
-    return {"resnet_cert": resnet_cert.__version__, "jax": jax.__version__, "numpy": np.__version__}
+    names = {"resnet_cert": resnet_cert.__version__, "jax": jax.__version__, "numpy": np.__version__}
+    if arithmetic == "ball":
+        import flint
+
+        names["python_flint"] = flint.__version__
+    return names
 
 
 def _theorem1(

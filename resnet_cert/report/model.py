@@ -168,7 +168,6 @@ class Report:
     corollary1: Corollary1
     gap_bounds: GapBounds
     crosscheck: CrossCheck
-    arithmetic: str = "float64"  # "ball" where that decided
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
 
 
