@@ -1,0 +1,88 @@
+"""The scripts in examples/ do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from resnet_cert import check, load_problem
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_check_from_python_finds_the_least_squares_point_and_not_its_neighbour() -> None:
+    stationary, moved = example("check_from_python").reports()
+    assert (stationary.verdict.value, moved.verdict.value) == ("CERTIFIED", "REFUTED")
+
+
+def test_exported_arrays_reach_the_check_unchanged(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, f, w, V = (
+        rng.normal(size=(20, 3)),
+        rng.normal(size=(20, 2)),
+        rng.normal(size=3),
+        rng.normal(size=(3, 2)),
+    )
+    y = (x + f @ V.T) @ w  # the block fits these targets
+    spec = example("from_pytorch").write_problem(
+        tmp_path / "out", "block", x=x, y=y, f=f, w=w, V=V, loss="squared", epsilon=1e-6
+    )
+    problem = load_problem(spec)
+    np.testing.assert_array_equal(problem.point.V, V)
+    np.testing.assert_array_equal(problem.features.rows(slice(0, 20), x, 20), f)
+    report = check(problem)
+    assert report.verdict.value == "CERTIFIED"
+    assert report.objective.F.upper < 1e-20
+
+
+def test_the_export_can_be_read_without_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit, match="pip install torch"):
+        example("from_pytorch").main([str(tmp_path)])
+
+
+def test_a_loss_and_a_network_in_python_are_certified_with_allow_code() -> None:
+    report = check(load_problem(EXAMPLES / "custom_loss" / "spec.yaml", allow_code=True))
+    assert report.verdict.value == "CERTIFIED"
+    assert report.objective.F.value == pytest.approx(0.00463596091789, rel=1e-9)
+    assert report.objective.F_lin_min.value == pytest.approx(0.146640632859, rel=1e-6)
+
+
+def test_the_trained_points_are_fixed_points_of_the_polishing() -> None:
+    training = example("train_residual_block")
+    for task in training.TASKS:
+        x, y = training.read(task)
+        with np.load(training.DATA / f"{task.name}.npz") as stored:
+            trained = dict(stored)
+        with training.jax.numpy_rank_promotion("allow"):
+            polished = training.polish(task, trained, x, y)
+        np.testing.assert_allclose(polished["w"], trained["w"], atol=1e-9)
+        np.testing.assert_allclose(polished["V"], trained["V"], atol=1e-9)
+
+
+def test_the_csv_files_are_what_scikit_learn_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    writer = example("write_data")
+    shipped = writer.DATA
+    monkeypatch.setattr(writer, "DATA", tmp_path)
+    writer.main()
+    for name in ("diabetes.csv", "breast-cancer.csv"):
+        written, kept = (folder / name for folder in (tmp_path, shipped))
+        assert written.read_text().splitlines()[0] == kept.read_text().splitlines()[0]
+        numbers = [np.loadtxt(path, delimiter=",", skiprows=1) for path in (written, kept)]
+        np.testing.assert_allclose(*numbers, rtol=0, atol=1e-12)
