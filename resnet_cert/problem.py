@@ -253,9 +253,12 @@ class Problem:
             raise RequestError("\n".join(message for _, message in faults))
         return problem
 
-    def faults(self) -> list[tuple[tuple[str, ...], str]]:
+    def faults(self) -> list[tuple[tuple[str | int, ...], str]]:
         """Everything about shapes and values that makes this no problem: (path in the spec, message)."""
-        raise NotImplementedError
+        from resnet_cert.wellformed import shape_faults, value_faults
+
+        unfit = shape_faults(self)
+        return unfit + value_faults(self, evaluate=not unfit)
 
 
 def _float64(a: npt.ArrayLike) -> Array:

@@ -1,0 +1,174 @@
+"""Is a problem one?  Shapes that fit each other, finite numbers, probabilities, a point in its domain.
+
+Arrays of samples are read some rows at a time, so that this takes the memory of one chunk.  Rows and columns
+count from 1 in messages and from 0 in paths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from resnet_cert.enclosure import Array, norm
+from resnet_cert.problem import CHUNK_BYTES, GivenFeatures, Rows
+
+if TYPE_CHECKING:
+    from resnet_cert.problem import Problem
+
+PROBABILITY_SUM_TOLERANCE = 1e-9  # decimals do not sum to 1 exactly; expectations are normalised
+
+Path = tuple[str | int, ...]
+Fault = tuple[Path, str]
+
+
+def shape_faults(problem: Problem) -> list[Fault]:
+    """The arrays whose shapes do not fit, as (path in the spec, message)."""
+    data, point = problem.distribution, problem.point
+    x, y = tuple(data.x.shape), tuple(data.y.shape)
+    faults: list[Fault] = []
+    if len(x) != 2:
+        hint = f": reshape it to ({x[0]}, 1)" if len(x) == 1 else ""
+        faults.append((("data", "x"), f"x: expected the shape (n, d), got {x}{hint}"))
+    elif 0 in x:
+        faults.append((("data", "x"), f"x: expected at least one row and one column, got the shape {x}"))
+    n, d = x[0] if x else None, x[1] if len(x) == 2 else None
+    faults += _expect(("data", "y"), "y", y, (n,), "(n,)")
+    if data.probabilities is not None:
+        faults += _expect(("data", "probabilities"), "probabilities", data.probabilities.shape, (n,), "(n,)")
+    k = None
+    if not isinstance(problem.features, GivenFeatures):
+        k = problem.features.k
+    else:
+        f = tuple(problem.features.f.shape)
+        k = f[1] if len(f) == 2 else None
+        faults += _expect(("data", "f"), "f", f, (n, k), "(n, k)")
+    if k == 0:
+        faults.append((("network",), "expected at least one feature, got k = 0"))
+    faults += _expect(("point", "w"), "w", point.w.shape, (d,), "(d,)")
+    faults += _expect(("point", "V"), "V", point.V.shape, (d, k), "(d, k)")
+    return faults
+
+
+def _expect(
+    path: Path, name: str, shape: tuple[int, ...], wanted: tuple[int | None, ...], letters: str
+) -> list[Fault]:
+    """A fault unless the shape is as wanted; None stands for a size that is not known."""
+    shape = tuple(shape)
+    if len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True)):
+        return []
+    sizes = letters if None in wanted else f"{letters} = {wanted}"
+    hint = ""
+    if shape == (*wanted, 1):
+        hint = ": drop its last axis"
+    elif len(shape) == 2 and shape[::-1] == wanted:
+        hint = ": transpose it"
+    return [(path, f"{name}: expected the shape {sizes}, got {shape}{hint}")]
+
+
+def value_faults(problem: Problem, *, evaluate: bool) -> list[Fault]:
+    """The values that do not fit, as (path in the spec, message); with evaluate, those of a network too."""
+    data, point = problem.distribution, problem.point
+    faults = _not_finite(("data", "x"), _chunks(data.x))
+    faults += _not_finite(("data", "y"), _chunks(data.y)) or _target_faults(problem)
+    if data.probabilities is not None:
+        faults += _probability_faults(data.probabilities)
+    if isinstance(problem.features, GivenFeatures):
+        faults += _not_finite(("data", "f"), _chunks(problem.features.f))
+    elif evaluate:
+        faults += _not_finite(("data", "f"), (chunk.f for chunk in problem.chunks()))
+    w_faults = _not_finite(("point", "w"), _chunks(point.w))
+    V_faults = _not_finite(("point", "V"), _chunks(point.V))
+    return faults + w_faults + V_faults + _number_faults(problem, not w_faults, not V_faults)
+
+
+def _not_finite(path: Path, chunks: Iterator[Array]) -> list[Fault]:
+    return _entries(path, chunks, np.isfinite, "a finite number")
+
+
+def _entries(
+    path: Path, chunks: Iterator[Array], accepts: Callable[[Array], npt.NDArray[np.bool_]], what: str
+) -> list[Fault]:
+    """One fault for the entries that are not accepted: the first of them and how many there are."""
+    first, value, count, start = None, math.nan, 0, 0
+    for chunk in chunks:
+        refused = ~accepts(chunk)
+        if first is None and refused.any():
+            i, *others = (int(index) for index in np.argwhere(refused)[0])
+            first, value = (start + i, *others), float(chunk[i, *others])
+        count += int(np.count_nonzero(refused))
+        start += len(chunk)
+    if first is None:
+        return []
+    where = f"row {first[0] + 1}" + (f", column {first[1] + 1}" if len(first) == 2 else "")
+    more = f" (the first of {count})" if count > 1 else ""
+    return [((*path, *first), f"{path[-1]} {where}: expected {what}, got {value!r}{more}")]
+
+
+def _target_faults(problem: Problem) -> list[Fault]:
+    start = 0
+    for chunk in _chunks(problem.distribution.y):
+        fault = problem.loss.target_fault(chunk) if chunk.ndim == 1 else None
+        if fault is not None:
+            i, message = fault
+            return [(("data", "y", start + i), f"y row {start + i + 1}: {message}")]
+        start += len(chunk)
+    return []
+
+
+def _probability_faults(probabilities: Rows) -> list[Fault]:
+    path = ("data", "probabilities")
+    positive = "a finite number > 0"
+    faults = _entries(path, _chunks(probabilities), lambda p: (p > 0.0) & (p < math.inf), positive)
+    if faults:
+        return faults
+    total = math.fsum(float(np.sum(chunk)) for chunk in _chunks(probabilities))
+    if abs(total - 1.0) <= PROBABILITY_SUM_TOLERANCE:
+        return []
+    return [(path, f"probabilities: expected the sum 1 up to {PROBABILITY_SUM_TOLERANCE:g}, got {total!r}")]
+
+
+def _number_faults(problem: Problem, w_sound: bool, V_sound: bool) -> list[Fault]:
+    """ε, b, r, the μ's, and whether the point lies in the domain."""
+    faults: list[Fault] = []
+    domain, lipschitz = problem.domain, problem.lipschitz
+    limits: list[tuple[Path, float | None]] = [
+        (("epsilon",), problem.epsilon),
+        (("domain", "r"), domain.r),
+        (("lipschitz", "mu0"), lipschitz.mu0),
+        (("lipschitz", "mu1"), lipschitz.mu1),
+        (("lipschitz", "mu2"), lipschitz.mu2),
+    ]
+    for path, number in limits:
+        if number is not None and not 0.0 <= number < math.inf:
+            faults.append((path, f"{path[-1]}: expected a finite number ≥ 0, got {number!r}"))
+    b = domain.b
+    if b is None:
+        return faults
+    if not 0.0 < b < math.inf:
+        return [*faults, (("domain", "b"), f"b: expected a finite number > 0, got {b!r}")]
+    if w_sound:
+        length = norm(problem.point.w)
+        if length.upper >= b:
+            faults.append((("point", "w"), f"w: expected ‖w‖ < b = {b!r}, got ‖w‖ = {length.value!r}"))
+    V = problem.point.V
+    if V_sound and V.ndim == 2 and norm(V).upper >= b:  # the Frobenius norm is an upper bound, and cheap
+        from resnet_cert.hessian import spectral_norm
+
+        length = spectral_norm(V)
+        if length.upper >= b:
+            faults.append((("point", "V"), f"V: expected ‖V‖ < b = {b!r}, got ‖V‖ = {length.value!r}"))
+    return faults
+
+
+def _chunks(rows: Rows) -> Iterator[Array]:
+    """The array in float64, some rows at a time."""
+    shape = tuple(rows.shape)
+    if not shape or 0 in shape:
+        return
+    size = max(1, CHUNK_BYTES // (8 * math.prod(shape[1:])))
+    for start in range(0, shape[0], size):
+        yield np.asarray(rows[start : min(start + size, shape[0])], dtype=np.float64)
