@@ -1,0 +1,119 @@
+"""Arrays of numbers from the spec itself, from .npy and from .npz files.
+
+Everything becomes float64: integers and float32 are widened.  A .npy file is mapped and not read, so that it
+may be larger than the memory.  Pickles are never opened.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from resnet_cert.enclosure import Array
+from resnet_cert.problem import MappedRows, Rows
+from resnet_cert.spec.faults import Refused, nearest, shortened, suggestion
+
+DAMAGED = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise for files that are not what their names say."""
+
+
+def inline(numbers: list[Any]) -> Array:
+    """Numbers of the spec: a list of them, or a list of rows of one length."""
+    return np.array(numbers, dtype=np.float64)
+
+
+def existing(folder: Path, name: str) -> Path:
+    """The path of a file that a spec in `folder` names.
+
+    Raises:
+        Refused: if there is none, with the nearest name that there is.
+    """
+    path = folder / name
+    with readable(name):
+        if path.is_file():
+            return path
+        if path.exists():
+            raise Refused(f"expected a file, got something else: {name}")
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, beside)
+    raise Refused(
+        f"no such file: {name}" + (f"; did you mean {str(Path(name).with_name(near))!r}?" if near else "")
+    )
+
+
+@contextmanager
+def readable(name: str, kind: str = "") -> Iterator[None]:
+    """Turns what can go wrong in reading a file into `Refused`."""
+    try:
+        yield
+    except OSError as error:
+        raise Refused(f"cannot read {name}: {error.strerror or error}") from None
+    except MemoryError:
+        raise Refused(f"cannot read {name}: it does not fit into memory") from None
+    except DAMAGED as error:
+        raise Refused(f"cannot read {name}{kind}: {shortened(str(error), 200)}") from None
+
+
+def load_npy(folder: Path, name: str) -> Rows:
+    """The array of a .npy file: mapped where its rows lie one after the other, else read.
+
+    Raises:
+        Refused: for a file that is missing, damaged, or holds no real numbers.
+    """
+    path = existing(folder, name)
+    with readable(name, " as a .npy file"):
+        mapped = open_memmap(path, mode="r")
+        _require_real(mapped.dtype, name)
+        if mapped.flags.c_contiguous and mapped.ndim > 0:
+            return MappedRows(path, mapped.dtype, mapped.shape, mapped.offset)
+        return np.array(mapped, dtype=np.float64, order="C")
+
+
+@contextmanager
+def open_npz(folder: Path, name: str) -> Iterator[Callable[[str], Array]]:
+    """A function from the names of the arrays in a .npz file to float64 arrays; it raises `Refused` as well.
+
+    Raises:
+        Refused: for a file that is missing or damaged.
+    """
+    path = existing(folder, name)
+    with readable(name, " as a .npz file"):
+        if not zipfile.is_zipfile(path):
+            raise Refused(f"cannot read {name} as a .npz file: it is no zip archive, or a part of one")
+        archive = np.load(path, allow_pickle=False)
+
+    def array(key: str) -> Array:
+        if key not in archive.files:
+            raise Refused(f"no array {key!r} in {name}{suggestion(key, archive.files)}")
+        with readable(name, f": array {key!r}"):
+            values = archive[key]
+            if not isinstance(values, np.ndarray):
+                raise Refused(f"expected an array {key!r} in {name}, got something else")
+            _require_real(values.dtype, f"array {key!r} in {name}")
+            return np.array(values, dtype=np.float64, order="C")
+
+    with archive:
+        yield array
+
+
+def _require_real(dtype: np.dtype[Any], what: str) -> None:
+    """float64 holds every float16, float32, float64; integers beyond 2^53 are rounded, as decimals are."""
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise Refused(f"{what}: expected real numbers (floats of at most 64 bits or integers), got {dtype}")

@@ -1,0 +1,135 @@
+"""The models of `data`: a finite distribution of (x, y), in its four forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field, Tag
+
+from resnet_cert.spec.section import Section, chosen_by, meant
+from resnet_cert.spec.values import (
+    ArrayName,
+    Column,
+    Count,
+    CsvTable,
+    MatrixOrFile,
+    NonNegative,
+    NpzTable,
+    OneOf,
+    Seed,
+    VectorOrFile,
+)
+
+
+def _inputs() -> Iterable[str]:
+    from resnet_cert.spec.sampling import INPUTS
+
+    return INPUTS
+
+
+def _teachers() -> Iterable[str]:
+    from resnet_cert.spec.sampling import TEACHERS
+
+    return TEACHERS
+
+
+class InlineData(Section):
+    """Samples in the spec itself, or each array in a .npy file."""
+
+    form = "data given as arrays"
+    x: MatrixOrFile = Field(description="n rows of d inputs, or a .npy file of shape (n, d)")
+    y: VectorOrFile = Field(description="n targets, or a .npy file of shape (n,)")
+    f: MatrixOrFile | None = Field(
+        default=None, description="n rows of k features, for network: {kind: given}; or a .npy file"
+    )
+    probabilities: VectorOrFile | None = Field(
+        default=None, description="n positive weights of sum 1, or a .npy file; uniform by default"
+    )
+
+
+class CsvData(Section):
+    """Columns of a CSV file with a header."""
+
+    form = "data from a CSV file"
+    file: CsvTable = Field(description="A CSV file, relative to the folder of the spec")
+    x: list[Column] = Field(min_length=1, description="The columns of the inputs")
+    y: Column = Field(description="The column of the targets")
+    f: list[Column] | None = Field(
+        default=None, min_length=1, description="The columns of the features, for network: {kind: given}"
+    )
+    probabilities: Column | None = Field(
+        default=None, description="The column of the probabilities; uniform by default"
+    )
+
+
+class NpzData(Section):
+    """Arrays of a .npz file."""
+
+    form = "data from a .npz file"
+    file: NpzTable = Field(description="A .npz file, relative to the folder of the spec")
+    x: ArrayName = Field(default="x", description="The array (n, d) of the inputs")
+    y: ArrayName = Field(default="y", description="The array (n,) of the targets")
+    f: ArrayName | None = Field(
+        default=None,
+        description='The array (n, k) of the features, for network: {kind: given}; "f" by default',
+    )
+    probabilities: ArrayName | None = Field(
+        default=None, description="The array (n,) of the probabilities; uniform by default"
+    )
+
+
+class Teacher(Section):
+    """Targets from t = uᵀx, u uniform on the unit sphere of R^d, and e = noise·z, z standard normal."""
+
+    teacher: Annotated[str, OneOf("teacher", _teachers)] = Field(
+        description="linear: t + e; relu: max(t, 0) + e; constant: 1 + e; sign: the sign ±1 of t + e; "
+        "logistic: ±1, +1 with probability 1/(1 + exp(−(t + e))); poisson: of mean exp(min(t + e, 30))"
+    )
+    noise: NonNegative = Field(default=0.0, description="The standard deviation of e")
+
+
+class Sample(Section):
+    """Samples drawn by NumPy's PCG64 in the order u, x, e, y."""
+
+    n: Count = Field(description="Number of samples")
+    d: Count = Field(description="Dimension of x")
+    x: Annotated[str, OneOf("distribution of x", _inputs)] = Field(
+        default="gaussian",
+        description="gaussian: standard normal; uniform: on [−1, 1]^d; sphere: uniform on the unit sphere; "
+        "rademacher: independent signs ±1",
+    )
+    y: Teacher
+    seed: Seed = Field(default=0, description="Seed of the generator: the same seed draws the same samples")
+
+
+class SampleData(Section):
+    """A sample drawn from a distribution; the check is then exact for the drawn sample."""
+
+    form = "data drawn from a distribution"
+    sample: Sample
+
+
+_DATA_FORMS = (InlineData, CsvData, NpzData, SampleData)
+
+
+def _data_form(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    keys = meant(value, *_DATA_FORMS)
+    if "sample" in keys:
+        return SampleData.form
+    if "file" not in keys:
+        return InlineData.form
+    file = str(value.get("file")).lower()
+    table = file.endswith(".csv") or (not file.endswith(".npz") and isinstance(value.get("x"), list))
+    return CsvData.form if table else NpzData.form
+
+
+Data = Annotated[
+    Annotated[InlineData, Tag(InlineData.form)]
+    | Annotated[CsvData, Tag(CsvData.form)]
+    | Annotated[NpzData, Tag(NpzData.form)]
+    | Annotated[SampleData, Tag(SampleData.form)],
+    chosen_by(_data_form, "a mapping with x and y, with file, or with sample"),
+]

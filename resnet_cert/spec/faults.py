@@ -1,0 +1,91 @@
+"""Faults of a spec by their place in its tree, and the words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+Path = tuple[str | int, ...]
+"""From the top of the spec down: keys of mappings and indices of lists."""
+
+LONGEST = 40  # characters of the user's text that a message repeats
+
+
+class Fault(NamedTuple):
+    """What is wrong with the value at `path`; with at_key, with its being there at all."""
+
+    path: Path
+    message: str
+    at_key: bool = False
+
+
+class Refused(Exception):
+    """A part of the spec cannot be had; the paths of its faults start at that part."""
+
+    def __init__(self, faults: Iterable[Fault] | str) -> None:
+        self.faults = (Fault((), faults),) if isinstance(faults, str) else tuple(faults)
+        super().__init__("\n".join(fault.message for fault in self.faults))
+
+
+class Faults(list[Fault]):
+    """Faults as they are found, so that all of them are reported."""
+
+    @contextmanager
+    def under(self, *path: str | int) -> Iterator[None]:
+        """Keeps the faults of the part of the spec at `path`, and goes on after the block."""
+        try:
+            yield
+        except Refused as refused:
+            self.extend(Fault((*path, *fault.path), fault.message, fault.at_key) for fault in refused.faults)
+
+    def refuse(self) -> None:
+        """Raises `Refused` if there are any."""
+        if self:
+            raise Refused(self)
+
+
+def holds(tree: Any, part: str | int) -> bool:
+    """Whether a value of the spec is a mapping with this key, or a list with this index."""
+    if isinstance(tree, dict):
+        return part in tree
+    return isinstance(tree, list) and isinstance(part, int) and part < len(tree)
+
+
+def describe(value: Any) -> str:
+    """A value of the spec as a message names it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(shortened(value))
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    return repr(value)
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """The text on one line, and not too much of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is most likely a misspelling of."""
+    import difflib
+
+    by_lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[close[0]] if close else None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, or else all of them."""
+    known = list(known)
+    near = nearest(name, known)
+    if near is not None:
+        return f"; did you mean {near!r}?"
+    return f"; expected one of {', '.join(known)}" if known else ""

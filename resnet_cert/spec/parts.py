@@ -1,0 +1,310 @@
+"""The parts of a problem from the models of the spec: samples, loss, features, point.
+
+One function for each form of a part; a new form is one function and one line in the table of its part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resnet_cert.enclosure import Array
+from resnet_cert.problem import Features, GivenFeatures, Point, Rows
+from resnet_cert.spec import data_models, models
+from resnet_cert.spec.arrays import inline, load_npy, open_npz
+from resnet_cert.spec.code import load_function, running
+from resnet_cert.spec.faults import Fault, Faults, Refused
+from resnet_cert.spec.faults import Path as Place
+from resnet_cert.spec.sampling import draw
+from resnet_cert.spec.table import Column, read_csv
+
+if TYPE_CHECKING:
+    from resnet_cert.losses import Loss
+    from resnet_cert.networks import Layer
+
+MAX_DRAWN = 2**28  # numbers, 2 GiB
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the parts of a spec need to know beside themselves.
+
+    given: whether the features come with the data; None where the spec does not say what they are.
+    """
+
+    folder: Path
+    allow_code: bool
+    given: bool | None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The arrays of the data; nothing is known yet about their shapes."""
+
+    x: Rows
+    y: Rows
+    f: Rows | None = None
+    probabilities: Rows | None = None
+
+
+# data
+
+
+def load_samples(data: Any, context: Context) -> Samples:
+    """The samples of any form of `data`.
+
+    Raises:
+        Refused: every fault of the section and of its files; paths start at `data`.
+    """
+    if context.given is False and getattr(data, "f", None) is not None:
+        raise Refused([Fault(("f",), "expected f only with network: {kind: given}", at_key=True)])
+    if context.given and isinstance(data, data_models.InlineData | data_models.CsvData) and data.f is None:
+        raise Refused(
+            [Fault((), "missing key 'f', which network: {kind: given} takes as features", at_key=True)]
+        )
+    return _SAMPLES[type(data)](data, context)
+
+
+def _inline_samples(data: data_models.InlineData, context: Context) -> Samples:
+    faults, arrays = Faults(), {}
+    for key in data_models.InlineData.model_fields:
+        value = getattr(data, key)
+        with faults.under(key):
+            if value is not None:
+                arrays[key] = load_npy(context.folder, value) if isinstance(value, str) else inline(value)
+    faults.refuse()
+    return Samples(**arrays)
+
+
+def _csv_samples(data: data_models.CsvData, context: Context) -> Samples:
+    f = data.f or []
+    columns = [Column(name, ("x", i)) for i, name in enumerate(data.x)]
+    columns += [Column(name, ("f", i)) for i, name in enumerate(f)]
+    columns.append(Column(data.y, ("y",)))
+    if data.probabilities is not None:
+        columns.append(Column(data.probabilities, ("probabilities",)))
+    table = read_csv(context.folder, data.file, columns)
+    d, k = len(data.x), len(f)
+    return Samples(
+        x=np.ascontiguousarray(table[:, :d]),
+        y=np.ascontiguousarray(table[:, d + k]),
+        f=np.ascontiguousarray(table[:, d : d + k]) if f else None,
+        probabilities=None if data.probabilities is None else np.ascontiguousarray(table[:, d + k + 1]),
+    )
+
+
+def _npz_samples(data: data_models.NpzData, context: Context) -> Samples:
+    names = {"x": data.x, "y": data.y, "f": data.f or ("f" if context.given else None)}
+    names["probabilities"] = data.probabilities
+    faults, arrays = Faults(), {}
+    with faults.under("file"), open_npz(context.folder, data.file) as array:
+        for key, name in names.items():
+            with faults.under(key):
+                if name is not None:
+                    arrays[key] = array(name)
+    faults.refuse()
+    return Samples(**arrays)
+
+
+def _drawn_samples(data: data_models.SampleData, context: Context) -> Samples:
+    sample = data.sample
+    if context.given:
+        raise Refused(
+            [Fault(("sample",), "expected arrays, with network: {kind: given}, got no features", True)]
+        )
+    _require_drawable(sample.n * sample.d, ("sample", "n"))
+    x, y = draw(
+        n=sample.n,
+        d=sample.d,
+        inputs=sample.x,
+        teacher=sample.y.teacher,
+        noise=sample.y.noise,
+        seed=sample.seed,
+    )
+    return Samples(x, y)
+
+
+_SAMPLES: dict[type, Callable[[Any, Context], Samples]] = {
+    data_models.InlineData: _inline_samples,
+    data_models.CsvData: _csv_samples,
+    data_models.NpzData: _npz_samples,
+    data_models.SampleData: _drawn_samples,
+}
+
+
+def _require_drawable(count: int, place: Place) -> None:
+    if count > MAX_DRAWN:
+        raise Refused([Fault(place, f"expected at most {MAX_DRAWN} drawn numbers, got {count}")])
+
+
+# loss
+
+
+def load_loss(loss: Any, context: Context) -> Loss:
+    """The loss of any form of `loss`.
+
+    Raises:
+        Refused: for a loss in Python that may not run or fails; paths start at `loss`.
+    """
+    if isinstance(loss, models.PythonLoss):
+        function = load_function(context.folder, loss.python, allow_code=context.allow_code)
+        with running(context.folder, loss.python):
+            from resnet_cert.custom_loss import CustomLoss
+
+            return CustomLoss(function, loss.python)
+    from resnet_cert.losses import named_loss
+
+    return named_loss(loss) if isinstance(loss, str) else named_loss(loss.kind, loss.scale)
+
+
+# network
+
+
+def load_features(network: Any, context: Context, samples: Samples | None) -> Features | None:
+    """f_θ of any form of `network`; None where it depends on samples that there are not.
+
+    Raises:
+        Refused: every fault of the section and of its files; paths start at `network`.
+    """
+    d = None
+    if samples is not None and len(samples.x.shape) == 2:
+        d = samples.x.shape[1]
+    if isinstance(network, models.GivenNetwork):
+        return None if samples is None or samples.f is None else GivenFeatures(samples.f)
+    return _FEATURES[type(network)](network, context, d)
+
+
+def _identity_features(network: models.IdentityNetwork, context: Context, d: int | None) -> Features | None:
+    from resnet_cert.networks import IdentityFeatures
+
+    return None if d is None else IdentityFeatures(d)
+
+
+def _linear_features(network: models.LinearNetwork, context: Context, d: int | None) -> Features:
+    from resnet_cert.networks import Layer, NetworkFeatures
+
+    layer = Layer(inline(network.weight), _optional(network.bias))
+    return NetworkFeatures(_fitting([layer], [()], d))
+
+
+def _mlp_features(network: models.MlpNetwork, context: Context, d: int | None) -> Features:
+    from resnet_cert.networks import Layer, NetworkFeatures
+
+    layers = [Layer(inline(layer.weight), _optional(layer.bias)) for layer in network.layers]
+    places = [("layers", i) for i in range(len(layers))]
+    return NetworkFeatures(_fitting(layers, places, d), network.activation)
+
+
+def _file_features(network: models.MlpFileNetwork, context: Context, d: int | None) -> Features:
+    from resnet_cert.networks import Layer, NetworkFeatures
+
+    faults, layers = Faults(), []
+    with faults.under("file"), open_npz(context.folder, network.file) as array:
+        for i, names in enumerate(network.layers):
+            arrays = {}
+            for key, name in (("weight", names.weight), ("bias", names.bias)):
+                with faults.under("layers", i, key):
+                    if name is not None:
+                        arrays[key] = _finite(array(name))
+            if "weight" in arrays:
+                layers.append(Layer(**arrays))
+    faults.refuse()
+    places = [("layers", i) for i in range(len(layers))]
+    return NetworkFeatures(_fitting(layers, places, d), network.activation)
+
+
+def _drawn_features(network: models.DrawnMlpNetwork, context: Context, d: int | None) -> Features | None:
+    from resnet_cert.networks import NetworkFeatures, draw_layers
+
+    if d is None:
+        return None
+    inputs = (d, *network.widths)
+    _require_drawable(sum(map(math.prod, zip(inputs, network.widths, strict=False))), ("widths",))
+    return NetworkFeatures(draw_layers(d, network.widths, network.seed), network.activation)
+
+
+def _python_features(network: models.PythonNetwork, context: Context, d: int | None) -> Features | None:
+    from resnet_cert.networks import CustomFeatures, feature_shape
+
+    function = load_function(context.folder, network.python, allow_code=context.allow_code)
+    if d is None:
+        return None
+    m = 3  # any number of rows shows the shape
+    with running(context.folder, network.python):
+        shape, dtype = feature_shape(function, m, d)
+    if len(shape) != 2 or shape[0] != m:
+        raise Refused(f"expected {network.python} to map x ({m}, {d}) to ({m}, k), got the shape {shape}")
+    if dtype.kind not in "iuf":
+        raise Refused(f"expected {network.python} to return real numbers, got {dtype}")
+    return CustomFeatures(function, shape[1])
+
+
+_FEATURES: dict[type, Callable[[Any, Context, int | None], Features | None]] = {
+    models.IdentityNetwork: _identity_features,
+    models.LinearNetwork: _linear_features,
+    models.MlpNetwork: _mlp_features,
+    models.MlpFileNetwork: _file_features,
+    models.DrawnMlpNetwork: _drawn_features,
+    models.PythonNetwork: _python_features,
+}
+
+
+def _fitting(layers: list[Layer], places: list[Place], d: int | None) -> tuple[Layer, ...]:
+    """The layers, if each takes what the one before gives, the first one x ∈ R^d."""
+    faults = Faults()
+    inputs, whose = d, "the dimension of x"
+    for layer, place in zip(layers, places, strict=True):
+        weight = layer.weight.shape
+        if len(weight) != 2:
+            faults.append(
+                Fault((*place, "weight"), f"expected a weight (outputs, inputs), got the shape {weight}")
+            )
+            inputs = None
+            continue
+        if inputs is not None and weight[1] != inputs:
+            message = f"expected {inputs} column{'s' if inputs > 1 else ''}, {whose}, got {weight[1]}"
+            hint = ": transpose it" if weight[0] == inputs else ""
+            faults.append(Fault((*place, "weight"), message + hint))
+        if layer.bias is not None and layer.bias.shape != weight[:1]:
+            message = (
+                f"expected a bias of shape {weight[:1]}, as the rows of its weight, got {layer.bias.shape}"
+            )
+            faults.append(Fault((*place, "bias"), message))
+        inputs, whose = weight[0], "the rows of the weight before"
+    faults.refuse()
+    return tuple(layers)
+
+
+def _optional(numbers: list[float] | None) -> Array | None:
+    return None if numbers is None else inline(numbers)
+
+
+def _finite(array: Array) -> Array:
+    if not np.isfinite(array).all():
+        raise Refused("expected finite numbers in this array, got NaN or Inf")
+    return array
+
+
+# point
+
+
+def load_point(point: Any, context: Context) -> Point:
+    """The point of any form of `point`.
+
+    Raises:
+        Refused: every fault of the section and of its file; paths start at `point`.
+    """
+    if isinstance(point, models.InlinePoint):
+        return Point(inline(point.w), inline(point.V))
+    faults, arrays = Faults(), {}
+    with faults.under("file"), open_npz(context.folder, point.file) as array:
+        for key in ("w", "V"):
+            with faults.under(key):
+                arrays[key] = array(key)
+    faults.refuse()
+    return Point(**arrays)

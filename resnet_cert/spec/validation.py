@@ -1,0 +1,96 @@
+"""A plain tree against the models: what is sound in it, and every fault of the rest in the user's terms."""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from resnet_cert.spec.faults import Fault, Path, describe, nearest, suggestion
+from resnet_cert.spec.models import LOSS_NAME, Spec
+from resnet_cert.spec.section import Section
+from resnet_cert.spec.values import EXPECTED, SAID, UNKNOWN_KIND, OneOf
+
+_FORMS = {section.form: section for section in Section.__subclasses__() if section.form}
+
+
+def validate(tree: Any) -> tuple[dict[str, Any], list[Fault]]:
+    """The parts of the spec that are as they should be, by key, and every fault of the others."""
+    try:
+        return dict(Spec.model_validate(tree)), []
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    if not isinstance(tree, dict):
+        return {}, _faults(errors)
+    faulty = {error["loc"][0] for error in errors}
+    sound = Spec.model_construct()
+    for key in tree:
+        if key in Spec.model_fields and key not in faulty:
+            Spec.__pydantic_validator__.validate_assignment(sound, key, tree[key])
+    return {key: value for key, value in sound if key not in faulty}, _faults(errors)
+
+
+def _path(loc: Path) -> Path:
+    """The path in the spec of an error's location, which also names the forms that were chosen."""
+    return tuple(part for part in loc if part not in _FORMS and part != LOSS_NAME)
+
+
+def _model(loc: Path) -> type[BaseModel]:
+    """The model of the mapping at a location."""
+    model: type[BaseModel] = Spec
+    for part in loc:
+        if part in _FORMS:
+            model = _FORMS[str(part)]
+        elif part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            model = next(filter(_is_section, (annotation, *get_args(annotation))), model)
+    return model
+
+
+def _is_section(annotation: Any) -> TypeGuard[type[Section]]:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _faults(errors: list[Any]) -> list[Fault]:
+    """The errors as faults, without those that only follow from another one."""
+    undecided: set[Path] = (
+        set()
+    )  # mappings whose kind is not known, so that nothing else in them means anything
+    misspelt: set[Path] = set()  # keys that are there under a name that is nearly theirs
+    for error in errors:
+        path, kind = _path(error["loc"]), error["type"]
+        if kind == UNKNOWN_KIND or (kind == "missing" and path[-1] == "kind"):
+            undecided.add(path[:-1])
+        if kind == "extra_forbidden":
+            meant = nearest(str(path[-1]), _model(error["loc"][:-1]).model_fields)
+            misspelt |= {(*path[:-1], meant)} if meant else set()
+    faults = []
+    for error in errors:
+        path = _path(error["loc"])
+        follows = any(path[:i] in undecided and path[i:] != ("kind",) for i in range(len(path)))
+        if not follows and not (error["type"] == "missing" and path in misspelt):
+            faults.append(_fault(error, path))
+    return faults
+
+
+def _fault(error: Any, path: Path) -> Fault:
+    kind, message = error["type"], error["msg"]
+    if kind in (SAID, UNKNOWN_KIND):
+        return Fault(path, message)
+    if kind in ("missing", "extra_forbidden"):
+        model, key = _model(error["loc"][:-1]), str(path[-1])
+        where = f" in {model.form}" if issubclass(model, Section) and model.form else ""
+        if kind == "extra_forbidden":
+            return Fault(
+                path, f"unknown key {key!r}{where}{suggestion(key, model.model_fields)}", at_key=True
+            )
+        choices = [entry for entry in model.model_fields[key].metadata if isinstance(entry, OneOf)]
+        wanted = f": {', '.join(choices[0].names())}" if choices else where
+        return Fault(path[:-1], f"missing key {key!r}{wanted}", at_key=True)
+    what = {
+        EXPECTED: message,
+        "list_type": "a list",
+        "too_short": "at least one entry",
+        "model_type": f"a mapping with {', '.join(_model(error['loc']).model_fields)}",
+    }[kind]
+    return Fault(path, f"expected {what}, got {describe(error['input'])}")

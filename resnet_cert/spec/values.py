@@ -1,0 +1,232 @@
+"""The values of a spec: numbers, words, arrays of numbers, names of files, each with its JSON Schema.
+
+Nothing is converted on the way in: "1" and true are no numbers, 1.0 is no count.  A value that does not fit
+raises what was expected; what was found is added where the message is made.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, LiteralString
+
+from pydantic import GetJsonSchemaHandler, PlainValidator, ValidationError, WithJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from resnet_cert.spec.faults import suggestion
+
+MAX_REPORTED = 20  # faults of one array that are reported one by one
+
+EXPECTED = "expected"  # an error whose message says what should be there, and not yet what is
+SAID = "said"  # an error whose message is complete
+UNKNOWN_KIND = "unknown_kind"  # the same, for the key that decides what the others mean
+
+
+def expected(what: str) -> PydanticCustomError:
+    """The error of a value that is not what it should be."""
+    return PydanticCustomError(EXPECTED, "{what}", {"what": what})
+
+
+def said(message: str, kind: LiteralString = SAID) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{what}", {"what": message})
+
+
+def _several(errors: list[tuple[tuple[str | int, ...], PydanticCustomError, Any]]) -> ValidationError:
+    return ValidationError.from_exception_data(
+        "array", [InitErrorDetails(type=error, loc=loc, input=found) for loc, error, found in errors]
+    )
+
+
+def _checked(accepts: Callable[[Any], bool], what: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not accepts(value):
+            raise expected(what)
+        return value
+
+    return check
+
+
+def _value(accepts: Callable[[Any], bool], what: str, **schema: Any) -> Any:
+    """The annotation of a value that must pass `accepts`."""
+    return PlainValidator(_checked(accepts, what)), WithJsonSchema(schema)
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and bool(value.strip())
+
+
+def _ends(*suffixes: str) -> Callable[[Any], bool]:
+    return lambda value: _is_text(value) and value.lower().endswith(suffixes)
+
+
+def _suffix_pattern(suffix: str) -> str:
+    """As an ECMA 262 regular expression, in which there are no flags."""
+    return "".join(f"[{c}{c.upper()}]" if c.isalpha() else f"\\{c}" for c in suffix) + "$"
+
+
+def _file(suffix: str, *others: str, hint: str = "") -> Any:
+    """The annotation of a file's name: this form of the spec has `suffix`, other forms have the others."""
+    what = f"the name of a {' or '.join((*others, suffix))} file{hint}"
+    return _value(_ends(suffix, *others), what, type="string", pattern=_suffix_pattern(suffix))
+
+
+_NPY_HINT = " (.npy files are given as x: x.npy, y: y.npy)"
+_FUNCTION = r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"
+
+Text = Annotated[str, *_value(_is_text, "a word", type="string", minLength=1)]
+Column = Annotated[
+    str, *_value(_is_text, "the name of a column (numbers in quotes)", type="string", minLength=1)
+]
+ArrayName = Annotated[str, *_value(_is_text, "the name of an array", type="string", minLength=1)]
+NpzFile = Annotated[str, *_file(".npz")]
+NpzTable = Annotated[str, *_file(".npz", ".csv", hint=_NPY_HINT)]
+CsvTable = Annotated[str, *_file(".csv", ".npz", hint=_NPY_HINT)]
+Function = Annotated[
+    str,
+    *_value(
+        lambda value: type(value) is str and re.match(_FUNCTION, value) is not None,
+        "FILE.py:FUNCTION",
+        type="string",
+        pattern=_FUNCTION,
+    ),
+]
+NonNegative = Annotated[
+    float, *_value(lambda value: is_number(value) and value >= 0, "a number ≥ 0", type="number", minimum=0)
+]
+Positive = Annotated[
+    float,
+    *_value(lambda value: is_number(value) and value > 0, "a number > 0", type="number", exclusiveMinimum=0),
+]
+Count = Annotated[
+    int, *_value(lambda value: type(value) is int and value >= 1, "an integer ≥ 1", type="integer", minimum=1)
+]
+Seed = Annotated[
+    int, *_value(lambda value: type(value) is int and value >= 0, "an integer ≥ 0", type="integer", minimum=0)
+]
+Version = Annotated[
+    int, *_value(lambda value: type(value) is int and value == 1, "1, the only version there is", const=1)
+]
+
+
+def _auto(accepts: Callable[[float], bool], what: str, **schema: Any) -> Any:
+    """The annotation of a number that is computed where the spec says `auto`."""
+    return (
+        PlainValidator(
+            _checked(lambda value: value == "auto" or (is_number(value) and accepts(value)), what)
+        ),
+        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "number", **schema}]}),
+    )
+
+
+Auto = Literal["auto"]
+AutoNonNegative = Annotated[float | Auto, *_auto(lambda value: value >= 0, "a number ≥ 0 or auto", minimum=0)]
+AutoPositive = Annotated[
+    float | Auto, *_auto(lambda value: value > 0, "a number > 0 or auto", exclusiveMinimum=0)
+]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The annotation of a name from a table of the program, which is looked up when it is needed."""
+
+    what: str
+    names: Callable[[], Iterable[str]]
+    error: LiteralString = SAID
+    only: str | None = None  # the one name that the schema of this form of the spec allows
+
+    def check(self, value: Any) -> str:
+        names = list(self.names())
+        if not isinstance(value, str):
+            raise expected(f"{self.what}: {', '.join(names)}")
+        if value not in names:
+            raise said(f"unknown {self.what} {value!r}{suggestion(value, names)}", self.error)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return (
+            {"const": self.only} if self.only is not None else {"type": "string", "enum": list(self.names())}
+        )
+
+
+def _vector(value: Any) -> list[float]:
+    if not isinstance(value, list) or not value:
+        raise expected("a list of numbers")
+    if {int, float}.issuperset(map(type, value)):
+        return value
+    wrong = [((j,), expected("a number"), entry) for j, entry in enumerate(value) if not is_number(entry)]
+    raise _several(_shortlist(wrong))
+
+
+def _matrix(value: Any) -> list[list[float]]:
+    if not isinstance(value, list) or not value:
+        raise expected("a list of rows of numbers, such as [[1.0, 2.0], [3.0, 4.0]]")
+    wrong: list[tuple[tuple[str | int, ...], PydanticCustomError, Any]] = []
+    width = next((len(row) for row in value if isinstance(row, list) and row), 1)
+    for i, row in enumerate(value):
+        if not isinstance(row, list):
+            wrong.append(((i,), expected("a row of numbers, such as [1.0]"), row))
+        elif len(row) != width:
+            count = f"{width} number{'s' if width > 1 else ''}"
+            like = "" if i == 0 else " as in the rows before"
+            wrong.append(((i,), said(f"row {i + 1}: expected {count}{like}, got {len(row)}"), row))
+        elif not {int, float}.issuperset(map(type, row)):
+            wrong += [
+                ((i, j), expected("a number"), entry) for j, entry in enumerate(row) if not is_number(entry)
+            ]
+    if wrong:
+        raise _several(_shortlist(wrong))
+    return value
+
+
+def _shortlist(wrong: list[Any]) -> list[Any]:
+    """Not every one of many faults of an array: the first ones and how many more there are."""
+    if len(wrong) <= MAX_REPORTED:
+        return wrong
+    loc, _, found = wrong[MAX_REPORTED]
+    more = len(wrong) - MAX_REPORTED
+    return [
+        *wrong[:MAX_REPORTED],
+        (loc, said(f"and {more} more such fault{'s' if more > 1 else ''} from here"), found),
+    ]
+
+
+_NUMBERS = {"type": "array", "minItems": 1, "items": {"type": "number"}}
+_ROWS = {"type": "array", "minItems": 1, "items": _NUMBERS}
+_NPY = {"type": "string", "pattern": _suffix_pattern(".npy")}
+
+Vector = Annotated[list[float], PlainValidator(_vector), WithJsonSchema(_NUMBERS)]
+Matrix = Annotated[list[list[float]], PlainValidator(_matrix), WithJsonSchema(_ROWS)]
+
+
+def _or_file(check: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
+    def check_either(value: Any) -> Any:
+        if isinstance(value, list):
+            return check(value)
+        if not _ends(".npy")(value):
+            raise expected(f"{what} or the name of a .npy file")
+        return value
+
+    return check_either
+
+
+VectorOrFile = Annotated[
+    list[float] | str,
+    PlainValidator(_or_file(_vector, "a list of numbers")),
+    WithJsonSchema({"anyOf": [_NUMBERS, _NPY]}),
+]
+MatrixOrFile = Annotated[
+    list[list[float]] | str,
+    PlainValidator(_or_file(_matrix, "a list of rows of numbers")),
+    WithJsonSchema({"anyOf": [_ROWS, _NPY]}),
+]
