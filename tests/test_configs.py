@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from resnet_cert import Enclosure, Report, check, load_problem
+from resnet_cert.problem import Lipschitz
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -120,6 +121,16 @@ def test_the_point_too_close_to_call_is_decided_a_little_further_off() -> None:
     assert found.hessian.verdict.value == "UNDECIDED"
     assert report("too-close", found.epsilon * (1.0 + 1e-9)).verdict.value == "CERTIFIED"
     assert report("too-close", found.epsilon * (1.0 - 1e-9)).verdict.value == "REFUTED"
+
+
+@pytest.mark.parametrize(("name", "bound"), [("example-1-exact", 0.8436), ("too-close", 1.307)])
+def test_claimed_constants_are_valid(name: str, bound: float) -> None:
+    problem = load_problem(CONFIGS / f"{name}.yaml")
+    claimed, computed = problem.lipschitz.mu2, check(replace(problem, lipschitz=Lipschitz())).constants.mu2
+    assert claimed is not None
+    assert computed is not None
+    assert computed <= claimed
+    assert computed == pytest.approx(bound, abs=1e-3)
 
 
 MEANS = ("texture", "area", "smoothness", "concavity", "symmetry", "fractal dimension")
