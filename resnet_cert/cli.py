@@ -9,16 +9,16 @@ import math
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from resnet_cert import __version__
-from resnet_cert.errors import Diagnostic, InternalError, RequestError
+from resnet_cert.errors import Diagnostic, RequestError
 from resnet_cert.output import require_writable, write_whole
+from resnet_cert.program import VERBOSE, Program, run_to_the_end
 from resnet_cert.report import FORMATS, Style, formatter
 
 if TYPE_CHECKING:
@@ -28,41 +28,6 @@ if TYPE_CHECKING:
     from resnet_cert.spec import LoadedProblem
 
 STDIN = "-"
-INTERRUPTED = 130  # as a shell reports a program ended by SIGINT, and by SIGPIPE
-READER_GONE = 141
-
-
-class Program(click.Group):
-    """The way out of everything that is no result: one place for messages and exit codes."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit):
-            raise
-        except RequestError as error:
-            for diagnostic in error.diagnostics:
-                click.echo(str(diagnostic), err=True)
-            ctx.exit(RequestError.exit_code)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # The interpreter flushes standard output once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(READER_GONE)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # SystemExit: code of the user's must not choose a verdict's exit code
-            _internal_error(ctx, error)
-
-
-def _internal_error(ctx: click.Context, error: BaseException) -> NoReturn:
-    if ctx.meta.get("verbose") or os.environ.get("RESNET_CERT_DEBUG"):
-        traceback.print_exception(error)
-    kind = "" if isinstance(error, InternalError) else f"{type(error).__name__}: "
-    click.echo(f"internal error: {kind}{' '.join(str(error).split())}", err=True)
-    ctx.exit(InternalError.exit_code)
 
 
 class Number(click.ParamType):
@@ -80,18 +45,8 @@ class Number(click.ParamType):
         return number
 
 
-def _settings(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    settings = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise click.BadParameter(f"expected KEY=VALUE, got {text!r}", ctx, param)
-        settings[key] = value
-    return settings
-
-
 def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
-    ctx.meta["verbose"] = value
+    ctx.meta[VERBOSE] = value
     return value
 
 
@@ -106,7 +61,6 @@ def spec_options(command: Command) -> Command:
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        callback=_settings,
         help="Change an entry of the spec, e.g. --set domain.b=2.  May be repeated.",
     )
     return change(allow(command))
@@ -142,6 +96,14 @@ def cli() -> None:
 @spec_options
 @format_option
 @click.option("--output", metavar="FILE", help="Write the result there, whole or not at all.")
+@click.option("--certificate", metavar="FILE", help="Write there what `verify` decides again.")
+@click.option(
+    "--arithmetic",
+    type=click.Choice(["float64", "ball"]),
+    default="float64",
+    show_default=True,
+    help="ball: evaluate the loss in Arb and decide there.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only the verdicts.")
 @click.option(
     "-v",
@@ -155,10 +117,12 @@ def check(
     ctx: click.Context,
     specs: tuple[str, ...],
     eps: float | None,
-    settings: dict[str, str],
+    settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
     output: str | None,
+    certificate: str | None,
+    arithmetic: Literal["float64", "ball"],
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -167,21 +131,52 @@ def check(
 
     verbosity = verbose - quiet
     if eps is not None:
-        settings = {**settings, "epsilon": repr(eps)}
-    if output is not None:
-        require_writable(output)
+        settings = (*settings, f"epsilon={eps!r}")
+    if certificate is not None and len(specs) > 1:
+        raise click.UsageError(f"expected one SPEC for a certificate, got {len(specs)}")
+    for path in filter(None, (output, certificate)):
+        require_writable(path)
     with _stdout_as_stderr():
-        reports = [_checked(loaded, verbosity) for loaded in _load(specs, allow_code, settings)]
+        problems = _load(specs, allow_code, settings)
+        reports = [_checked(loaded, arithmetic, verbosity) for loaded in problems]
+        if certificate is not None:
+            from resnet_cert.certificate import write_certificate
+
+            [problem], [report] = problems, reports
+            write_certificate(certificate, problem.problem, report, overrides=settings, arithmetic=arithmetic)
     _write(formatter(format_name).check(reports, _style(output, verbosity)), output)
     ctx.exit(Verdict.all_of(report.verdict for report in reports).exit_code)
 
 
-def _checked(loaded: LoadedProblem, verbosity: int) -> Report:
+def _checked(loaded: LoadedProblem, arithmetic: Literal["float64", "ball"], verbosity: int) -> Report:
     from resnet_cert.check import check
     from resnet_cert.report.model import Source
 
     with _progress(f"checking {loaded.path}", verbosity):
-        return check(loaded.problem, spec=Source(loaded.path, loaded.sha256))
+        return check(loaded.problem, spec=Source(loaded.path, loaded.sha256), arithmetic=arithmetic)
+
+
+@cli.command()
+@click.argument("certificate", metavar="FILE")
+@format_option
+@click.pass_context
+def verify(ctx: click.Context, certificate: str, format_name: str) -> None:
+    """Decide a certificate again, by code that shares nothing with `check`.
+
+    Exit codes: 0 CERTIFIED, 10 REFUTED, 20 UNDECIDED if it is accepted, 30 REJECTED.
+    """
+    try:
+        from resnet_cert.verify import verify
+    except ModuleNotFoundError as error:
+        if error.name != "flint":
+            raise
+        raise RequestError(
+            "expected python-flint to verify with: pip install 'resnet-cert[verify]'"
+        ) from None
+    with _stdout_as_stderr(), _progress(f"verifying {certificate}", 0):
+        verification = verify(certificate)
+    _write(formatter(format_name).verify(verification, _style(None, 0)), None)
+    ctx.exit(verification.exit_code)
 
 
 CONSTANTS = {
@@ -213,7 +208,7 @@ def bound(
     eps: str | None,
     d: int | None,
     target_gap: float | None,
-    settings: dict[str, str],
+    settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
     **constants: float | None,
@@ -265,7 +260,7 @@ def schema() -> None:
     _write(json.dumps(spec_schema(), indent=2) + "\n", None)
 
 
-def _load(specs: Sequence[str], allow_code: bool, settings: dict[str, str]) -> list[LoadedProblem]:
+def _load(specs: Sequence[str], allow_code: bool, settings: tuple[str, ...]) -> list[LoadedProblem]:
     """All specs, or every fault of all of them: nothing is computed if one is wrong."""
     from resnet_cert.spec import load_spec
 
@@ -274,9 +269,8 @@ def _load(specs: Sequence[str], allow_code: bool, settings: dict[str, str]) -> l
     loaded: list[LoadedProblem] = []
     faults: list[Diagnostic] = []
     for path in specs:
-        text = click.get_binary_stream("stdin").read() if path == STDIN else None
         try:
-            loaded.append(load_spec(path, allow_code=allow_code, overrides=settings, text=text))
+            loaded.append(load_spec(path, allow_code=allow_code, overrides=settings))
         except RequestError as error:
             faults.extend(error.diagnostics)
     if faults:
@@ -318,12 +312,4 @@ def _write(text: str, output: str | None) -> None:
 
 def main() -> NoReturn:
     """The command `resnet-cert`."""
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere  # None where the caller closed them
-        try:
-            cli.main(prog_name="resnet-cert")
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else InternalError.exit_code
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # at once: taking XLA down first can take longer than the check
+    run_to_the_end(cli, "resnet-cert")

@@ -18,8 +18,9 @@ from reports import bound_table, certified, exact, refuted, undecided
 from resnet_cert.enclosure import UNKNOWN, Enclosure
 from resnet_cert.report import FORMATS, Style, formatter, numbers
 from resnet_cert.report.json import plain
-from resnet_cert.report.model import BoundTable, GapBounds, Objective, Report
+from resnet_cert.report.model import GapBounds, Objective, Report
 from resnet_cert.verdict import Verdict
+from resnet_cert.verify import Verification
 
 REPORTS = {"certified": certified(), "refuted": refuted(), "undecided": undecided()}
 text, as_json = formatter("text"), formatter("json")
@@ -311,5 +312,10 @@ def test_a_bound_answers_which_epsilon_is_enough(eps: float, answer: str):
 def test_every_format_writes_every_result(name: str):
     written = formatter(name)
     assert written.check([certified()], Style()).endswith("\n")
-    table: BoundTable = bound_table()
-    assert written.bound(table, Style()).endswith("\n")
+    assert written.bound(bound_table(), Style()).endswith("\n")
+    assert written.verify(Verification(True, Verdict.CERTIFIED, ()), Style()).endswith("\n")
+
+
+def test_a_rejected_certificate_says_why_and_ends_with_that_word():
+    rejected = Verification(False, None, ("claim.b: ‖w‖ < b, ‖V‖ < b",))
+    assert text.verify(rejected, Style()).splitlines() == ["claim.b: ‖w‖ < b, ‖V‖ < b", "REJECTED"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from resnet_cert.report.model import BoundTable, Report
+    from resnet_cert.verify import Verification
 
 FORMATS = {
     "text": "resnet_cert.report.text",
@@ -31,6 +32,8 @@ class Formatter(Protocol):
     def check(self, reports: Sequence[Report], style: Style) -> str: ...
 
     def bound(self, table: BoundTable, style: Style) -> str: ...
+
+    def verify(self, verification: Verification, style: Style) -> str: ...
 
 
 def formatter(name: str) -> Formatter:

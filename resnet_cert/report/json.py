@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
 from resnet_cert.report.model import BoundTable, Report
 from resnet_cert.verdict import Verdict
+
+if TYPE_CHECKING:
+    from resnet_cert.verify import Verification
 
 OMITTED_IF_NONE = frozenset({"reason", "target_gap", "target_eps"})
 """Fields that are there only where they say something; everything else that is not known is null."""
@@ -27,6 +30,11 @@ def check(reports: Sequence[Report], style: Style) -> str:
 def bound(table: BoundTable, style: Style) -> str:
     """The document resnet-cert/bound/1."""
     return _text({"schema": "resnet-cert/bound/1", **_members(table)})
+
+
+def verify(verification: Verification, style: Style) -> str:
+    """The document resnet-cert/verify/1."""
+    return _text(verification.document())
 
 
 def _text(document: dict[str, Any]) -> str:

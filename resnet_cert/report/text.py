@@ -6,6 +6,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -19,7 +20,11 @@ from resnet_cert.report.model import BoundTable, Report
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
 from resnet_cert.verdict import Verdict
 
+if TYPE_CHECKING:
+    from resnet_cert.verify import Verification
+
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
+KNOWN = {Verdict.CERTIFIED: True, Verdict.REFUTED: False, Verdict.UNDECIDED: None}
 INDENT = (0, 0, 0, 2)
 INDENT_AND_GAP = (0, 0, 1, 2)
 
@@ -59,6 +64,13 @@ def bound(table: BoundTable, style: Style) -> str:
     if table.target_gap is not None and table.target_eps is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
+
+
+def verify(verification: Verification, style: Style) -> str:
+    """Why, and last a line with nothing but the verdict or REJECTED."""
+    verdict = verification.verdict
+    word = Text("REJECTED", style=COLOR[Verdict.REFUTED]) if verdict is None else _word(verdict)
+    return _rendered([*verification.reasons, word], style)
 
 
 def _rendered(parts: Sequence[RenderableType], style: Style) -> str:
@@ -178,7 +190,7 @@ def _theorems(report: Report) -> Table:
         end = _holds(first.holds)
         at_least_row("1  ‖∇F‖ ≥ gap/D", gradient.norm, first.lower_bound, end)
         at_least_row("1  ‖∇F‖ ≥ gap/D, D refined", gradient.norm, first.lower_bound_refined, end)
-    at_least_row("2  w = 0: ‖∇F‖ + ‖V‖·c ≥ gap/‖w*‖", second.left, second.right, _holds(second.holds))
+    at_least_row("2  at w = 0: left ≥ gap/‖w*‖", second.left, second.right, _holds(second.holds))
     if third.applies:
         at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
     table.add_row(
@@ -186,7 +198,7 @@ def _theorems(report: Report) -> Table:
         enclosed(F),
         enclosed(objective.F_lin_min),
         slack(-gap),
-        _word(report.corollary1.verdict),
+        _holds(KNOWN[report.corollary1.verdict]),
     )
     at_most_row("gap ≤ linear functional", gap, measured.linear_functional)
     at_most_row("gap ≤ first-order bound", gap, measured.first_order)

@@ -1,0 +1,62 @@
+"""The program around the commands: the one place where exceptions become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from resnet_cert.errors import InternalError, RequestError
+
+INTERRUPTED = 130  # as a shell reports a program ended by SIGINT, and by SIGPIPE
+READER_GONE = 141
+VERBOSE = "verbose"  # in a context's meta
+
+
+class Program(click.Group):
+    """The way out of everything that is no result.
+
+    Even `SystemExit` is an internal error: code that a spec names must not exit with a verdict's code.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except RequestError as error:
+            for diagnostic in error.diagnostics:
+                click.echo(str(diagnostic), err=True)
+            ctx.exit(RequestError.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # What is left in the buffer of standard output is written once more at the end: to nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(READER_GONE)
+        except BaseException as error:
+            _tell(error, ctx.meta.get(VERBOSE) or os.environ.get("RESNET_CERT_DEBUG"))
+            ctx.exit(InternalError.exit_code)
+
+
+def _tell(error: BaseException, with_traceback: object) -> None:
+    if with_traceback:
+        traceback.print_exception(error)
+    kind = "" if isinstance(error, InternalError) else f"{type(error).__name__}: "
+    click.echo(f"internal error: {kind}{' '.join(str(error).split())}", err=True)
+
+
+def run_to_the_end(program: click.Group, name: str) -> NoReturn:
+    """Run the program as this process, and end it."""
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere  # None if closed
+        try:
+            program.main(prog_name=name)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else InternalError.exit_code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # at once: taking XLA down first can take longer than the check
