@@ -240,9 +240,13 @@ def test_quiet_says_the_verdicts_alone():
     assert text.check([certified(), refuted()], Style(-1)).splitlines() == [
         "CERTIFIED  diabetes (configs/diabetes.yaml)",
         "REFUTED  saddle (configs/saddle.yaml)",
-        "2 checks: 1 CERTIFIED, 1 REFUTED",
         "REFUTED",
     ]
+
+
+def test_several_reports_end_with_a_summary():
+    reports = [certified(), refuted(), certified()]
+    assert text.check(reports, Style()).splitlines()[-2:] == ["3 checks: 2 CERTIFIED, 1 REFUTED", "REFUTED"]
 
 
 @pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)

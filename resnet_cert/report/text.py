@@ -38,10 +38,15 @@ def check(reports: Sequence[Report], style: Style) -> str:
             parts += [*_screen(report, style), ""]
     if len(reports) > 1:
         parts += [Text.assemble(_word(report.verdict), f"  {_title(report)}") for report in reports]
-        count = Counter(report.verdict for report in reports)
-        tally = ", ".join(f"{count[verdict]} {verdict.value}" for verdict in Verdict if count[verdict])
-        parts += [f"{len(reports)} checks: {tally}"]
+        if style.verbosity >= 0:
+            parts += [_tally(reports)]
     return _rendered([*parts, _word(verdict)], style)
+
+
+def _tally(reports: Sequence[Report]) -> str:
+    count = Counter(report.verdict for report in reports)
+    counts = ", ".join(f"{count[verdict]} {verdict.value}" for verdict in Verdict if count[verdict])
+    return f"{len(reports)} checks: {counts}"
 
 
 def bound(table: BoundTable, style: Style) -> str:
