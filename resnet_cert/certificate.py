@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 import resnet_cert
-from resnet_cert.check import observe
 from resnet_cert.enclosure import Array, Enclosure
 from resnet_cert.errors import RequestError
 from resnet_cert.hessian import Direction, curvature
 from resnet_cert.losses import ULPS, BuiltinLoss
+from resnet_cert.observation import observe
 from resnet_cert.problem import Problem
 from resnet_cert.report.model import Report
 from resnet_cert.verdict import Verdict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import time
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -12,29 +11,21 @@ import numpy as np
 
 import resnet_cert
 from resnet_cert import theorems
-from resnet_cert.bound import theorem3
-from resnet_cert.enclosure import Array, Ball, Enclosure, difference, inner, minimum, norm, product, row_norms
-from resnet_cert.errors import InternalError, RequestError
-from resnet_cert.hessian import (
-    Curvature,
-    curvature,
-    curvature_off,
-    hessian_exceeds,
-    largest_eigenvalue,
-    rayleigh_quotient,
-    spectral_norm,
-)
+from resnet_cert.consequences import gap_bounds_here, theorem1_here, theorem2_here, theorem3_here
+from resnet_cert.crosscheck import crosscheck
+from resnet_cert.enclosure import Array, Ball, Enclosure, difference, norm, product
+from resnet_cert.errors import RequestError
+from resnet_cert.hessian import Curvature, curvature, hessian_exceeds, spectral_norm
 from resnet_cert.linear_predictor import LinearMinimum, best_linear_predictor
-from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
+from resnet_cert.lipschitz import LipschitzConstants
 from resnet_cert.losses import BuiltinLoss, Loss
-from resnet_cert.moments import Moments, MomentSums, merged, moment_sums, residual
-from resnet_cert.problem import Chunk, Problem
+from resnet_cert.moments import Moments, residual
+from resnet_cert.observation import observe
+from resnet_cert.problem import Problem
 from resnet_cert.report.model import (
     BoundConstants,
     Constants,
     Corollary1,
-    CrossCheck,
-    GapBounds,
     Gradient,
     Hessian,
     Objective,
@@ -42,10 +33,8 @@ from resnet_cert.report.model import (
     Seconds,
     Size,
     Source,
-    Theorem1,
-    Theorem2,
-    Theorem3,
 )
+from resnet_cert.selftest import require_sound_arithmetic
 from resnet_cert.stationarity import corollary1_verdict, definition1, threshold
 from resnet_cert.verdict import Verdict
 
@@ -53,8 +42,20 @@ ESCALATION_WORK = 5 * 10**7
 """Largest n(d + k)² for which an undecided check goes on in ball arithmetic by itself: some seconds,"""
 ESCALATION_SIZE = 256
 """if also d + k is at most this: the factorisation of S(t) takes its cube."""
-ROUNDING_ALLOWANCE = 1e4
-"""How many of our own radii autodiff in float64 may be off: it has no bound, but errs on their scale."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A report and what it was made from.
+
+    problem: with its features held, and a loss whose functions are those of the arithmetic.  moments,
+    curvature: at its point, in float64.
+    """
+
+    report: Report
+    problem: Problem
+    moments: Moments
+    curvature: Curvature
 
 
 def check(
@@ -80,7 +81,19 @@ def check(
         InternalError: autodiff of the objective contradicts the moments.
     Source: Shamir 2018, Definition 1, Theorems 1–3, Corollary 1.
     """
+    return examine(problem, spec=spec, arithmetic=arithmetic, escalate=escalate).report
+
+
+def examine(
+    problem: Problem,
+    *,
+    spec: Source | None = None,
+    arithmetic: Literal["float64", "ball"] = "float64",
+    escalate: bool = True,
+) -> Examination:
+    """`check`, with what a certificate or a witness is made from."""
     started = time.perf_counter()
+    require_sound_arithmetic()
     problem = problem.with_features_held()
     if arithmetic == "ball":
         problem = replace(problem, loss=with_ball_functions(problem.loss))
@@ -138,14 +151,16 @@ def check(
         hessian=Hessian(lambda_min, limit, bent.zero_multiplicity, "reduced", verdicts.curvature),
         smallest_epsilon=theorems.smallest_epsilon(gradient_norm, m, constants.mu2),
         constants=constants,
-        theorem1=_theorem1(gap, gradient_norm, norm_w, norm_V, norm_w_star, distance, turned),
-        theorem2=_theorem2(origin, linear, norm_w_star, norm_V),
-        theorem3=_theorem3(problem, constants, verdicts.verdict, gap, linear),
+        theorem1=theorem1_here(gap, gradient_norm, norm_w, norm_V, norm_w_star, distance, turned),
+        theorem2=theorem2_here(origin, linear, norm_w_star, norm_V),
+        theorem3=theorem3_here(problem, constants, verdicts.verdict, gap, linear),
         corollary1=Corollary1(corollary1_verdict(gap)),
-        gap_bounds=_gap_bounds(here, w, V, m, linear, distance, turned),
+        gap_bounds=gap_bounds_here(here, w, V, m, linear, distance, turned),
         crosscheck=crosscheck(problem, here, gradient_norm, bent),
     )
-    return replace(report, seconds=Seconds(time.perf_counter() - started))
+    require_sound_arithmetic()  # what was imported or called since may have changed it
+    report = replace(report, seconds=Seconds(time.perf_counter() - started))
+    return Examination(report, problem, seen.here, bent)
 
 
 def bound_constants(problem: Problem) -> tuple[BoundConstants, Enclosure]:
@@ -172,55 +187,6 @@ def domain_radius(problem: Problem, norm_w: Enclosure, norm_V: Enclosure) -> flo
     if problem.domain.b is not None:
         return problem.domain.b
     return 1.01 * max(norm_w.upper, norm_V.upper) or 1.0
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What one pass over the data gives: the moments at (w, V) and at (0, V), and μ0, μ1, μ2 if bounded."""
-
-    here: Moments
-    origin: Moments
-    lipschitz: LipschitzConstants | None
-
-
-@dataclass(frozen=True)
-class ObservedSums:
-    """The same, unnormalised and of some chunks only.  Mergeable."""
-
-    here: MomentSums | None  # None at w = 0, where it is the origin
-    origin: MomentSums
-    lipschitz: Array | None
-    chunks: int = 1
-
-    def __add__(self, other: ObservedSums) -> ObservedSums:
-        return ObservedSums(
-            None if self.here is None or other.here is None else self.here + other.here,
-            self.origin + other.origin,
-            None if self.lipschitz is None or other.lipschitz is None else self.lipschitz + other.lipschitz,
-            self.chunks + other.chunks,
-        )
-
-
-def observe(problem: Problem, b: float) -> Observed:
-    """One pass over the data, a chunk at a time."""
-    w, V, loss = problem.point.w, problem.point.V, problem.loss
-
-    def sums(chunk: Chunk) -> ObservedSums:
-        at = residual(chunk, V)
-        return ObservedSums(
-            moment_sums(loss, chunk, at, w) if w.any() else None,
-            moment_sums(loss, chunk, at, np.zeros_like(w)),
-            lipschitz_terms(loss, chunk, row_norms(chunk.x), at.f_norm, b),
-        )
-
-    total = merged(map(sums, problem.chunks()))
-    origin = total.origin.expectation()
-    least_weight = float(total.origin.weight.value) - total.origin.weight.radius
-    return Observed(
-        origin if total.here is None else total.here.expectation(),
-        origin,
-        None if total.lipschitz is None else lipschitz_constants(total.lipschitz, least_weight, total.chunks),
-    )
 
 
 def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: float, r: float) -> Constants:
@@ -308,37 +274,6 @@ def require_assumption1(problem: Problem, linear: LinearMinimum) -> None:
         first += len(h)
 
 
-def crosscheck(problem: Problem, here: Moments, gradient_norm: Enclosure, bent: Curvature) -> CrossCheck:
-    """Autodiff of the objective as written, compared with every number that it can speak of.
-
-    Raises:
-        InternalError: they differ by more than the enclosure and a rounding allowance.
-    """
-    from resnet_cert.objective import autodiff
-
-    w = problem.point.w
-    s = float(np.linalg.norm(w))
-    auto = autodiff(problem, bent.direction)
-    first = ROUNDING_ALLOWANCE * (here.g_w.radius + s * here.a.radius)
-    second = ROUNDING_ALLOWANCE * (
-        here.A.radius + 2.0 * s * here.B.radius + s * s * here.C.radius + 2.0 * here.a.radius
-    )
-    along = rayleigh_quotient(here, w, bent.direction)
-    for what, value, ours, allowance in (
-        ("gradient norm", auto.gradient_norm, gradient_norm, first),
-        ("curvature along the witness", auto.curvature, along, second),
-        ("smallest Hessian eigenvalue", auto.lambda_min, bent.lambda_min, second),
-    ):
-        if value is None or not (math.isfinite(value) and ours.known and math.isfinite(allowance)):
-            continue
-        if not ours.lower - allowance <= value <= ours.upper + allowance:
-            raise InternalError(
-                f"autodiff gives the {what} {value!r}, outside "
-                f"[{ours.lower!r}, {ours.upper!r}] ± {allowance:.1e}"
-            )
-    return CrossCheck(auto.gradient_norm, auto.curvature, auto.lambda_min)
-
-
 def versions(arithmetic: str) -> dict[str, str]:
     """What computed this report; python_flint only where ball arithmetic had a part in it."""
     import jax
@@ -349,100 +284,3 @@ def versions(arithmetic: str) -> dict[str, str]:
 
         names["python_flint"] = flint.__version__
     return names
-
-
-def _theorem1(
-    gap: Enclosure,
-    gradient_norm: Enclosure,
-    norm_w: Enclosure,
-    norm_V: Enclosure,
-    norm_w_star: Enclosure,
-    distance: Enclosure,
-    turned: Enclosure,
-) -> Theorem1:
-    if norm_w.upper == 0.0:
-        return Theorem1(False, None, None, None, "w = 0: theorem 2 speaks of this point")
-    paper = theorems.theorem1(gap, norm_w, norm_w_star, norm_V)
-    refined = theorems.theorem1_refined(gap, distance, turned, norm_w)
-    return Theorem1(True, paper, refined, not (paper.above(gradient_norm) or refined.above(gradient_norm)))
-
-
-def _theorem2(origin: Moments, linear: LinearMinimum, norm_w_star: Enclosure, norm_V: Enclosure) -> Theorem2:
-    bent = curvature(origin, np.zeros(len(origin.g_w.center))).lambda_min
-    gradient_norm = origin.g_w.norm()
-    norm_A = largest_eigenvalue(origin.A).intersect(lower=0.0)
-    left, right = theorems.theorem2(origin.F - linear.F_min, norm_w_star, gradient_norm, bent, norm_V, norm_A)
-    return Theorem2(gradient_norm, bent, left, right, not right.above(left))
-
-
-def _theorem3(
-    problem: Problem, constants: Constants, verdict: Verdict, gap: Enclosure, linear: LinearMinimum
-) -> Theorem3:
-    mus = (constants.mu0, constants.mu1, constants.mu2)
-    missing = [f"mu{i}" for i, mu in enumerate(mus) if mu is None]
-    if missing:
-        reason = f"{', '.join(missing)} not known for the loss {problem.loss.name}: give them under lipschitz"
-        return Theorem3(False, None, None, None, None, None, None, None, None, reason)
-    mu0, mu1, mu2 = (cast(float, mu) for mu in mus)
-    symbols = BoundConstants(constants.b, constants.r, mu0, mu1, mu2, problem.d)
-    row = theorem3(symbols, problem.epsilon, linear.F_min)
-    applies = verdict is Verdict.CERTIFIED
-    return Theorem3(
-        applies,
-        row.bound,
-        row.threshold_form,
-        row.threshold,
-        row.polynomial_form,
-        row.refined_form,
-        row.refined_polynomial_form,
-        row.F_upper,
-        not gap.above(row.bound) if applies else None,
-        None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon:g}",
-    )
-
-
-def _gap_bounds(
-    here: Moments,
-    w: Array,
-    V: Array,
-    m: Enclosure,
-    linear: LinearMinimum,
-    distance: Enclosure,
-    turned: Enclosure,
-) -> GapBounds:
-    u = Ball(linear.w_star.center, 0.0)
-    lx = difference(here.g_w, product(V, here.a))  # E[ℓ' x]
-    at_u = theorems.gap_linear_functional(
-        inner(here.g_w, difference(Ball(w, 0.0), u)), inner(here.a, product(V.T, u))
-    )
-    reach = (lx.norm() * linear.w_star.radius).upper
-    functional = at_u + Enclosure(0.0, -reach, reach)
-    on_ball = theorems.gap_linear_functional_on_ball(inner(here.g_w, Ball(w, 0.0)), lx.norm(), linear.r)
-    functional = functional.intersect(upper=max(on_ball.upper, functional.lower))
-
-    norm_a = here.a.norm()
-    if len(w) >= 2:
-        local = theorems.local_lemma(m, curvature_off(here.A, w))
-    else:
-        eta = Enclosure.around(float(here.A.center[0, 0]), here.A.radius)
-        local = theorems.local_lemma_scalar(m, eta, _curvature_along_a(here, w))
-    g = here.g_w.norm()
-    return GapBounds(
-        functional,
-        theorems.gap_first_order(distance, g, turned, norm_a),
-        theorems.gap_first_order(distance, g, turned, local),
-    )
-
-
-def _curvature_along_a(here: Moments, w: Array) -> Enclosure:
-    """κ = w² tᵀCt, t = a/‖a‖, for d = 1; between 0 and w²·λ_max(C) for an unknown t."""
-    if not w.any():
-        return Enclosure.exact(0.0)
-    most = largest_eigenvalue(here.C).intersect(lower=0.0)
-    norm_a = here.a.norm()
-    quotient = Enclosure(0.0, 0.0, most.upper)
-    if norm_a.lower > 0.0:
-        image = product(here.C.center, here.a)
-        exact = inner(here.a, Ball(image.center, image.radius + here.C.radius * norm_a.upper))
-        quotient = minimum(exact / norm_a.square(), Enclosure.exact(most.upper)).intersect(lower=0.0)
-    return quotient * Enclosure.exact(float(w[0])).square()

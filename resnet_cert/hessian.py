@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
+from resnet_cert.errors import InternalError
 from resnet_cert.moments import Moments
 from resnet_cert.theorems import lambda_min_at_origin
 
@@ -189,10 +190,22 @@ def is_positive_definite(S: Array, margin: Array | float = 0.0) -> bool:
     if not float(np.min(np.diagonal(T))) > 0.0:
         return False
     try:
-        R = np.linalg.cholesky(T)
+        R = np.asarray(np.linalg.cholesky(T), dtype=np.float64)
     except np.linalg.LinAlgError:
         return False
-    return bool(np.isfinite(R).all() and float(np.min(np.diagonal(R))) > 0.0)
+    if not (np.isfinite(R).all() and float(np.min(np.diagonal(R))) > 0.0):
+        return False
+    _confirm_factor(R, T)
+    return True
+
+
+def _confirm_factor(R: Array, T: Array) -> None:
+    """A factor that a faulty LAPACK got wrong anywhere fails R(Rᵀv) = Tv to rounding."""
+    v = np.cos(np.arange(1.0, len(T) + 1.0))
+    defect = frobenius(R @ (R.T @ v) - T @ v)
+    allowed = 4.0 * gamma(3 * len(T) + 3) * float(np.trace(T)) * frobenius(v)
+    if defect > inflate(allowed):
+        raise InternalError(f"a Cholesky factor of size {len(T)} is wrong by {defect:.1e}")
 
 
 def smallest_eigenvalue(M: Ball) -> Enclosure:

@@ -33,6 +33,7 @@ from resnet_cert.enclosure import (
     inflate,
     row_norms,
 )
+from resnet_cert.errors import InternalError
 from resnet_cert.losses import Loss
 from resnet_cert.problem import BLOCK_ROWS, Chunk
 
@@ -142,10 +143,10 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
     root = np.sqrt(np.maximum(second, 0.0))[:, None]
     second_error = second_error + np.maximum(-second, 0.0)
     weighted_h = root * h
-    A = _tree(_blocks(weighted_h, weighted_h))
+    A = _gram(weighted_h, weighted_h)
     if w_norm:
         weighted_f = root * f
-        B, C = _tree(_blocks(weighted_h, weighted_f)), _tree(_blocks(weighted_f, weighted_f))
+        B, C = _gram(weighted_h, weighted_f), _gram(weighted_f, weighted_f)
     else:
         B = C = Sum(np.zeros((0, 0)), 0.0)
     return MomentSums(
@@ -193,6 +194,20 @@ def _parts(sums: MomentSums) -> tuple[Sum, ...]:
 
 def _widen(total: Sum, radius: float) -> Sum:
     return Sum(total.value, (total.radius + radius) * INFLATION)
+
+
+def _gram(left: Array, right: Array) -> Sum:
+    """leftᵀ·right, confirmed: a product that a faulty BLAS got wrong anywhere fails against leftᵀ·(right·v).
+
+    The two differ by at most γ Σ_i ‖left_i‖‖right_i‖·‖v‖, γ for the roundings of both (Freivalds 1977).
+    """
+    total = _tree(_blocks(left, right))
+    v = np.cos(np.arange(1.0, right.shape[1] + 1.0))  # no pattern that an error could hide behind
+    defect = frobenius(total.value @ v - left.T @ (right @ v))
+    size = float(np.sum(row_norms(left) * row_norms(right))) * frobenius(v)
+    if defect > inflate(2.0 * gamma(len(left) + right.shape[1] + 16) * size) + left.size * right.size * TINY:
+        raise InternalError(f"a matrix product over {len(left)} rows is wrong by {defect:.1e}")
+    return total
 
 
 def _blocks(left: Array, right: Array | None = None) -> Iterator[Array]:

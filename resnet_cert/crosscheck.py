@@ -1,0 +1,47 @@
+"""The second opinion: autodiff of the objective as the paper writes it, against the moments."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from resnet_cert.enclosure import Enclosure
+from resnet_cert.errors import InternalError
+from resnet_cert.hessian import Curvature, rayleigh_quotient
+from resnet_cert.moments import Moments
+from resnet_cert.objective import autodiff
+from resnet_cert.problem import Problem
+from resnet_cert.report.model import CrossCheck
+
+ROUNDING_ALLOWANCE = 1e4
+"""How many of our own radii autodiff in float64 may be off: it has no bound, but errs on their scale."""
+
+
+def crosscheck(problem: Problem, here: Moments, gradient_norm: Enclosure, bent: Curvature) -> CrossCheck:
+    """Autodiff of the objective as written, compared with every number that it can speak of.
+
+    Raises:
+        InternalError: they differ by more than the enclosure and a rounding allowance.
+    """
+    w = problem.point.w
+    s = float(np.linalg.norm(w))
+    auto = autodiff(problem, bent.direction)
+    first = ROUNDING_ALLOWANCE * (here.g_w.radius + s * here.a.radius)
+    second = ROUNDING_ALLOWANCE * (
+        here.A.radius + 2.0 * s * here.B.radius + s * s * here.C.radius + 2.0 * here.a.radius
+    )
+    along = rayleigh_quotient(here, w, bent.direction)
+    for what, value, ours, allowance in (
+        ("gradient norm", auto.gradient_norm, gradient_norm, first),
+        ("curvature along the witness", auto.curvature, along, second),
+        ("smallest Hessian eigenvalue", auto.lambda_min, bent.lambda_min, second),
+    ):
+        if value is None or not (math.isfinite(value) and ours.known and math.isfinite(allowance)):
+            continue
+        if not ours.lower - allowance <= value <= ours.upper + allowance:
+            raise InternalError(
+                f"autodiff gives the {what} {value!r}, outside "
+                f"[{ours.lower!r}, {ours.upper!r}] ± {allowance:.1e}"
+            )
+    return CrossCheck(auto.gradient_norm, auto.curvature, auto.lambda_min)
