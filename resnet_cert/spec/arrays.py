@@ -6,8 +6,6 @@ may be larger than the memory.  Pickles are never opened.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,18 +18,14 @@ from resnet_cert.enclosure import Array
 from resnet_cert.problem import MappedRows, Rows
 from resnet_cert.spec.faults import Refused, nearest, shortened, suggestion
 
-DAMAGED = (
-    ValueError,
-    SyntaxError,
-    TypeError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What NumPy and zipfile raise for files that are not what their names say."""
+
+def _damaged() -> tuple[type[Exception], ...]:
+    """What NumPy and zipfile raise for files that are not what their names say."""
+    from zipfile import BadZipFile
+    from zlib import error
+
+    syntax = (ValueError, SyntaxError, TypeError, KeyError, EOFError)
+    return (*syntax, NotImplementedError, RuntimeError, BadZipFile, error)
 
 
 def inline(numbers: list[Any]) -> Array:
@@ -67,7 +61,7 @@ def readable(name: str, kind: str = "") -> Iterator[None]:
         raise Refused(f"cannot read {name}: {error.strerror or error}") from None
     except MemoryError:
         raise Refused(f"cannot read {name}: it does not fit into memory") from None
-    except DAMAGED as error:
+    except _damaged() as error:
         raise Refused(f"cannot read {name}{kind}: {shortened(str(error), 200)}") from None
 
 
@@ -93,9 +87,11 @@ def open_npz(folder: Path, name: str) -> Iterator[Callable[[str], Array]]:
     Raises:
         Refused: for a file that is missing or damaged.
     """
+    from zipfile import is_zipfile
+
     path = existing(folder, name)
     with readable(name, " as a .npz file"):
-        if not zipfile.is_zipfile(path):
+        if not is_zipfile(path):
             raise Refused(f"cannot read {name} as a .npz file: it is no zip archive, or a part of one")
         archive = np.load(path, allow_pickle=False)
 

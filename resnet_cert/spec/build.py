@@ -16,8 +16,8 @@ from resnet_cert.problem import Distribution, Domain, Lipschitz, Problem
 from resnet_cert.spec import models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.document import Document, with_overrides
-from resnet_cert.spec.faults import Fault, Faults, Refused, holds
-from resnet_cert.spec.parts import Context, load_features, load_loss, load_point, load_samples
+from resnet_cert.spec.faults import Fault, Faults, Refused, below, holds
+from resnet_cert.spec.parts import Context, features_fault, load_features, load_loss, load_point, load_samples
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
 from resnet_cert.wellformed import shape_faults, value_faults
@@ -104,6 +104,8 @@ def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem 
     if "data" in parts:
         with faults.under("data"):
             samples = load_samples(parts["data"], context)
+        fault = features_fault(parts["data"], context.given)
+        faults += [] if fault is None else Refused([fault]).below("data").faults
     if "loss" in parts:
         with faults.under("loss"):
             loss = load_loss(parts["loss"], context)
@@ -148,7 +150,7 @@ def _checked(problem: Problem, network: Any, context: Context, faults: Faults) -
 def _evaluated(problem: Problem, network: Any, context: Context) -> Problem:
     if not isinstance(network, models.PythonNetwork):
         return problem.with_features_held()
-    with running(context.folder, network.python):
+    with below("python"), running(context.folder, network.python):
         _require_rowwise(problem, network.python)
         return problem.with_features_held()
 

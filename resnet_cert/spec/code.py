@@ -74,11 +74,11 @@ def running(folder: Path, reference: str) -> Iterator[None]:
 
 def _line(error: BaseException, path: Path) -> str:
     """:LINE of the innermost frame in the user's file."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    path = path.absolute()  # as the import system names it
+    if isinstance(error, SyntaxError) and Path(error.filename or "") == path:
         return f":{error.lineno}"
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-    ]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
     return f":{lines[-1]}" if lines else ""
 
 

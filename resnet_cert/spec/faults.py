@@ -27,6 +27,19 @@ class Refused(Exception):
         self.faults = (Fault((), faults),) if isinstance(faults, str) else tuple(faults)
         super().__init__("\n".join(fault.message for fault in self.faults))
 
+    def below(self, *path: str | int) -> Refused:
+        """The same, of a part that holds this one at `path`."""
+        return Refused(Fault((*path, *fault.path), fault.message, fault.at_key) for fault in self.faults)
+
+
+@contextmanager
+def below(*path: str | int) -> Iterator[None]:
+    """What is refused in the block is a part at `path` of what the caller builds."""
+    try:
+        yield
+    except Refused as refused:
+        raise refused.below(*path) from None
+
 
 class Faults(list[Fault]):
     """Faults as they are found, so that all of them are reported."""
@@ -37,7 +50,7 @@ class Faults(list[Fault]):
         try:
             yield
         except Refused as refused:
-            self.extend(Fault((*path, *fault.path), fault.message, fault.at_key) for fault in refused.faults)
+            self.extend(refused.below(*path).faults)
 
     def refuse(self) -> None:
         """Raises `Refused` if there are any."""

@@ -282,10 +282,17 @@ class Spec(BaseModel):
 
 
 class _SchemaGenerator(GenerateJsonSchema):
-    """Without a title for every key that only repeats the key."""
+    """Without what helps nobody in an editor: titles that repeat keys, null for what is left out."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    def nullable_schema(self, schema: Any) -> dict[str, Any]:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        optional = "default" in schema and schema["default"] is None
+        return self.generate_inner(schema["schema"]) if optional else super().default_schema(schema)
 
 
 def spec_schema() -> dict[str, Any]:

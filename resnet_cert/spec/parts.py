@@ -18,7 +18,7 @@ from resnet_cert.problem import Features, GivenFeatures, Point, Rows
 from resnet_cert.spec import data_models, models
 from resnet_cert.spec.arrays import inline, load_npy, open_npz
 from resnet_cert.spec.code import load_function, running
-from resnet_cert.spec.faults import Fault, Faults, Refused
+from resnet_cert.spec.faults import Fault, Faults, Refused, below
 from resnet_cert.spec.faults import Path as Place
 from resnet_cert.spec.sampling import draw
 from resnet_cert.spec.table import Column, read_csv
@@ -61,13 +61,19 @@ def load_samples(data: Any, context: Context) -> Samples:
     Raises:
         Refused: every fault of the section and of its files; paths start at `data`.
     """
-    if context.given is False and getattr(data, "f", None) is not None:
-        raise Refused([Fault(("f",), "expected f only with network: {kind: given}", at_key=True)])
-    if context.given and isinstance(data, data_models.InlineData | data_models.CsvData) and data.f is None:
-        raise Refused(
-            [Fault((), "missing key 'f', which network: {kind: given} takes as features", at_key=True)]
-        )
     return _SAMPLES[type(data)](data, context)
+
+
+def features_fault(data: Any, given: bool | None) -> Fault | None:
+    """What is wrong with the features in `data`, or with their absence; `given`: the network takes them."""
+    f = getattr(data, "f", None)
+    if given is False and f is not None:
+        return Fault(("f",), "expected f only with network: {kind: given}", at_key=True)
+    if given and isinstance(data, data_models.SampleData):
+        return Fault(("sample",), "network: {kind: given} needs features, got a drawn sample", at_key=True)
+    if given and f is None and not isinstance(data, data_models.NpzData):
+        return Fault((), "missing key 'f', the features for network: {kind: given}", at_key=True)
+    return None
 
 
 def _inline_samples(data: data_models.InlineData, context: Context) -> Samples:
@@ -113,10 +119,6 @@ def _npz_samples(data: data_models.NpzData, context: Context) -> Samples:
 
 def _drawn_samples(data: data_models.SampleData, context: Context) -> Samples:
     sample = data.sample
-    if context.given:
-        raise Refused(
-            [Fault(("sample",), "expected arrays, with network: {kind: given}, got no features", True)]
-        )
     _require_drawable(sample.n * sample.d, ("sample", "n"))
     x, y = draw(
         n=sample.n,
@@ -152,14 +154,19 @@ def load_loss(loss: Any, context: Context) -> Loss:
         Refused: for a loss in Python that may not run or fails; paths start at `loss`.
     """
     if isinstance(loss, models.PythonLoss):
-        function = load_function(context.folder, loss.python, allow_code=context.allow_code)
-        with running(context.folder, loss.python):
-            from resnet_cert.custom_loss import CustomLoss
-
-            return CustomLoss(function, loss.python)
+        return _python_loss(loss, context)
     from resnet_cert.losses import named_loss
 
     return named_loss(loss) if isinstance(loss, str) else named_loss(loss.kind, loss.scale)
+
+
+@below("python")
+def _python_loss(loss: models.PythonLoss, context: Context) -> Loss:
+    from resnet_cert.custom_loss import CustomLoss
+
+    function = load_function(context.folder, loss.python, allow_code=context.allow_code)
+    with running(context.folder, loss.python):
+        return CustomLoss(function, loss.python)
 
 
 # network
@@ -228,6 +235,7 @@ def _drawn_features(network: models.DrawnMlpNetwork, context: Context, d: int | 
     return NetworkFeatures(draw_layers(d, network.widths, network.seed), network.activation)
 
 
+@below("python")
 def _python_features(network: models.PythonNetwork, context: Context, d: int | None) -> Features | None:
     from resnet_cert.networks import CustomFeatures, feature_shape
 

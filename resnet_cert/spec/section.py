@@ -15,7 +15,11 @@ class Section(BaseModel):
     """A mapping of the spec."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, model_title_generator=lambda model: _title(model)
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        defer_build=True,  # the validator of the whole spec holds those of its sections
+        model_title_generator=lambda model: _title(model),
     )
     form: ClassVar[str] = ""  # which form of its part this is, as messages name it
 

@@ -85,7 +85,7 @@ def _fault(error: Any, path: Path) -> Fault:
                 path, f"unknown key {key!r}{where}{suggestion(key, model.model_fields)}", at_key=True
             )
         choices = [entry for entry in model.model_fields[key].metadata if isinstance(entry, OneOf)]
-        wanted = f": {', '.join(choices[0].names())}" if choices else where
+        wanted = f"; expected one of {', '.join(choices[0].names())}" if choices else where
         return Fault(path[:-1], f"missing key {key!r}{wanted}", at_key=True)
     what = {
         EXPECTED: message,
