@@ -63,7 +63,7 @@ def bound(table: BoundTable, style: Style) -> str:
             "",
             "* the smaller of the two sharp forms: the bound.  t*: where the threshold form splits.",
         ]
-    parts += [", ".join(f"{symbol} = {given(value)}" for symbol, value in symbols.items())]
+    parts += [", ".join(f"{symbol} = {plain(value, DIGITS)}" for symbol, value in symbols.items())]
     if table.F_lin_min is not None:
         parts += [f"min F_lin = {enclosed(table.F_lin_min)}"]
     if table.target_gap is not None and table.target_eps is not None:
