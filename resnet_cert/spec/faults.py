@@ -83,6 +83,7 @@ def describe(value: Any) -> str:
 def shortened(text: str, longest: int = LONGEST) -> str:
     """The text on one line, and not too much of it."""
     text = " ".join(text.split())
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: longest + 1])
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

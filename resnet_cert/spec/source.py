@@ -110,9 +110,9 @@ def parse(text: str, file: str, *, column: int = 1) -> Source:
     """
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
-        at = _position(text[: unprintable.start()])
+        line, at = _position(text[: unprintable.start()])
         fault = f"expected text, got the character U+{ord(unprintable.group()):04X} (a binary file?)"
-        raise RequestError([Diagnostic(fault, file, *at)])
+        raise RequestError([Diagnostic(fault, file, line, at + column - 1 if line == 1 else at)])
     composer = _Composer(file, column - 1)
     try:
         for event in yaml.parse(text, Loader=_PARSER):
@@ -168,10 +168,11 @@ class _Composer:
 
     def syntax_error(self, error: yaml.MarkedYAMLError) -> RequestError:
         message = f"{error.context}: {error.problem}" if error.context else str(error.problem)
-        if error.context_mark is not None:
-            line, column = self.place(error.context_mark)
+        at, since = error.problem_mark or error.context_mark, error.context_mark
+        if since is not None and self.place(since) != self.place(at):
+            line, column = self.place(since)
             message += f" (it began at line {line}, column {column})"
-        return self.error(message, error.problem_mark or error.context_mark)
+        return self.error(message, at)
 
     def add(self, node: Node, mark: Any) -> None:
         """A finished node as the next part of the innermost open collection."""
