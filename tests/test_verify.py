@@ -27,7 +27,7 @@ from certificates import (
     with_arrays,
     write,
 )
-from flint import arb, ctx
+from flint import arb, ctx, fmpq
 from oracle import Sample, Truth
 
 from resnet_cert.errors import RequestError
@@ -101,12 +101,13 @@ def test_an_undecided_certificate_stays_undecided(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("at_zero", [False, True])
 @pytest.mark.parametrize("mu2", [1e-4, 1e4])
 def test_verdicts_turn_at_the_smallest_epsilon(
-    tmp_path: Path, loss: str, shape: tuple[int, int, int], mu2: float
+    tmp_path: Path, loss: str, shape: tuple[int, int, int], at_zero: bool, mu2: float
 ) -> None:
     """A small μ2 makes curvature the bottleneck, a large one the gradient."""
-    at = sample(loss, shape)
+    at = sample(loss, shape, at_zero=at_zero)
     assert verified(tmp_path, *certified(at, slack=1.0 + 1e-13, mu2=mu2)).verdict is Verdict.CERTIFIED
     assert_rejected(verified(tmp_path, *certified(at, slack=1.0 - 1e-13, mu2=mu2)))
 
@@ -189,6 +190,13 @@ def test_the_point_lies_in_the_domain(tmp_path: Path, part: str) -> None:
         assert verified(tmp_path, *claim).accepted is accepted
 
 
+def test_the_domain_is_open(tmp_path: Path) -> None:
+    one, half = np.ones((1, 1)), np.full(1, 0.5)
+    for w, V in ((half, one), (np.ones(1), one / 2)):
+        at = Sample(x=one, y=half, f=one, w=w, V=V)
+        assert_rejected(verified(tmp_path, *certificate(at, verdict="UNDECIDED", epsilon=1.0, b=1.0)))
+
+
 # Equalities, which no precision decides.
 
 
@@ -211,6 +219,30 @@ def test_an_exact_stationary_point_is_certified_at_epsilon_zero(tmp_path: Path) 
         at = Sample(x=x, y=h @ w + y_change * np.eye(6)[0], f=f, w=w, V=np.array([[0.5], [0.25]]))
         claim = certificate(at, verdict="CERTIFIED", epsilon=0.0, lower=0.0)
         assert verified(tmp_path, *claim).verdict is verdict
+
+
+def test_a_true_bound_from_which_the_verdict_does_not_follow_is_not_enough(tmp_path: Path) -> None:
+    x = np.array([[0.5], [0.25]])
+    at = Sample(x=x, y=x[:, 0], f=np.ones((2, 1)), w=np.ones(1), V=np.zeros((1, 1)))
+    for lower, verdict in ((0.0, Verdict.CERTIFIED), (-(2.0**-40), None), (None, None)):
+        claim = certificate(at, verdict="CERTIFIED", epsilon=0.0, lower=lower)
+        assert verified(tmp_path, *claim).verdict is verdict
+
+
+def test_curvature_refutes_a_point_without_gradient(tmp_path: Path) -> None:
+    """Shamir 2018, Example 1: (0, −1/ε) with f = εx; at ε = 0 the threshold is 0 whatever μ2 is."""
+    one = np.ones((1, 1))
+    at = Sample(x=one, y=np.ones(1), f=0.5 * one, w=np.zeros(1), V=-2.0 * one)
+    direction = np.array([1.0, 1.0])  # curvature (0 − 2·0.5·1·1)/2 = −0.5
+    for upper, verdict in ((-0.5, Verdict.REFUTED), (0.0, None), (-0.50000001, None)):
+        claim = certificate(
+            at, verdict="REFUTED", epsilon=0.0, mu2=None, source="missing", upper=upper, direction=direction
+        )
+        assert verified(tmp_path, *claim).verdict is verdict
+    claim = certificate(
+        at, verdict="REFUTED", epsilon=1e-9, mu2=None, source="missing", upper=-0.5, direction=direction
+    )
+    assert_rejected(verified(tmp_path, *claim))
 
 
 def test_a_gradient_of_norm_epsilon_is_certified(tmp_path: Path) -> None:
@@ -245,9 +277,19 @@ def test_a_definite_hessian_has_its_smallest_eigenvalue_bounded_away_from_zero(t
     for factor, accepted in ((1 - 1e-13, True), (1 + 1e-13, False)):
         claim = certificate(at, verdict="UNDECIDED", epsilon=1.0, lower=lambda_min * factor)
         assert verified(tmp_path, *claim).accepted is accepted
-    wide = sample("squared")
-    claim = certificate(wide, verdict="UNDECIDED", epsilon=1.0, lower=2.0**-60)
-    assert_rejected(verified(tmp_path, *claim))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+@pytest.mark.parametrize("w", [[1.5, 0.5], [0.0, 0.0]])
+def test_no_hessian_but_of_one_input_is_definite(tmp_path: Path, noise: float, w: list[float]) -> None:
+    """The directions (0, dV) with dV ⊥ w have curvature 0, however close the fit."""
+    rng = np.random.default_rng(5)
+    x, f = rng.integers(-9, 9, (8, 2)) / 8.0, rng.integers(-9, 9, (8, 1)) / 8.0
+    V = np.array([[0.5], [-0.25]])
+    at = Sample(x=x, y=(x + f @ V.T) @ w + noise * rng.normal(size=8), f=f, w=np.array(w), V=V)
+    for lower, accepted in ((2.0**-60, False), (0.0, noise == 0.0)):
+        claim = certificate(at, verdict="UNDECIDED", epsilon=1.0, lower=lower)
+        assert verified(tmp_path, *claim).accepted is accepted
 
 
 def test_precision_rises_as_far_as_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +335,34 @@ def test_a_large_matrix_that_a_float_factor_cannot_prove_is_not_proven_by_it(siz
         assert not proofs.semidefinite(S)
         S[size - 1][0] = S[0][size - 1] = 1 - arb(10) ** -30
         assert proofs.semidefinite(S) is (size <= proofs.ELIMINATED_AT_MOST)
+
+
+@pytest.mark.parametrize("number", [arb, fmpq])
+def test_a_zero_pivot_needs_a_zero_column(number: Any) -> None:
+    for S, semidefinite, definite in (
+        ([[0, 0], [0, 0]], True, False),
+        ([[0, 0], [0, 1]], True, False),
+        ([[1, 1], [1, 1]], True, False),
+        ([[0, 1], [1, 1]], False, False),
+        ([[0, -1], [-1, 0]], False, False),
+        ([[-1, 0], [0, 1]], False, False),
+        ([[2, 1], [1, 1]], True, True),
+    ):
+        rows = [[number(entry) for entry in row] for row in S]
+        assert proofs.semidefinite(rows) is semidefinite
+        assert proofs.semidefinite(rows, strictly=True) is definite
+
+
+def test_a_matrix_too_large_to_be_eliminated_is_proven_by_its_float_factor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = proofs.ELIMINATED_AT_MOST + 1
+    S = [[arb(2) if i == j else arb(1) for j in range(size)] for i in range(size)]
+    assert proofs.semidefinite(S)
+    monkeypatch.setattr(np.linalg, "cholesky", lambda matrix: np.eye(len(matrix)))
+    assert not proofs.semidefinite(S)  # a factor that lies proves nothing
+    monkeypatch.setattr(np.linalg, "cholesky", lambda matrix: np.eye(len(matrix)) * math.nan)
+    assert not proofs.semidefinite(S)
 
 
 # Faults.
