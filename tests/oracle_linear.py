@@ -38,8 +38,8 @@ def F_lin(truth: Truth, w: Sequence[arb]) -> arb:
 def linear_minimum(truth: Truth, r: float = math.inf) -> Minimum:
     """min F_lin over ‖w‖ ≤ r, and its least-norm minimiser; r = inf only where the minimum is attained.
 
-    The value is proven by convexity: F_lin(u) ≥ min ≥ F_lin(u) − gᵀu − r‖g‖ (r = inf: over the ball of
-    radius 2‖u‖, in whose interior the minimiser lies).
+    The value is proven by convexity: F_lin(u) ≥ min ≥ F_lin(u) − gᵀu − ρ‖g‖ over the ball of radius ρ; ρ = r
+    where the constraint is active, else ρ = 2‖u‖, taking for granted that the minimiser near u lies in there.
     """
     with ctx.workprec(truth.bits):
         Q = _row_space(truth.sample.x)
@@ -60,7 +60,7 @@ def linear_minimum(truth: Truth, r: float = math.inf) -> Minimum:
             inside = arb(r) / norm(u) * (1 - arb(2) ** (8 - truth.bits))
             u = [mid(entry * inside) for entry in u]
         value, g, _ = _objective(truth, truth.x, u)
-        reach = arb(r) if math.isfinite(r) else 2 * norm(u)
+        reach = arb(r) if active else 2 * norm(u)
         lower = value - largest([dot(g, u) + reach * norm(g), arb(0)])
         if truth.sample.loss != "poisson":
             lower = largest([lower, arb(0)])
@@ -112,11 +112,11 @@ def _newton(truth: Truth, z: Matrix, c: list[arb], multiplier: arb) -> list[arb]
     for _ in range(1000):
         value, g, H = _regularised(truth, z, c, multiplier)
         step = [-entry for entry in solve(H, g)]
-        slope, length = mid(dot(g, step)), arb(1)
         trial = [mid(cj + sj) for cj, sj in zip(c, step, strict=True)]
         if norm(step) <= norm(c) * arb(2) ** (-truth.bits // 2):  # quadratic convergence: `trial` is right
             return trial
-        if not norm(step) <= norm(c) * arb(2) ** (-truth.bits // 4):  # closer by, no decrease can be seen
+        slope, length = mid(dot(g, step)), arb(1)
+        if -slope > abs(value) * arb(2) ** (-truth.bits // 2):  # else no decrease can be seen
             while not _regularised(truth, z, trial, multiplier)[0] <= value + length * slope / 4:
                 length /= 2
                 trial = [mid(cj + length * sj) for cj, sj in zip(c, step, strict=True)]
