@@ -200,16 +200,16 @@ def assumption1_fault(loss: Loss, p: Array, y: Array, first: int = 0) -> str | N
             f"loss {loss.name} is not convex: second derivative ≤ {curvature[i]:.6g} at p = {p[i]:.6g}, "
             f"y = {y[i]:.6g} (sample {first + i}); Assumption 1 needs a convex loss"
         )
-    sizes = float(np.max(np.abs(at.value))), float(np.max(np.abs(at.first)))
     narrow = loss.derivatives(p, _reach(p, y, WINDOWS[0]), y)
-    suspects = np.flatnonzero(narrow.first_error > 0.25 * JUMP * sizes[1])
+    suspects = np.flatnonzero(narrow.first_error > 0.25 * JUMP * np.max(np.abs(at.first)))
     samples = np.union1d(np.arange(0, len(p), -(-len(p) // SEARCHED)), suspects)
+    centers, targets = np.concatenate([p[samples], y[samples]]), np.tile(y[samples], 2)
     for window in WINDOWS:
-        for center in (p, y):
-            fault = _unexplained_change(loss, center[samples], y[samples], window, sizes)
-            if fault:
-                i, message = samples[fault[0]], fault[1]
-                return f"loss {loss.name} {message}, y = {y[i]:.6g} (sample {first + i})"
+        fault = _unexplained_change(loss, centers, targets, window)
+        if fault:
+            i, message = fault
+            sample = first + samples[i % len(samples)]
+            return f"loss {loss.name} {message}, y = {targets[i]:.6g} (sample {sample})"
     return None
 
 
@@ -217,25 +217,20 @@ def _reach(p: Array, y: Array, window: float) -> Array:
     return window * np.maximum(1.0, np.maximum(np.abs(p), np.abs(y)))
 
 
-def _unexplained_change(
-    loss: Loss, p: Array, y: Array, window: float, sizes: tuple[float, float]
-) -> tuple[int, str] | None:
-    """(index, message) where ℓ or ℓ' changes around p by what its derivative there does not allow.
-
-    sizes: of ℓ and ℓ' elsewhere, beside which a jump may be negligible.
-    """
+def _unexplained_change(loss: Loss, p: Array, y: Array, window: float) -> tuple[int, str] | None:
+    """(index, message) where ℓ or ℓ' changes around p by what its derivative there does not allow."""
     with np.errstate(all="ignore"):
         reach = _reach(p, y, window)
         a, b = p - reach, p + reach
         inside = loss.derivatives(p, np.nextafter(np.maximum(p - a, b - p), np.inf), y)
-        left, right = (loss.derivatives(end, np.zeros_like(p), y) for end in (a, b))
+        ends = loss.derivatives(np.concatenate([a, b]), np.zeros(2 * len(p)), np.tile(y, 2))
         run = Interval.exact(b) - Interval.exact(a)
         for order in (0, 1):
-            here, slope = slice(2 * order, 2 * order + 2), slice(2 * order + 2, 2 * order + 4)
-            change = Interval.around(*right[here]) - Interval.around(*left[here])
-            allowed = Interval.around(*inside[slope]) * run
-            ends = np.abs([left[2 * order], right[2 * order]])
-            negligible = JUMP * np.max(ends, initial=sizes[order], where=np.isfinite(ends))
+            value, error = ends[2 * order : 2 * order + 2]
+            left, right = zip(*(np.split(part, 2) for part in (value, error)), strict=True)
+            change = Interval.around(*right) - Interval.around(*left)
+            allowed = Interval.around(*inside[2 * order + 2 : 2 * order + 4]) * run
+            negligible = JUMP * np.max(np.abs(value), initial=0.0, where=np.isfinite(value))
             fall = -change.upper
             jump = np.maximum(change.lower - allowed.upper, allowed.lower - change.upper)
             for i in np.flatnonzero(fall > negligible)[:order]:

@@ -35,7 +35,7 @@ def enclose(function: Callable[..., Any], *arguments: Interval) -> Interval:
     """Bounds (n,) of function(x1, x2, ...) over all x1, x2, ... in the given intervals (n,), elementwise.
 
     Args:
-        function: JAX-traceable, from scalars to one scalar.  It is traced once and its program remembered.
+        function: JAX-traceable, from scalars to one scalar.  JAX remembers the program of a function object, so that it is traced once.
 
     Raises:
         UnsupportedPrimitive: the program uses an operation that has no interval rule.
@@ -49,7 +49,6 @@ def enclose(function: Callable[..., Any], *arguments: Interval) -> Interval:
     return Interval(np.broadcast_to(result.lower, shape), np.broadcast_to(result.upper, shape))
 
 
-@functools.lru_cache(maxsize=64)
 def _trace(function: Callable[..., Any], count: int) -> Any:
     program = jax.make_jaxpr(function)(*[jax.ShapeDtypeStruct((), jnp.float64)] * count)
     if [value.shape for value in program.out_avals] != [()]:

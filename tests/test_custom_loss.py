@@ -175,6 +175,7 @@ SMOOTH: dict[str, Function] = {name: loss.function for name, loss in LOSSES.item
 SMOOTH["steeper"] = lambda p, y: jnp.sqrt(1e-20 + (p - y) ** 2)
 SMOOTH["steep_exponential"] = lambda p, y: jnp.exp(-30.0 * y * p)
 SMOOTH["thresholded_softplus"] = lambda p, y: jnp.where(-y * p > 20.0, -y * p, jnp.log1p(jnp.exp(-y * p)))
+SMOOTH["cut_off_softplus"] = lambda p, y: jnp.where(y * p > 20.0, 0.0, jnp.log1p(jnp.exp(-y * p)))
 SMOOTH["linear"] = lambda p, y: -y * p
 SMOOTH["constant"] = lambda p, y: 0.0 * p
 SMOOTH["unknown"] = lgamma_loss
@@ -182,9 +183,8 @@ SMOOTH["unknown"] = lgamma_loss
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_smooth_convex_loss_raises_no_alarm(name: str) -> None:
-    loss = CustomLoss(SMOOTH[name], name)
-    for p in (P, 20.0 * Y, np.zeros(len(P)), Y + 1e-9, Y * 1e-6):
-        assert assumption1_fault(loss, p, Y) is None
+    p = np.concatenate([P, 20.0 * Y, -20.0 * Y, np.zeros(len(P)), Y + 1e-9, Y * 1e-6])
+    assert assumption1_fault(CustomLoss(SMOOTH[name], name), p, np.tile(Y, 6)) is None
 
 
 @pytest.mark.parametrize("kind", ["squared", "logistic", "pseudo_huber", "poisson"])
@@ -241,6 +241,14 @@ def test_the_strongest_curvature_is_the_witness() -> None:
     fault = assumption1_fault(CustomLoss(lambda p, y: p**2 - 0.1 * p**4, "mine"), p, np.zeros(3))
     assert fault is not None
     assert "≤ -8.8 at p = 3, y = 0 (sample 2)" in fault
+
+
+def test_a_kink_at_the_target_is_found_wherever_the_predictions_are() -> None:
+    fault = assumption1_fault(
+        CustomLoss(lambda p, y: jnp.abs(p - y), "mine"), np.zeros(2), np.array([70.0, 90.0])
+    )
+    assert fault is not None
+    assert "within p = 70 ±" in fault
 
 
 def test_one_kink_among_many_samples_is_found() -> None:

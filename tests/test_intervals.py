@@ -142,9 +142,10 @@ def test_exact_results_stay_exact() -> None:
 
 def test_underflow_does_not_cross_zero() -> None:
     tiny = Interval.exact(np.array([1e-200]))
-    bounds = enclose(lambda x: jnp.sqrt(x * x), tiny)
-    assert bounds.lower == 0.0
-    assert 1e-200 <= bounds.upper < 1e-160
+    for function in (lambda x: x * x, lambda x: x * (0.5 * x), lambda x: x / (1.0 / x)):
+        bounds = enclose(function, tiny)
+        assert bounds.lower == 0.0
+        assert 0.0 < bounds.upper < 1e-300
 
 
 # What is not known.
@@ -223,6 +224,24 @@ def test_an_undecided_branch_gives_the_hull_of_both() -> None:
     bounds = enclose(lambda x: jnp.where(x > 0.0, 10.0, -3.0), around_zero)
     np.testing.assert_array_equal(bounds.lower, [-3.0, 10.0])
     np.testing.assert_array_equal(bounds.upper, [10.0, 10.0])
+
+
+@pytest.mark.parametrize(
+    "holds", [jnp.equal, jnp.not_equal, jnp.less, jnp.less_equal, jnp.greater, jnp.greater_equal]
+)
+def test_a_comparison_is_decided_only_by_disjoint_bounds(holds: Callable[[Any, Any], Any]) -> None:
+    x = Interval(np.array([1.0, 0.0, 2.0, 0.0, 3.0]), np.array([1.0, 0.5, 3.0, 2.0, 3.0]))
+    bounds = enclose(lambda x: jnp.where(holds(x, 1.0), 1.0, 0.0), x)
+    for i, point in enumerate((1.0, 0.25, 2.5)):
+        assert bounds.lower[i] == bounds.upper[i] == float(holds(point, 1.0))
+    assert (bounds.lower[3], bounds.upper[3]) == (0.0, 1.0)
+
+
+def test_a_selection_that_is_decided_is_sharp() -> None:
+    x = Interval.exact(np.array([-1.0, 0.5, 2.0]))
+    bounds = enclose(lambda x: jnp.select([x < 0.0, x < 1.0], [-1.0 * x, x], 3.0), x)
+    np.testing.assert_array_equal(bounds.lower, [1.0, 0.5, 3.0])
+    np.testing.assert_array_equal(bounds.upper, bounds.lower)
 
 
 def test_the_derivative_of_a_maximum_is_sharp_off_its_tie() -> None:
