@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.errors import Diagnostic, RequestError
+from resnet_cert.errors import Diagnostic, InternalError, RequestError
 from resnet_cert.problem import Distribution, Domain, Lipschitz, Problem
 from resnet_cert.spec import models
 from resnet_cert.spec.code import running
@@ -82,8 +82,10 @@ def load_spec(
     stem = "stdin" if str(path) == STDIN else Path(path).stem
     problem, more = _build(parts, Context(folder, allow_code, given), stem)
     diagnostics = _diagnostics(document, [*faults, *more])
-    if diagnostics or problem is None:
+    if diagnostics:
         raise RequestError(diagnostics)
+    if problem is None:
+        raise InternalError("expected a problem from a spec without faults, got none")
     return LoadedProblem(problem, shown, hashlib.sha256(data).hexdigest())
 
 

@@ -149,7 +149,7 @@ class MlpNetwork(Section):
     form = "an mlp with its layers in the spec"
     kind: Annotated[str, _kind("mlp")]
     activation: Activation
-    layers: list[Layer] = Field(min_length=1)
+    layers: list[Layer] = Field(min_length=1, description="The layers in order; k is the rows of the last")
 
 
 class MlpFileNetwork(Section):
@@ -159,7 +159,9 @@ class MlpFileNetwork(Section):
     kind: Annotated[str, _kind("mlp")]
     activation: Activation
     file: NpzFile = Field(description="A .npz file, relative to the folder of the spec")
-    layers: list[LayerNames] = Field(min_length=1)
+    layers: list[LayerNames] = Field(
+        min_length=1, description="The layers in order; k is the rows of the last"
+    )
 
 
 class DrawnMlpNetwork(Section):

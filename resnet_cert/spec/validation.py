@@ -53,21 +53,21 @@ def _is_section(annotation: Any) -> TypeGuard[type[Section]]:
 
 def _faults(errors: list[Any]) -> list[Fault]:
     """The errors as faults, without those that only follow from another one."""
-    undecided: set[Path] = (
-        set()
-    )  # mappings whose kind is not known, so that nothing else in them means anything
-    misspelt: set[Path] = set()  # keys that are there under a name that is nearly theirs
+    undecided: set[Path] = set()  # mappings whose kind is not known: nothing else in them means anything
+    meant: dict[Path, Path] = {}  # unknown keys, and the known ones beside them that they are nearest to
     for error in errors:
         path, kind = _path(error["loc"]), error["type"]
         if kind == UNKNOWN_KIND or (kind == "missing" and path[-1] == "kind"):
             undecided.add(path[:-1])
         if kind == "extra_forbidden":
-            meant = nearest(str(path[-1]), _model(error["loc"][:-1]).model_fields)
-            misspelt |= {(*path[:-1], meant)} if meant else set()
+            near = nearest(str(path[-1]), _model(error["loc"][:-1]).model_fields)
+            meant[path] = (*path[:-1], near or "")
+    misspelt = set(meant.values())
     faults = []
     for error in errors:
         path = _path(error["loc"])
-        follows = any(path[:i] in undecided and path[i:] != ("kind",) for i in range(len(path)))
+        about = meant.get(path, path)
+        follows = any(path[:i] in undecided and about[i:] != ("kind",) for i in range(len(path)))
         if not follows and not (error["type"] == "missing" and path in misspelt):
             faults.append(_fault(error, path))
     return faults

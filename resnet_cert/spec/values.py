@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, LiteralString
 from pydantic import GetJsonSchemaHandler, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from resnet_cert.spec.faults import suggestion
+from resnet_cert.spec.faults import describe, suggestion
 
 MAX_REPORTED = 20  # faults of one array that are reported one by one
 
@@ -143,7 +143,7 @@ class OneOf:
     def check(self, value: Any) -> str:
         names = list(self.names())
         if not isinstance(value, str):
-            raise expected(f"{self.what}: {', '.join(names)}")
+            raise said(f"expected one of {', '.join(names)}, got {describe(value)}", self.error)
         if value not in names:
             raise said(f"unknown {self.what} {value!r}{suggestion(value, names)}", self.error)
         return value
