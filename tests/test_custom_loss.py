@@ -243,6 +243,14 @@ def test_the_strongest_curvature_is_the_witness() -> None:
     assert "≤ -8.8 at p = 3, y = 0 (sample 2)" in fault
 
 
+def test_the_witness_of_a_kink_is_its_own_sample() -> None:
+    y = np.array([-50.0, 10.0, 20.0, 90.0])
+    p = np.array([500.0, 100.0, 61.0, 700.0])
+    fault = assumption1_fault(CustomLoss(lambda p, y: jnp.abs(p - 3.0 * y - 1.0), "mine"), p, y)
+    assert fault is not None
+    assert "within p = 61 ± 5.5e-11, y = 20 (sample 2)" in fault
+
+
 def test_a_kink_at_the_target_is_found_wherever_the_predictions_are() -> None:
     fault = assumption1_fault(
         CustomLoss(lambda p, y: jnp.abs(p - y), "mine"), np.zeros(2), np.array([70.0, 90.0])
