@@ -371,7 +371,7 @@ epsilon: x
 
 
 def wrong_specs() -> list[tuple[dict[str, str], list[str]]]:
-    """The blocks of WRONG: other parts of the base spec, then its faults, a line and its indented rest each."""
+    """The blocks of WRONG: other parts of the base spec, then its faults, which go on where more indented."""
     cases = []
     for block in WRONG.strip().split("\n\n"):
         lines = block.replace("\n    ", " ").split("\n")

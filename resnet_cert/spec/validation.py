@@ -81,9 +81,9 @@ def _fault(error: Any, path: Path) -> Fault:
         model, key = _model(error["loc"][:-1]), str(path[-1])
         where = f" in {model.form}" if issubclass(model, Section) and model.form else ""
         if kind == "extra_forbidden":
-            return Fault(
-                path, f"unknown key {key!r}{where}{suggestion(key, model.model_fields)}", at_key=True
-            )
+            hint = suggestion(key, model.model_fields)
+            where = "" if nearest(key, model.model_fields) == "kind" else where  # no form is known then
+            return Fault(path, f"unknown key {key!r}{where}{hint}", at_key=True)
         choices = [entry for entry in model.model_fields[key].metadata if isinstance(entry, OneOf)]
         wanted = f"; expected one of {', '.join(choices[0].names())}" if choices else where
         return Fault(path[:-1], f"missing key {key!r}{wanted}", at_key=True)
