@@ -84,6 +84,11 @@ def check(
     return examine(problem, spec=spec, arithmetic=arithmetic, escalate=escalate).report
 
 
+QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""What overflows becomes infinite or NaN, and an enclosure of it unknown: it is no news on standard error."""
+
+
+@QUIET
 def examine(
     problem: Problem,
     *,
@@ -163,6 +168,7 @@ def examine(
     return Examination(report, problem, seen.here, bent)
 
 
+@QUIET
 def bound_constants(problem: Problem) -> tuple[BoundConstants, Enclosure]:
     """The constants of Theorem 3 for a problem, and its min F_lin.
 

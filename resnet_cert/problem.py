@@ -132,7 +132,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Lipschitz:
-    """The user's claims μ0, μ1, μ2: Lipschitz constants of F, ∇F, ∇²F on the domain; None: compute a bound."""
+    """The user's claims μ0, μ1, μ2: Lipschitz constants of F, ∇F, ∇²F on the domain; None: computed."""
 
     mu0: float | None = None
     mu1: float | None = None
