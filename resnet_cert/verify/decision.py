@@ -117,7 +117,7 @@ def _claims(certificate: Certificate, data: dict[str, Array]) -> dict[str, Calla
         claims["bounds.lambda_min.upper"] = lambda facts: curvature_at_most(
             facts, upper, data["dw"], data["dV"]
         )
-    if certificate.mu2_computed:
+    if certificate.mu2_source == "computed":
         claims["claim.mu2"] = lambda facts: lipschitz_at_most(certificate, data)
     return claims | _verdict_claims(certificate)
 
