@@ -35,7 +35,8 @@ def enclose(function: Callable[..., Any], *arguments: Interval) -> Interval:
     """Bounds (n,) of function(x1, x2, ...) over all x1, x2, ... in the given intervals (n,), elementwise.
 
     Args:
-        function: JAX-traceable, from scalars to one scalar.  JAX remembers the program of a function object, so that it is traced once.
+        function: JAX-traceable, from scalars to one scalar.  JAX remembers the program of a function
+            object, so that it is traced once.
 
     Raises:
         UnsupportedPrimitive: the program uses an operation that has no interval rule.
