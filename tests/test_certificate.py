@@ -91,6 +91,7 @@ def test_a_mapped_distribution_is_written_as_it_is_read(tmp_path: Path) -> None:
     n, d, k = 1500, 2, 1
     arrays = {"x": rng.normal(size=(n, d)), "y": rng.normal(size=n), "f": rng.normal(size=(n, k))}
     w, V, probabilities = rng.normal(size=d), rng.normal(size=(d, k)), rng.uniform(1, 2, n)
+    probabilities /= probabilities.sum()
     problem = Problem.from_arrays(**arrays, w=w, V=V, probabilities=probabilities, epsilon=1.0)
     write_certificate(tmp_path / "certificate.json", problem, check(problem))
     stored = np.fromfile(tmp_path / "certificate.json.data", "<f8")
