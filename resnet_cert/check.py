@@ -13,15 +13,16 @@ import resnet_cert
 from resnet_cert import theorems
 from resnet_cert.consequences import gap_bounds_here, theorem1_here, theorem2_here, theorem3_here
 from resnet_cert.crosscheck import crosscheck
+from resnet_cert.custom_loss import CustomLoss, assumption1_fault
 from resnet_cert.enclosure import Array, Ball, Enclosure, difference, norm, product
 from resnet_cert.errors import RequestError
 from resnet_cert.hessian import Curvature, curvature, hessian_exceeds, spectral_norm
-from resnet_cert.linear_predictor import LinearMinimum, best_linear_predictor
+from resnet_cert.linear_predictor import best_linear_predictor
 from resnet_cert.lipschitz import LipschitzConstants
 from resnet_cert.losses import BuiltinLoss, Loss
 from resnet_cert.moments import Moments, residual
 from resnet_cert.observation import observe
-from resnet_cert.problem import Problem
+from resnet_cert.problem import Point, Problem
 from resnet_cert.report.model import (
     BoundConstants,
     Constants,
@@ -106,8 +107,9 @@ def examine(
     norm_w, norm_V = norm(w), spectral_norm(V)
 
     b = domain_radius(problem, norm_w, norm_V)
+    require_assumption1(problem, problem.point, Point(np.zeros_like(w), V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
-    require_assumption1(problem, linear)
+    require_assumption1(problem, Point(linear.w_star.center, np.zeros_like(V)))
     seen = observe(problem, b)
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
     here, origin = seen.here, seen.origin
@@ -257,6 +259,9 @@ def is_affordable(problem: Problem) -> bool:
 
 def next_steps(problem: Problem, verdict: Verdict, arithmetic: str) -> tuple[str, ...]:
     """What may decide an undecided point."""
+    if isinstance(problem.loss, CustomLoss):
+        why = problem.loss.why_unknown()
+        return (why,) if why and verdict is Verdict.UNDECIDED else ()
     if verdict is not Verdict.UNDECIDED or arithmetic == "ball" or not isinstance(problem.loss, BuiltinLoss):
         return ()
     if not has_flint():
@@ -264,20 +269,18 @@ def next_steps(problem: Problem, verdict: Verdict, arithmetic: str) -> tuple[str
     return ("--arithmetic ball decides finer margins",)
 
 
-def require_assumption1(problem: Problem, linear: LinearMinimum) -> None:
-    """Refuse a custom loss that is not convex and smooth at the predictions of the point, of 0 and of w*."""
+def require_assumption1(problem: Problem, *points: Point) -> None:
+    """Refuse a custom loss that is not convex and smooth at the predictions of some point."""
     if isinstance(problem.loss, BuiltinLoss):  # convex and smooth by their formulas
         return
-    from resnet_cert.custom_loss import assumption1_fault
-
-    w, V, first = problem.point.w, problem.point.V, 0
+    first = 0
     for chunk in problem.chunks():
-        h = residual(chunk, V).h
-        for p in (h @ w, np.zeros(len(h)), chunk.x @ linear.w_star.center):
+        for point in points:
+            p = residual(chunk, point.V).h @ point.w
             fault = assumption1_fault(problem.loss, p, chunk.y, first)
             if fault:
                 raise RequestError(fault)
-        first += len(h)
+        first += len(chunk.y)
 
 
 def versions(arithmetic: str) -> dict[str, str]:

@@ -19,10 +19,13 @@ import numpy as np
 
 from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, gamma, inflate, inner, norm, row_norms
 from resnet_cert.hessian import largest_eigenvalue, smallest_eigenvalue
+from resnet_cert.losses import BuiltinLoss
 from resnet_cert.moments import Moments, merged, moment_sums, residual
 from resnet_cert.problem import Problem
 
 NEWTON_STEPS = 100
+SETTLED = 1e-6
+"""Relative length of a last Newton step that has arrived."""
 SEPARATION_ENTRIES = 2**24
 """The largest n·d for which a linear programme decides whether the data are separable."""
 
@@ -52,7 +55,7 @@ class LinearMinimum:
 def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖w‖ ≤ r; r=None: 1.01·‖argmin F_lin‖ if inf F_lin is attained, else b."""
     attained, start = True, np.zeros(problem.d)
-    if r is None or _may_be_unattained(problem):
+    if r is None or _may_be_unattained(problem) or not _is_builtin(problem):
         start, at = _newton(problem, math.inf, start)
         attained = _is_attained(problem, start, at)
     if r is None:
@@ -243,6 +246,10 @@ def _third_moment(problem: Problem, r: float) -> float:
     return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0
 
 
+def _is_builtin(problem: Problem) -> bool:
+    return isinstance(problem.loss, BuiltinLoss)
+
+
 def _may_be_unattained(problem: Problem) -> bool:
     """Some sample's loss stays bounded towards one side, so that inf F_lin may lie at infinity."""
     return any(problem.loss.flat_side(chunk.y).any() for chunk in problem.chunks(features=False))
@@ -253,8 +260,12 @@ def _is_attained(problem: Problem, w: Array, at: Moments) -> bool:
 
     It is if no loss is flat on a side, or if the minimiser is located near w.  It is not if some direction u
     never hurts and sometimes helps: σ_i x_iᵀu ≥ 0 for all samples (σ the flat side; = 0 where there is none),
-    not all 0.  Such a direction is sought at w/‖w‖, then by a linear programme.
+    not all 0.  Such a direction is sought at w/‖w‖, then by a linear programme.  The flat sides of a custom
+    loss are not known; there the last step of Newton tells: it does not shrink on the way to infinity.
     """
+    if not _is_builtin(problem):
+        step = _model_minimiser(at.A.center, at.g_w.center, w, math.inf) - w
+        return float(np.linalg.norm(step)) <= SETTLED * (1.0 + float(np.linalg.norm(w)))
     if not _may_be_unattained(problem):
         return True
     length = norm(w)

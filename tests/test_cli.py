@@ -51,7 +51,7 @@ def failing_check(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], 
         def check(*arguments: Any, **named: Any) -> None:
             raise error
 
-        monkeypatch.setattr(of_module("resnet_cert.check"), "check", check)
+        monkeypatch.setattr(of_module("resnet_cert.check"), "examine", check)
 
     return install
 
@@ -279,13 +279,13 @@ def test_an_interrupt_is_quiet(failing_check: Callable[[BaseException], None]):
 
 def test_what_the_users_code_prints_stays_out_of_the_document(monkeypatch: pytest.MonkeyPatch):
     module = of_module("resnet_cert.check")
-    check = module.check
+    examine = module.examine
 
     def talkative(*arguments: Any, **named: Any) -> Any:
         print("epoch 1")
-        return check(*arguments, **named)
+        return examine(*arguments, **named)
 
-    monkeypatch.setattr(module, "check", talkative)
+    monkeypatch.setattr(module, "examine", talkative)
     result = run("check", CERTIFIED, "--format", "json")
     assert json.loads(result.stdout)["verdict"] == "CERTIFIED"
     assert result.stderr == "epoch 1\n"

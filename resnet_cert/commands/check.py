@@ -1,0 +1,114 @@
+"""The command `check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from resnet_cert.commands.common import (
+    Number,
+    format_option,
+    load,
+    progress,
+    spec_options,
+    stdout_as_stderr,
+    style,
+    write,
+)
+from resnet_cert.output import require_writable
+from resnet_cert.program import VERBOSE
+from resnet_cert.report import formatter
+
+if TYPE_CHECKING:
+    from resnet_cert.check import Examination
+    from resnet_cert.spec import LoadedProblem
+
+
+def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    ctx.meta[VERBOSE] = value
+    return value
+
+
+@click.command()
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
+@spec_options
+@format_option
+@click.option("--output", metavar="FILE", help="Write the result there, whole or not at all.")
+@click.option("--certificate", metavar="FILE", help="Write there what `verify` decides again.")
+@click.option(
+    "--arithmetic",
+    type=click.Choice(["float64", "ball"]),
+    default="float64",
+    show_default=True,
+    help="ball: evaluate the loss in Arb and decide there.",
+)
+@click.option("--no-escalate", is_flag=True, help="Do not go on in ball arithmetic by itself.")
+@click.option("--witness", metavar="FILE.npz", help="If refuted, write there a direction and a lower point.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the verdicts.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    callback=_verbose,
+    help="Also constants, cross-check, versions, all digits.",
+)
+@click.pass_context
+def check(
+    ctx: click.Context,
+    specs: tuple[str, ...],
+    eps: float | None,
+    settings: tuple[str, ...],
+    allow_code: bool,
+    format_name: str,
+    output: str | None,
+    certificate: str | None,
+    arithmetic: Literal["float64", "ball"],
+    no_escalate: bool,
+    witness: str | None,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Is the point of each SPEC an ε-second-order stationary point?  `-` is standard input."""
+    from resnet_cert.verdict import Verdict
+
+    verbosity = verbose - quiet
+    if eps is not None:
+        settings = (*settings, f"epsilon={eps!r}")
+    if (certificate or witness) and len(specs) > 1:
+        raise click.UsageError(f"expected one SPEC for a certificate or a witness, got {len(specs)}")
+    for path in filter(None, (output, certificate, witness)):
+        require_writable(path)
+    with stdout_as_stderr():
+        problems = load(specs, allow_code, settings)
+        examined = [_examined(loaded, arithmetic, not no_escalate, verbosity) for loaded in problems]
+        if certificate is not None:
+            from resnet_cert.certificate import write_certificate
+
+            [only] = examined
+            write_certificate(
+                certificate, only.problem, only.report, overrides=settings, arithmetic=arithmetic
+            )
+        if witness is not None:
+            from resnet_cert.witness import find_witness, write_witness
+
+            found = find_witness(examined[0])
+            if found is None:
+                click.echo(f"no witness: the verdict is {examined[0].report.verdict.value}", err=True)
+            else:
+                write_witness(witness, found)
+    reports = [examination.report for examination in examined]
+    write(formatter(format_name).check(reports, style(output, verbosity)), output)
+    ctx.exit(Verdict.all_of(report.verdict for report in reports).exit_code)
+
+
+def _examined(
+    loaded: LoadedProblem, arithmetic: Literal["float64", "ball"], escalate: bool, verbosity: int
+) -> Examination:
+    from resnet_cert.check import examine
+    from resnet_cert.report.model import Source
+
+    source = Source(loaded.path, loaded.sha256)
+    with progress(f"checking {loaded.path}", verbosity):
+        return examine(loaded.problem, spec=source, arithmetic=arithmetic, escalate=escalate)

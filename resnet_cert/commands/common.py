@@ -1,0 +1,114 @@
+"""What the commands share: their options, the reading of specs, the writing of results."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from resnet_cert.errors import Diagnostic, RequestError
+from resnet_cert.output import write_whole
+from resnet_cert.report import FORMATS, Style
+
+if TYPE_CHECKING:
+    from resnet_cert.spec import LoadedProblem
+
+STDIN = "-"
+
+
+class Number(click.ParamType):
+    """A finite number ≥ 0."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0.0 <= number < math.inf:
+            self.fail(f"expected a finite number >= 0, got {value!r}", param, ctx)
+        return number
+
+
+Command = Callable[..., Any]
+
+
+def spec_options(command: Command) -> Command:
+    """How a spec is read."""
+    allow = click.option("--allow-code", is_flag=True, help="Run Python code that the spec names.")
+    change = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change an entry of the spec, e.g. --set domain.b=2.  May be repeated.",
+    )
+    return change(allow(command))
+
+
+def format_option(command: Command) -> Command:
+    return click.option(
+        "--format",
+        "format_name",
+        type=click.Choice(list(FORMATS)),
+        default="text",
+        show_default=True,
+        help="How the result is written.",
+    )(command)
+
+
+def load(specs: Sequence[str], allow_code: bool, settings: tuple[str, ...]) -> list[LoadedProblem]:
+    """All specs, or every fault of all of them: nothing is computed if one is wrong."""
+    from resnet_cert.spec import load_spec
+
+    if list(specs).count(STDIN) > 1:
+        raise click.UsageError("expected standard input once, got - twice")
+    loaded: list[LoadedProblem] = []
+    faults: list[Diagnostic] = []
+    for path in specs:
+        try:
+            loaded.append(load_spec(path, allow_code=allow_code, overrides=settings))
+        except RequestError as error:
+            faults.extend(error.diagnostics)
+    if faults:
+        raise RequestError(faults)
+    return loaded
+
+
+@contextlib.contextmanager
+def stdout_as_stderr() -> Iterator[None]:
+    """Standard output is for the result alone: what code of the user's prints goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def progress(doing: str, verbosity: int) -> contextlib.AbstractContextManager[Any]:
+    """A spinner, where somebody is looking."""
+    if verbosity < 0 or not sys.stderr.isatty():
+        return contextlib.nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False).status(doing)
+
+
+def style(output: str | None, verbosity: int) -> Style:
+    if output is not None or not sys.stdout.isatty():
+        return Style(verbosity)
+    color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Style(verbosity, color, width=min(Style.width, max(80, shutil.get_terminal_size().columns)))
+
+
+def write(text: str, output: str | None) -> None:
+    """The result, to the file or to standard output; what its encoding cannot say becomes `?`."""
+    if output is not None:
+        write_whole(output, text.encode())
+    else:
+        encoding = sys.stdout.encoding
+        click.echo(text.encode(encoding, "replace").decode(encoding), nl=False)

@@ -1,0 +1,32 @@
+"""The command `verify`."""
+
+from __future__ import annotations
+
+import click
+
+from resnet_cert.commands.common import format_option, progress, stdout_as_stderr, style, write
+from resnet_cert.errors import RequestError
+from resnet_cert.report import formatter
+
+
+@click.command()
+@click.argument("certificate", metavar="FILE")
+@format_option
+@click.pass_context
+def verify(ctx: click.Context, certificate: str, format_name: str) -> None:
+    """Decide a certificate again, by code that shares nothing with `check`.
+
+    Exit codes: 0 CERTIFIED, 10 REFUTED, 20 UNDECIDED if it is accepted, 30 REJECTED.
+    """
+    try:
+        from resnet_cert.verify import verify
+    except ModuleNotFoundError as error:
+        if error.name != "flint":
+            raise
+        raise RequestError(
+            "expected python-flint to verify with: pip install 'resnet-cert[verify]'"
+        ) from None
+    with stdout_as_stderr(), progress(f"verifying {certificate}", 0):
+        verification = verify(certificate)
+    write(formatter(format_name).verify(verification, style(None, 0)), None)
+    ctx.exit(verification.exit_code)
