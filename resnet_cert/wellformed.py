@@ -25,16 +25,22 @@ Path = tuple[str | int, ...]
 Fault = tuple[Path, str]
 
 
+def input_faults(x: Rows) -> list[Fault]:
+    """What is wrong with the shape of x (n, d)."""
+    shape = tuple(x.shape)
+    if len(shape) != 2:
+        hint = f": reshape it to ({shape[0]}, 1)" if len(shape) == 1 else ""
+        return [(("data", "x"), f"x: expected the shape (n, d), got {shape}{hint}")]
+    if 0 in shape:
+        return [(("data", "x"), f"x: expected at least one row and one column, got the shape {shape}")]
+    return []
+
+
 def shape_faults(problem: Problem) -> list[Fault]:
     """The arrays whose shapes do not fit, as (path in the spec, message)."""
     data, point = problem.distribution, problem.point
     x, y = tuple(data.x.shape), tuple(data.y.shape)
-    faults: list[Fault] = []
-    if len(x) != 2:
-        hint = f": reshape it to ({x[0]}, 1)" if len(x) == 1 else ""
-        faults.append((("data", "x"), f"x: expected the shape (n, d), got {x}{hint}"))
-    elif 0 in x:
-        faults.append((("data", "x"), f"x: expected at least one row and one column, got the shape {x}"))
+    faults = input_faults(data.x)
     n, d = x[0] if x else None, x[1] if len(x) == 2 else None
     faults += _expect(("data", "y"), "y", y, (n,), "(n,)")
     if data.probabilities is not None:

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spec_cases import BASE, spec_with, wrong_specs
 
 from resnet_cert.losses import LOSSES
 from resnet_cert.networks import ACTIVATIONS
@@ -19,15 +20,6 @@ from resnet_cert.spec.document import Document
 from resnet_cert.spec.sampling import INPUTS, TEACHERS
 from resnet_cert.spec.source import parse
 from resnet_cert.spec.validation import validate
-
-BASE = """\
-version: 1
-data: {x: [[1.0, 2.0], [3.0, 4.0]], y: [1.0, -1.0]}
-loss: squared
-network: {kind: identity}
-point: {w: [0.0, 0.0], V: [[0.0, 0.0], [0.0, 0.0]]}
-epsilon: 0.1
-"""
 
 FORMS = {
     "data": [
@@ -61,12 +53,6 @@ FORMS = {
     "name": ["example-1", "'1'"],
 }
 VALID = [(key, form) for key, forms in FORMS.items() for form in forms]
-
-
-def spec_with(**parts: str) -> str:
-    """The base spec with other parts; an empty one is left out."""
-    lines = dict(line.split(": ", 1) for line in BASE.splitlines()) | parts
-    return "".join(f"{key}: {value}\n" for key, value in lines.items() if value)
 
 
 def faults_of(text: str) -> list[str]:
@@ -370,18 +356,7 @@ epsilon: x
 """
 
 
-def wrong_specs() -> list[tuple[dict[str, str], list[str]]]:
-    """The blocks of WRONG: other parts of the base spec, then its faults, which go on where more indented."""
-    cases = []
-    for block in WRONG.strip().split("\n\n"):
-        lines = block.replace("\n    ", " ").split("\n")
-        parts = dict(line.split(":", 1) for line in lines if not line.startswith(" "))
-        faults = [line.strip() for line in lines if line.startswith(" ")]
-        cases.append(({key: value.strip() for key, value in parts.items()}, faults))
-    return cases
-
-
-@pytest.mark.parametrize(("parts", "faults"), wrong_specs())
+@pytest.mark.parametrize(("parts", "faults"), wrong_specs(WRONG))
 def test_a_wrong_spec_is_told_in_terms_of_what_was_meant(parts: dict[str, str], faults: list[str]) -> None:
     assert faults_of(spec_with(**parts)) == faults
 

@@ -19,15 +19,6 @@ from resnet_cert.problem import MappedRows, Rows
 from resnet_cert.spec.faults import Refused, nearest, shortened, suggestion
 
 
-def _damaged() -> tuple[type[Exception], ...]:
-    """What NumPy and zipfile raise for files that are not what their names say."""
-    from zipfile import BadZipFile
-    from zlib import error
-
-    syntax = (ValueError, SyntaxError, TypeError, KeyError, EOFError)
-    return (*syntax, NotImplementedError, RuntimeError, BadZipFile, error)
-
-
 def inline(numbers: list[Any]) -> Array:
     """Numbers of the spec: a list of them, or a list of rows of one length."""
     return np.array(numbers, dtype=np.float64)
@@ -47,22 +38,27 @@ def existing(folder: Path, name: str) -> Path:
             raise Refused(f"expected a file, got something else: {name}")
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, beside)
-    raise Refused(
-        f"no such file: {name}" + (f"; did you mean {str(Path(name).with_name(near))!r}?" if near else "")
-    )
+    hint = f"; did you mean {str(Path(name).with_name(near))!r}?" if near else ""
+    raise Refused(f"no such file: {name}{hint}")
 
 
 @contextmanager
 def readable(name: str, kind: str = "") -> Iterator[None]:
-    """Turns what can go wrong in reading a file into `Refused`."""
+    """Around NumPy's reading of a user's file, and nothing else: what goes wrong there is `Refused`.
+
+    On a damaged file NumPy raises whatever its parsers raise: of zip, of zlib, of Python's own syntax.
+    """
     try:
         yield
+    except Refused:
+        raise
     except OSError as error:
         raise Refused(f"cannot read {name}: {error.strerror or error}") from None
     except MemoryError:
         raise Refused(f"cannot read {name}: it does not fit into memory") from None
-    except _damaged() as error:
-        raise Refused(f"cannot read {name}{kind}: {shortened(str(error), 200)}") from None
+    except Exception as error:
+        reason = shortened(str(error) or type(error).__name__, 200)
+        raise Refused(f"cannot read {name}{kind}: {reason}") from None
 
 
 def load_npy(folder: Path, name: str) -> Rows:

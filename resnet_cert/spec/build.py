@@ -20,7 +20,7 @@ from resnet_cert.spec.faults import Fault, Faults, Refused, below, holds
 from resnet_cert.spec.parts import Context, features_fault, load_features, load_loss, load_point, load_samples
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
-from resnet_cert.wellformed import shape_faults, value_faults
+from resnet_cert.wellformed import input_faults, shape_faults, value_faults
 
 STDIN, STDIN_SHOWN = "-", "<stdin>"
 SAME_ROW = 1e-9  # a row's features may differ by rounding when the other rows of its batch change
@@ -117,6 +117,8 @@ def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem 
     if "point" in parts:
         with faults.under("point"):
             point = load_point(parts["point"], context)
+    if samples is not None and features is None:  # a network without a sound x is no network
+        faults.extend(Fault(path, message) for path, message in input_faults(samples.x))
     if samples is None or loss is None or features is None or point is None:
         return None, faults
     problem = Problem(

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from resnet_cert.enclosure import Array
-from resnet_cert.spec.arrays import existing, readable
-from resnet_cert.spec.faults import Fault, Faults, Refused, shortened, suggestion
+from resnet_cert.spec.arrays import existing
+from resnet_cert.spec.faults import Fault, Faults, Refused, below, shortened, suggestion
 from resnet_cert.spec.faults import Path as Place
 
 MAX_REPORTED = 20  # bad cells and rows that are reported one by one
@@ -35,12 +35,13 @@ def read_csv(folder: Path, name: str, columns: Sequence[Column]) -> Array:
     Raises:
         Refused: if the file or a column is missing, and for every row and cell that is not as it should be.
     """
-    path = existing(folder, name)
+    with below("file"):
+        path = existing(folder, name)
     try:
-        with readable(name), path.open(encoding="utf-8-sig", newline="") as lines:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
             return _Reader(name, columns).read(lines)
-    except UnicodeDecodeError as error:
-        raise Refused([Fault(("file",), f"expected UTF-8 text in {name}, got {error.reason}")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused([Fault(("file",), f"cannot read {name} as UTF-8 text: {error}")]) from None
 
 
 class _Reader:
