@@ -552,6 +552,14 @@ def test_a_truncated_certificate_is_rejected(tmp_path: Path) -> None:
         assert_rejected(verify(path))
 
 
+@pytest.mark.parametrize("place", [("format",), ("reasons",), ("claim", "epsilon"), ("inputs",), ("sha256",)])
+def test_a_deep_tree_in_a_certificate_is_rejected(tmp_path: Path, place: tuple[str, ...]) -> None:
+    document, arrays = certified(sample("squared"))
+    text = json.dumps(changed(document, place, "HERE"))
+    for depth in range(900, 1100):
+        assert_rejected(verified(tmp_path, text.replace('"HERE"', "[" * depth + "]" * depth), arrays))
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -89,12 +89,7 @@ def read_certificate(raw: bytes) -> Certificate:
     except (ValueError, RecursionError) as fault:
         raise Rejected(f"expected a JSON document, got none: {fault}") from fault
     top = _keys(document, "", "format producer spec claim inputs assumptions bounds reasons sha256")
-    if top["format"] != FORMAT:
-        raise Rejected(f"format: expected {FORMAT!r}, got {top['format']!r}")
-    body = {key: value for key, value in top.items() if key != "sha256"}
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
-    if top["sha256"] != hashlib.sha256(canonical).hexdigest():
-        raise Rejected("sha256: expected the hash of the certificate's other entries, got another")
+    _one_of(top["format"], "format", (FORMAT,))
     _text(top["producer"], "producer")
     _texts(top["assumptions"], "assumptions")
     _texts(top["reasons"], "reasons")
@@ -105,11 +100,13 @@ def read_certificate(raw: bytes) -> Certificate:
     bounds = _keys(top["bounds"], "bounds", "F gradient_norm lambda_min")
     certificate = Certificate(
         spec=_optional(_spec, top["spec"], "spec"),
-        verdict=Verdict(_one_of(claim["verdict"], "claim.verdict", [verdict.value for verdict in Verdict])),
+        verdict=Verdict(
+            _one_of(claim["verdict"], "claim.verdict", tuple(verdict.value for verdict in Verdict))
+        ),
         epsilon=_real(claim["epsilon"], "claim.epsilon", least=0.0),
         b=_real(claim["b"], "claim.b", least=0.0),
         mu2=_optional(lambda value, at: _real(value, at, least=0.0), mu2["value"], "claim.mu2.value"),
-        mu2_source=_one_of(mu2["source"], "claim.mu2.source", ["computed", "given", "missing"]),
+        mu2_source=_one_of(mu2["source"], "claim.mu2.source", ("computed", "given", "missing")),
         loss=_one_of(loss["kind"], "claim.loss.kind", LOSSES),
         scale=_real(loss["scale"], "claim.loss.scale", least=0.0),
         n=_count(claim["n"], "claim.n"),
@@ -137,6 +134,10 @@ def read_certificate(raw: bytes) -> Certificate:
         raise Rejected(
             "inputs.dw, inputs.dV: expected a direction exactly where bounds.lambda_min.upper is claimed"
         )
+    body = {key: value for key, value in top.items() if key != "sha256"}
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
+    if top["sha256"] != hashlib.sha256(canonical).hexdigest():
+        raise Rejected("sha256: expected the hash of the certificate's other entries, got another")
     return certificate
 
 
@@ -213,7 +214,7 @@ def _texts(value: Any, at: str) -> tuple[str, ...]:
     return tuple(_text(entry, at) for entry in value)
 
 
-def _one_of(value: Any, at: str, words: Any) -> str:
+def _one_of(value: Any, at: str, words: tuple[str, ...]) -> str:
     if _text(value, at) not in words:
         raise Rejected(f"{at}: expected one of {', '.join(words)}, got {value!r}")
     return value
