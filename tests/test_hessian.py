@@ -1,0 +1,658 @@
+"""λ_min and positive definiteness against dense Hessians, exact rationals and known spectra."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from families import FAMILIES, gaussian, make, to_problem
+from flint import arb, ctx
+from oracle import BITS, Sample, Truth
+from oracle_algebra import (
+    complement,
+    dot,
+    is_positive_semidefinite,
+    matrix_product,
+    rational,
+    shifted,
+    smallest_eigenvalue,
+)
+from oracle_algebra import spectral_norm as exact_spectral_norm
+
+from resnet_cert import hessian
+from resnet_cert.enclosure import Ball, Enclosure
+from resnet_cert.errors import InternalError
+from resnet_cert.hessian import (
+    Direction,
+    curvature,
+    curvature_off,
+    hessian_exceeds,
+    is_positive_definite,
+    largest_eigenvalue,
+    rayleigh_quotient,
+    reduced_hessian,
+    spectral_norm,
+)
+from resnet_cert.hessian import smallest_eigenvalue as enclosed_smallest_eigenvalue
+from resnet_cert.jax64 import jax, jnp
+from resnet_cert.losses import named_loss
+from resnet_cert.moments import Moments, merged, moment_sums, residual
+
+Array = np.ndarray
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    with ctx.workprec(BITS):
+        yield
+
+
+def moments_of(sample: Sample) -> Moments:
+    problem = to_problem(sample)
+    return merged(
+        moment_sums(problem.loss, chunk, residual(chunk, sample.V), sample.w) for chunk in problem.chunks()
+    ).expectation()
+
+
+def holds(enclosure: Enclosure, truth: arb) -> bool:
+    return bool(arb(enclosure.lower) <= truth <= arb(enclosure.upper))
+
+
+# --- Against a dense Hessian by automatic differentiation -------------------------------------------------
+
+SHAPES = [(1, 1, 1), (8, 1, 1), (10, 1, 4), (10, 4, 1), (2, 3, 4), (20, 3, 2), (6, 5, 3)]
+POINTS = ["any", "w = 0", "V = 0", "a = 0"]
+
+
+@cache
+def _compiled(loss: str, d: int, k: int) -> Callable[..., Array]:
+    """∇²F over (w, V row by row), by jax.hessian of the definition of F."""
+    value = named_loss(loss).value
+
+    def F(z, x, f, y):
+        w, V = z[:d], z[d:].reshape(d, k)
+        return jnp.mean(value((x + f @ V.T) @ w, y))
+
+    return jax.jit(jax.hessian(F))
+
+
+@cache
+def problem_and_hessian(i: int, point: str) -> tuple[Sample, Array, float]:
+    """A problem for each shape and kind of point, its dense Hessian and the norm of that.
+
+    The losses take turns.
+    """
+    n, d, k = SHAPES[i]
+    loss = ("squared", "logistic", "pseudo_huber", "poisson")[i % 4]
+    sample = gaussian(np.random.default_rng(100 + i), n=n, d=d, k=k, losses=(loss,))
+    if point == "w = 0":
+        sample = replace(sample, w=np.zeros(d))
+    if point == "V = 0":
+        sample = replace(sample, V=np.zeros((d, k)))
+    if point == "a = 0":  # samples come with f and with −f, and V = 0 gives both the same prediction
+        m = n // 2
+        rows = [*range(m), *range(m), *range(2 * m, n)]
+        f = np.concatenate([sample.f[:m], -sample.f[:m], np.zeros((n - 2 * m, k))])
+        sample = replace(sample, x=sample.x[rows], y=sample.y[rows], f=f, V=np.zeros((d, k)))
+    z = np.concatenate([sample.w, sample.V.ravel()])
+    H = np.asarray(_compiled(loss, d, k)(z, sample.x, sample.f, sample.y))
+    return sample, H, float(np.linalg.norm(H, 2)) or 1.0
+
+
+every_problem = pytest.mark.parametrize(
+    ("shape", "point"),
+    [pytest.param(i, point, id=f"{SHAPES[i]} {point}") for i in range(len(SHAPES)) for point in POINTS],
+)
+
+
+@every_problem
+def test_lambda_min_is_that_of_the_dense_hessian(shape, point):
+    sample, H, size = problem_and_hessian(shape, point)
+    bent = curvature(moments_of(sample), sample.w)
+    lambda_min = float(np.linalg.eigvalsh(H)[0])
+    assert abs(bent.lambda_min.value - lambda_min) <= 1e-10 * size
+    assert bent.lambda_min.lower - 1e-10 * size <= lambda_min <= bent.lambda_min.upper + 1e-10 * size
+    assert bent.lambda_min.upper - bent.lambda_min.lower <= 1e-10 * size
+
+
+@every_problem
+def test_the_reduced_spectrum_and_the_structural_zeros_are_the_dense_spectrum(shape, point):
+    sample, H, size = problem_and_hessian(shape, point)
+    d, k = sample.V.shape
+    reduced, P = reduced_hessian(moments_of(sample), sample.w)
+    assert P.shape == (d, d - 1)
+    assert np.allclose(P.T @ P, np.eye(d - 1), atol=1e-14)
+    assert np.allclose(P.T @ sample.w, 0.0, atol=1e-14 * (1.0 + np.linalg.norm(sample.w)))
+    spectrum = np.concatenate([np.linalg.eigvalsh(reduced), np.zeros((d - 1) * (k - 1))])
+    assert np.allclose(np.sort(spectrum), np.linalg.eigvalsh(H), rtol=0.0, atol=1e-10 * size)
+
+
+@every_problem
+def test_as_many_eigenvalues_are_zero_as_are_said_to_be(shape, point):
+    sample, H, size = problem_and_hessian(shape, point)
+    d, k = sample.V.shape
+    said = curvature(moments_of(sample), sample.w).zero_multiplicity
+    assert said == (d * (k - 1) if not sample.w.any() else (d - 1) * (k - 1))
+    assert np.count_nonzero(np.abs(np.linalg.eigvalsh(H)) <= 1e-10 * size) >= said
+
+
+@every_problem
+def test_the_direction_attains_lambda_min_on_the_dense_hessian(shape, point):
+    sample, H, size = problem_and_hessian(shape, point)
+    bent = curvature(moments_of(sample), sample.w)
+    z = np.concatenate([bent.direction.dw, bent.direction.dV.ravel()])
+    assert z @ H @ z / (z @ z) == pytest.approx(np.linalg.eigvalsh(H)[0], abs=1e-10 * size)
+
+
+def test_a_dense_hessian_is_what_the_moments_say():
+    sample, H, _ = problem_and_hessian(5, "any")
+    assert np.allclose(dense_from(moments_of(sample), sample.w), H, rtol=0.0, atol=1e-12 * np.abs(H).max())
+
+
+# --- Against exact numbers --------------------------------------------------------------------------------
+
+
+def dense_from(at: Moments, w: Array) -> Array:
+    """∇²F over (w, V row by row) as its moments give it: D²F = uᵀAu + 2uᵀBq + qᵀCq + 2uᵀUa, q = Uᵀw."""
+    d, k = len(w), len(at.a.center)
+    B = at.B.center if w.any() else np.zeros((d, k))
+    C = at.C.center if w.any() else np.zeros((k, k))
+    cross = np.einsum("il,j->ijl", B, w) + np.einsum("ij,l->ijl", np.eye(d), at.a.center)
+    last = np.einsum("i,j,lm->iljm", w, w, C).reshape(d * k, d * k)
+    cross = cross.reshape(d, d * k)
+    return np.block([[at.A.center, cross], [cross.T, last]])
+
+
+def exact_dense(at: Moments, w: Array) -> list[list]:
+    """The same in rationals."""
+    d, k = len(w), len(at.a.center)
+    A, B, C = ([[rational(e) for e in row] for row in m.center] for m in (at.A, at.B, at.C))
+    a, s = [rational(e) for e in at.a.center], [rational(e) for e in w]
+    H = [[rational(0.0)] * (d + d * k) for _ in range(d + d * k)]
+    for i in range(d):
+        H[i][:d] = A[i]
+        for j in range(d):
+            for l in range(k):
+                H[i][d + j * k + l] = H[d + j * k + l][i] = B[i][l] * s[j] + (a[l] if i == j else 0)
+                for m in range(k):
+                    H[d + i * k + l][d + j * k + m] = s[i] * s[j] * C[l][m]
+    return H
+
+
+def known_moments(rng: np.random.Generator, d: int, k: int, *, bits: int = 53) -> tuple[Moments, Array]:
+    """Exact moments (radius 0) at some w ≠ 0, C and A Gram matrices of numbers with few bits."""
+
+    def entries(*shape: int) -> Array:
+        return np.ldexp(rng.integers(-(2**bits), 2**bits, size=shape).astype(np.float64), -bits)
+
+    G = np.hstack([entries(d + k + 1, d), entries(d + k + 1, k)])
+    gram = G.T @ G
+    gram = np.tril(gram) + np.tril(gram, -1).T
+    exact = (gram[:d, :d], gram[:d, d:], gram[d:, d:])
+    A, B, C = (Ball(np.ascontiguousarray(part), 0.0) for part in exact)
+    return Moments(Enclosure.exact(1.0), Ball(entries(d), 0.0), Ball(entries(k), 0.0), A, B, C), entries(d)
+
+
+SIZES = [(1, 1), (1, 3), (2, 1), (2, 2), (3, 2)]
+
+
+@pytest.mark.parametrize(("d", "k"), SIZES)
+def test_lambda_min_of_exact_moments_is_held_and_narrow(d, k):
+    rng = np.random.default_rng(1)
+    for _ in range(6):
+        at, w = known_moments(rng, d, k)
+        dense = [[arb(entry) for entry in row] for row in exact_dense(at, w)]
+        ours = curvature(at, w).lambda_min
+        assert holds(ours, smallest_eigenvalue(dense))
+        assert ours.upper - ours.lower <= 1e-12 * float(np.trace(at.A.center) + np.trace(at.C.center))
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lambda_min_of_a_problem_is_held(family):
+    for seed in range(3):
+        sample = make(family, 200 + seed)
+        at = moments_of(sample)
+        if not math.isfinite(at.A.radius):
+            continue
+        truth = Truth(sample, 2 * BITS).lambda_min
+        ours = curvature(at, sample.w).lambda_min
+        assert not truth < arb(ours.lower), seed  # an exact zero is known to 1e-300 only
+        assert not truth > arb(ours.upper), seed
+
+
+def test_lambda_min_is_held_for_all_moments_within_their_radii():
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        d, k = (int(size) for size in rng.integers(1, 4, size=2))
+        at, w = known_moments(rng, d, k)
+        radius = 10.0 ** rng.uniform(-6, -1)
+
+        def moved(ball: Ball, radius: float = radius) -> tuple[Ball, Ball]:
+            E = rng.normal(size=ball.center.shape)
+            E = E + E.T if E.shape == (len(E), len(E)) else E
+            return Ball(ball.center + 0.999 * radius * E / np.linalg.norm(E), 0.0), Ball(ball.center, radius)
+
+        pairs = [moved(ball) for ball in (at.g_w, at.a, at.A, at.B, at.C)]
+        true = Moments(at.F, *(pair[0] for pair in pairs))
+        known = Moments(at.F, *(pair[1] for pair in pairs))
+        truth = float(np.linalg.eigvalsh(dense_from(true, w))[0])
+        bent = curvature(known, w)
+        assert bent.lambda_min.lower <= truth + 1e-12
+        assert bent.lambda_min.upper >= truth - 1e-12
+        for direction in (bent.direction, Direction(rng.normal(size=d), rng.normal(size=(d, k)))):
+            z = np.concatenate([direction.dw, direction.dV.ravel()])
+            quotient = rayleigh_quotient(known, w, direction)
+            exact = z @ dense_from(true, w) @ z / (z @ z)
+            assert quotient.lower - 1e-12 <= exact <= quotient.upper + 1e-12
+
+
+def worst_within(part: str, at: Moments, w: Array, radius: float) -> Moments:
+    """The moments with one of them moved by `radius` so that λ_min falls as far as it can, to first order."""
+    d, k = len(w), len(at.a.center)
+    z = np.linalg.eigh(dense_from(at, w))[1][:, 0]
+    u, U = z[:d], z[d:].reshape(d, k)
+    q = U.T @ w
+    along = {"a": U.T @ u, "A": np.outer(u, u), "B": np.outer(u, q), "C": np.outer(q, q)}[part]
+    center = getattr(at, part).center - 0.999999 * radius * along / (np.linalg.norm(along) or 1.0)
+    return replace(at, **{part: Ball(center, 0.0)})
+
+
+@pytest.mark.parametrize("part", ["a", "A", "B", "C"])
+def test_the_worst_moments_within_one_radius_are_reckoned_with(part):
+    rng = np.random.default_rng(20)
+    for _ in range(60):
+        d, k = (int(size) for size in rng.integers(1, 4, size=2))
+        at, w = known_moments(rng, d, k)
+        w = w * 10.0 ** rng.uniform(-1, 1)
+        radius = 10.0 ** rng.uniform(-6, 0)
+        known = replace(at, **{part: Ball(getattr(at, part).center, radius)})
+        true = worst_within(part, at, w, radius)
+        eigenvalues, vectors = np.linalg.eigh(dense_from(true, w))
+        lowest, z = float(eigenvalues[0]), vectors[:, 0]
+        assert curvature(known, w).lambda_min.lower <= lowest + 1e-12
+        assert not hessian_exceeds(known, w, -lowest - 1e-9 * (1.0 + abs(lowest)))
+        for other in (at, true):
+            quotient = rayleigh_quotient(known, w, Direction(z[:d], z[d:].reshape(d, k)))
+            exact = float(z @ dense_from(other, w) @ z)
+            assert quotient.lower - 1e-12 <= exact <= quotient.upper + 1e-12
+
+
+def test_a_rayleigh_quotient_of_exact_moments_is_held_and_narrow():
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        d, k = (int(size) for size in rng.integers(1, 4, size=2))
+        at, w = known_moments(rng, d, k)
+        w = w * rng.choice([0.0, 1.0])
+        H, size = exact_dense(at, w), np.trace(at.A.center) + np.trace(at.C.center) + 1.0
+        directions = np.linalg.eigh(dense_from(at, w))[1].T  # where the terms cancel, too
+        for floats in (*directions, rng.normal(size=d + d * k) * 10.0 ** rng.uniform(-3, 3)):
+            z = [rational(e) for e in floats]
+            exact = dot(z, [dot(row, z) for row in H]) / dot(z, z)
+            ours = rayleigh_quotient(at, w, Direction(floats[:d], floats[d:].reshape(d, k)))
+            assert rational(ours.lower) <= exact <= rational(ours.upper)
+            assert ours.upper - ours.lower <= 1e-13 * (1.0 + np.linalg.norm(w)) ** 2 * size
+
+
+def test_a_direction_of_length_zero_has_no_rayleigh_quotient():
+    at, w = known_moments(np.random.default_rng(4), 2, 2)
+    quotient = rayleigh_quotient(at, w, Direction(np.zeros(2), np.zeros((2, 2))))
+    assert (quotient.lower, quotient.upper) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("size", [1e-120, 1e-60, 1e60, 1e120])
+def test_lambda_min_scales_with_the_moments(size):
+    sample = gaussian(np.random.default_rng(5), n=8, d=3, k=2, losses=("squared",))
+    at = moments_of(sample)
+    scaled = Moments(
+        at.F, *(Ball(m.center * size, m.radius * size) for m in (at.g_w, at.a, at.A, at.B, at.C))
+    )
+    one, other = curvature(at, sample.w).lambda_min, curvature(scaled, sample.w).lambda_min
+    assert other.value == pytest.approx(one.value * size, rel=1e-12)
+    assert other.upper - other.lower <= 4.0 * (one.upper - one.lower) * size
+
+
+def test_the_enclosure_is_narrow_in_two_thousand_samples_of_twenty_inputs_and_features():
+    rng = np.random.default_rng(6)
+    for loss in ("squared", "logistic"):
+        sample = gaussian(rng, n=2000, d=20, k=20, losses=(loss,))
+        sample = replace(sample, w=sample.w / 5.0, V=sample.V / 5.0)
+        at = moments_of(sample)
+        ours = curvature(at, sample.w).lambda_min
+        assert ours.upper - ours.lower <= 1e-9 * float(np.linalg.norm(reduced_hessian(at, sample.w)[0], 2))
+
+
+# --- Definition against a threshold -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("d", "k"), SIZES)
+def test_the_hessian_exceeds_minus_t_only_if_it_does_and_always_with_room(d, k):
+    rng = np.random.default_rng(7)
+    proven = 0
+    for _ in range(25):
+        at, w = known_moments(rng, d, k)
+        H = exact_dense(at, w)
+        lambda_min = float(np.linalg.eigvalsh(dense_from(at, w))[0])
+        size = float(np.trace(at.A.center) + np.trace(at.C.center))
+        off = size * 10.0 ** rng.uniform(-17, -1) * rng.choice([-1.0, 1.0])
+        t = -lambda_min + off
+        if hessian_exceeds(at, w, t):
+            proven += 1
+            assert is_positive_semidefinite(shifted(H, rational(t)))
+        else:
+            assert off < 1e-10 * size
+    assert proven
+
+
+def test_for_two_inputs_or_more_nothing_is_proven_of_a_negative_t():
+    at, w = known_moments(np.random.default_rng(8), 2, 2)
+    assert not hessian_exceeds(at, w, -1.0)
+    assert not hessian_exceeds(at, w, 0.0)
+    at = replace(at, a=Ball(np.zeros(2), 0.0))  # a Gram matrix with structural zeros: λ_min = 0
+    assert not hessian_exceeds(at, w, 0.0)
+    assert hessian_exceeds(at, w, 1e-9)
+
+
+def test_for_one_input_a_positive_lambda_min_is_proven():
+    rng = np.random.default_rng(9)
+    at, w = known_moments(rng, 1, 2)
+    at = replace(at, a=Ball(np.zeros(2), 0.0))  # ∇²F is a Gram matrix
+    lambda_min = float(np.linalg.eigvalsh(dense_from(at, w))[0])
+    assert lambda_min > 0.0
+    assert hessian_exceeds(at, w, -lambda_min * (1.0 - 1e-9))
+    assert hessian_exceeds(at, w, 0.0)
+    assert not hessian_exceeds(at, w, -lambda_min * (1.0 + 1e-9))
+    assert curvature(at, w).lambda_min.lower > 0.0
+
+
+def _without_margins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hessian, "gamma", lambda k: 0.0)
+    monkeypatch.setattr(hessian, "U", 0.0)
+    monkeypatch.setattr(hessian, "_confirm_factor", lambda R, T: None)
+
+
+def last_that_fails(at: Moments, w: Array) -> float:
+    """The largest float t at which ∇²F + tI is not positive semidefinite, by bisection in rationals."""
+    H, low = exact_dense(at, w), -float(np.linalg.eigvalsh(dense_from(at, w))[0])
+    low, high = low - abs(low) * 1e-13, low + abs(low) * 1e-13
+    while math.nextafter(low, math.inf) < high:
+        middle = low + (high - low) / 2.0
+        low, high = (
+            (low, middle) if is_positive_semidefinite(shifted(H, rational(middle))) else (middle, high)
+        )
+    return low
+
+
+def test_at_the_very_threshold_it_is_proven_only_without_margins(monkeypatch):
+    rng = np.random.default_rng(10)
+    cases = [known_moments(rng, d, k) for d, k in SIZES for _ in range(6)]
+    fails = [(at, w, last_that_fails(at, w)) for at, w in cases]
+    assert not any(hessian_exceeds(*case) for case in fails)
+    _without_margins(monkeypatch)
+    assert any(hessian_exceeds(*case) for case in fails)
+
+
+# --- Positive definiteness --------------------------------------------------------------------------------
+
+
+def nearly_singular(rng: np.random.Generator) -> tuple[Array, Array]:
+    """A symmetric matrix with an eigenvalue that is 0 to rounding or a little more or less, and a margin."""
+    m = int(rng.integers(1, 7))
+    G = rng.normal(size=(m, max(1, m - 1)))
+    S = G @ G.T
+    S = np.tril(S) + np.tril(S, -1).T
+    scale = 10.0 ** rng.uniform(-100, 100)
+    off = rng.choice([0.0, 1.0, -1.0]) * 10.0 ** rng.uniform(-18, -10) * float(np.trace(S))
+    columns = 10.0 ** rng.uniform(-3, 3, m) if rng.random() < 0.5 else np.ones(m)
+    S = (S + off * np.eye(m)) * scale * np.outer(columns, columns)
+    margin = rng.choice([0.0, 1.0], m) * 10.0 ** rng.uniform(-17, -12, m) * np.diagonal(S)
+    return (S + S.T) / 2.0, margin
+
+
+def truly_positive_definite(S: Array, margin: Array) -> bool:
+    """S − diag(margin) ≻ 0, in rationals: the least of all S + E."""
+    exact = [[rational(entry) for entry in row] for row in S]
+    for i in range(len(S)):
+        exact[i][i] -= rational(margin[i])
+    pivots = [row[:] for row in exact]
+    for i in range(len(pivots)):
+        if not pivots[i][i] > 0:
+            return False
+        for j in range(i + 1, len(pivots)):
+            factor = pivots[j][i] / pivots[i][i]
+            for l in range(i, len(pivots)):
+                pivots[j][l] -= factor * pivots[i][l]
+    return True
+
+
+def wrongly_proven(seed: int, count: int) -> int:
+    rng = np.random.default_rng(seed)
+    cases = (nearly_singular(rng) for _ in range(count))
+    return sum(
+        is_positive_definite(S, margin) and not truly_positive_definite(S, margin) for S, margin in cases
+    )
+
+
+def test_no_matrix_is_proven_positive_definite_that_is_not():
+    assert wrongly_proven(11, 1500) == 0
+
+
+def test_without_margins_some_are(monkeypatch):
+    _without_margins(monkeypatch)
+    assert wrongly_proven(11, 1500) > 5
+
+
+def test_a_matrix_is_proven_positive_definite_with_a_little_room():
+    rng = np.random.default_rng(12)
+    for _ in range(100):
+        m = int(rng.integers(1, 40))
+        G = rng.normal(size=(m, m))
+        S = G @ G.T
+        S = (S + S.T) / 2.0 + (1e-12 * np.trace(S) - min(0.0, np.linalg.eigvalsh(S)[0])) * np.eye(m)
+        assert is_positive_definite(S)
+        assert not is_positive_definite(S, 1.001 * float(np.linalg.eigvalsh(S)[0]))
+        assert is_positive_definite(S, 0.9 * float(np.linalg.eigvalsh(S)[0]) - 1e-12 * np.trace(S)) or m > 1
+
+
+@pytest.mark.parametrize(
+    "S",
+    [
+        [[math.nan]],
+        [[math.inf]],
+        [[1.0, math.nan], [math.nan, 1.0]],
+        [[1.0, 0.0], [0.0, math.inf]],
+        [[0.0]],
+        [[-1.0]],
+        [[1.0, 0.0], [0.0, 0.0]],
+        [[1.0, 1.0], [1.0, 1.0]],
+        [[1.0, 2.0], [2.0, 1.0]],
+        [[1e300]],  # outside the range in which underflow is accounted for
+        [[1e-300]],
+    ],
+)
+def test_nothing_is_claimed_of_a_matrix_that_is_not_finite_or_not_definite(S):
+    assert not is_positive_definite(np.array(S))
+
+
+@pytest.mark.parametrize("margin", [math.nan, math.inf, np.array([0.0, math.nan])])
+def test_nothing_is_claimed_for_a_margin_that_is_not_finite(margin):
+    assert not is_positive_definite(np.eye(2), margin)
+
+
+def test_an_empty_matrix_is_positive_definite():
+    assert is_positive_definite(np.zeros((0, 0)))
+
+
+def test_a_factor_that_is_wrong_in_one_entry_is_an_internal_error(monkeypatch):
+    cholesky = np.linalg.cholesky
+
+    def faulty(S: Array) -> Array:
+        R = cholesky(S)
+        R[3, 1] += 1e-6
+        return R
+
+    monkeypatch.setattr(np.linalg, "cholesky", faulty)
+    with pytest.raises(InternalError, match="a Cholesky factor of size 5 is wrong by"):
+        is_positive_definite(np.eye(5) + 0.1)
+
+
+# --- Known spectra ----------------------------------------------------------------------------------------
+
+
+def hadamard(m: int) -> Array:
+    """An orthogonal matrix times √m, with entries ±1; m a power of two."""
+    Q = np.ones((1, 1))
+    while len(Q) < m:
+        Q = np.block([[Q, Q], [Q, -Q]])
+    return Q
+
+
+def with_spectrum(eigenvalues: list[float]) -> Array:
+    """A full matrix with exactly these eigenvalues, where they have few enough bits."""
+    Q = hadamard(len(eigenvalues))
+    return (Q * np.array(eigenvalues)) @ Q.T / len(eigenvalues)
+
+
+SPECTRA = [
+    [1.0, 2.0],
+    [0.0, 1.0, 1.0, 1.0],
+    [-3.0, -3.0, 5.0, 7.0],
+    [2.0**-40, 1.0, 2.0, 4.0],
+    [-(2.0**-40), 0.0, 0.0, 4.0],
+    [-(2.0**-20)] + [0.0] * 31,
+    [1.0] * 16,
+]
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_extreme_eigenvalues_of_a_known_spectrum_are_held_and_narrow(spectrum):
+    M = Ball(with_spectrum(spectrum), 0.0)
+    size = max(map(abs, spectrum)) * len(spectrum)
+    for ours, exact in (
+        (enclosed_smallest_eigenvalue(M), min(spectrum)),
+        (largest_eigenvalue(M), max(spectrum)),
+    ):
+        assert ours.lower <= exact <= ours.upper
+        assert ours.upper - ours.lower <= 1e-12 * size
+
+
+@pytest.mark.parametrize("m", [2, 3, 10, 60])
+def test_extreme_eigenvalues_of_the_second_difference_are_held(m):
+    M = 2.0 * np.eye(m) - np.eye(m, k=1) - np.eye(m, k=-1)
+    step = arb.pi() / (m + 1)
+    assert holds(enclosed_smallest_eigenvalue(Ball(M, 0.0)), 2 - 2 * step.cos())
+    assert holds(largest_eigenvalue(Ball(M, 0.0)), 2 + 2 * step.cos())
+
+
+def test_extreme_eigenvalues_are_held_for_every_matrix_in_the_ball():
+    rng = np.random.default_rng(13)
+    for _ in range(50):
+        m = int(rng.integers(1, 7))
+        M = rng.normal(size=(m, m))
+        M, radius = M + M.T, 10.0 ** rng.uniform(-12, 0)
+        lowest, highest = np.linalg.eigvalsh(M)[[0, -1]]
+        ours = enclosed_smallest_eigenvalue(Ball(M, radius)), largest_eigenvalue(Ball(M, radius))
+        for enclosure, eigenvalue in zip(ours, (lowest, highest), strict=True):
+            assert enclosure.lower <= eigenvalue - radius * (1 - 1e-3)
+            assert eigenvalue + radius * (1 - 1e-3) <= enclosure.upper
+            assert enclosure.upper - enclosure.lower <= 6.0 * radius + 1e-12 * np.linalg.norm(M)
+
+
+@pytest.mark.parametrize(
+    "M",
+    [Ball(np.eye(2), math.inf), Ball(np.full((2, 2), math.nan), 0.0), Ball(np.diag([1.0, math.inf]), 0.0)],
+)
+def test_extreme_eigenvalues_of_what_is_not_finite_are_unknown(M):
+    for ours in (enclosed_smallest_eigenvalue(M), largest_eigenvalue(M)):
+        assert (ours.lower, ours.upper) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("w_is_zero", [False, True])
+def test_a_millionth_below_zero_is_seen_among_thousands_of_exact_zeros(w_is_zero):
+    d, k, alpha = 40, 100, 2.0**-10
+    a = np.zeros(k)
+    a[7] = alpha
+    w = np.zeros(d) if w_is_zero else hadamard(64)[5, :d]
+    nothing = Ball(np.zeros((d, k)), 0.0), Ball(np.zeros((k, k)), 0.0)
+    at = Moments(Enclosure.exact(1.0), Ball(np.zeros(d), 0.0), Ball(a, 0.0), Ball(np.eye(d), 0.0), *nothing)
+    bent = curvature(at, w)
+    exact = (1 - (1 + 4 * arb(alpha) ** 2).sqrt()) / 2  # the smaller eigenvalue of [[1, α], [α, 0]]
+    assert -1e-6 < float(exact.mid()) < -0.9e-6
+    assert bent.zero_multiplicity >= 3861
+    assert holds(bent.lambda_min, exact)
+    assert bent.lambda_min.upper - bent.lambda_min.lower < 1e-12
+    assert -1e-6 < bent.lambda_min.upper < -0.9e-6
+
+
+def test_a_curvature_that_is_not_known_has_no_lower_end():
+    at, w = known_moments(np.random.default_rng(14), 2, 2)
+    for part in ("a", "A", "B", "C"):
+        bent = curvature(replace(at, **{part: Ball(getattr(at, part).center, math.inf)}), w)
+        assert bent.lambda_min.lower == -math.inf
+        assert bent.lambda_min.upper == 0.0
+    bent = curvature(replace(at, A=Ball(np.full((2, 2), math.nan), math.inf)), w)
+    assert (bent.lambda_min.lower, bent.lambda_min.upper) == (-math.inf, 0.0)
+    assert math.isnan(bent.lambda_min.value)
+
+
+# --- Spectral norm and the curvature off w ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-100, 1.0, 1e100, 1e250])
+def test_a_spectral_norm_is_held_and_narrow_at_every_scale(scale):
+    rng = np.random.default_rng(15)
+    for shape in ((1, 1), (1, 4), (4, 1), (3, 3), (2, 5), (5, 2)):
+        V = rng.normal(size=shape) * scale
+        if shape == (3, 3):
+            V = np.outer(V[0], np.array([1.0, 2.0, -4.0]))  # rank one
+        ours = spectral_norm(V)
+        assert holds(ours, exact_spectral_norm([[arb(entry) for entry in row] for row in V]))
+        assert ours.upper - ours.lower <= 1e-12 * ours.upper
+
+
+def test_a_spectral_norm_is_held_where_most_squares_are_lost_one_by_one():
+    V = np.full((1, 4000), math.sqrt(0.9 * 2.0**-54))
+    V[0, 0] = 1.0
+    assert holds(spectral_norm(V), exact_spectral_norm([[arb(entry) for entry in V[0]]]))
+
+
+def test_a_spectral_norm_of_zero_is_zero():
+    assert spectral_norm(np.zeros((3, 2))) == Enclosure.exact(0.0)
+
+
+def test_the_curvature_off_w_is_held_and_narrow():
+    rng = np.random.default_rng(16)
+    for _ in range(40):
+        d = int(rng.integers(2, 6))
+        G = rng.normal(size=(int(rng.integers(1, 7)), d))
+        A = G.T @ G
+        A = np.tril(A) + np.tril(A, -1).T
+        w = rng.normal(size=d) * 10.0 ** rng.uniform(-120, 120)
+        w[rng.random(d) < 0.3] = 0.0
+        if not w.any():
+            w[0] = -1.0
+        steep = float(rng.choice([0.0, 1e6, 1e12]))  # along w, where it must not be seen
+        A += steep * np.outer(w, w) / (w @ w)
+        A = np.tril(A) + np.tril(A, -1).T
+        basis = complement([arb(entry) for entry in w])
+        exact_A = [[arb(entry) for entry in row] for row in A]
+        image = [[dot(row, q) for row in exact_A] for q in basis]
+        projected = matrix_product(list(zip(*basis, strict=True)), list(zip(*image, strict=True)))
+        ours = curvature_off(Ball(A, 0.0), w)
+        assert holds(ours, smallest_eigenvalue(projected))
+        assert ours.upper - ours.lower <= 1e-11 * float(np.trace(A))
+
+
+def test_the_curvature_off_an_eigenvector_is_the_least_of_the_other_eigenvalues():
+    Q = hadamard(8)
+    A = with_spectrum([-5.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    for column, exact in ((0, 1.0), (3, -5.0)):
+        off = curvature_off(Ball(A, 0.0), Q[:, column])
+        assert off.lower <= exact <= off.upper
+        assert off.upper - off.lower <= 1e-11
+    whole = curvature_off(Ball(A, 0.0), np.zeros(8))
+    assert whole.lower <= -5.0 <= whole.upper
