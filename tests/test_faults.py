@@ -1,0 +1,58 @@
+"""A fault in any stage ends in 70 and leaves nothing behind: no result, no file, never a verdict."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from resnet_cert.cli import cli
+
+ROOT = Path(__file__).parent.parent
+STAGES = {
+    "check": [
+        "best_linear_predictor",
+        "corollary1_verdict",
+        "crosscheck",
+        "curvature",
+        "definition1",
+        "gap_bounds_here",
+        "observe",
+        "require_sound_arithmetic",
+        "spectral_norm",
+        "theorem1_here",
+        "theorem2_here",
+        "theorem3_here",
+        "threshold",
+    ],
+    "observation": ["lipschitz_terms", "merged", "moment_sums", "residual"],
+    "linear_predictor": ["moment_sums", "smallest_eigenvalue"],
+    "crosscheck": ["autodiff"],
+    "hessian": ["is_positive_definite", "norm"],
+    "witness": ["find_witness", "write_witness"],
+    "certificate": ["write_certificate"],
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "stage"), [(module, stage) for module, stages in STAGES.items() for stage in stages]
+)
+@pytest.mark.parametrize("error", [ValueError("boom"), AssertionError("boom"), ZeroDivisionError("boom")])
+def test_an_exception_in_any_stage_is_an_internal_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, stage: str, error: Exception
+):
+    def failing(*arguments: Any, **named: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(importlib.import_module(f"resnet_cert.{module}"), stage, failing)
+    arguments = ["check", str(ROOT / "configs/yun-sra-jadbabaie.yaml"), "--format", "json"]
+    for option in ("--witness",) if module == "witness" else ("--output", "--certificate"):
+        arguments += [option, str(tmp_path / option.strip("-"))]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 70
+    assert result.stdout == ""
+    assert "boom" in result.stderr
+    assert list(tmp_path.iterdir()) == []

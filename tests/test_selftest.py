@@ -1,0 +1,168 @@
+"""Where float64 arithmetic is not what the proofs assume, a check ends in an internal error."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_cert import check, load_problem
+from resnet_cert.errors import InternalError
+from resnet_cert.hessian import is_positive_definite
+from resnet_cert.losses import named_loss
+from resnet_cert.moments import moment_sums, residual
+from resnet_cert.problem import Chunk
+from resnet_cert.selftest import require_sound_arithmetic
+
+ON_GLIBC_X86 = sys.platform == "linux" and platform.machine() == "x86_64"
+needs_glibc_x86 = pytest.mark.skipif(not ON_GLIBC_X86, reason="the fault is made through glibc on x86-64")
+
+ROUNDING = {"down": 0x400, "up": 0x800, "towards zero": 0xC00}
+MXCSR_BITS = {"flush to zero": 0x8000, "denormals are zero": 0x40, "both": 0x8040}
+
+SABOTAGED_CHECK = """
+import ctypes, sys
+from resnet_cert.cli import cli
+import resnet_cert.check, numpy
+libm = ctypes.CDLL("libm.so.6")
+environment = (ctypes.c_uint8 * 32)()
+libm.fegetenv(environment)
+bits = int.from_bytes(bytes(environment[28:32]), "little") | {bits}
+environment[28:32] = list(bits.to_bytes(4, "little"))
+libm.fesetenv(environment)
+cli(["check", "configs/example-1.yaml"])
+"""
+
+
+@contextmanager
+def rounding_mode(mode: int) -> Iterator[None]:
+    libm = ctypes.CDLL("libm.so.6")
+    libm.fesetround(mode)
+    try:
+        yield
+    finally:
+        libm.fesetround(0)
+
+
+@contextmanager
+def mxcsr(bits: int) -> Iterator[None]:
+    """Set bits of the SSE control register as a library built with -ffast-math does when it is loaded."""
+    libm = ctypes.CDLL("libm.so.6")
+    environment = (ctypes.c_uint8 * 32)()
+    libm.fegetenv(environment)
+    before = bytes(environment)
+    changed = int.from_bytes(before[28:32], "little") | bits
+    libm.fesetenv((ctypes.c_uint8 * 32)(*before[:28], *changed.to_bytes(4, "little")))
+    try:
+        yield
+    finally:
+        libm.fesetenv((ctypes.c_uint8 * 32)(*before))
+
+
+def test_this_environment_is_sound():
+    require_sound_arithmetic()
+
+
+@needs_glibc_x86
+@pytest.mark.parametrize("mode", ROUNDING.values(), ids=ROUNDING)
+def test_a_changed_rounding_mode_is_noticed(mode: int):
+    with rounding_mode(mode), pytest.raises(InternalError, match="rounding is not to nearest"):
+        require_sound_arithmetic()
+
+
+@needs_glibc_x86
+@pytest.mark.parametrize("bits", MXCSR_BITS.values(), ids=MXCSR_BITS)
+def test_flushed_subnormals_are_noticed(bits: int):
+    with mxcsr(bits), pytest.raises(InternalError, match="subnormal numbers are flushed"):
+        require_sound_arithmetic()
+
+
+@needs_glibc_x86
+@pytest.mark.parametrize("spoiled", [rounding_mode(0x800), mxcsr(0x8040)], ids=["rounding", "subnormals"])
+def test_a_check_in_a_spoiled_environment_gives_no_report(spoiled: AbstractContextManager[None]):
+    problem = load_problem(Path(__file__).parent.parent / "configs/example-1.yaml")
+    with spoiled, pytest.raises(InternalError, match="cannot be trusted"):
+        check(problem)
+
+
+@needs_glibc_x86
+def test_a_check_in_a_spoiled_process_exits_with_70():
+    root = Path(__file__).parent.parent
+    program = SABOTAGED_CHECK.format(bits=MXCSR_BITS["both"])
+    ended = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 70
+    assert ended.stdout == ""
+    assert "cannot be trusted" in ended.stderr
+
+
+@pytest.mark.parametrize("flags", ["--xla_cpu_enable_fast_math=true", "--a=1 --xla_cpu_enable_fast_math --b"])
+def test_fast_math_flags_are_refused(monkeypatch: pytest.MonkeyPatch, flags: str):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    with pytest.raises(InternalError, match="fast_math"):
+        require_sound_arithmetic()
+
+
+def test_fast_math_switched_off_is_allowed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    require_sound_arithmetic()
+
+
+def test_a_cholesky_that_never_fails_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    honest = np.linalg.cholesky
+
+    def lying(S: np.ndarray) -> np.ndarray:
+        try:
+            return honest(S)
+        except np.linalg.LinAlgError:
+            return np.eye(len(S))
+
+    monkeypatch.setattr(np.linalg, "cholesky", lying)
+    with pytest.raises(InternalError, match="indefinite"):
+        require_sound_arithmetic()
+    with pytest.raises(InternalError, match="Cholesky factor"):
+        is_positive_definite(np.diag([1.0, 1.0]) + np.array([[0.0, 2.0], [2.0, 0.0]]))
+
+
+@pytest.mark.parametrize("entry", [(0, 0), (3, 1), (4, 4)])
+def test_a_factor_with_one_wrong_entry_is_noticed(monkeypatch: pytest.MonkeyPatch, entry: tuple[int, int]):
+    honest = np.linalg.cholesky
+
+    def faulty(S: np.ndarray) -> np.ndarray:
+        R = honest(S)
+        R[entry] += 1e-6
+        return R
+
+    monkeypatch.setattr(np.linalg, "cholesky", faulty)
+    with pytest.raises(InternalError, match="Cholesky factor"):
+        is_positive_definite(np.eye(5) * 2.0 + 0.3)
+
+
+@pytest.mark.parametrize("name", ["A", "B", "C"])
+def test_a_product_with_one_wrong_entry_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str):
+    from resnet_cert import moments
+
+    random = np.random.default_rng(0)
+    n, d, k = 700, 5, 3
+    chunk = Chunk(random.normal(size=(n, d)), random.normal(size=n), random.normal(size=(n, k)), None)
+    w, V = random.normal(size=d), random.normal(size=(d, k))
+    loss = named_loss("squared")
+    moment_sums(loss, chunk, residual(chunk, V), w)  # no fault, no error
+    honest, shape = moments._blocks, {"A": (d, d), "B": (d, k), "C": (k, k)}[name]
+
+    def faulty(left: np.ndarray, right: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        for stack in honest(left, right):
+            if stack.shape[1:] == shape:
+                stack = stack.copy()
+                stack[0, -1, 0] += 1e-6
+            yield stack
+
+    monkeypatch.setattr(moments, "_blocks", faulty)
+    with pytest.raises(InternalError, match="matrix product"):
+        moment_sums(loss, chunk, residual(chunk, V), w)
