@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -52,18 +53,52 @@ class LinearMinimum:
         return self.w_star.norm().intersect(0.0, self.r)
 
 
+class ConvexFunction(Protocol):
+    """F_lin as a convex function on R^size, and what is known about it.
+
+    nonnegative: F_lin ≥ 0.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def nonnegative(self) -> bool: ...
+
+    def at(self, w: Array) -> Moments:
+        """F_lin, ∇F_lin (as g_w) and ∇²F_lin (as A) at w, enclosed."""
+        ...
+
+    def third_moment(self, r: float) -> float:
+        """An upper bound of |D³F_lin(w)[u, u, u]| over ‖w‖ ≤ r, ‖u‖ = 1; infinite where none is known."""
+        ...
+
+    def may_be_unattained(self) -> bool:
+        """inf F_lin over R^size may lie at infinity."""
+        ...
+
+    def is_attained(self, w: Array, at: Moments) -> bool:
+        """Is inf F_lin over R^size attained, where unconstrained Newton ended at w?"""
+        ...
+
+
 def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖w‖ ≤ r; r=None: 1.01·‖argmin F_lin‖ if inf F_lin is attained, else b."""
-    attained, start = True, np.zeros(problem.d)
-    if r is None or _may_be_unattained(problem) or not _is_builtin(problem):
-        start, at = _newton(problem, math.inf, start)
-        attained = _is_attained(problem, start, at)
+    return minimum_on_ball(LinearObjective(problem), r, b)
+
+
+def minimum_on_ball(function: ConvexFunction, r: float | None, b: float) -> LinearMinimum:
+    """min F_lin on ‖w‖ ≤ r; r=None: 1.01·‖argmin F_lin‖ if inf F_lin is attained, else b."""
+    attained, start = True, np.zeros(function.size)
+    if r is None or function.may_be_unattained():
+        start, at = _newton(function, math.inf, start)
+        attained = function.is_attained(start, at)
     if r is None:
         r = 1.01 * float(np.linalg.norm(start)) if attained else b
     if not float(np.linalg.norm(start)) <= r:
-        start = np.zeros(problem.d)
-    u, at = _newton(problem, r, start)
-    return _enclosed(problem, u, at, r, attained)
+        start = np.zeros(function.size)
+    u, at = _newton(function, r, start)
+    return _enclosed(function, u, at, r, attained)
 
 
 def linear_moments(problem: Problem, w: Array) -> Moments:
@@ -73,13 +108,13 @@ def linear_moments(problem: Problem, w: Array) -> Moments:
     return merged(moment_sums(problem.loss, chunk, residual(chunk, V), w) for chunk in chunks).expectation()
 
 
-def _newton(problem: Problem, r: float, w: Array) -> tuple[Array, Moments]:
+def _newton(function: ConvexFunction, r: float, w: Array) -> tuple[Array, Moments]:
     """A minimiser of F_lin over ‖w‖ ≤ r to rounding accuracy, and the moments there.
 
     Starting from 0, every step lies in the row space of the data: of several minimisers this is the one of
     least norm.
     """
-    at = linear_moments(problem, w)
+    at = function.at(w)
     residue = _stationarity(w, at.g_w.center, r)
     for _ in range(NEWTON_STEPS):
         if not math.isfinite(residue) or residue <= at.g_w.radius / 8.0:
@@ -89,7 +124,7 @@ def _newton(problem: Problem, r: float, w: Array) -> tuple[Array, Moments]:
         size, trial, there = 1.0, w + step, None
         while size > 2.0**-30:
             trial = w + size * step
-            there = linear_moments(problem, trial)
+            there = function.at(trial)
             if there.F.lower <= at.F.upper + 1e-4 * size * slope:
                 break
             size /= 2.0
@@ -151,21 +186,21 @@ def _model_minimiser(H: Array, g: Array, w: Array, r: float) -> Array:
     return Q @ v
 
 
-def _enclosed(problem: Problem, u: Array, at: Moments, r: float, attained: bool) -> LinearMinimum:
+def _enclosed(function: ConvexFunction, u: Array, at: Moments, r: float, attained: bool) -> LinearMinimum:
     """Everything proven about û: min F_lin from both sides, and the place of the true minimiser."""
     length = norm(u)
     if length.upper > r:  # on the boundary: step inside by the rounding error
         u = u * (r / length.upper * (1.0 - 8 * U)) if r else np.zeros_like(u)
-        at, length = linear_moments(problem, u), norm(u)
+        at, length = function.at(u), norm(u)
     g = at.g_w
     lowers = {"convexity": (at.F - inner(g, Ball(u, 0.0)) - g.norm() * r).lower}
-    if problem.loss.nonnegative:
+    if function.nonnegative:
         lowers["nonnegative loss"] = 0.0
     lam = _multiplier(u, g.center, r)
     slope = Ball(
         g.center + lam * u, inflate(g.radius + 4 * U * (frobenius(g.center) + lam * frobenius(u)))
     ).norm()
-    distance = _distance(problem, at, r, lam, slope, length)
+    distance = _distance(function, at, r, lam, slope, length)
     if math.isfinite(distance):
         lowers["strong convexity"] = (at.F - slope * distance - lam * length * (r - length)).lower
     source = max(lowers, key=lambda name: lowers[name])
@@ -181,7 +216,7 @@ def _enclosed(problem: Problem, u: Array, at: Moments, r: float, attained: bool)
 
 
 def _distance(
-    problem: Problem, at: Moments, r: float, lam: float, slope: Enclosure, length: Enclosure
+    function: ConvexFunction, at: Moments, r: float, lam: float, slope: Enclosure, length: Enclosure
 ) -> float:
     """δ with ‖w* − û‖ ≤ δ for the minimiser w* on the ball; infinite if the proof does not reach.
 
@@ -195,7 +230,7 @@ def _distance(
     m0 = (convexity + lam).lower
     if not m0 > 0.0:
         return math.inf
-    T = _third_moment(problem, r)
+    T = function.third_moment(r)
     if not math.isfinite(T):
         return math.inf
     q = m0 / (2.0 * T) if T > 0.0 else math.inf
@@ -232,6 +267,91 @@ def _across_the_boundary(
     return (first + e * ratio * M + e * (ratio * multiplier).sqrt()).upper
 
 
+def is_located(function: ConvexFunction, w: Array, at: Moments) -> bool:
+    """Proven: inf F_lin over R^size is attained, near w: the minimiser on a larger ball lies inside."""
+    length = norm(w)
+    reach = 2.0 * length.upper + 1.0
+    return _distance(function, at, reach, 0.0, at.g_w.norm(), length) < length.upper + 1.0
+
+
+def some_direction_helps(rows: Array, fixed: Array) -> bool:
+    """max Σ rows_i·u subject to 0 ≤ rows_i·u ≤ 1 and fixed·u = 0 is positive, by HiGHS."""
+    from scipy.optimize import linprog
+
+    result = linprog(
+        -rows.sum(axis=0),
+        A_ub=np.concatenate([-rows, rows]),
+        b_ub=np.concatenate([np.zeros(len(rows)), np.ones(len(rows))]),
+        A_eq=fixed if len(fixed) else None,
+        b_eq=np.zeros(len(fixed)) if len(fixed) else None,
+        bounds=(None, None),
+    )
+    return bool(result.status == 0 and -result.fun > 1e-7)
+
+
+@dataclass(frozen=True)
+class LinearObjective:
+    """F_lin(w) = E[ℓ(wᵀx; y)] of a problem."""
+
+    problem: Problem
+
+    @property
+    def size(self) -> int:
+        return self.problem.d
+
+    @property
+    def nonnegative(self) -> bool:
+        return self.problem.loss.nonnegative
+
+    def at(self, w: Array) -> Moments:
+        return linear_moments(self.problem, w)
+
+    def third_moment(self, r: float) -> float:
+        return _third_moment(self.problem, r)
+
+    def may_be_unattained(self) -> bool:
+        """A custom loss, or some sample's loss stays bounded towards one side."""
+        return not self._is_builtin() or any(side.any() for _, side in self._rows())
+
+    def is_attained(self, w: Array, at: Moments) -> bool:
+        """It is if no loss is flat on a side, or if the minimiser is located near w.
+
+        It is not if some direction u never hurts and sometimes helps: σ_i x_iᵀu ≥ 0 for all samples (σ the
+        flat side; = 0 where there is none), not all 0.  Such a direction is sought at w/‖w‖, then by a linear
+        programme.  The flat sides of a custom loss are not known; there the last step of Newton tells: it
+        does not shrink on the way to infinity.
+        """
+        if not self._is_builtin():
+            step = _model_minimiser(at.A.center, at.g_w.center, w, math.inf) - w
+            return float(np.linalg.norm(step)) <= SETTLED * (1.0 + float(np.linalg.norm(w)))
+        if not self.may_be_unattained() or is_located(self, w, at):
+            return True
+        if self._separated_by(w):
+            return False
+        if self.problem.n * self.problem.d > SEPARATION_ENTRIES:
+            return True
+        return not self._separable()
+
+    def _is_builtin(self) -> bool:
+        return isinstance(self.problem.loss, BuiltinLoss)
+
+    def _rows(self) -> Iterator[tuple[Array, Array]]:
+        for chunk in self.problem.chunks(features=False):
+            yield chunk.x, self.problem.loss.flat_side(chunk.y)
+
+    def _separated_by(self, w: Array) -> bool:
+        """Proven: σ_i x_iᵀw > 0 for every sample."""
+        slack = gamma(len(w)) * inflate(frobenius(w))
+        return all(bool(np.all(side * (x @ w) > slack * row_norms(x) * 1.001)) for x, side in self._rows())
+
+    def _separable(self) -> bool:
+        rows, sides = zip(*self._rows(), strict=True)
+        x, side = np.concatenate(rows), np.concatenate(sides)
+        unit = x / (row_norms(x) + 1e-300)[:, None]
+        flat = side == 0.0
+        return some_direction_helps((side[:, None] * unit)[~flat], unit[flat])
+
+
 def _third_moment(problem: Problem, r: float) -> float:
     """An upper bound of E[sup_{|p| ≤ r‖x‖} |ℓ'''| · ‖x‖³]; infinite where the loss has no suprema."""
     total = weight = 0.0
@@ -244,69 +364,3 @@ def _third_moment(problem: Problem, r: float) -> float:
         total += float(np.sum(pi * suprema[2] * x_norm**3))
         weight += float(np.sum(pi))
     return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0
-
-
-def _is_builtin(problem: Problem) -> bool:
-    return isinstance(problem.loss, BuiltinLoss)
-
-
-def _may_be_unattained(problem: Problem) -> bool:
-    """Some sample's loss stays bounded towards one side, so that inf F_lin may lie at infinity."""
-    return any(problem.loss.flat_side(chunk.y).any() for chunk in problem.chunks(features=False))
-
-
-def _is_attained(problem: Problem, w: Array, at: Moments) -> bool:
-    """Is inf F_lin over R^d attained, where unconstrained Newton ended at w?
-
-    It is if no loss is flat on a side, or if the minimiser is located near w.  It is not if some direction u
-    never hurts and sometimes helps: σ_i x_iᵀu ≥ 0 for all samples (σ the flat side; = 0 where there is none),
-    not all 0.  Such a direction is sought at w/‖w‖, then by a linear programme.  The flat sides of a custom
-    loss are not known; there the last step of Newton tells: it does not shrink on the way to infinity.
-    """
-    if not _is_builtin(problem):
-        step = _model_minimiser(at.A.center, at.g_w.center, w, math.inf) - w
-        return float(np.linalg.norm(step)) <= SETTLED * (1.0 + float(np.linalg.norm(w)))
-    if not _may_be_unattained(problem):
-        return True
-    length = norm(w)
-    reach = 2.0 * length.upper + 1.0
-    if _distance(problem, at, reach, 0.0, at.g_w.norm(), length) < length.upper + 1.0:
-        return True  # the minimiser over ‖w‖ ≤ reach lies inside
-    if _separates(problem, w):
-        return False
-    if problem.n * problem.d > SEPARATION_ENTRIES:
-        return True
-    return not _separable(problem)
-
-
-def _signed_rows(problem: Problem) -> Iterator[tuple[Array, Array]]:
-    for chunk in problem.chunks(features=False):
-        yield chunk.x, problem.loss.flat_side(chunk.y)
-
-
-def _separates(problem: Problem, w: Array) -> bool:
-    """Proven: σ_i x_iᵀw > 0 for every sample."""
-    slack = gamma(len(w)) * inflate(frobenius(w))
-    return all(
-        bool(np.all(side * (x @ w) > slack * row_norms(x) * 1.001)) for x, side in _signed_rows(problem)
-    )
-
-
-def _separable(problem: Problem) -> bool:
-    """max Σ σ_i x_iᵀu subject to 0 ≤ σ_i x_iᵀu ≤ 1 (= 0 where σ_i = 0) is positive, by HiGHS."""
-    from scipy.optimize import linprog
-
-    rows, sides = zip(*_signed_rows(problem), strict=True)
-    x, side = np.concatenate(rows), np.concatenate(sides)
-    scale = row_norms(x) + 1e-300
-    signed, flat = (side / scale)[:, None] * x, side == 0.0
-    bounded = signed[~flat]
-    result = linprog(
-        -bounded.sum(axis=0),
-        A_ub=np.concatenate([-bounded, bounded]),
-        b_ub=np.concatenate([np.zeros(len(bounded)), np.ones(len(bounded))]),
-        A_eq=x[flat] / scale[flat, None] if flat.any() else None,
-        b_eq=np.zeros(int(flat.sum())) if flat.any() else None,
-        bounds=(None, None),
-    )
-    return bool(result.status == 0 and -result.fun > 1e-7)
