@@ -61,9 +61,7 @@ def curvature(moments: Moments, w: Array) -> Curvature:
     upper = rayleigh_quotient(moments, w, direction).upper
     if d >= 2:
         upper, value = min(upper, 0.0), min(value, 0.0)
-    lower = _first_proven(
-        lambda t: hessian_exceeds(moments, w, t), value, _scale(moments, w), positive=d >= 2
-    )
+    lower = first_proven(lambda t: hessian_exceeds(moments, w, t), value, _scale(moments, w), positive=d >= 2)
     return Curvature(Enclosure(value, lower, max(upper, lower)), direction, (d - 1) * (k - 1))
 
 
@@ -256,11 +254,11 @@ def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:
     def exceeds(t: float) -> bool:
         return is_positive_definite(S + t * np.eye(len(S)), inflate(M.radius + 2 * U * (abs(t) + size)))
 
-    lower = _first_proven(exceeds, value, max(size, M.radius), positive=False)
+    lower = first_proven(exceeds, value, max(size, M.radius), positive=False)
     return Enclosure(value, lower, max(math.nextafter(upper, math.inf), lower))
 
 
-def _first_proven(exceeds: Callable[[float], bool], value: float, size: float, *, positive: bool) -> float:
+def first_proven(exceeds: Callable[[float], bool], value: float, size: float, *, positive: bool) -> float:
     """−t for the first t = −value + slack with exceeds(t), the slack growing fourfold from size·u; or −∞."""
     if not (math.isfinite(value) and math.isfinite(size)):
         return -math.inf

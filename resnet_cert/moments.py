@@ -68,7 +68,7 @@ class MomentSums:
     def expectation(self) -> Moments:
         """The moments: every sum over the total weight."""
         total = Enclosure.around(float(self.weight.value), self.weight.radius)
-        F, *arrays = (_quotient(part, total) for part in _parts(self)[1:])
+        F, *arrays = (quotient(part, total) for part in _parts(self)[1:])
         return Moments(Enclosure.around(float(F.center), F.radius), *arrays)
 
 
@@ -150,8 +150,8 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
     else:
         B = C = Sum(np.zeros((0, 0)), 0.0)
     return MomentSums(
-        weight=_total_weight(chunk),
-        F=_widen(_tree(_blocks(value)), radius(value_error, np.abs(value))),
+        weight=total_weight(chunk),
+        F=sum_of(value, radius(value_error, np.abs(value))),
         g_w=_widen(
             _tree(_blocks(first, h)), radius(first_error * h_norm + first_size * e, np.abs(first) * h_norm)
         ),
@@ -190,6 +190,16 @@ def merged(parts: Iterable[Part]) -> Part:
 
 def _parts(sums: MomentSums) -> tuple[Sum, ...]:
     return (sums.weight, sums.F, sums.g_w, sums.a, sums.A, sums.B, sums.C)
+
+
+def sum_of(values: Array, radius: float) -> Sum:
+    """Σ_i values_i, where `radius` bounds all errors but those of adding blocks."""
+    return _widen(_tree(_blocks(values)), radius)
+
+
+def sum_of_products(left: Array, right: Array, radius: float) -> Sum:
+    """leftᵀ·right, confirmed; `radius` bounds all errors but those of adding blocks."""
+    return _widen(_gram(left, right), radius)
 
 
 def _widen(total: Sum, radius: float) -> Sum:
@@ -242,14 +252,14 @@ def _tree(stacks: Iterable[Array]) -> Sum:
     return total
 
 
-def _total_weight(chunk: Chunk) -> Sum:
+def total_weight(chunk: Chunk) -> Sum:
     if chunk.weight is None:
         return Sum(np.asarray(float(len(chunk.x))), 0.0)
     total = float(np.sum(chunk.weight))
     return Sum(np.asarray(total), inflate(gamma(len(chunk.weight)) * total))
 
 
-def _quotient(part: Sum, total: Enclosure) -> Ball:
+def quotient(part: Sum, total: Enclosure) -> Ball:
     """part / total: the radius pays for part's own error, for that of the total and for the division."""
     center = part.value / total.value
     relative = (total.upper - total.lower) / total.lower + 2 * U

@@ -44,7 +44,7 @@ def theorem1(gap: Enclosure, norm_w: Enclosure, norm_w_star: Enclosure, norm_V: 
     """
     _expect_nonzero(norm_w)
     turned = norm_w_star * (norm_V / norm_w)
-    return _per_unit(gap, hypot(norm_w, norm_w, norm_w_star, norm_w_star, turned))
+    return per_unit(gap, hypot(norm_w, norm_w, norm_w_star, norm_w_star, turned))
 
 
 def theorem1_refined(
@@ -66,7 +66,7 @@ def theorem1_refined(
     Source: the proof of Shamir 2018, Theorem 1, before its last inequality.
     """
     _expect_nonzero(norm_w)
-    return _per_unit(gap, hypot(distance, norm_Vt_w_star / norm_w))
+    return per_unit(gap, hypot(distance, norm_Vt_w_star / norm_w))
 
 
 # --- Theorem 2: w = 0 ------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def theorem2(
     Source: Shamir 2018, Theorem 2.
     """
     left = gradient_norm + norm_V * local_lemma((-lambda_min).positive_part(), norm_A)
-    return left, _per_unit(gap, norm_w_star)
+    return left, per_unit(gap, norm_w_star)
 
 
 # --- The local lemma: the curvature at a point bounds ‖a‖ there ------------------------------------------
@@ -297,7 +297,7 @@ def _expect_nonzero(norm_w: Enclosure) -> None:
         raise ValueError("expected w != 0, got w = 0: Theorem 1 does not speak of it")
 
 
-def _per_unit(gap: Enclosure, length: Enclosure) -> Enclosure:
+def per_unit(gap: Enclosure, length: Enclosure) -> Enclosure:
     """gap/length for a length ≥ 0 that implies gap ≤ 0 where it is 0; the quotient is taken as 0 there."""
     if length.lower > 0.0:
         return gap / length

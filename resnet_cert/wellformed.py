@@ -17,7 +17,7 @@ from resnet_cert.enclosure import Array, norm
 from resnet_cert.problem import CHUNK_BYTES, GivenFeatures, Rows
 
 if TYPE_CHECKING:
-    from resnet_cert.problem import Problem
+    from resnet_cert.problem import Domain, Lipschitz, Problem
 
 PROBABILITY_SUM_TOLERANCE = 1e-9  # decimals do not sum to 1 exactly; expectations are normalised
 
@@ -42,24 +42,24 @@ def shape_faults(problem: Problem) -> list[Fault]:
     x, y = tuple(data.x.shape), tuple(data.y.shape)
     faults = input_faults(data.x)
     n, d = x[0] if x else None, x[1] if len(x) == 2 else None
-    faults += _expect(("data", "y"), "y", y, (n,), "(n,)")
+    faults += expect(("data", "y"), "y", y, (n,), "(n,)")
     if data.probabilities is not None:
-        faults += _expect(("data", "probabilities"), "probabilities", data.probabilities.shape, (n,), "(n,)")
+        faults += expect(("data", "probabilities"), "probabilities", data.probabilities.shape, (n,), "(n,)")
     k = None
     if not isinstance(problem.features, GivenFeatures):
         k = problem.features.k
     else:
         f = tuple(problem.features.f.shape)
         k = f[1] if len(f) == 2 else None
-        faults += _expect(("data", "f"), "f", f, (n, k), "(n, k)")
+        faults += expect(("data", "f"), "f", f, (n, k), "(n, k)")
     if k == 0:
         faults.append((("network",), "expected at least one feature, got k = 0"))
-    faults += _expect(("point", "w"), "w", point.w.shape, (d,), "(d,)")
-    faults += _expect(("point", "V"), "V", point.V.shape, (d, k), "(d, k)")
+    faults += expect(("point", "w"), "w", point.w.shape, (d,), "(d,)")
+    faults += expect(("point", "V"), "V", point.V.shape, (d, k), "(d, k)")
     return faults
 
 
-def _expect(
+def expect(
     path: Path, name: str, shape: tuple[int, ...], wanted: tuple[int | None, ...], letters: str
 ) -> list[Fault]:
     """A fault unless the shape is as wanted; None stands for a size that is not known."""
@@ -78,24 +78,28 @@ def _expect(
 def value_faults(problem: Problem, *, evaluate: bool) -> list[Fault]:
     """The values that do not fit, as (path in the spec, message); with evaluate, those of a network too."""
     data, point = problem.distribution, problem.point
-    faults = _not_finite(("data", "x"), _chunks(data.x))
-    faults += _not_finite(("data", "y"), _chunks(data.y)) or _target_faults(problem)
+    faults = not_finite(("data", "x"), chunks_of(data.x))
+    faults += not_finite(("data", "y"), chunks_of(data.y)) or _target_faults(problem)
     if data.probabilities is not None:
-        faults += _probability_faults(data.probabilities)
+        faults += probability_faults(data.probabilities)
     if isinstance(problem.features, GivenFeatures):
-        faults += _not_finite(("data", "f"), _chunks(problem.features.f))
+        faults += not_finite(("data", "f"), chunks_of(problem.features.f))
     elif evaluate:
-        faults += _not_finite(("data", "f"), (chunk.f for chunk in problem.chunks()))
-    w_faults = _not_finite(("point", "w"), _chunks(point.w))
-    V_faults = _not_finite(("point", "V"), _chunks(point.V))
-    return faults + w_faults + V_faults + _number_faults(problem, not w_faults, not V_faults)
+        faults += not_finite(("data", "f"), (chunk.f for chunk in problem.chunks()))
+    w_faults = not_finite(("point", "w"), chunks_of(point.w))
+    V_faults = not_finite(("point", "V"), chunks_of(point.V))
+    sound = {"w": point.w} if not w_faults else {}
+    if not V_faults and point.V.ndim == 2:
+        sound["V"] = point.V
+    numbers = number_faults(problem.epsilon, problem.domain, problem.lipschitz, sound)
+    return faults + w_faults + V_faults + numbers
 
 
-def _not_finite(path: Path, chunks: Iterator[Array]) -> list[Fault]:
-    return _entries(path, chunks, np.isfinite, "a finite number")
+def not_finite(path: Path, chunks: Iterator[Array]) -> list[Fault]:
+    return entries(path, chunks, np.isfinite, "a finite number")
 
 
-def _entries(
+def entries(
     path: Path, chunks: Iterator[Array], accepts: Callable[[Array], npt.NDArray[np.bool_]], what: str
 ) -> list[Fault]:
     """One fault for the entries that are not accepted: the first of them and how many there are."""
@@ -116,7 +120,7 @@ def _entries(
 
 def _target_faults(problem: Problem) -> list[Fault]:
     start = 0
-    for chunk in _chunks(problem.distribution.y):
+    for chunk in chunks_of(problem.distribution.y):
         fault = problem.loss.target_fault(chunk) if chunk.ndim == 1 else None
         if fault is not None:
             i, message = fault
@@ -125,24 +129,26 @@ def _target_faults(problem: Problem) -> list[Fault]:
     return []
 
 
-def _probability_faults(probabilities: Rows) -> list[Fault]:
+def probability_faults(probabilities: Rows) -> list[Fault]:
     path = ("data", "probabilities")
     positive = "a finite number > 0"
-    faults = _entries(path, _chunks(probabilities), lambda p: (p > 0.0) & (p < math.inf), positive)
+    faults = entries(path, chunks_of(probabilities), lambda p: (p > 0.0) & (p < math.inf), positive)
     if faults:
         return faults
-    total = math.fsum(float(np.sum(chunk)) for chunk in _chunks(probabilities))
+    total = math.fsum(float(np.sum(chunk)) for chunk in chunks_of(probabilities))
     if abs(total - 1.0) <= PROBABILITY_SUM_TOLERANCE:
         return []
     return [(path, f"probabilities: expected the sum 1 up to {PROBABILITY_SUM_TOLERANCE:g}, got {total!r}")]
 
 
-def _number_faults(problem: Problem, w_sound: bool, V_sound: bool) -> list[Fault]:
-    """ε, b, r, the μ's, and whether the point lies in the domain."""
+def number_faults(
+    epsilon: float, domain: Domain, lipschitz: Lipschitz, point: dict[str, Array]
+) -> list[Fault]:
+    """ε, b, r, the μ's, and whether the finite arrays of the point lie in the domain: those of a vector in
+    Euclidean norm, those of a matrix in spectral norm."""
     faults: list[Fault] = []
-    domain, lipschitz = problem.domain, problem.lipschitz
     limits: list[tuple[Path, float | None]] = [
-        (("epsilon",), problem.epsilon),
+        (("epsilon",), epsilon),
         (("domain", "r"), domain.r),
         (("lipschitz", "mu0"), lipschitz.mu0),
         (("lipschitz", "mu1"), lipschitz.mu1),
@@ -156,21 +162,19 @@ def _number_faults(problem: Problem, w_sound: bool, V_sound: bool) -> list[Fault
         return faults
     if not 0.0 < b < math.inf:
         return [*faults, (("domain", "b"), f"b: expected a finite number > 0, got {b!r}")]
-    if w_sound:
-        length = norm(problem.point.w)
-        if length.upper >= b:
-            faults.append((("point", "w"), f"w: expected ‖w‖ < b = {b!r}, got ‖w‖ = {length.value!r}"))
-    V = problem.point.V
-    if V_sound and V.ndim == 2 and norm(V).upper >= b:  # the Frobenius norm is an upper bound, and cheap
-        from resnet_cert.hessian import spectral_norm
+    for name, array in point.items():
+        length = norm(array)
+        if length.upper >= b and array.ndim == 2:  # the Frobenius norm is an upper bound, and cheap
+            from resnet_cert.hessian import spectral_norm
 
-        length = spectral_norm(V)
+            length = spectral_norm(array)
         if length.upper >= b:
-            faults.append((("point", "V"), f"V: expected ‖V‖ < b = {b!r}, got ‖V‖ = {length.value!r}"))
+            message = f"{name}: expected ‖{name}‖ < b = {b!r}, got ‖{name}‖ = {length.value!r}"
+            faults.append((("point", name), message))
     return faults
 
 
-def _chunks(rows: Rows) -> Iterator[Array]:
+def chunks_of(rows: Rows) -> Iterator[Array]:
     """The array in float64, some rows at a time."""
     shape = tuple(rows.shape)
     if not shape or 0 in shape:
