@@ -1,8 +1,7 @@
 """Write what `check` found as a certificate, which `resnet-cert verify` decides again (docs/certificate.md).
 
-A certificate claims as little as its verdict needs: CERTIFIED claims λ_min ≥ −√(μ2 ε) rounded towards 0,
-REFUTED by curvature a direction whose Rayleigh quotient is below it, REFUTED by the gradient nothing of
-λ_min.
+A certificate claims of λ_min only what its verdict is about: CERTIFIED that it is no less than −√(μ2 ε),
+REFUTED by curvature that it is less, shown by a direction, REFUTED by the gradient nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,17 +100,26 @@ class _CurvatureClaim:
 
 
 def _curvature_claim(problem: Problem, report: Report) -> _CurvatureClaim:
-    limit = report.hessian.threshold
+    """The float next to −√(μ2 ε) on the side of λ_min, if λ_min is known to lie beyond it."""
+    eps, mu2, lambda_min = report.epsilon, report.constants.mu2, report.hessian.lambda_min
+    t = _root_below(Fraction(mu2 or 0.0) * Fraction(eps))
     if report.verdict is Verdict.CERTIFIED:
-        return _CurvatureClaim(lower=0.0 if limit is None or limit.lower == 0.0 else -limit.lower)
+        return _CurvatureClaim(lower=0.0 - t if lambda_min.lower >= -t else None)
     if report.hessian.verdict is not Verdict.REFUTED or report.gradient.verdict is Verdict.REFUTED:
         return _CurvatureClaim()
-    if limit is None:
-        raise ValueError("expected a threshold where the curvature is refuted, got none")
+    below = -math.nextafter(t, math.inf)
     here = observe(problem, report.constants.b).here
     return _CurvatureClaim(
-        upper=math.nextafter(-limit.upper, -math.inf), direction=curvature(here, problem.point.w).direction
+        upper=below if lambda_min.upper <= below else None,
+        direction=curvature(here, problem.point.w).direction,
     )
+
+
+def _root_below(square: Fraction) -> float:
+    """The largest float t with t² ≤ square."""
+    scale = 2 ** max(0, 1100 - square.numerator.bit_length() + square.denominator.bit_length())
+    t = float(Fraction(math.isqrt(square.numerator * scale**2 // square.denominator), scale))
+    return t if Fraction(t) ** 2 <= square else math.nextafter(t, 0.0)
 
 
 def _claim(problem: Problem, loss: BuiltinLoss, report: Report) -> dict[str, Any]:

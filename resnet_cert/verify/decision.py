@@ -24,8 +24,8 @@ from resnet_cert.verify.proofs import (
     RATIONALS,
     Facts,
     Field,
+    curvature_along,
     curvature_at_least,
-    curvature_at_most,
     encloses,
     encloses_root,
     evaluate,
@@ -112,42 +112,50 @@ def _claims(certificate: Certificate, data: dict[str, Array]) -> dict[str, Calla
         "claim.b: ‖w‖ < b, ‖V‖ < b": lambda facts: inside(certificate.b, data["w"], data["V"]),
     }
     if lower is not None:
-        claims["bounds.lambda_min.lower"] = lambda facts: curvature_at_least(facts, lower)
-    if upper is not None:
-        claims["bounds.lambda_min.upper"] = lambda facts: curvature_at_most(
-            facts, upper, data["dw"], data["dV"]
+        claims["bounds.lambda_min.lower"] = lambda facts: curvature_at_least(
+            facts, -facts.field.number(lower)
         )
+    if upper is not None:
+        claims["bounds.lambda_min.upper"] = lambda facts: _curvature_at_most(facts, data, upper)
     if certificate.mu2_source == "computed":
         claims["claim.mu2"] = lambda facts: lipschitz_at_most(certificate, data)
-    return claims | _verdict_claims(certificate)
+    return claims | _verdict_claims(certificate, data)
 
 
-def _verdict_claims(certificate: Certificate) -> dict[str, Callable[[Facts], bool]]:
-    """What the verdict needs beyond the bounds on λ_min, which are compared with −√(μ2 ε) here, exactly."""
-    epsilon, lower, upper = certificate.epsilon, certificate.lambda_min.lower, certificate.lambda_min.upper
-    threshold_squared = None if certificate.mu2 is None else Fraction(certificate.mu2) * Fraction(epsilon)
-    if epsilon == 0.0:
-        threshold_squared = Fraction(0)
+def _verdict_claims(certificate: Certificate, data: dict[str, Array]) -> dict[str, Callable[[Facts], bool]]:
+    """Definition 1, or one of its two conditions violated."""
+    epsilon, mu2 = certificate.epsilon, certificate.mu2
+    # √(μ2 ε) is 0 at ε = 0, whatever μ2 is; for all that is known without μ2 it is 0 at the least.
+    known = mu2 is not None or epsilon == 0.0
+    square = Fraction(mu2 or 0.0) * Fraction(epsilon)
     if certificate.verdict is Verdict.CERTIFIED:
-        if not _at_least_minus_root(lower, threshold_squared):
-            raise Rejected("claim.verdict: CERTIFIED does not follow from bounds.lambda_min.lower")
-        return {"‖∇F‖ ≤ ε": lambda facts: facts.gradient_squared <= facts.field.number(epsilon) ** 2}
+        return {
+            "‖∇F‖ ≤ ε": lambda facts: facts.gradient_squared <= facts.field.number(epsilon) ** 2,
+            "λ_min ≥ −√(μ2 ε)": lambda facts: (
+                (t := facts.field.root(square)) is not None and curvature_at_least(facts, t)
+            ),
+        }
     if certificate.verdict is Verdict.REFUTED:
-        if (
-            upper is not None
-            and threshold_squared is not None
-            and not _at_least_minus_root(upper, threshold_squared)
-        ):
-            return {}
-        return {"‖∇F‖ > ε": lambda facts: facts.gradient_squared > facts.field.number(epsilon) ** 2}
+        return {
+            "‖∇F‖ > ε or λ_min < −√(μ2 ε)": lambda facts: (
+                facts.gradient_squared > facts.field.number(epsilon) ** 2
+                or (known and "dw" in data and _curvature_below(facts, data, square))
+            )
+        }
     return {}
 
 
-def _at_least_minus_root(bound: float | None, square: Fraction | None) -> bool:
-    """bound ≥ −√square; an unknown square is no less than 0."""
-    if bound is None:
-        return False
-    return bound >= 0.0 or (square is not None and Fraction(bound) ** 2 <= square)
+def _curvature_at_most(facts: Facts, data: dict[str, Array], upper: float) -> bool:
+    """λ_min ≤ upper by the direction of the certificate, which must not be 0."""
+    form, size = curvature_along(facts, data["dw"], data["dV"])
+    return bool(size > 0 and form <= facts.field.number(upper) * size)
+
+
+def _curvature_below(facts: Facts, data: dict[str, Array], square: Fraction) -> bool:
+    """λ_min < −√square by the direction of the certificate."""
+    t = facts.field.root(square)
+    form, size = curvature_along(facts, data["dw"], data["dV"])
+    return t is not None and bool(form < -t * size)
 
 
 def _fields(certificate: Certificate, work: int) -> list[tuple[Field, AbstractContextManager[Any]]]:

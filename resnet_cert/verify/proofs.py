@@ -10,8 +10,10 @@ What a function returns as True is proven; False says only that it is not (not a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +30,12 @@ Rows = list[list[Any]]
 
 
 class Field(NamedTuple):
-    """Where the arithmetic takes place: an exact number from a float, and the matrices over these numbers."""
+    """Where the arithmetic takes place: an exact number from a float, matrices over these numbers, and the
+    root of a nonnegative fraction, None where it is not in the field."""
 
     number: Callable[[float], Any]
     matrix: Callable[..., Any]
+    root: Callable[[Fraction], Any | None]
 
     def of(self, array: Array) -> Any:
         """A float array as a matrix of numbers, a vector as one column."""
@@ -39,8 +43,13 @@ class Field(NamedTuple):
         return self.matrix(*rows.shape, [self.number(v) for v in rows.ravel().tolist()])
 
 
-BALLS = Field(arb, arb_mat)
-RATIONALS = Field(lambda v: fmpq(*v.as_integer_ratio()), fmpq_mat)
+def _rational_root(square: Fraction) -> fmpq | None:
+    root = Fraction(math.isqrt(square.numerator), math.isqrt(square.denominator))
+    return fmpq(root.numerator, root.denominator) if root**2 == square else None
+
+
+BALLS = Field(arb, arb_mat, lambda square: arb(fmpq(square.numerator, square.denominator)).sqrt())
+RATIONALS = Field(lambda v: fmpq(*v.as_integer_ratio()), fmpq_mat, _rational_root)
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,8 @@ def encloses_root(interval: Interval, square: Any, number: Callable[[float], Any
     return bool(above and (upper is None or (upper >= 0.0 and square <= number(upper) ** 2)))
 
 
-def curvature_at_least(facts: Facts, lower: float) -> bool:
-    """λ_min(∇²F) ≥ lower = −t.
+def curvature_at_least(facts: Facts, t: Any) -> bool:
+    """λ_min(∇²F) ≥ −t.
 
     The term 2uᵀUa of D²F(u,U) is the only one that is ever negative, since ℓ'' ≥ 0: a = 0 is enough for
     every t ≥ 0.  Unless d = 1 and w ≠ 0, some directions (0, dV) with dV ⊥ w have curvature 0, so t < 0 is
@@ -123,13 +132,13 @@ def curvature_at_least(facts: Facts, lower: float) -> bool:
     or A + (t − ‖a‖²/t)I ⪰ 0 at w = 0.  At d = 1, w ≠ 0 there are none: P = 0, and every t is allowed.
     """
     field, w, a, omega, d = facts.field, facts.w, facts.a, facts.omega, len(facts.w)
-    t, zero = -field.number(lower), field.number(0.0)
+    zero = field.number(0.0)
     at_zero = omega == 0
     if not at_zero and not omega > 0:
         return False
-    if lower <= 0.0 and all(entry == 0 for entry in a):
+    if t >= 0 and all(entry == 0 for entry in a):
         return True
-    if (d > 1 or at_zero) and lower >= 0.0:
+    if (d > 1 or at_zero) and not t > 0:
         return False
     coupling = zero if d == 1 and not at_zero else _squares(a) / t
     if at_zero:
@@ -151,17 +160,15 @@ def curvature_at_least(facts: Facts, lower: float) -> bool:
     return semidefinite(S)
 
 
-def curvature_at_most(facts: Facts, upper: float, dw: Array, dV: Array) -> bool:
-    """λ_min(∇²F) ≤ upper, since D²F(u,U) ≤ upper·(‖u‖² + ‖U‖²) at (u,U) = (dw, dV) ≠ 0."""
+def curvature_along(facts: Facts, dw: Array, dV: Array) -> tuple[Any, Any]:
+    """D²F(u,U) and ‖u‖² + ‖U‖² at (u,U) = (dw, dV): their quotient is at least λ_min(∇²F)."""
     field = facts.field
-    if not (dw.any() or dV.any()):
-        return False
     u, U, a = field.of(dw), field.of(dV), field.matrix(len(facts.a), 1, facts.a)
     along = [*u.entries(), *(U.transpose() * field.matrix(len(facts.w), 1, facts.w)).entries()]
-    size = _squares(u.entries()) + _squares(U.entries())
     image = field.matrix(len(along), len(along), [entry for row in facts.Q for entry in row])
     gram = _dot(along, (image * field.matrix(len(along), 1, along)).entries())
-    return bool(gram + 2 * _dot(u.entries(), (U * a).entries()) <= field.number(upper) * size)
+    form = gram + 2 * _dot(u.entries(), (U * a).entries())
+    return form, _squares(u.entries()) + _squares(U.entries())
 
 
 def lipschitz_at_most(certificate: Certificate, data: dict[str, Array]) -> bool:

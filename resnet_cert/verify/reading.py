@@ -130,10 +130,10 @@ def read_certificate(raw: bytes) -> Certificate:
     if certificate.scale == 0.0:
         raise Rejected("claim.loss.scale: expected a positive number, got 0")
     directed = [certificate.hashes[name] is not None for name in ("dw", "dV")]
-    if directed != [certificate.lambda_min.upper is not None] * 2:
-        raise Rejected(
-            "inputs.dw, inputs.dV: expected a direction exactly where bounds.lambda_min.upper is claimed"
-        )
+    if directed[0] != directed[1]:
+        raise Rejected("inputs.dw, inputs.dV: expected both or none")
+    if certificate.lambda_min.upper is not None and not directed[0]:
+        raise Rejected("bounds.lambda_min.upper: expected a direction (dw, dV) that shows it")
     body = {key: value for key, value in top.items() if key != "sha256"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
     if top["sha256"] != hashlib.sha256(canonical).hexdigest():
