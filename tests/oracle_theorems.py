@@ -145,7 +145,7 @@ def lipschitz(truth: Truth, b: float) -> Lipschitz:
 
 
 def theorem3(epsilon: float, b: float, r: float, mu0: float, mu1: float, mu2: float, d: int) -> Theorem3:
-    """The explicit forms of Theorem 3; at ε = 0, where B vanishes, t* is 0."""
+    """The explicit forms of Theorem 3 for finite constants; at ε = 0, where B vanishes, t* is 0."""
     with ctx.workprec(BITS):
         eps, B, R, M0, M1, M2 = (arb(value) for value in (epsilon, b, r, mu0, mu1, mu2))
         m0 = root(M2 * eps)
