@@ -278,6 +278,13 @@ data: {x: flat.npy, y: flat.npy}
 data: {x: empty.npy, y: []}
   2:25: expected a list of numbers, got an empty list
 
+data: {x: empty.npy, y: y}
+  2:25: expected a list of numbers or the name of a .npy file, got 'y'
+
+data: {x: empty.npy, y: [1]}
+  2:11: x: expected at least one row and one column, got the shape (0, 2)
+  2:25: y: expected the shape (n,) = (0,), got (1,)
+
 data: {x: x.npy, y: nan.npy}
   2:21: y row 2: expected a finite number, got nan
 
@@ -429,6 +436,25 @@ def test_no_truncation_of_a_spec_does_anything_but_load_or_be_refused(length: in
     assert_loads_or_is_refused(Path("s.yaml"), RICH[:length])
 
 
+def test_a_file_whose_name_is_too_long_is_told(faults: Faults) -> None:
+    name = "x" * 300 + ".npy"
+    assert faults(data=f"{{x: {name}, y: [1]}}") == [f"2:11: cannot read {name}: File name too long"]
+
+
+def test_an_array_beyond_all_memory_is_told(faults: Faults, tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (2**44, 2)}
+    )
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(64))
+        archive.writestr("y.npy", header.getvalue()[:20])
+    assert faults(data="{file: d.npz}") == [
+        "2:14: cannot read d.npz: it does not fit into memory",
+        "2:14: cannot read d.npz: array 'y': EOF: reading array header, expected 118 bytes got 10",
+    ]
+
+
 # shapes and values
 
 
@@ -508,6 +534,16 @@ network: {kind: given}
 data: {x: [[1, 2], [3, 4]], y: [1, 2], f: [[1]]}
   2:43: f: expected the shape (n, k) = (2, 1), got (1, 1)
   5:27: V: expected the shape (d, k) = (2, 1), got (2, 2)
+
+data: {x: x.npy, y: [1]}
+network: {kind: mlp, activation: tanh, widths: [1]}
+epsilon: x
+  2:11: no such file: x.npy
+  6:10: expected a number ≥ 0, got 'x'
+
+data: {x: x.npy, y: [1]}
+network: {kind: identity}
+  2:11: no such file: x.npy
 
 data: {x: x.npy, y: [1]}
 loss: sqared
@@ -689,7 +725,7 @@ def code(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("code")
 def test_a_loss_and_a_network_of_the_users(
-    load: Callable[..., Problem], capsys: pytest.CaptureFixture[str]
+    load: Callable[..., Problem], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = list(sys.path)
     problem = load(loss="{python: code.py:loss}", network="{python: code.py:features}", allow_code=True)
@@ -701,6 +737,7 @@ def test_a_loss_and_a_network_of_the_users(
     assert out == ""
     assert "printed by the user's code" in err
     assert sys.path == path
+    assert not any("code" in entry.name for entry in tmp_path.glob("__pycache__/*"))
 
 
 @pytest.mark.usefixtures("code")
@@ -738,6 +775,30 @@ def test_a_loss_and_a_network_of_the_users(
 def test_code_that_fails_is_told_with_its_line(parts: dict[str, str], found: str, faults: Faults) -> None:
     (told,) = faults(**parts, allow_code=True)
     assert told.startswith(found)
+
+
+def test_two_folders_may_have_modules_of_one_name(tmp_path: Path) -> None:
+    values = []
+    for scale in (2.0, 5.0):
+        folder = tmp_path / str(scale)
+        folder.mkdir()
+        (folder / "helper.py").write_text(f"SCALE = {scale}\n", encoding="utf-8")
+        (folder / "code.py").write_text(CODE, encoding="utf-8")
+        text = spec_with(loss="{python: code.py:loss}")
+        problem = load_problem(folder / "s.yaml", text=text, allow_code=True)
+        values.append(float(problem.loss.value(np.array([2.0]), np.array([1.0]))[0]))
+    assert values == [2.0, 5.0]
+
+
+@pytest.mark.usefixtures("code")
+def test_code_is_run_for_its_faults_even_if_there_are_no_data(faults: Faults) -> None:
+    assert faults(data="{x: x.npy, y: [1]}", network="{python: code.py:features}", allow_code=True) == [
+        "2:11: no such file: x.npy"
+    ]
+    assert faults(data="{x: x.npy, y: [1]}", network="{python: failing.py:f}", allow_code=True) == [
+        "2:11: no such file: x.npy",
+        "4:19: failing.py:2: ZeroDivisionError: division by zero",
+    ]
 
 
 @pytest.mark.usefixtures("code")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from resnet_cert.errors import Diagnostic, InternalError, RequestError
-from resnet_cert.problem import Distribution, Domain, Lipschitz, Problem
+from resnet_cert.problem import Constraint, Distribution, Domain, Lipschitz, Problem, Regularizer
 from resnet_cert.spec import models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.document import Document, with_overrides
@@ -23,6 +23,7 @@ from resnet_cert.spec.validation import validate
 from resnet_cert.wellformed import input_faults, shape_faults, value_faults
 
 STDIN, STDIN_SHOWN = "-", "<stdin>"
+Part = TypeVar("Part")
 SAME_ROW = 1e-9  # a row's features may differ by rounding when the other rows of its batch change
 
 
@@ -130,12 +131,19 @@ def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem 
         domain=Domain(**_numbers(parts.get("domain"))),
         lipschitz=Lipschitz(**_numbers(parts.get("lipschitz"))),
         name=parts.get("name") or stem,
+        regularizer=_of(parts.get("regularizer"), Regularizer),
+        constraint=_of(parts.get("constraint"), Constraint),
     )
     return _checked(problem, parts["network"], context, faults), faults
 
 
 def _numbers(section: models.Domain | models.Lipschitz | None) -> dict[str, float | None]:
     return {key: None if value == "auto" else float(value) for key, value in section or ()}
+
+
+def _of(section: models.Section | None, part: Callable[..., Part]) -> Part | None:
+    """A part of the problem whose fields are the numbers of a section."""
+    return None if section is None else part(**{key: float(value) for key, value in section})
 
 
 def _checked(problem: Problem, network: Any, context: Context, faults: Faults) -> Problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -42,17 +41,20 @@ def load_function(folder: Path, reference: str, *, allow_code: bool) -> Callable
 
 def _execute(path: Path) -> ModuleType:
     """The file as a module under a name of its own; beside it, it finds other modules."""
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    spec = importlib.util.spec_from_file_location(f"_resnet_cert_user_{path.stem}_{digest}", path)
-    if spec is None or spec.loader is None:
-        raise Refused(f"expected a Python file, got {path.name}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses and pickles look their module up there
+    path = path.absolute()
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    module = ModuleType(f"_resnet_cert_user_{path.stem}_{digest}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    before = set(sys.modules)
     sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     finally:
         sys.path.remove(str(path.parent))
+        for name in set(sys.modules) - before:  # another folder may have a module of the same name
+            if path.parent in Path(getattr(sys.modules[name], "__file__", None) or "").parents:
+                del sys.modules[name]
     return module
 
 
@@ -74,7 +76,7 @@ def running(folder: Path, reference: str) -> Iterator[None]:
 
 def _line(error: BaseException, path: Path) -> str:
     """:LINE of the innermost frame in the user's file."""
-    path = path.absolute()  # as the import system names it
+    path = path.absolute()
     if isinstance(error, SyntaxError) and Path(error.filename or "") == path:
         return f":{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -268,6 +268,18 @@ class Lipschitz(Section):
     mu2: AutoNonNegative = Field(default="auto", description="Of ∇²F; auto: a proven bound")
 
 
+class Regularizer(Section):
+    """The objective is F + l2·(‖w‖² + ‖V‖²), with the Frobenius norm of V."""
+
+    l2: NonNegative = Field(description="Coefficient of ‖w‖² + ‖V‖²")
+
+
+class Constraint(Section):
+    """The point (w, V) is sought on a ball."""
+
+    norm: Positive = Field(description="‖(w, V)‖ = √(‖w‖² + ‖V‖²) is at most this (Frobenius norm of V)")
+
+
 class Spec(BaseModel):
     """A point of a residual network, to be checked for ε-second-order partial stationarity."""
 
@@ -281,6 +293,8 @@ class Spec(BaseModel):
     epsilon: NonNegative = Field(description="ε of the ε-second-order partial stationary point")
     domain: Domain = Domain()
     lipschitz: Lipschitz = Lipschitz()
+    regularizer: Regularizer | None = Field(default=None, description="Added to F; nothing by default")
+    constraint: Constraint | None = Field(default=None, description="On (w, V); none by default")
 
 
 class _SchemaGenerator(GenerateJsonSchema):
