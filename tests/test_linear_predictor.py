@@ -17,7 +17,7 @@ from oracle_linear import F_lin, attained, linear_minimum
 from scipy.optimize import minimize
 
 from resnet_cert import linear_predictor
-from resnet_cert.linear_predictor import LinearMinimum, best_linear_predictor, linear_moments
+from resnet_cert.linear_predictor import LinearMinimum, LinearObjective, best_linear_predictor, linear_moments
 from resnet_cert.losses import BuiltinLoss
 from resnet_cert.problem import Problem
 
@@ -301,7 +301,7 @@ def test_curvature_locates_the_minimiser_and_convexity_alone_bounds_the_minimum(
     located = best(sample, 50.0)
     assert located.lower_from == "strong convexity"
     assert located.w_star.radius < 1e-10
-    monkeypatch.setattr(linear_predictor, "_third_moment", lambda problem, r: math.inf)
+    monkeypatch.setattr(LinearObjective, "third_moment", lambda self, r: math.inf)
     bounded = best(sample, 50.0)
     assert bounded.lower_from in ("convexity", "nonnegative loss")
     assert bounded.w_star.radius > 1.0
@@ -314,7 +314,7 @@ def test_the_third_moment_bounds_how_fast_the_curvature_changes(loss):
     rng = np.random.default_rng(25)
     sample = gaussian(rng, n=10, d=3, losses=(loss,))
     problem, r = to_problem(replace(sample, probabilities=np.arange(1.0, 11.0) / 55.0)), 1.5
-    T = linear_predictor._third_moment(problem, r)
+    T = LinearObjective(problem).third_moment(r)
     x_norm = np.linalg.norm(sample.x, axis=1)
     third = BuiltinLoss(loss).suprema(r * x_norm, sample.y)[2]
     assert pytest.approx(float(np.average(third * x_norm**3, weights=np.arange(1.0, 11.0))), rel=1e-8) == T
