@@ -70,10 +70,10 @@ def reduced_hessian(moments: Moments, w: Array) -> tuple[Array, Array]:
 
     At w = 0 any unit vector serves as e; the first one is taken.
     """
-    e, s = _unit(w)
+    e, s = unit_vector(w)
     a, A = moments.a.center, moments.A.center
     d, k = len(w), len(a)
-    P = _orthogonal_complement(e)
+    P = orthogonal_complement(e)
     H = np.zeros((2 * d + k - 1, 2 * d + k - 1))
     H[:d, :d] = A
     H[:d, d : d + k] = np.outer(e, a)
@@ -95,7 +95,7 @@ def _smallest_eigenpair(moments: Moments, w: Array) -> tuple[float, Direction]:
     eigenvalues, vectors = np.linalg.eigh(H)
     dw, v, u = np.split(vectors[:, 0], [d, d + k])
     alpha = float(np.linalg.norm(a))
-    dV = np.outer(_unit(w)[0], v)
+    dV = np.outer(unit_vector(w)[0], v)
     if alpha:
         dV += np.outer(P @ u, a / alpha)
     return float(eigenvalues[0]), Direction(dw, dV)
@@ -137,7 +137,7 @@ def hessian_exceeds(moments: Moments, w: Array, t: float) -> bool:
     if d > 1 and not t > 0.0:
         return False
     A, B, C, a = moments.A, moments.B, moments.C, moments.a
-    e, s = _unit(w)
+    e, s = unit_vector(w)
     turn = gamma(d + 4)  # relative error of s, and ‖e − w/‖w‖‖, each
     alpha = a.norm()
     eliminated = (alpha.square() / t).upper if d > 1 else 0.0
@@ -231,7 +231,7 @@ def curvature_off(M: Ball, w: Array) -> Enclosure:
     """β = min{eᵀMe : ‖e‖ = 1, e ⊥ w}, for d ≥ 2 (w = 0: λ_min(M))."""
     if not w.any():
         return smallest_eigenvalue(M)
-    P = _orthogonal_complement(_unit(w)[0])
+    P = orthogonal_complement(unit_vector(w)[0])
     d = len(w)
     # The computed basis is within `turn` of an exact orthonormal basis of w^⊥.
     turn = gamma(8 * d + 40)
@@ -275,7 +275,7 @@ def _scale(moments: Moments, w: Array) -> float:
     return frobenius(moments.A.center) + float(np.linalg.norm(w)) ** 2 * frobenius(moments.C.center)
 
 
-def _unit(w: Array) -> tuple[Array, float]:
+def unit_vector(w: Array) -> tuple[Array, float]:
     """(e, s): s = ‖w‖ and e = w/s; the first unit vector at w = 0."""
     if not w.any():
         return np.eye(len(w))[0], 0.0
@@ -284,7 +284,7 @@ def _unit(w: Array) -> tuple[Array, float]:
     return w / scale / s, s * scale
 
 
-def _orthogonal_complement(e: Array) -> Array:
+def orthogonal_complement(e: Array) -> Array:
     """(d, d − 1) orthonormal basis of e^⊥ for a unit vector e: the Householder reflection of e to ∓e_1."""
     v = e.copy()
     v[0] += math.copysign(1.0, e[0])

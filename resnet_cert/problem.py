@@ -26,6 +26,9 @@ CHUNK_BYTES = 2**24
 """Working memory for one chunk of rows; memory does not grow with n."""
 HELD_BYTES = 2**28
 """Features of a network that take no more than this are evaluated once and kept."""
+BOUNDARY_WIDTH = 1e-6
+"""A point whose norm is that of the constraint to this relative accuracy counts as on its boundary: decimals
+do not lie on a sphere."""
 
 
 class Rows(Protocol):
@@ -140,6 +143,20 @@ class Lipschitz:
 
 
 @dataclass(frozen=True)
+class Regularizer:
+    """The objective is F + l2·(‖w‖² + ‖V‖_F²), l2 ≥ 0."""
+
+    l2: float
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """The point is sought on the ball ‖(w, V)‖ = √(‖w‖² + ‖V‖_F²) ≤ norm, norm > 0."""
+
+    norm: float
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Consecutive samples: x (m, d), y (m,), f (m, k), weights π (m,) or None where all are 1."""
 
@@ -161,6 +178,18 @@ class Problem:
     domain: Domain = field(default_factory=Domain)
     lipschitz: Lipschitz = field(default_factory=Lipschitz)
     name: str = "problem"
+    regularizer: Regularizer | None = None
+    constraint: Constraint | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """The objective is F itself, on the whole domain: what the theorems of the paper speak of."""
+        return self.l2 == 0.0 and self.constraint is None
+
+    @property
+    def l2(self) -> float:
+        """The coefficient of ‖w‖² + ‖V‖_F² in the objective."""
+        return 0.0 if self.regularizer is None else self.regularizer.l2
 
     @property
     def n(self) -> int:
@@ -219,6 +248,8 @@ class Problem:
         mu0: float | None = None,
         mu1: float | None = None,
         mu2: float | None = None,
+        l2: float | None = None,
+        norm: float | None = None,
         name: str = "problem",
     ) -> Problem:
         """A problem from arrays of any framework that NumPy can read.
@@ -230,6 +261,7 @@ class Problem:
             epsilon: ε ≥ 0.
             probabilities: (n,) positive weights; equal by default.
             b, r: the domain; mu0, mu1, mu2: claimed Lipschitz constants.  None: computed.
+            l2, norm: the regulariser l2·(‖w‖² + ‖V‖_F²) and the constraint ‖(w, V)‖ ≤ norm, if any.
 
         Raises:
             RequestError: naming every array whose shape or values do not fit.
@@ -247,6 +279,8 @@ class Problem:
             domain=Domain(b, r),
             lipschitz=Lipschitz(mu0, mu1, mu2),
             name=name,
+            regularizer=None if l2 is None else Regularizer(float(l2)),
+            constraint=None if norm is None else Constraint(float(norm)),
         )
         faults = problem.faults()
         if faults:

@@ -175,6 +175,39 @@ def gap_first_order(
     return distance * norm_g_w + norm_Vt_w_star * norm_a
 
 
+def proposition_R(
+    rho: Enclosure,
+    norm_w: Enclosure,
+    w_star_dot_w: Enclosure,
+    Vt_w_star_dot_Vt_w: Enclosure,
+    residual: Enclosure,
+    distance: Enclosure,
+    norm_Vt_w_star: Enclosure,
+) -> Enclosure:
+    """gap ≤ −ρ‖w‖² + ρ(w*ᵀw − (Vᵀw*)ᵀ(Vᵀw)/‖w‖²) + ‖∇L‖√(‖w − w*‖² + ‖Vᵀw*‖²/‖w‖²), L = F + (ρ/2)‖(w, V)‖².
+
+    For all w ≠ 0, ρ and w*.  Proof: put g_w = −ρw + r_w and w aᵀ = −ρV + r_V, where (r_w, r_V) = ∇L, into
+    `gap_linear_functional`, with a = (w aᵀ)ᵀw/‖w‖²; the terms in r are an inner product with ∇L, as in
+    `theorem1_refined`.  At a critical point of L with ρ > 0, V = −w aᵀ/ρ, and the bound without
+    E[D_ℓ(w*ᵀx, p)] reads
+
+        gap = −ρ‖w‖² + ρ(w*ᵀw)(1 − ‖V‖_F²/‖w‖²) − E[D_ℓ(w*ᵀx, p)]:
+
+    positive only where regularisation holds the point away from w*, or where w*ᵀw < 0.
+
+    Args:
+        rho: ρ ≥ 0, twice the coefficient of a regulariser ‖w‖² + ‖V‖_F², or the multiplier of a ball.
+        residual: ‖∇L‖.
+        distance, norm_Vt_w_star: ‖w − w*‖, ‖Vᵀw*‖.
+    Raises:
+        ValueError: w = 0.
+    """
+    _expect_nonzero(norm_w)
+    turned = Vt_w_star_dot_Vt_w / norm_w.square()
+    at_critical_points = rho * (w_star_dot_w - turned - norm_w.square())
+    return at_critical_points + residual * hypot(distance, norm_Vt_w_star / norm_w)
+
+
 # --- Theorem 3: every ε-SOPSP on a bounded domain ---------------------------------------------------------
 #
 # On W: ‖w‖, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (w, V); (0,V,θ) ∈ W with (w,V,θ) ∈ W, and

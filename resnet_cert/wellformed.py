@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.enclosure import Array, norm
-from resnet_cert.problem import CHUNK_BYTES, GivenFeatures, Rows
+from resnet_cert.problem import BOUNDARY_WIDTH, CHUNK_BYTES, GivenFeatures, Rows
 
 if TYPE_CHECKING:
     from resnet_cert.problem import Domain, Lipschitz, Problem
@@ -92,7 +92,7 @@ def value_faults(problem: Problem, *, evaluate: bool) -> list[Fault]:
     if not V_faults and point.V.ndim == 2:
         sound["V"] = point.V
     numbers = number_faults(problem.epsilon, problem.domain, problem.lipschitz, sound)
-    return faults + w_faults + V_faults + numbers
+    return faults + w_faults + V_faults + numbers + _objective_faults(problem, sound)
 
 
 def not_finite(path: Path, chunks: Iterator[Array]) -> list[Fault]:
@@ -171,6 +171,24 @@ def number_faults(
         if length.upper >= b:
             message = f"{name}: expected ‖{name}‖ < b = {b!r}, got ‖{name}‖ = {length.value!r}"
             faults.append((("point", name), message))
+    return faults
+
+
+def _objective_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
+    """The regulariser and the constraint, and whether the finite arrays of the point keep to it."""
+    faults: list[Fault] = []
+    if not 0.0 <= problem.l2 < math.inf:
+        faults.append((("regularizer", "l2"), f"l2: expected a finite number ≥ 0, got {problem.l2!r}"))
+    if problem.constraint is None:
+        return faults
+    limit = problem.constraint.norm
+    if not 0.0 < limit < math.inf:
+        return [*faults, (("constraint", "norm"), f"norm: expected a finite number > 0, got {limit!r}")]
+    if {"w", "V"} <= set(point):
+        length = (norm(point["w"]).square() + norm(point["V"]).square()).sqrt()
+        if length.lower > limit * (1.0 + BOUNDARY_WIDTH):
+            message = f"point: expected ‖(w, V)‖ ≤ norm = {limit!r}, got ‖(w, V)‖ = {length.value!r}"
+            faults.append((("point",), message))
     return faults
 
 
