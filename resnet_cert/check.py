@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -207,6 +208,8 @@ def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: flo
     for name in ("mu0", "mu1", "mu2"):
         claim = getattr(problem.lipschitz, name)
         bound = None if bounds is None else getattr(bounds, name)
+        if bound is not None and not math.isfinite(bound):  # it overflows: a claim is as good as none
+            bound = None
         values[name] = bound if claim is None else claim
         source[name] = "given" if claim is not None else "missing" if bound is None else "computed"
     return Constants(b=b, r=r, source=source, **values)
