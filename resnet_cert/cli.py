@@ -14,6 +14,7 @@ from resnet_cert import __version__
 from resnet_cert.commands.bound import bound
 from resnet_cert.commands.check import check
 from resnet_cert.commands.schema import schema
+from resnet_cert.commands.solve import solve
 from resnet_cert.commands.verify import verify
 from resnet_cert.program import Program, run_to_the_end
 
@@ -31,7 +32,7 @@ def cli() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-for command in (check, bound, verify, schema):
+for command in (check, bound, solve, verify, schema):
     cli.add_command(command)
 
 

@@ -35,15 +35,21 @@ def lipschitz_terms(loss: Loss, chunk: Chunk, x_norm: Array, f_norm: Array, b: f
     """Σ π (μ0, μ1, μ2 of one sample) over a chunk, rounded up: (3,); None where the loss has no suprema.
 
     Args:
-        x_norm, f_norm: (m,) row norms ‖x‖, ‖f‖ (`moments.row_norms`).
+        x_norm, f_norm: (m,) upper bounds of the row norms ‖x‖, ‖f‖.
     """
     h = x_norm + b * f_norm
     suprema = loss.suprema(b * h * (1.0 + 2.0**-48), chunk.y)
-    if suprema is None:
-        return None
+    return None if suprema is None else weighted_terms(suprema, chunk.weight, x_norm, f_norm, b)
+
+
+def weighted_terms(
+    suprema: tuple[Array, Array, Array], weight: Array | None, x_norm: Array, f_norm: Array, b: float
+) -> Array:
+    """Σ π (μ0, μ1, μ2 of one sample), rounded up: (3,), from L1, L2, L3 (m,) over |p| ≤ b(‖x‖ + b‖f‖)."""
     L1, L2, L3 = suprema
+    h = x_norm + b * f_norm
     J = np.sqrt(h * h + (b * f_norm) ** 2)
-    pi = 1.0 if chunk.weight is None else chunk.weight
+    pi = 1.0 if weight is None else weight
     terms = pi * np.stack([L1 * J, L2 * J * J + L1 * f_norm, L3 * J**3 + 3.0 * L2 * J * f_norm])
     return terms.sum(axis=1) * (1.0 + 2.0 * gamma(len(h) + FORMULA_ROUNDINGS))
 

@@ -89,6 +89,12 @@ def stdout_as_stderr() -> Iterator[None]:
         yield
 
 
+def require_name(path: str, *endings: str) -> None:
+    """Refuse an output file whose name does not end as what is written into it."""
+    if not path.endswith(endings):
+        raise click.UsageError(f"expected a file name that ends in {' or '.join(endings)}, got {path!r}")
+
+
 def progress(doing: str, verbosity: int) -> contextlib.AbstractContextManager[Any]:
     """A spinner, where somebody is looking."""
     if verbosity < 0 or not sys.stderr.isatty():

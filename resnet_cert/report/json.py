@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
-from resnet_cert.report.model import BoundTable, Report
+from resnet_cert.report.model import BoundTable, Report, Solved
 from resnet_cert.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ def check(reports: Sequence[Report], style: Style) -> str:
 def bound(table: BoundTable, style: Style) -> str:
     """The document resnet-cert/bound/1."""
     return _text({"schema": "resnet-cert/bound/1", **_members(table)})
+
+
+def solve(solved: Solved, style: Style) -> str:
+    """The document resnet-cert/solve/1."""
+    return _text({"schema": "resnet-cert/solve/1", **_members(solved)})
 
 
 def verify(verification: Verification, style: Style) -> str:

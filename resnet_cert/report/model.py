@@ -204,3 +204,12 @@ class BoundTable:
     rows: tuple[BoundRow, ...]
     target_gap: float | None = None
     target_eps: float | None = None
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What `solve` found: the file of its point, and the check of what is in that file."""
+
+    iterations: int
+    point: str
+    report: Report

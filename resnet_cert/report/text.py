@@ -16,7 +16,7 @@ from rich.text import Text
 from resnet_cert.bound import binding_form
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
-from resnet_cert.report.model import BoundTable, Report
+from resnet_cert.report.model import BoundTable, Report, Solved
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
 from resnet_cert.verdict import Verdict
 
@@ -69,6 +69,13 @@ def bound(table: BoundTable, style: Style) -> str:
     if table.target_gap is not None and table.target_eps is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
+
+
+def solve(solved: Solved, style: Style) -> str:
+    """How many steps it took, where the point is, and the screen of its check."""
+    steps = f"{solved.iterations} iteration{'' if solved.iterations == 1 else 's'}"
+    head = f"After {steps} the point (w, V) is in {solved.point}.  Its check:"
+    return _rendered([head, ""], style) + check([solved.report], style)
 
 
 def verify(verification: Verification, style: Style) -> str:

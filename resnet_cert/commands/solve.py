@@ -1,0 +1,124 @@
+"""The command `solve`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from resnet_cert.commands.common import (
+    Number,
+    format_option,
+    load,
+    progress,
+    require_name,
+    spec_options,
+    stdout_as_stderr,
+    style,
+    write,
+)
+from resnet_cert.output import require_writable
+from resnet_cert.report import formatter
+
+if TYPE_CHECKING:
+    from resnet_cert.problem import Problem
+    from resnet_cert.solve import Solution, Step
+
+
+@click.command()
+@click.argument("spec")
+@click.option("--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w and V.")
+@click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Start at the spec's point plus normal noise as long as the point is (at least about 1).",
+)
+@spec_options
+@format_option
+@click.pass_context
+def solve(
+    ctx: click.Context,
+    spec: str,
+    output: str,
+    eps: float | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    allow_code: bool,
+    format_name: str,
+) -> None:
+    """Go from the point of SPEC to an ε-second-order stationary point, and check that.
+
+    Exit codes as of check, for the point that was written.  Interrupted: the best point so far is written.
+    """
+    require_name(output, ".npz")
+    require_writable(output)
+    if eps is not None:
+        settings = (*settings, f"epsilon={eps!r}")
+    with stdout_as_stderr():
+        [loaded] = load([spec], allow_code, settings)
+        from resnet_cert.check import check
+        from resnet_cert.report.model import Solved, Source
+        from resnet_cert.solve import perturbed, read_point, write_point
+        from resnet_cert.verdict import Verdict
+
+        problem = loaded.problem
+        if seed is not None:
+            problem = replace(problem, point=perturbed(problem.point, seed))
+        solution = _solved(problem, output)
+        write_point(output, solution.point)
+        problem = replace(problem, point=read_point(output))
+        with progress(f"checking {output}", 0):
+            report = check(problem, spec=Source(loaded.path, loaded.sha256))
+    if solution.stopped is not None and report.verdict is not Verdict.CERTIFIED:
+        click.echo(f"stopped short of ε: {solution.stopped}", err=True)
+    solved = Solved(solution.iterations, output, report)
+    write(formatter(format_name).solve(solved, style(None, 0)), None)
+    ctx.exit(report.verdict.exit_code)
+
+
+def _solved(problem: Problem, output: str) -> Solution:
+    """Where the search ends; interrupted, it leaves the best point so far."""
+    from resnet_cert.solve import solve, write_point
+
+    latest: Step | None = None
+    with progress("solving", 0) as status:
+        show = _shown(problem, status)
+
+        def watch(step: Step) -> None:
+            nonlocal latest
+            latest = step
+            show(step)
+
+        try:
+            return solve(problem, watch)
+        except KeyboardInterrupt:
+            if latest is not None:
+                write_point(output, latest.point)
+                click.echo(
+                    f"interrupted after {latest.iteration} iterations: the best point so far is in {output}, "
+                    f"F = {latest.F:.6g}, ‖∇F‖ = {latest.gradient_norm:.3g}",
+                    err=True,
+                )
+            raise
+
+
+def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
+    """Keep the spinner, where there is one, up to date."""
+    if status is None:
+        return lambda step: None
+    from resnet_cert.linear_predictor import best_linear_predictor
+
+    F_lin_min = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0).F_min.value
+
+    def show(step: Step) -> None:
+        bend = "" if step.lambda_min is None else f"  λ_min {step.lambda_min:.2e}"
+        status.update(
+            f"solving: step {step.iteration}  F {step.F:.8g}  ‖∇F‖ {step.gradient_norm:.2e}{bend}  "
+            f"F − min F_lin {step.F - F_lin_min:.3g}"
+        )
+
+    return show

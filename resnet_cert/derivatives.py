@@ -1,0 +1,73 @@
+"""F, ∇F and ∇²F·v at any (w, V) for an optimiser: compiled by JAX, in float64, nothing proven."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from resnet_cert.enclosure import Array
+from resnet_cert.jax64 import jax
+from resnet_cert.losses import Loss
+from resnet_cert.problem import HELD_BYTES, Problem
+
+
+class Derivatives:
+    """F and its derivatives as functions of z = (w, V) ∈ R^{d(1+k)}, V row by row."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._value_and_gradient, self._product = _compiled(problem.loss, problem.d, problem.k)
+        fits = problem.n * (problem.d + problem.k + 2) * 8 <= HELD_BYTES
+        self._held = list(self._parts()) if fits else None
+        self._total = sum(float(np.sum(part[3])) for part in self._held or self._parts())
+        self._last: tuple[Array, tuple[float, Array]] | None = None
+
+    def at(self, z: Array) -> tuple[float, Array]:
+        """F, infinite where it overflows, and ∇F (d(1+k),)."""
+        if self._last is None or not np.array_equal(self._last[0], z):
+            F, gradient = self._mean(self._value_and_gradient, z)
+            self._last = z.copy(), (math.inf if math.isnan(F) else float(F), gradient)
+        return self._last[1]
+
+    def hessian_product(self, z: Array, tangent: Array) -> Array:
+        """∇²F(z)·tangent."""
+        [product] = self._mean(self._product, z, tangent)
+        return product
+
+    def _mean(self, program: Any, *arguments: Array) -> list[Any]:
+        total: list[Any] = []
+        for part in self._held or self._parts():
+            values = [np.asarray(value) for value in program(*arguments, *part)]
+            total = [a + b for a, b in zip(total, values, strict=True)] if total else values
+        return [value / self._total for value in total]
+
+    def _parts(self) -> Iterator[tuple[Array, ...]]:
+        """x, f, y, π of every chunk; the last one filled up with copies of its last row, of weight 0."""
+        for chunk in self._problem.chunks():
+            weight = np.ones(len(chunk.x)) if chunk.weight is None else chunk.weight
+            more = self._problem.chunk_rows - len(weight)
+            columns = (
+                np.concatenate([a, np.repeat(a[-1:], more, axis=0)]) for a in (chunk.x, chunk.f, chunk.y)
+            )
+            yield (*columns, np.concatenate([weight, np.zeros(more)]))
+
+
+@lru_cache(maxsize=32)
+def _compiled(loss: Loss, d: int, k: int) -> tuple[Any, Any]:
+    """(F, ∇F) and (∇²F·tangent,) of some samples, unnormalised, as compiled functions of z, tangent, samples.
+
+    wᵀx + (Vᵀw)ᵀf is the prediction for O(d + k) a sample, where wᵀ(x + Vf) costs O(dk).
+    """
+
+    def F(z: Any, x: Any, f: Any, y: Any, weight: Any) -> Any:
+        w, V = z[:d], z[d:].reshape(d, k)
+        return (weight * loss.value(x @ w + f @ (V.T @ w), y)).sum()
+
+    def product(z: Any, tangent: Any, *part: Any) -> Any:
+        return (jax.jvp(lambda z: jax.grad(F)(z, *part), (z,), (tangent,))[1],)
+
+    return jax.jit(jax.value_and_grad(F)), jax.jit(product)
