@@ -246,7 +246,7 @@ def norm(v: Array) -> Enclosure:
     largest = float(np.max(np.abs(v), initial=0.0))
     if largest == 0.0 or not math.isfinite(largest):
         return Enclosure.exact(0.0) if largest == 0.0 else UNKNOWN
-    scale = 2.0 ** math.frexp(largest)[1]
+    scale = 2.0 ** min(math.frexp(largest)[1], 1023)
     squares = np.square(v / scale)  # exact division; squares that underflow are worth less than one rounding
     total = float(np.sum(squares))
     error = gamma(v.size + 2) * total + v.size * TINY
@@ -272,6 +272,11 @@ def row_norms(v: Array) -> Array:
     return (np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500) * scale
 
 
+def upper_row_norms(v: Array) -> Array:
+    """(m,) upper bounds of the Euclidean norms of the rows of v (m, q)."""
+    return row_norms(v) * (1.0 + 2.0 * gamma(v.shape[1] + 4))
+
+
 def inner(u: Ball, v: Ball) -> Enclosure:
     """⟨u, v⟩ for two vectors, each known to within a ball."""
     u_norm, v_norm = frobenius(u.center), frobenius(v.center)
@@ -294,6 +299,5 @@ def product(V: Array, v: Ball) -> Ball:
 def difference(u: Ball, v: Ball) -> Ball:
     """u − v."""
     center = u.center - v.center
-    return Ball(
-        center, inflate(u.radius + v.radius + U * frobenius(center)) if center.any() else u.radius + v.radius
-    )
+    error = u.radius + v.radius + U * frobenius(center)
+    return Ball(center, inflate(error) if error else 0.0)

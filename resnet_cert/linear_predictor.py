@@ -18,7 +18,19 @@ from typing import Protocol
 
 import numpy as np
 
-from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, gamma, inflate, inner, norm, row_norms
+from resnet_cert.enclosure import (
+    Array,
+    Ball,
+    Enclosure,
+    U,
+    frobenius,
+    gamma,
+    inflate,
+    inner,
+    norm,
+    row_norms,
+    upper_row_norms,
+)
 from resnet_cert.hessian import largest_eigenvalue, smallest_eigenvalue
 from resnet_cert.losses import BuiltinLoss
 from resnet_cert.moments import Moments, merged, moment_sums, residual
@@ -356,7 +368,7 @@ def _third_moment(problem: Problem, r: float) -> float:
     """An upper bound of E[sup_{|p| ≤ r‖x‖} |ℓ'''| · ‖x‖³]; infinite where the loss has no suprema."""
     total = weight = 0.0
     for chunk in problem.chunks(features=False):
-        x_norm = row_norms(chunk.x)
+        x_norm = upper_row_norms(chunk.x)
         suprema = problem.loss.suprema(r * x_norm * (1.0 + 2.0**-48), chunk.y)
         if suprema is None:
             return math.inf

@@ -125,6 +125,7 @@ class BuiltinLoss:
     def value(self, p: Any, y: Any) -> Any:
         return self.scale * self.formulas.value(p, y)
 
+    @np.errstate(over="ignore")  # what overflows is infinite, and its enclosure unknown
     def derivatives(self, p: Array, error: Array, y: Array) -> Derivatives:
         plain = self.formulas.derivatives(self.functions, p, error, y)
         if self.scale == 1.0:
@@ -134,6 +135,7 @@ class BuiltinLoss:
             scaled[bound] = scaled[bound] + U * np.abs(scaled[value]) + TINY
         return Derivatives(*scaled)
 
+    @np.errstate(over="ignore")
     def suprema(self, reach: Array, y: Array) -> tuple[Array, Array, Array]:
         first, second, third = self.formulas.suprema(self.functions, reach, y)
         return self.scale * first, self.scale * second, self.scale * third
@@ -209,6 +211,11 @@ def _drift(fn: Elementary, error: Array) -> Array:
     return fn.expm1(error) * (1.0 + 2.0**-40)
 
 
+def _off_by(value: Array, relative: Array) -> Array:
+    """|value|·relative; a value that underflowed stands for one of at most TINY, which grows as well."""
+    return (np.abs(value) + TINY) * relative + TINY
+
+
 def _logistic_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
     # With z = yp and e = e^{−|z|}: σ(−|z|) = e/(1+e), σ(|z|) = 1/(1+e).  Nothing cancels, so every relative
     # error is below 2·ELEMENTARY + 7u.  |ℓ'''| ≤ ℓ'' ≤ |ℓ'| ≤ ℓ: all three logarithms are 1-Lipschitz in p.
@@ -220,14 +227,8 @@ def _logistic_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> D
     first = -y * np.where(z > 0.0, small, large)
     second = small * large
     relative = _drift(fn, error) + (2 * ELEMENTARY + 8 * U)
-    return Derivatives(
-        value,
-        value * relative + TINY,
-        first,
-        np.abs(first) * relative + TINY,
-        second,
-        second * relative + TINY,
-    )
+    value_error, first_error, second_error = (_off_by(at, relative) for at in (value, first, second))
+    return Derivatives(value, value_error, first, first_error, second, second_error)
 
 
 def _logistic_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -258,13 +259,14 @@ _PSEUDO_HUBER_THIRD = 0.8587  # sup |ℓ'''| = 3·½/(5/4)^{5/2} = 0.85865..., a
 
 
 def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
-    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and three roundings.
+    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.
     r = p - y
     e = error + U * np.abs(r)
     s = fn.hypot1(r)
     value = r * (r / (1.0 + s))
     first = r / s
-    second = 1.0 / (s * s * s)
+    inverse = 1.0 / s
+    second = inverse * inverse * inverse
     relative = ELEMENTARY + 4 * U
     return Derivatives(
         value,
@@ -272,7 +274,7 @@ def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Array, y: Array) 
         first,
         e + np.abs(first) * relative + TINY,
         second,
-        _PSEUDO_HUBER_THIRD * e + second * (3 * ELEMENTARY + 4 * U) + TINY,
+        _PSEUDO_HUBER_THIRD * e + second * (3 * ELEMENTARY + 6 * U) + TINY,
     )
 
 
@@ -304,7 +306,7 @@ def _poisson(p: Any, y: Any) -> Any:
 
 def _poisson_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
     rate = fn.exp(p)
-    rate_error = rate * (_drift(fn, error) + (ELEMENTARY + U)) + TINY
+    rate_error = _off_by(rate, _drift(fn, error) + (ELEMENTARY + U))
     value, first = rate - y * p, rate - y
     return Derivatives(
         value,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.enclosure import Array
-from resnet_cert.errors import RequestError
+from resnet_cert.errors import Diagnostic, RequestError
 
 if TYPE_CHECKING:
     from resnet_cert.losses import Loss
@@ -284,7 +284,7 @@ class Problem:
         )
         faults = problem.faults()
         if faults:
-            raise RequestError("\n".join(message for _, message in faults))
+            raise RequestError([Diagnostic(message) for _, message in faults])
         return problem
 
     def faults(self) -> list[tuple[tuple[str | int, ...], str]]:
