@@ -1,0 +1,184 @@
+"""μ0, μ1, μ2 against their formulas in 50 digits and against difference quotients of F, ∇F, ∇²F."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from families import LOSSES, gaussian, to_problem
+from flint import arb, ctx
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import BITS, Sample, Truth
+from oracle_theorems import lipschitz as exact_lipschitz
+
+from resnet_cert import lipschitz
+from resnet_cert import problem as problem_module
+from resnet_cert.jax64 import jax, jnp
+from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
+from resnet_cert.losses import named_loss
+from resnet_cert.observation import observe
+
+Array = np.ndarray
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    with ctx.workprec(BITS):
+        yield
+
+
+def exact_constants(sample: Sample, b: float) -> tuple[arb, arb, arb]:
+    exact = exact_lipschitz(Truth(sample), b)
+    return exact.mu0, exact.mu1, exact.mu2
+
+
+def constants(sample: Sample, b: float) -> LipschitzConstants:
+    bounds = observe(to_problem(sample), b).lipschitz
+    assert bounds is not None
+    return bounds
+
+
+# --- They bound difference quotients ----------------------------------------------------------------------
+
+
+@cache
+def derivatives(loss: str, d: int, k: int) -> tuple[Callable[..., Array], ...]:
+    """F, ∇F and ∇²F as functions of (w, V) in one vector."""
+    value = named_loss(loss).value
+
+    def F(z, x, f, y):
+        w, V = z[:d], z[d:].reshape(d, k)
+        return jnp.mean(value((x + f @ V.T) @ w, y))
+
+    return tuple(jax.jit(jax.vmap(g, (0, None, None, None))) for g in (F, jax.grad(F), jax.hessian(F)))
+
+
+def points_in_the_domain(rng: np.random.Generator, count: int, d: int, k: int, b: float) -> Array:
+    """(count, d + dk) points with ‖w‖ ≤ b and ‖V‖ ≤ b, many of them on both boundaries."""
+    w, V = rng.normal(size=(count, d)), rng.normal(size=(count, d, k))
+    w *= (b * rng.choice([1.0, 0.3], count) / np.linalg.norm(w, axis=1))[:, None]
+    V *= (b * rng.choice([1.0, 0.3], count) / np.linalg.norm(V, 2, axis=(1, 2)))[:, None, None]
+    return np.concatenate([w, V.reshape(count, -1)], axis=1)
+
+
+def steepest(loss: str, sample: Sample, b: float, rng: np.random.Generator) -> list[float]:
+    """The largest quotient of F, ∇F, ∇²F over random pairs of points, far apart and close together."""
+    d, k = sample.V.shape
+    z = points_in_the_domain(rng, 300, d, k, b)
+    nearby = z * (1.0 - 1e-4 * rng.random((300, 1)))  # towards 0: in the domain, and almost a derivative
+    others = (points_in_the_domain(rng, 300, d, k, b), nearby)
+    largest = []
+    for i, function in enumerate(derivatives(loss, d, k)):
+        at = np.asarray(function(z, sample.x, sample.f, sample.y))
+        quotients = []
+        for other in others:
+            change = at - np.asarray(function(other, sample.x, sample.f, sample.y))
+            size = np.linalg.norm(change, 2, axis=(1, 2)) if i == 2 else np.abs(change)
+            size = np.linalg.norm(change, axis=1) if i == 1 else size
+            quotients.append(float(np.max(size / np.linalg.norm(z - other, axis=1))))
+        largest.append(max(quotients))
+    return largest
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_they_bound_the_difference_quotients_of_F_its_gradient_and_its_hessian(loss):
+    rng = np.random.default_rng(1)
+    for b in (0.1, 1.0, 3.0):
+        for n in (1, 5):  # n = 1 comes closest
+            sample = gaussian(rng, n=n, d=2, k=2, losses=(loss,))
+            bounds = constants(sample, b)
+            for quotient, bound in zip(steepest(loss, sample, b, rng), bounds, strict=True):
+                assert quotient <= bound * (1.0 + 1e-7)
+
+
+def test_in_one_dimension_they_are_nearly_attained():
+    """x = y = f = 1, ½(p − y)² at w = b, V = b: |∂F/∂(w, V)| = |ℓ'|J with p = b(1 + b) on the boundary."""
+    b, one = 2.0, np.ones((1, 1))
+    sample = Sample(one, -np.ones(1), one, np.array([b]), np.array([[b]]))
+    gradient = derivatives("squared", 1, 1)[1](np.array([[b, b]]), sample.x, sample.f, sample.y)
+    assert constants(sample, b).mu0 == pytest.approx(float(np.linalg.norm(gradient)), rel=1e-12)
+
+
+# --- They are their formulas ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("b", [1e-3, 0.5, 2.0])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_they_are_their_formulas_rounded_up(loss, b):
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        sample = replace(gaussian(rng, losses=(loss,)), scale=float(rng.choice([1.0, 0.3])))
+        for ours, exact in zip(constants(sample, b), exact_constants(sample, b), strict=True):
+            assert exact <= arb(ours)
+            assert arb(ours) <= exact * (1 + arb(10) ** -9) + arb(10) ** -300
+
+
+def test_they_are_rounded_up_where_an_exponential_magnifies_every_rounding():
+    rng = np.random.default_rng(8)
+    for _ in range(100):
+        sample = gaussian(rng, n=1, d=3, k=2, losses=("poisson",))
+        reach = float(np.linalg.norm(sample.x) + np.linalg.norm(sample.f))
+        reach /= 600.0  # b = 1 and w = 0: |p| ≤ 600 on the domain
+        scaled = replace(sample, x=sample.x / reach, f=sample.f / reach, w=np.zeros(3))
+        for ours, exact in zip(constants(scaled, 1.0), exact_constants(scaled, 1.0), strict=True):
+            assert exact <= arb(ours) <= exact * (1 + arb(10) ** -9)
+
+
+def test_without_the_bound_of_roundings_some_fall_below(monkeypatch):
+    rng = np.random.default_rng(9)
+    samples = [gaussian(rng, n=40, d=2, k=2, losses=("pseudo_huber",)) for _ in range(40)]
+
+    def below() -> int:
+        pairs = ((constants(sample, 1.0), exact_constants(sample, 1.0)) for sample in samples)
+        return sum(arb(mu) < exact for ours, truth in pairs for mu, exact in zip(ours, truth, strict=True))
+
+    assert below() == 0
+    monkeypatch.setattr(lipschitz, "gamma", lambda k: 0.0)
+    assert below() > 0
+
+
+def test_weights_count():
+    rng = np.random.default_rng(3)
+    weights = np.arange(1.0, 9.0) / 36.0
+    sample = replace(gaussian(rng, n=8, losses=("logistic",)), probabilities=weights)
+    for ours, exact in zip(constants(sample, 1.5), exact_constants(sample, 1.5), strict=True):
+        assert exact <= arb(ours) <= exact * (1 + arb(10) ** -9)
+
+
+def test_chunks_do_not_change_them_by_more_than_roundings(monkeypatch):
+    sample = gaussian(np.random.default_rng(4), n=3000, d=2, k=2, losses=("pseudo_huber",))
+    whole = constants(sample, 1.0)
+    monkeypatch.setattr(problem_module, "CHUNK_BYTES", 1)
+    assert constants(sample, 1.0) == pytest.approx(whole, rel=1e-11)
+
+
+@given(b=st.floats(0.01, 3.0), more=st.floats(1.0, 2.0))
+def test_a_larger_domain_never_has_smaller_constants(b, more):
+    sample = gaussian(np.random.default_rng(5), n=4, losses=("logistic",))
+    assert all(x <= y for x, y in zip(constants(sample, b), constants(sample, b * more), strict=True))
+
+
+def test_without_features_and_inputs_they_are_zero():
+    sample = gaussian(np.random.default_rng(6), n=3, d=2, k=2, losses=("squared",))
+    nothing = replace(sample, x=np.zeros((3, 2)), f=np.zeros((3, 2)))
+    assert constants(nothing, 1.0) == (0.0, 0.0, 0.0)
+
+
+def test_a_loss_without_suprema_has_none():
+    class Unknown:
+        def suprema(self, reach: Array, y: Array) -> None:
+            return None
+
+    chunk = next(to_problem(gaussian(np.random.default_rng(7), n=3, d=1, k=1)).chunks())
+    assert lipschitz_terms(Unknown(), chunk, np.ones(3), np.ones(3), 1.0) is None
+
+
+def test_they_are_sums_over_the_total_weight_rounded_up():
+    mus = lipschitz_constants(np.array([1.0, 0.0, 3.0]), 3.0, 1)
+    assert 1.0 / 3.0 <= mus.mu0 <= 1.0 / 3.0 * (1 + 1e-14)
+    assert mus.mu1 == 0.0
+    assert 1.0 <= mus.mu2 <= 1.0 + 1e-14
