@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from oracle import BITS, Sample, Truth
 from oracle_theorems import lipschitz as exact_lipschitz
 
-from resnet_cert import lipschitz
 from resnet_cert import problem as problem_module
 from resnet_cert.jax64 import jax, jnp
 from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
@@ -119,26 +118,13 @@ def test_they_are_their_formulas_rounded_up(loss, b):
 
 def test_they_are_rounded_up_where_an_exponential_magnifies_every_rounding():
     rng = np.random.default_rng(8)
-    for _ in range(100):
+    for _ in range(300):
         sample = gaussian(rng, n=1, d=3, k=2, losses=("poisson",))
         reach = float(np.linalg.norm(sample.x) + np.linalg.norm(sample.f))
         reach /= 600.0  # b = 1 and w = 0: |p| ≤ 600 on the domain
         scaled = replace(sample, x=sample.x / reach, f=sample.f / reach, w=np.zeros(3))
         for ours, exact in zip(constants(scaled, 1.0), exact_constants(scaled, 1.0), strict=True):
             assert exact <= arb(ours) <= exact * (1 + arb(10) ** -9)
-
-
-def test_without_the_bound_of_roundings_some_fall_below(monkeypatch):
-    rng = np.random.default_rng(9)
-    samples = [gaussian(rng, n=40, d=2, k=2, losses=("pseudo_huber",)) for _ in range(40)]
-
-    def below() -> int:
-        pairs = ((constants(sample, 1.0), exact_constants(sample, 1.0)) for sample in samples)
-        return sum(arb(mu) < exact for ours, truth in pairs for mu, exact in zip(ours, truth, strict=True))
-
-    assert below() == 0
-    monkeypatch.setattr(lipschitz, "gamma", lambda k: 0.0)
-    assert below() > 0
 
 
 def test_weights_count():
