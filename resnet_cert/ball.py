@@ -9,6 +9,8 @@ rational numbers and are formed as such; then every comparison is decided, equal
 
 For w ≠ 0 the gradient (g_w, w aᵀ) vanishes iff both do, and a = 0 leaves the Gram matrix of ℓ'', which is
 positive semidefinite; at w = 0, λ_min = (β − √(β² + 4‖a‖²))/2 with β ≥ 0 is nonnegative iff a = 0.
+
+With a regulariser l2·‖(w, V)‖² the gradient has 2·l2·(w, V) added, and λ_min(∇²F) ≥ −(t + 2·l2) is what is asked.
 """
 
 from __future__ import annotations
@@ -140,7 +142,7 @@ def _decide(
 ) -> Decision:
     at = moments(field, problem, loss)
     eps = field.number(problem.epsilon)
-    squared_norm = _square(at.g_w) + _square(_column(field, problem.point.w)) * _square(at.a)
+    squared_norm = _squared_gradient(field, problem, at)
     gradient = _at_most(squared_norm, eps * eps)
     curvature = None if before is None else before.proven.curvature
     if curvature is None:
@@ -149,6 +151,19 @@ def _decide(
     with ctx.workprec(bits or PRECISIONS[-1]):
         root = arb(squared_norm).nonnegative_part().sqrt()
         return Decision(Proven(gradient, curvature, arithmetic), outward(arb(at.F)), outward(root))
+
+
+def _squared_gradient(field: Field, problem: Problem, at: Moments) -> Any:
+    """‖∇F‖², or with a regulariser and c = 2·l2:  ‖g_w + cw‖² + ‖w aᵀ + cV‖_F²."""
+    w = _column(field, problem.point.w)
+    squared_norm = _square(at.g_w) + _square(w) * _square(at.a)
+    if problem.l2:
+        c = 2 * field.number(problem.l2)
+        V = _matrix(field, problem.point.V)
+        across = (w.transpose() * (at.g_w + V * at.a))[0, 0]  # ⟨∇F, (w, V)⟩
+        size = _square(w) + sum((x * x for x in V.entries()), field.number(0))
+        squared_norm += 2 * c * across + c * c * size
+    return squared_norm
 
 
 def moments(field: Field, problem: Problem, loss: BuiltinLoss) -> Moments:
@@ -176,16 +191,17 @@ def moments(field: Field, problem: Problem, loss: BuiltinLoss) -> Moments:
 
 def _curvature(field: Field, problem: Problem, at: Moments, mu2: float | None) -> bool | None:
     """λ_min(∇²F) ≥ −t, t = √(μ2 ε), by S(t) ⪰ 0 with rows and columns scaled by ‖w‖: no root but t."""
-    if problem.epsilon == 0.0 or mu2 == 0.0:
+    if not problem.l2 and (problem.epsilon == 0.0 or mu2 == 0.0):
         return _flat(problem, at)
-    if mu2 is None:
+    if mu2 is None and problem.epsilon != 0.0:
         return None
-    t_squared = Fraction(mu2) * Fraction(problem.epsilon)
+    t_squared = Fraction(mu2 or 0.0) * Fraction(problem.epsilon)
     t = _root(field, t_squared)
     if t is None:  # irrational: no element of this field
         with ctx.workprec(PRECISIONS[-1]):
             return _curvature(BALLS, problem, _as_balls(at), mu2)
-    return _is_positive_semidefinite(field, shifted_hessian(field, problem.point.w, at, t))
+    shift = t + 2 * field.number(problem.l2)
+    return _is_positive_semidefinite(field, shifted_hessian(field, problem.point.w, at, shift))
 
 
 def _flat(problem: Problem, at: Moments) -> bool | None:

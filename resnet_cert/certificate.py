@@ -51,12 +51,15 @@ def write_certificate(
         overrides: the settings KEY=VALUE that replaced entries of the spec, in order.
         arithmetic: a key of `ASSUMPTIONS`.
     Raises:
-        RequestError: the loss is not a built-in one, or there is no file to be written at `path`.
+        RequestError: the loss is not a built-in one, the problem is regularised or constrained, or there is
+            no file to be written at `path`.
     """
     if not isinstance(problem.loss, BuiltinLoss):
         raise RequestError(
             f"expected a built-in loss for a certificate, got {problem.loss.name}: no other can be verified"
         )
+    if not problem.is_plain:
+        raise RequestError("expected no regularizer and no constraint for a certificate")
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):
         raise RequestError(f"expected an ordinary file in an existing folder for the certificate, got {path}")

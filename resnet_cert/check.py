@@ -12,7 +12,7 @@ import numpy as np
 
 import resnet_cert
 from resnet_cert import theorems
-from resnet_cert.consequences import gap_bounds_here, theorem1_here, theorem2_here, theorem3_here
+from resnet_cert.consequences import gap_bounds_here, not_plain, theorem1_here, theorem2_here, theorem3_here
 from resnet_cert.crosscheck import crosscheck
 from resnet_cert.custom_loss import CustomLoss, assumption1_fault
 from resnet_cert.enclosure import Array, Ball, Enclosure, difference, norm, product
@@ -24,6 +24,7 @@ from resnet_cert.losses import BuiltinLoss, Loss
 from resnet_cert.moments import Moments, residual
 from resnet_cert.observation import observe
 from resnet_cert.problem import Point, Problem
+from resnet_cert.regularized import lagrangian, regularized_here
 from resnet_cert.report.model import (
     BoundConstants,
     Constants,
@@ -79,7 +80,7 @@ def check(
             seconds only.
     Raises:
         RequestError: the loss violates Assumption 1 at one of the predictions, or ball arithmetic is asked
-            for without python-flint or with a custom loss.
+            for without python-flint, with a custom loss or under a constraint.
         InternalError: autodiff of the objective contradicts the moments.
     Source: Shamir 2018, Definition 1, Theorems 1–3, Corollary 1.
     """
@@ -103,6 +104,8 @@ def examine(
     require_sound_arithmetic()
     problem = problem.with_features_held()
     if arithmetic == "ball":
+        if problem.constraint is not None:
+            raise RequestError("expected no constraint for ball arithmetic, got constraint.norm")
         problem = replace(problem, loss=with_ball_functions(problem.loss))
     w, V, eps = problem.point.w, problem.point.V, problem.epsilon
     norm_w, norm_V = norm(w), spectral_norm(V)
@@ -115,25 +118,26 @@ def examine(
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
     here, origin = seen.here, seen.origin
 
-    gradient_w, gradient_V = here.g_w.norm(), norm_w * here.a.norm()
-    gradient_norm = theorems.hypot(gradient_w, gradient_V)
     limit = threshold(constants.mu2, eps)
-    bent = decided(curvature(here, w), here, w, limit)
-    verdicts = definition1(gradient_norm, bent.lambda_min, eps, constants.mu2)
+    bent = decided(curvature(here, w), here, w, limit, problem.l2)
+    judged = lagrangian(problem, here, bent)  # of F itself, unless it is regularised or constrained
+    verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, constants.mu2)
     undecided = verdicts.verdict is Verdict.UNDECIDED
     if arithmetic == "ball" or (undecided and escalate and is_affordable(problem)):
         from resnet_cert import ball
 
         arithmetic = "ball"
         finer = ball.decide(problem, cast(BuiltinLoss, problem.loss), constants.mu2)
-        verdicts = definition1(gradient_norm, bent.lambda_min, eps, constants.mu2, finer.proven)
+        verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, constants.mu2, finer.proven)
         here = replace(here, F=here.F.intersect(finer.F.lower, finer.F.upper))
-        gradient_norm = finer.gradient_norm
-        bent = replace(bent, lambda_min=narrowed(bent.lambda_min, verdicts.curvature, limit))
-    lambda_min = bent.lambda_min
+        narrow = narrowed(judged.lambda_min, verdicts.curvature, limit)
+        judged = replace(judged, gradient_norm=finer.gradient_norm, lambda_min=narrow)
+        if problem.is_plain:
+            bent = replace(bent, lambda_min=narrow)
+    gradient_norm, lambda_min = judged.gradient_norm, judged.lambda_min
     m = (-lambda_min).positive_part()
     gap = here.F - linear.F_min
-    if verdicts.verdict is Verdict.CERTIFIED and eps == 0.0:
+    if verdicts.verdict is Verdict.CERTIFIED and eps == 0.0 and problem.is_plain:
         gap = gap.intersect(upper=0.0)  # Corollary 1
 
     # Distances to w*, known to lie within linear.w_star.radius of its centre and in the ball.
@@ -143,6 +147,7 @@ def examine(
     distance = distance.intersect(0.0, max((norm_w + linear.r).upper, distance.lower))
     turned = product(V.T, w_star).norm()
     turned = turned.intersect(0.0, max((norm_V * linear.r).upper, turned.lower))
+    F_bent = (-bent.lambda_min).positive_part()
 
     report = Report(
         name=problem.name,
@@ -155,16 +160,17 @@ def examine(
         verdict=verdicts.verdict,
         reasons=(*verdicts.reasons, *next_steps(problem, verdicts.verdict, arithmetic)),
         objective=Objective(here.F, linear.F_min, gap, norm_w_star.value, linear.attained),
-        gradient=Gradient(gradient_norm, gradient_w, gradient_V, verdicts.gradient),
-        hessian=Hessian(lambda_min, limit, bent.zero_multiplicity, "reduced", verdicts.curvature),
+        gradient=Gradient(gradient_norm, judged.gradient_w, judged.gradient_V, verdicts.gradient),
+        hessian=Hessian(lambda_min, limit, judged.zero_multiplicity, judged.method, verdicts.curvature),
         smallest_epsilon=theorems.smallest_epsilon(gradient_norm, m, constants.mu2),
         constants=constants,
-        theorem1=theorem1_here(gap, gradient_norm, norm_w, norm_V, norm_w_star, distance, turned),
-        theorem2=theorem2_here(origin, linear, norm_w_star, norm_V),
+        theorem1=theorem1_here(problem, gap, gradient_norm, norm_w, norm_V, norm_w_star, distance, turned),
+        theorem2=theorem2_here(problem, origin, linear, norm_w_star, norm_V),
         theorem3=theorem3_here(problem, constants, verdicts.verdict, gap, linear),
         corollary1=Corollary1(corollary1_verdict(gap)),
-        gap_bounds=gap_bounds_here(here, w, V, m, linear, distance, turned),
-        crosscheck=crosscheck(problem, here, gradient_norm, bent),
+        gap_bounds=gap_bounds_here(here, w, V, F_bent, linear, distance, turned),
+        crosscheck=crosscheck(problem, here, judged),
+        regularized=regularized_here(problem, judged, here, linear, distance, turned),
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
@@ -176,8 +182,11 @@ def bound_constants(problem: Problem) -> tuple[BoundConstants, Enclosure]:
     """The constants of Theorem 3 for a problem, and its min F_lin.
 
     Raises:
-        RequestError: a Lipschitz constant is neither given nor computable.
+        RequestError: a Lipschitz constant is neither given nor computable, or Theorem 3 does not apply.
     """
+    reason = not_plain(problem)
+    if reason is not None:
+        raise RequestError(f"Theorem 3 does not apply: {reason}")
     problem = problem.with_features_held()
     b = domain_radius(problem, norm(problem.point.w), spectral_norm(problem.point.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
@@ -215,14 +224,15 @@ def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: flo
     return Constants(b=b, r=r, source=source, **values)
 
 
-def decided(bent: Curvature, here: Moments, w: Array, limit: Enclosure | None) -> Curvature:
-    """The same curvature, its lower end raised to −threshold where one factorisation at it proves that."""
+def decided(bent: Curvature, here: Moments, w: Array, limit: Enclosure | None, l2: float) -> Curvature:
+    """The same curvature, its lower end raised to −threshold − 2·l2 where one factorisation proves that."""
     lambda_min = bent.lambda_min
-    if limit is None or not w.any() or not lambda_min.lower < -limit.lower <= lambda_min.upper:
+    if limit is None or not w.any():
         return bent
-    if not hessian_exceeds(here, w, limit.lower):
+    least = limit.lower if not l2 else (limit + 2.0 * l2).lower
+    if not lambda_min.lower < -least <= lambda_min.upper or not hessian_exceeds(here, w, least):
         return bent
-    return replace(bent, lambda_min=lambda_min.intersect(lower=-limit.lower))
+    return replace(bent, lambda_min=lambda_min.intersect(lower=-least))
 
 
 def narrowed(lambda_min: Enclosure, verdict: Verdict, limit: Enclosure | None) -> Enclosure:
@@ -257,7 +267,8 @@ def is_affordable(problem: Problem) -> bool:
     """Ball arithmetic is there and takes seconds only."""
     size = problem.d + problem.k
     small = problem.n * size**2 <= ESCALATION_WORK and size <= ESCALATION_SIZE
-    return small and isinstance(problem.loss, BuiltinLoss) and has_flint()
+    known = isinstance(problem.loss, BuiltinLoss) and problem.constraint is None
+    return small and known and has_flint()
 
 
 def next_steps(problem: Problem, verdict: Verdict, arithmetic: str) -> tuple[str, ...]:
@@ -266,6 +277,8 @@ def next_steps(problem: Problem, verdict: Verdict, arithmetic: str) -> tuple[str
         why = problem.loss.why_unknown()
         return (why,) if why and verdict is Verdict.UNDECIDED else ()
     if verdict is not Verdict.UNDECIDED or arithmetic == "ball" or not isinstance(problem.loss, BuiltinLoss):
+        return ()
+    if problem.constraint is not None:
         return ()
     if not has_flint():
         return ("ball arithmetic decides finer margins: pip install 'resnet-cert[verify]'",)

@@ -17,7 +17,15 @@ from resnet_cert.report.model import BoundConstants, Constants, GapBounds, Theor
 from resnet_cert.verdict import Verdict
 
 
+def not_plain(problem: Problem) -> str | None:
+    """Why the theorems do not speak of this problem; None if they do."""
+    if problem.constraint is not None:
+        return "(w, V) is constrained to a ball"
+    return "the objective is regularised" if problem.l2 else None
+
+
 def theorem1_here(
+    problem: Problem,
     gap: Enclosure,
     gradient_norm: Enclosure,
     norm_w: Enclosure,
@@ -26,6 +34,9 @@ def theorem1_here(
     distance: Enclosure,
     turned: Enclosure,
 ) -> Theorem1:
+    reason = not_plain(problem)
+    if reason is not None:
+        return Theorem1(False, None, None, None, reason)
     if norm_w.upper == 0.0:
         return Theorem1(False, None, None, None, "w = 0: theorem 2 speaks of this point")
     paper = theorems.theorem1(gap, norm_w, norm_w_star, norm_V)
@@ -34,8 +45,11 @@ def theorem1_here(
 
 
 def theorem2_here(
-    origin: Moments, linear: LinearMinimum, norm_w_star: Enclosure, norm_V: Enclosure
+    problem: Problem, origin: Moments, linear: LinearMinimum, norm_w_star: Enclosure, norm_V: Enclosure
 ) -> Theorem2:
+    reason = not_plain(problem)
+    if reason is not None:
+        return Theorem2(None, None, None, None, None, False, reason)
     bent = curvature(origin, np.zeros(len(origin.g_w.center))).lambda_min
     gradient_norm = origin.g_w.norm()
     norm_A = largest_eigenvalue(origin.A).intersect(lower=0.0)
@@ -46,6 +60,9 @@ def theorem2_here(
 def theorem3_here(
     problem: Problem, constants: Constants, verdict: Verdict, gap: Enclosure, linear: LinearMinimum
 ) -> Theorem3:
+    reason = not_plain(problem)
+    if reason is not None:
+        return Theorem3(False, None, None, None, None, None, None, None, None, reason)
     mus = (constants.mu0, constants.mu1, constants.mu2)
     missing = [f"mu{i}" for i, mu in enumerate(mus) if mu is None]
     if missing:

@@ -6,19 +6,20 @@ import math
 
 import numpy as np
 
-from resnet_cert.enclosure import Enclosure
+from resnet_cert.enclosure import U
 from resnet_cert.errors import InternalError
-from resnet_cert.hessian import Curvature, rayleigh_quotient
+from resnet_cert.hessian import rayleigh_quotient
 from resnet_cert.moments import Moments
 from resnet_cert.objective import autodiff
 from resnet_cert.problem import Problem
+from resnet_cert.regularized import Lagrangian
 from resnet_cert.report.model import CrossCheck
 
 ROUNDING_ALLOWANCE = 1e4
 """How many of our own radii autodiff in float64 may be off: it has no bound, but errs on their scale."""
 
 
-def crosscheck(problem: Problem, here: Moments, gradient_norm: Enclosure, bent: Curvature) -> CrossCheck:
+def crosscheck(problem: Problem, here: Moments, judged: Lagrangian) -> CrossCheck:
     """Autodiff of the objective as written, compared with every number that it can speak of.
 
     Raises:
@@ -26,16 +27,22 @@ def crosscheck(problem: Problem, here: Moments, gradient_norm: Enclosure, bent: 
     """
     w = problem.point.w
     s = float(np.linalg.norm(w))
-    auto = autodiff(problem, bent.direction)
+    on_boundary = judged.multiplier is not None
+    auto = autodiff(problem, judged.direction, on_boundary=on_boundary, tangent=judged.tangent is True)
     first = ROUNDING_ALLOWANCE * (here.g_w.radius + s * here.a.radius)
     second = ROUNDING_ALLOWANCE * (
         here.A.radius + 2.0 * s * here.B.radius + s * s * here.C.radius + 2.0 * here.a.radius
     )
-    along = rayleigh_quotient(here, w, bent.direction)
+    along = rayleigh_quotient(here, w, judged.direction)
+    if not problem.is_plain:
+        along = along + judged.rho
+        size = math.hypot(s, float(np.linalg.norm(problem.point.V)))
+        spread = judged.rho.upper - judged.rho.lower + U * judged.rho.upper
+        first, second = first + ROUNDING_ALLOWANCE * spread * size, second + ROUNDING_ALLOWANCE * spread
     for what, value, ours, allowance in (
-        ("gradient norm", auto.gradient_norm, gradient_norm, first),
+        ("gradient norm", auto.gradient_norm, judged.gradient_norm, first),
         ("curvature along the witness", auto.curvature, along, second),
-        ("smallest Hessian eigenvalue", auto.lambda_min, bent.lambda_min, second),
+        ("smallest Hessian eigenvalue", auto.lambda_min, judged.lambda_min, second),
     ):
         if value is None or not (math.isfinite(value) and ours.known and math.isfinite(allowance)):
             continue

@@ -36,14 +36,25 @@ class Autodiff:
     lambda_min: float | None
 
 
-def objective(w: Any, V: Any, x: Any, f: Any, y: Any, weight: Any, loss: Loss) -> Any:
-    """Σ weight · ℓ(wᵀ(x + V f); y) over the rows of x (m, d), f (m, k), y (m,)."""
+def objective(w: Any, V: Any, x: Any, f: Any, y: Any, weight: Any, loss: Loss, l2: float = 0.0) -> Any:
+    """Σ weight · (ℓ(wᵀ(x + V f); y) + l2·(‖w‖² + ‖V‖_F²)) over the rows of x (m, d), f (m, k), y (m,)."""
     h = x + f @ V.T
-    return jnp.sum(weight * loss.value(h @ w, y))
+    fit = jnp.sum(weight * loss.value(h @ w, y))
+    return fit + jnp.sum(weight) * l2 * (jnp.sum(w**2) + jnp.sum(V**2)) if l2 else fit
 
 
-def autodiff(problem: Problem, direction: Direction) -> Autodiff:
-    """∇F and ∇²F at the problem's point by automatic differentiation, in float64 and unproven."""
+def autodiff(
+    problem: Problem, direction: Direction, *, on_boundary: bool = False, tangent: bool = False
+) -> Autodiff:
+    """∇F and ∇²F at the problem's point by automatic differentiation, in float64 and unproven.
+
+    F stands for the regularised objective where there is a regulariser.
+
+    Args:
+        on_boundary: the same of the Lagrangian of the constraint ‖z‖ ≤ norm, z = (w, V), whose gradient is
+            ∇F + μz with μ = max(0, −⟨∇F, z⟩/‖z‖²).
+        tangent: λ_min on z^⊥.
+    """
     w, V = problem.point.w, problem.point.V
     parameters = w.size + V.size
     dense = parameters <= DENSE_PARAMETERS and problem.n * parameters**2 <= DENSE_WORK
@@ -51,7 +62,7 @@ def autodiff(problem: Problem, direction: Direction) -> Autodiff:
     if dense:
         rows = min(rows, max(1, TANGENT_ENTRIES // (parameters * len(w))))
     length = math.sqrt(float(np.sum(direction.dw**2) + np.sum(direction.dV**2))) or 1.0
-    tangent = (direction.dw / length, direction.dV / length)
+    along = (direction.dw / length, direction.dV / length)
     gradient: Array = np.zeros(parameters)
     curvature, total = 0.0, 0.0
     hessian: Array = np.zeros((parameters, parameters) if dense else (0, 0))
@@ -60,40 +71,48 @@ def autodiff(problem: Problem, direction: Direction) -> Autodiff:
         total += float(np.sum(weight))
         for start in range(0, len(weight), rows):
             part = [_padded(a[start : start + rows], rows) for a in (chunk.x, chunk.f, chunk.y, weight)]
-            g, c, H = _derivatives(w, V, tangent, *part, loss=problem.loss, dense=dense)
+            g, c, H = _derivatives(w, V, along, *part, loss=problem.loss, dense=dense, l2=problem.l2)
             gradient += np.asarray(g)
             curvature += float(c)
             hessian += np.asarray(H)
+    gradient, curvature, hessian = gradient / total, curvature / total, hessian / total
+    if on_boundary:
+        z = np.concatenate([w, V.ravel()])
+        mu = max(0.0, -float(gradient @ z) / float(z @ z))
+        gradient, curvature, hessian = gradient + mu * z, curvature + mu, hessian + mu * np.eye(len(hessian))
+        if tangent and dense:
+            basis = np.linalg.qr(np.column_stack([z, np.eye(len(z))]))[0][:, 1:]
+            hessian = basis.T @ hessian @ basis
     lambda_min = None
     if dense and np.isfinite(hessian).all():
-        lambda_min = float(np.linalg.eigvalsh(hessian / total)[0])
-    return Autodiff(float(np.linalg.norm(gradient)) / total, curvature / total, lambda_min)
+        lambda_min = float(np.linalg.eigvalsh(hessian)[0])
+    return Autodiff(float(np.linalg.norm(gradient)), curvature, lambda_min)
 
 
 def _derivatives(
-    w: Array, V: Array, tangent: Any, x: Array, f: Array, y: Array, weight: Array, **static: Any
+    w: Array, V: Array, along: Any, x: Array, f: Array, y: Array, weight: Array, **static: Any
 ) -> Any:
-    return _compiled(**static)(w, V, tangent, x, f, y, weight)
+    return _compiled(**static)(w, V, along, x, f, y, weight)
 
 
 @lru_cache(maxsize=32)
-def _compiled(loss: Loss, dense: bool) -> Any:
+def _compiled(loss: Loss, dense: bool, l2: float) -> Any:
     """One compiled function a loss (and one compilation a shape): ∇F, D²F along a tangent, ∇²F if dense."""
 
-    def derivatives(w: Any, V: Any, tangent: Any, x: Any, f: Any, y: Any, weight: Any) -> Any:
+    def derivatives(w: Any, V: Any, along: Any, x: Any, f: Any, y: Any, weight: Any) -> Any:
         def F(point: Any) -> Any:
-            return objective(point[0], point[1], x, f, y, weight, loss)
+            return objective(point[0], point[1], x, f, y, weight, loss, l2)
 
         def flat(tree: Any) -> Any:
             return jnp.concatenate([tree[0].ravel(), tree[1].ravel()])
 
         point = (w, V)
-        gradient, product = jax.jvp(jax.grad(F), (point,), (tangent,))
+        gradient, product = jax.jvp(jax.grad(F), (point,), (along,))
         hessian = jnp.zeros((0, 0))
         if dense:
             d, k = V.shape
             hessian = jax.hessian(lambda z: F((z[:d], z[d:].reshape(d, k))))(flat(point))
-        return flat(gradient), flat(tangent) @ flat(product), hessian
+        return flat(gradient), flat(along) @ flat(product), hessian
 
     return jax.jit(derivatives)
 

@@ -48,6 +48,7 @@ from resnet_cert.hessian import (
 from resnet_cert.linear_predictor import LinearMinimum, LinearObjective, minimum_on_ball
 from resnet_cert.moments import Moments
 from resnet_cert.problem import BOUNDARY_WIDTH, Problem
+from resnet_cert.report.model import Regularized
 from resnet_cert.theorems import hypot, proposition_R
 
 
@@ -69,6 +70,11 @@ class Lagrangian:
     direction: Direction
     zero_multiplicity: int
 
+    @property
+    def method(self) -> str:
+        """How λ_min was found, as in the report."""
+        return "reduced, on the tangent space of the sphere" if self.tangent else "reduced"
+
 
 def lagrangian(problem: Problem, here: Moments, bent: Curvature) -> Lagrangian:
     """The gradient and the curvature that Definition 1 speaks of.
@@ -77,6 +83,10 @@ def lagrangian(problem: Problem, here: Moments, bent: Curvature) -> Lagrangian:
         here, bent: the moments and the curvature of F at the problem's point.
     """
     w, V = problem.point.w, problem.point.V
+    if problem.is_plain:  # L = F
+        g_w, g_V = here.g_w.norm(), norm(w) * here.a.norm()
+        rho, zeros = Enclosure.exact(0.0), bent.zero_multiplicity
+        return Lagrangian(rho, None, False, hypot(g_w, g_V), g_w, g_V, bent.lambda_min, bent.direction, zeros)
     c = Enclosure.exact(problem.l2) * 2.0
     multiplier = _multiplier(problem, here) if on_boundary(problem) else None
     rho = c if multiplier is None else c + multiplier.positive_part()
@@ -238,23 +248,40 @@ def objective_lin_min(problem: Problem, r: float, F_lin_min: Enclosure) -> Enclo
     return Enclosure(at.F.value, min((at.F - below).lower, at.F.upper), at.F.upper)
 
 
-def gap_bound(
-    problem: Problem, judged: Lagrangian, linear: LinearMinimum, distance: Enclosure, turned: Enclosure
-) -> Enclosure | None:
-    """The upper bound of F − F_lin(w*) by Proposition R; None at w = 0.
+def regularized_here(
+    problem: Problem,
+    judged: Lagrangian,
+    here: Moments,
+    linear: LinearMinimum,
+    distance: Enclosure,
+    turned: Enclosure,
+) -> Regularized | None:
+    """The part of the report about G; None for a plain problem.
 
     Args:
         distance, turned: ‖w − w*‖ and ‖Vᵀw*‖.
     """
-    w, V = Ball(problem.point.w, 0.0), problem.point.V
-    if not w.center.any():
+    if problem.is_plain:
         return None
-    return proposition_R(
-        judged.rho,
-        norm(w.center),
-        inner(linear.w_star, w),
-        inner(product(V.T, linear.w_star), product(V.T, w)),
-        judged.gradient_norm,
-        distance,
-        turned,
+    w, V = Ball(problem.point.w, 0.0), problem.point.V
+    bound = None
+    if w.center.any():
+        bound = proposition_R(
+            judged.rho,
+            norm(w.center),
+            inner(linear.w_star, w),
+            inner(product(V.T, linear.w_star), product(V.T, w)),
+            judged.gradient_norm,
+            distance,
+            turned,
+        )
+    return Regularized(
+        problem.l2,
+        None if problem.constraint is None else problem.constraint.norm,
+        length(problem),
+        objective(problem, here.F),
+        objective_lin_min(problem, linear.r, linear.F_min),
+        judged.multiplier is not None,
+        judged.multiplier,
+        bound,
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from resnet_cert.check import Examination
 from resnet_cert.enclosure import Array, Ball, Enclosure, inner, norm, product
+from resnet_cert.errors import RequestError
 from resnet_cert.hessian import Direction, rayleigh_quotient
 from resnet_cert.moments import merged, moment_sums, residual
 from resnet_cert.output import write_whole
@@ -40,8 +41,14 @@ class Witness:
 
 
 def find_witness(examination: Examination) -> Witness | None:
-    """The witness of a REFUTED report; None for any other."""
+    """The witness of a REFUTED report; None for any other.
+
+    Raises:
+        RequestError: the problem is regularised or constrained.
+    """
     report, problem, moments = examination.report, examination.problem, examination.moments
+    if not problem.is_plain:
+        raise RequestError("expected no regularizer and no constraint for a witness")
     if report.verdict is not Verdict.REFUTED:
         return None
     w = problem.point.w

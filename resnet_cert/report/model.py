@@ -90,13 +90,18 @@ class Theorem1:
 
 @dataclass(frozen=True)
 class Theorem2:
-    """At (0, V, θ): left = ‖∇F‖ + ‖V‖√(|λ_min|·‖∂²F/∂w²‖ + λ_min²) ≥ right = (F(0,V) − F_lin(w*))/‖w*‖."""
+    """At (0, V, θ): left = ‖∇F‖ + ‖V‖√(|λ_min|·‖∂²F/∂w²‖ + λ_min²) ≥ right = (F(0,V) − F_lin(w*))/‖w*‖.
 
-    gradient_norm: Enclosure
-    lambda_min: Enclosure
-    left: Enclosure
-    right: Enclosure
-    holds: bool
+    applies: False for another objective than F, and then there is a reason; else None.
+    """
+
+    gradient_norm: Enclosure | None
+    lambda_min: Enclosure | None
+    left: Enclosure | None
+    right: Enclosure | None
+    holds: bool | None
+    applies: bool | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,24 @@ class GapBounds:
     linear_functional: Enclosure
     first_order: Enclosure
     local: Enclosure
+
+
+@dataclass(frozen=True)
+class Regularized:
+    """What Definition 1 is about instead of F: F + l2·(‖w‖² + ‖V‖_F²), on ‖(w, V)‖ ≤ norm.
+
+    objective: its value at the point.  objective_lin_min: the least value at V = 0.  active: the point counts
+    as on the boundary; multiplier: its μ then.  proposition_R: an upper bound of F − F_lin_min.
+    """
+
+    l2: float
+    norm: float | None
+    norm_point: Enclosure
+    objective: Enclosure
+    objective_lin_min: Enclosure
+    active: bool
+    multiplier: Enclosure | None
+    proposition_R: Enclosure | None
 
 
 @dataclass(frozen=True)
@@ -168,6 +191,7 @@ class Report:
     corollary1: Corollary1
     gap_bounds: GapBounds
     crosscheck: CrossCheck
+    regularized: Regularized | None = None
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
 
 

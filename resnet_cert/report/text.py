@@ -16,8 +16,9 @@ from rich.text import Text
 from resnet_cert.bound import binding_form
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
-from resnet_cert.report.model import BoundTable, Report, Solved
+from resnet_cert.report.model import BoundTable, Regularized, Report, Solved
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
+from resnet_cert.stationarity import corollary1_verdict
 from resnet_cert.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def bound(table: BoundTable, style: Style) -> str:
 def solve(solved: Solved, style: Style) -> str:
     """How many steps it took, where the point is, and the screen of its check."""
     steps = f"{solved.iterations} iteration{'' if solved.iterations == 1 else 's'}"
-    head = f"After {steps} the point (w, V) is in {solved.point}.  Its check:"
-    return _rendered([head, ""], style) + check([solved.report], style)
+    return f"{steps}; the point (w, V) is in {solved.point}\n\n" + check([solved.report], style)
 
 
 def verify(verification: Verification, style: Style) -> str:
@@ -145,6 +145,7 @@ def _point(report: Report, digits: int) -> Table:
     best = f"min F_lin = {enclosed(objective.F_lin_min, digits)} over ‖w‖ ≤ r = {plain(constants.r)}"
     if not objective.attained:
         best += "; without the ball no minimum is attained"
+    rows = _regularized(report.regularized, digits) if report.regularized is not None else []
     return _pairs(
         [
             ("data", f"n = {size.n} samples, x in R^{size.d}, f(x) in R^{size.k}; loss {size.loss}"),
@@ -155,8 +156,30 @@ def _point(report: Report, digits: int) -> Table:
             ),
             ("objective", f"F = {enclosed(objective.F, digits)}"),
             ("best linear", best),
+            *rows,
         ]
     )
+
+
+def _regularized(about: Regularized, digits: int) -> list[tuple[str, str]]:
+    """What Definition 1 speaks of where it is not F: G, on a ball, and on its boundary the Lagrangian L."""
+    added = f" + {given(about.l2)}·(‖w‖² + ‖V‖²)" if about.l2 else ""
+    rows = [("judged", f"G = F{added} = {enclosed(about.objective, digits)}")]
+    if about.norm is not None:
+        rows += [("constraint", f"‖(w, V)‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
+    if about.active:
+        multiplier = f"μ = {enclosed(about.multiplier, digits)}"
+        rows += [
+            ("boundary", f"{multiplier}; L = G + (max(0, μ)/2)·‖(w, V)‖², λ_min along the sphere if μ > 0")
+        ]
+    return [*rows, ("best at V = 0", f"min G = {enclosed(about.objective_lin_min, digits)}")]
+
+
+def _judged(report: Report) -> str:
+    """The function whose gradient and Hessian Definition 1 speaks of."""
+    if report.regularized is None:
+        return "F"
+    return "L" if report.regularized.active else "G"
 
 
 def _conditions(report: Report, digits: int) -> Table:
@@ -164,7 +187,7 @@ def _conditions(report: Report, digits: int) -> Table:
     gradient, hessian = report.gradient, report.hessian
     table = _table(f"ε = {given(report.epsilon)}", "value", "threshold", "margin", "verdict")
     table.add_row(
-        "‖∇F‖ ≤ ε",
+        f"‖∇{_judged(report)}‖ ≤ ε",
         enclosed(gradient.norm, digits),
         given(report.epsilon),
         slack(report.epsilon - gradient.norm),
@@ -188,30 +211,36 @@ def _theorems(report: Report) -> Table:
     objective, gradient, measured = report.objective, report.gradient, report.gap_bounds
     F, gap = objective.F, objective.gap
     first, second, third = report.theorem1, report.theorem2, report.theorem3
+    about = report.regularized
     table = _table("theorem", "left side", "right side", "slack", "")
 
     def at_most_row(statement: str, left: Enclosure, right: Enclosure | None, end: str = "") -> None:
         by = None if right is None else right - left
         table.add_row(statement, enclosed(left), enclosed(right), slack(by), end)
 
-    def at_least_row(statement: str, left: Enclosure, right: Enclosure | None, end: str) -> None:
-        by = None if right is None else left - right
+    def at_least_row(statement: str, left: Enclosure | None, right: Enclosure | None, end: str) -> None:
+        by = None if left is None or right is None else left - right
         table.add_row(statement, enclosed(left), enclosed(right), slack(by), end)
 
     if first.applies:
         end = _holds(first.holds)
         at_least_row("1  ‖∇F‖ ≥ gap/D", gradient.norm, first.lower_bound, end)
         at_least_row("1  ‖∇F‖ ≥ gap/D, D refined", gradient.norm, first.lower_bound_refined, end)
-    at_least_row("2  at w = 0: left ≥ gap/‖w*‖", second.left, second.right, _holds(second.holds))
+    if second.applies is not False:
+        at_least_row("2  at w = 0: left ≥ gap/‖w*‖", second.left, second.right, _holds(second.holds))
     if third.applies:
         at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
     table.add_row(
-        "Corollary 1  F ≤ min F_lin",
+        "Corollary 1  F ≤ min F_lin" if about is None else "F ≤ min F_lin",
         enclosed(F),
         enclosed(objective.F_lin_min),
         slack(-gap),
         _holds(KNOWN[report.corollary1.verdict]),
     )
+    if about is not None:
+        end = _holds(KNOWN[corollary1_verdict(about.objective - about.objective_lin_min)])
+        at_most_row("G ≤ min G at V = 0", about.objective, about.objective_lin_min, end)
+        at_most_row("gap ≤ bound of Proposition R", gap, about.proposition_R)
     at_most_row("gap ≤ linear functional", gap, measured.linear_functional)
     at_most_row("gap ≤ first-order bound", gap, measured.first_order)
     at_most_row("gap ≤ local second-order bound", gap, measured.local)
@@ -223,6 +252,9 @@ def _holds(holds: bool | None) -> str:
 
 
 def _not_applied(report: Report) -> Iterator[str]:
+    if report.theorem2.applies is False:
+        yield f"Theorems 1, 2 and 3 do not apply: {report.theorem2.reason}."
+        return
     for number, theorem in ((1, report.theorem1), (3, report.theorem3)):
         if not theorem.applies:
             reason = "" if theorem.reason is None else f": {theorem.reason}"
@@ -247,7 +279,7 @@ def _details(report: Report) -> Table:
         ]
     zeros = report.hessian.zero_multiplicity
     rows += [
-        ("Hessian", f"{report.hessian.method}; {zeros} eigenvalues besides are exactly 0"),
+        ("Hessian", f"{report.hessian.method}; {zeros} eigenvalues of ∇²F besides are exactly 0"),
         ("‖w*‖", given(report.objective.norm_w_star)),
         (
             f"by {cross.method}",
@@ -261,7 +293,10 @@ def _details(report: Report) -> Table:
 
 
 def _meaning(report: Report) -> str:
-    claim = f"an ε-second-order stationary point for ε = {given(report.epsilon)}"
+    of = (
+        "" if report.regularized is None else " of G" + " on the ball" * (report.regularized.norm is not None)
+    )
+    claim = f"an ε-second-order stationary point{of} for ε = {given(report.epsilon)}"
     if report.verdict is Verdict.CERTIFIED:
         return f"Certified: (w, V) is {claim}."
     if report.verdict is Verdict.REFUTED:
