@@ -1,0 +1,377 @@
+"""solve: it ends where an independent solver ends, wherever it starts, and says so when it cannot."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from resnet_cert import Problem, RequestError, Verdict, check, load_problem
+from resnet_cert.cli import cli
+from resnet_cert.derivatives import Derivatives
+from resnet_cert.problem import Point
+from resnet_cert.solve import Step, is_attained, perturbed, read_point, solve, write_point
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+REAL_DATA = ("diabetes", "diabetes-halfway", "breast-cancer", "breast-cancer-halfway")
+SADDLES = ("saddle", "example-1", "example-1-exact", "example-1-refuted")
+EPS = 1e-6
+
+
+def random_problem(seed: int, loss: str = "squared") -> Problem:
+    """Noisy targets that x and f explain in part, at a point where w may be 0."""
+    rng = np.random.default_rng(seed)
+    n, (d, k) = 40, ((3, 2), (1, 2), (3, 1))[seed % 3]
+    x, f = rng.normal(size=(n, d)), rng.normal(size=(n, k))
+    signal = x.sum(axis=1) + f.sum(axis=1)
+    y = signal + rng.normal(size=n)
+    if loss == "logistic":
+        y = np.where(signal + 3.0 * rng.logistic(size=n) > 0.0, 1.0, -1.0)
+    if loss == "poisson":
+        y = rng.poisson(np.exp(0.3 * signal)).astype(np.float64)
+    w = rng.normal(size=d) * (seed % 2)
+    V = rng.normal(size=(d, k)) * (seed % 5)
+    return Problem.from_arrays(x=x, y=y, f=f, w=w, V=V, loss=loss, epsilon=EPS)
+
+
+def arrays(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    chunks = list(problem.with_features_held().chunks())
+    x, f, y = ([getattr(chunk, name) for chunk in chunks] for name in ("x", "f", "y"))
+    return np.concatenate(x), np.concatenate(f), np.concatenate(y)
+
+
+def least_squares(problem: Problem) -> float:
+    """inf F for the squared loss, that of linear predictors on (x, f): with w ≠ 0 every Vᵀw is possible."""
+    x, f, y = arrays(problem)
+    columns = np.hstack([x, f])
+    residual = columns @ np.linalg.lstsq(columns, y)[0] - y
+    return float(0.5 * np.mean(residual**2))
+
+
+def at_zero(problem: Problem) -> Problem:
+    return replace(problem, point=Point(0.0 * problem.point.w, 0.0 * problem.point.V))
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, ["solve", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+# --- the search --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_ends_at_the_least_squares_solution_and_certified(seed: int):
+    problem = random_problem(seed)
+    solution = solve(problem)
+    report = check(replace(problem, point=solution.point))
+    assert report.verdict is Verdict.CERTIFIED
+    assert solution.stopped is None
+    assert report.objective.F.value == pytest.approx(least_squares(problem), abs=1e-9)
+    assert report.corollary1.verdict is Verdict.CERTIFIED
+
+
+@pytest.mark.parametrize("loss", ["logistic", "pseudo_huber", "poisson"])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_every_loss_comes_to_a_certified_point_no_worse_than_linear(seed: int, loss: str):
+    problem = random_problem(seed, loss)
+    report = check(replace(problem, point=solve(problem).point))
+    assert report.verdict is Verdict.CERTIFIED
+    assert report.corollary1.verdict is Verdict.CERTIFIED
+
+
+@pytest.mark.parametrize("name", SADDLES)
+def test_a_saddle_without_gradient_is_left_for_the_global_minimum(name: str):
+    problem = replace(load_problem(CONFIGS / f"{name}.yaml"), epsilon=EPS)
+    report = check(replace(problem, point=solve(problem).point))
+    assert check(problem).objective.F.lower >= 0.49
+    assert report.verdict is Verdict.CERTIFIED
+    assert report.objective.F.upper <= 1e-12
+
+
+def test_a_curvature_within_the_margin_is_still_followed_down():
+    # At ε = 0.2 the start of Example 1 is an ε-SOPSP itself, but not one for ε/16.
+    problem = load_problem(CONFIGS / "example-1.yaml")
+    assert check(problem).verdict is Verdict.CERTIFIED
+    assert check(replace(problem, point=solve(problem).point)).objective.F.upper < 1e-3
+
+
+@pytest.mark.parametrize("name", REAL_DATA)
+def test_real_data_from_zero_and_from_random_starts(name: str):
+    problem = at_zero(replace(load_problem(CONFIGS / f"{name}.yaml"), epsilon=EPS))
+    starts = [problem.point, *(perturbed(problem.point, seed) for seed in range(3))]
+    reports = [check(replace(problem, point=solve(replace(problem, point=start)).point)) for start in starts]
+    assert {report.verdict for report in reports} == {Verdict.CERTIFIED}
+    values = [report.objective.F.value for report in reports]
+    assert max(values) - min(values) < 1e-10
+    if problem.loss.name == "squared":
+        assert values[0] == pytest.approx(least_squares(problem), abs=1e-10)
+
+
+def test_every_step_is_counted_and_none_goes_up():
+    steps: list[Step] = []
+    problem = random_problem(3)
+    solution = solve(problem, steps.append)
+    assert [step.iteration for step in steps] == list(range(solution.iterations + 1))
+    assert all(later.F <= earlier.F * (1.0 + 1e-14) for earlier, later in pairwise(steps))
+    assert np.array_equal(steps[0].point.w, problem.point.w)
+    assert np.array_equal(steps[-1].point.V, solution.point.V)
+
+
+def test_a_point_that_is_there_already_is_left_alone():
+    problem = load_problem(CONFIGS / "diabetes.yaml")
+    solution = solve(problem)
+    assert solution.iterations == 0
+    assert np.array_equal(solution.point.V, problem.point.V)
+
+
+def test_it_goes_on_where_the_objective_is_flat_to_rounding():
+    # Newton steps judged by F alone end near ‖∇F‖ = √u.
+    problem = replace(random_problem(5), epsilon=1e-13)
+    assert check(replace(problem, point=solve(problem).point)).verdict is Verdict.CERTIFIED
+
+
+def test_bad_scales_of_the_columns_are_no_obstacle():
+    problem = random_problem(7, "logistic")
+    x, f, y = arrays(problem)
+    scaled = Problem.from_arrays(
+        x=x * np.geomspace(1e-3, 1e3, problem.d),
+        f=f * 1e3,
+        y=y,
+        w=np.zeros(problem.d),
+        V=np.zeros((problem.d, problem.k)),
+        loss="logistic",
+        epsilon=EPS,
+    )
+    report = check(replace(scaled, point=solve(scaled).point))
+    assert report.verdict is Verdict.CERTIFIED
+
+
+def separable(epsilon: float) -> Problem:
+    rng = np.random.default_rng(0)
+    x, f = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
+    y = np.sign(x @ np.array([1.0, 0.5]) + f[:, 0])
+    return Problem.from_arrays(
+        x=x, y=y, f=f, w=np.zeros(2), V=np.zeros((2, 2)), loss="logistic", epsilon=epsilon
+    )
+
+
+def test_where_the_infimum_is_not_attained_it_stops_and_says_so():
+    problem = separable(0.0)
+    solution = solve(problem)
+    assert solution.stopped is not None
+    assert "not attained" in solution.stopped
+    assert check(replace(problem, point=solution.point)).verdict is not Verdict.CERTIFIED
+    assert not is_attained(problem)
+    assert is_attained(random_problem(2, "logistic"))
+
+
+def test_where_only_the_infimum_is_not_attained_ε_is_reached_all_the_same():
+    problem = separable(EPS)
+    solution = solve(problem)
+    assert solution.stopped is None
+    assert check(replace(problem, point=solution.point)).verdict is Verdict.CERTIFIED
+
+
+def test_a_lipschitz_bound_that_overflows_leaves_the_verdict_open():
+    rng = np.random.default_rng(1)
+    problem = Problem.from_arrays(
+        x=np.abs(rng.normal(size=(20, 3))),
+        y=np.zeros(20),
+        f=rng.normal(size=(20, 2)),
+        w=np.full(3, -300.0),
+        V=np.zeros((3, 2)),
+        loss="poisson",
+        epsilon=EPS,
+    )
+    report = check(problem)
+    assert report.constants.mu2 is None
+    assert report.verdict is Verdict.UNDECIDED
+
+
+def test_a_start_where_the_objective_overflows_is_refused():
+    problem = random_problem(1, "poisson")
+    with pytest.raises(RequestError, match="overflow"):
+        solve(replace(problem, point=Point(np.full(problem.d, 1e5), problem.point.V)))
+
+
+@pytest.mark.parametrize("extra", [{"l2": 0.25}, {"norm": 2.0}])
+def test_a_regularizer_or_a_constraint_is_refused(extra: dict[str, float]):
+    problem = Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[0.0], V=[[-1.0]], epsilon=EPS, **extra)
+    with pytest.raises(RequestError, match="regularizer"):
+        solve(problem)
+
+
+def test_a_random_start_is_repeatable_and_near_enough():
+    point = random_problem(4).point
+    once, again, other = (perturbed(point, seed) for seed in (1, 1, 2))
+    assert np.array_equal(once.V, again.V)
+    assert not np.array_equal(once.V, other.V)
+    size = np.sqrt(np.sum(point.w**2) + np.sum(point.V**2))
+    moved = np.sqrt(np.sum((once.w - point.w) ** 2) + np.sum((once.V - point.V) ** 2))
+    assert 0.2 * size < moved < 3.0 * size
+
+
+def test_the_derivatives_are_those_of_the_formulas_over_chunks_and_weights(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.import_module("resnet_cert.problem"), "CHUNK_BYTES", 2**10)
+    rng = np.random.default_rng(6)
+    n, d, k = 1300, 3, 2
+    x, f, y = rng.normal(size=(n, d)), rng.normal(size=(n, k)), rng.normal(size=n)
+    pi = rng.dirichlet(np.ones(n))
+    w, V = rng.normal(size=d), rng.normal(size=(d, k))
+    problem = Problem.from_arrays(x=x, y=y, f=f, w=w, V=V, probabilities=pi)
+    assert problem.chunk_rows == 512
+    derivatives = Derivatives(problem)
+    z, u, U = np.concatenate([w, V.ravel()]), rng.normal(size=d), rng.normal(size=(d, k))
+    F, gradient = derivatives.at(z)
+    h = x + f @ V.T
+    residual = h @ w - y
+    a = (pi * residual) @ f
+    assert pytest.approx(F, rel=1e-13) == 0.5 * pi @ residual**2
+    assert gradient == pytest.approx(np.concatenate([(pi * residual) @ h, np.outer(w, a).ravel()]), rel=1e-11)
+    # D²F(u, U)·(u', U') by polarising D²F = E[(uᵀh + wᵀU f)²] + 2 uᵀU a.
+    change = h @ u + f @ (U.T @ w)
+    product = np.concatenate(
+        [(pi * change) @ h + U @ a, (np.outer(w, (pi * change) @ f) + np.outer(u, a)).ravel()]
+    )
+    tangent = np.concatenate([u, U.ravel()])
+    assert derivatives.hessian_product(z, tangent) == pytest.approx(product, rel=1e-10, abs=1e-12)
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_exit_code_report_and_file_agree(tmp_path: Path):
+    output = str(tmp_path / "point.npz")
+    result = run(str(CONFIGS / "saddle.yaml"), "--eps", "1e-8", "--output", output, "--format", "json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert list(document) == ["schema", "iterations", "point", "report"]
+    assert document["schema"] == "resnet-cert/solve/1"
+    assert document["point"] == output
+    assert document["iterations"] > 0
+    assert document["report"]["verdict"] == "CERTIFIED"
+    assert document["report"]["epsilon"] == 1e-8
+    problem = replace(load_problem(CONFIGS / "saddle.yaml"), epsilon=1e-8, point=read_point(output))
+    again = check(problem)
+    assert document["report"]["objective"]["F"]["upper"] == again.objective.F.upper
+    assert document["report"]["constants"]["b"] == again.constants.b
+
+
+def test_the_point_is_one_for_a_spec(tmp_path: Path):
+    spec = CONFIGS / "yun-sra-jadbabaie.yaml"
+    output = tmp_path / "point.npz"
+    assert run(str(spec), "--eps", "1e-9", "--output", str(output)).exit_code == 0
+    setting = f"point={{file: {output}}}"
+    result = CliRunner().invoke(cli, ["check", str(spec), "--eps", "1e-9", "--set", setting, "-q"])
+    assert result.stdout == "CERTIFIED\n"
+
+
+def test_a_point_is_read_back_to_the_bit(tmp_path: Path):
+    point = Point(np.array([0.1, -0.0, 1e-310]), np.random.default_rng(0).normal(size=(3, 2)))
+    write_point(str(tmp_path / "p.npz"), point)
+    again = read_point(str(tmp_path / "p.npz"))
+    assert again.w.tobytes() == point.w.tobytes()
+    assert again.V.tobytes() == point.V.tobytes()
+
+
+def test_the_text_names_the_file_and_ends_with_the_verdict(tmp_path: Path):
+    output = str(tmp_path / "point.npz")
+    result = run(str(CONFIGS / "example-1-refuted.yaml"), "--output", output, "--seed", "1")
+    assert output in result.stdout.splitlines()[0]
+    assert result.stdout.splitlines()[-1] == "CERTIFIED"
+    assert result.stderr == ""
+
+
+def test_the_seed_chooses_the_start(tmp_path: Path):
+    points = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        output = str(tmp_path / f"{name}.npz")
+        run(str(CONFIGS / "diabetes.yaml"), "--eps", "1e-3", "--output", output, "--seed", seed)
+        points.append(read_point(output).V)
+    assert np.array_equal(points[0], points[1])
+    assert not np.array_equal(points[0], points[2])
+
+
+def test_what_cannot_be_reached_is_said_with_the_honest_exit_code(tmp_path: Path):
+    spec = tmp_path / "separable.yaml"
+    spec.write_text(
+        "version: 1\ndata: {x: [[1.0], [-1.0]], y: [1.0, -1.0]}\nloss: logistic\n"
+        "network: {kind: identity}\npoint: {w: [0.0], V: [[0.0]]}\nepsilon: 0.0\n"
+    )
+    result = run(str(spec), "--output", str(tmp_path / "p.npz"))
+    assert result.exit_code in (10, 20)
+    assert "inf F is not attained" in result.stderr
+    assert (tmp_path / "p.npz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["SPEC", "--output", "p.txt"], "ends in .npz"),
+        (["SPEC", "--output", "nowhere/p.npz"], "existing folder"),
+        (["SPEC"], "--output"),
+        (["SPEC", "--output", "p.npz", "--seed", "-1"], "--seed"),
+        (["SPEC", "--output", "p.npz", "--seed", "x"], "--seed"),
+        (["SPEC", "--output", "p.npz", "--eps", "-1"], ">= 0"),
+        (["SPEC", "--output", "p.npz", "--set", "epsilon=x"], "epsilon"),
+        (["missing.yaml", "--output", "p.npz"], "missing.yaml"),
+        (["SPEC", "--output", "p.npz", "--set", "regularizer={l2: 0.5}"], "regularizer"),
+    ],
+)
+def test_a_wrong_request_writes_nothing(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    spec = str(CONFIGS / "saddle.yaml")
+    result = run(*(spec if argument == "SPEC" else argument for argument in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+SLOW = """
+import sys, time
+import resnet_cert.solve
+arrive = resnet_cert.solve._Search.arrive
+def slowly(self, *arguments, **named):
+    arrive(self, *arguments, **named)
+    print("step", flush=True, file=sys.stderr)
+    time.sleep(0.5)
+resnet_cert.solve._Search.arrive = slowly
+sys.argv = ["resnet-cert", "solve", *sys.argv[1:]]
+from resnet_cert.cli import main
+main()
+"""
+
+
+def test_an_interrupt_leaves_the_best_point_so_far(tmp_path: Path):
+    spec, output = str(CONFIGS / "diabetes-halfway.yaml"), str(tmp_path / "p.npz")
+    command = [sys.executable, "-c", SLOW, spec, "--seed", "1", "--output", output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for _ in range(3):
+            assert process.stderr.readline() == "step\n"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert f"the best point so far is in {output}" in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
+    problem = load_problem(spec)
+    start = replace(problem, point=perturbed(problem.point, 1))
+    reached = check(replace(problem, point=read_point(output)))
+    assert reached.objective.F.upper < check(start).objective.F.lower
+    assert reached.verdict is Verdict.REFUTED
