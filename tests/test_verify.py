@@ -139,6 +139,13 @@ def rayleigh_quotient(truth: Truth, direction: npt.NDArray[np.float64]) -> float
         return float((bent / sum((u * u for u in v), arb(0))).mid())
 
 
+def test_a_direction_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    document, arrays = refuted_by_curvature(sample("squared"))
+    for parts in (("dw",), ("dV",), ("dw", "dV")):
+        fewer = {name: array for name, array in arrays.items() if name not in parts}
+        assert_rejected(verified(tmp_path, with_arrays(document, fewer), fewer))
+
+
 def test_no_direction_proves_nothing(tmp_path: Path) -> None:
     at = sample("squared")
     nothing = np.zeros(at.w.size + at.V.size)
@@ -248,6 +255,15 @@ def test_thresholds_between_two_floats_decide(tmp_path: Path) -> None:
         assert verified(tmp_path, *claim).verdict is (Verdict.CERTIFIED if stationary else None)
         claim = certificate(at, verdict="REFUTED", epsilon=epsilon, mu2=mu2, direction=direction)
         assert verified(tmp_path, *claim).verdict is (None if stationary else Verdict.REFUTED)
+
+
+def test_a_threshold_that_is_not_rational_is_not_rounded_to_one(tmp_path: Path) -> None:
+    """λ_min = −3/4 against √(1/2)."""
+    x = np.full((1, 1), 0.75)
+    at = Sample(x=x, y=np.ones(1), f=x, w=np.zeros(1), V=-np.ones((1, 1)))
+    for mu2, verdict in ((0.5, None), (0.5625, Verdict.CERTIFIED), (1.0, Verdict.CERTIFIED)):
+        claim = certificate(at, verdict="CERTIFIED", epsilon=1.0, mu2=mu2)
+        assert verified(tmp_path, *claim).verdict is verdict
 
 
 def test_without_mu2_only_a_semidefinite_hessian_certifies(tmp_path: Path) -> None:
