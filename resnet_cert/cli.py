@@ -13,6 +13,7 @@ import click
 from resnet_cert import __version__
 from resnet_cert.commands.bound import bound
 from resnet_cert.commands.check import check
+from resnet_cert.commands.explain import explain
 from resnet_cert.commands.schema import schema
 from resnet_cert.commands.solve import solve
 from resnet_cert.commands.verify import verify
@@ -32,7 +33,7 @@ def cli() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-for command in (check, bound, solve, verify, schema):
+for command in (check, bound, solve, verify, schema, explain):
     cli.add_command(command)
 
 

@@ -421,7 +421,7 @@ def test_help_and_version_load_nothing_heavy():
     script = """
 import sys
 from resnet_cert.cli import cli
-for arguments in (["--help"], ["check", "--help"], ["bound", "--help"], ["--version"]):
+for arguments in (["--help"], ["check", "--help"], ["bound", "--help"], ["explain", "sopsp"], ["--version"]):
     cli(arguments, standalone_mode=False)
 heavy = {"numpy", "jax", "scipy", "rich", "pydantic", "yaml"} & set(sys.modules)
 sys.exit(f"loaded {heavy}" if heavy else 0)
