@@ -1,14 +1,13 @@
 """Numbers with proven bounds: rounding outward, and the bound gamma_k of a floating-point sum.
 
-Every scalar operation on an `Enclosure` is carried out exactly in rational arithmetic and rounded
-outward once, so its soundness can be read off without a word about rounding modes.  Arrays come as a
-`Ball`: a float64 centre and a radius in the norm that its user names.
+Every scalar operation on an `Enclosure` is carried out exactly, by error-free transformations and far from 1
+in rational arithmetic, and rounded outward once: its soundness needs no word about rounding modes.  Arrays
+come as a `Ball`: a float64 centre and a radius in the norm that its user names.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -36,13 +35,8 @@ def inflate(bound: float) -> float:
     return float(bound) * INFLATION + TINY
 
 
-Exact = Callable[[Fraction, Fraction], Fraction]
-
-
-def _outward(exact: Fraction | None, towards: float) -> float:
-    """The nearest float on the side of `towards` (±inf); None stands for an unknown value."""
-    if exact is None:
-        return towards
+def _outward(exact: Fraction, towards: float) -> float:
+    """The nearest float to a rational number on the side of `towards` (±inf)."""
     try:
         rounded = float(exact)
     except OverflowError:
@@ -52,10 +46,69 @@ def _outward(exact: Fraction | None, towards: float) -> float:
     return math.nextafter(rounded, towards) if inside else rounded
 
 
-def _sqrt_outward(x: float, towards: float) -> float:
+SAFE_LEAST, SAFE_MOST = 2.0**-400, 2.0**400
+"""Between these magnitudes the error of an operation is itself computed without error (Dekker 1971)."""
+
+
+def _is_safe(x: float) -> bool:
+    return SAFE_LEAST < x < SAFE_MOST or SAFE_LEAST < -x < SAFE_MOST
+
+
+def _moved(rounded: float, error: float, towards: float) -> float:
+    """rounded + error, for an error of less than one unit in the last place, on the side of `towards`."""
+    return math.nextafter(rounded, towards) if (error > 0.0 if towards > 0.0 else error < 0.0) else rounded
+
+
+def _product_error(x: float, y: float, p: float) -> float:
+    """x·y − p, exactly, for p = fl(x·y) and safe x, y (Dekker 1971)."""
+    t = x * 134217729.0  # 2^27 + 1 splits x into two halves of 26 bits
+    x_high = t - (t - x)
+    t = y * 134217729.0
+    y_high = t - (t - y)
+    x_low, y_low = x - x_high, y - y_high
+    return x_low * y_low - (((p - x_high * y_high) - x_low * y_high) - x_high * y_low)
+
+
+def _sum(a: float, b: float, towards: float) -> float:
+    """a + b rounded towards `towards`; the error of a sum is a float (Møller, Knuth)."""
+    s = a + b
+    if not math.isfinite(s):
+        return _outward(Fraction(a) + Fraction(b), towards) if math.isfinite(a) and math.isfinite(b) else s
+    t = s - a
+    return _moved(s, (a - (s - t)) + (b - t), towards)
+
+
+def _product(a: float, b: float, towards: float) -> float:
+    """a·b rounded towards `towards`; an infinite end stands for "some finite number": 0 times it is 0."""
+    if a == 0.0 or b == 0.0:
+        return 0.0
+    if _is_safe(a) and _is_safe(b):
+        p = a * b
+        return _moved(p, _product_error(a, b, p), towards)
+    return a * b if math.isinf(a) or math.isinf(b) else _outward(Fraction(a) * Fraction(b), towards)
+
+
+def _ratio(a: float, b: float, towards: float) -> float:
+    """a/b rounded towards `towards`, b ≠ 0; an infinite end as in `_product`."""
+    if a == 0.0 or math.isinf(b):
+        return 0.0
+    if math.isinf(a):
+        return math.copysign(a, a * b)
+    q = a / b
+    if _is_safe(a) and _is_safe(b) and _is_safe(q):
+        p = q * b
+        remainder = (a - p) - _product_error(q, b, p)  # rounded once, so of the right sign
+        return _moved(q, math.copysign(remainder, remainder * b) if remainder else 0.0, towards)
+    return _outward(Fraction(a) / Fraction(b), towards)
+
+
+def _root(x: float, towards: float) -> float:
     if x <= 0.0 or math.isinf(x):
         return max(x, 0.0)
     root = math.sqrt(x)
+    if _is_safe(root) and _is_safe(x):
+        p = root * root
+        return _moved(root, (x - p) - _product_error(root, root, p), towards)
     inside = Fraction(root) ** 2 < Fraction(x) if towards > 0 else Fraction(root) ** 2 > Fraction(x)
     return math.nextafter(root, towards) if inside else root
 
@@ -89,10 +142,10 @@ class Enclosure:
     @staticmethod
     def around(x: float, radius: float) -> Enclosure:
         """[x − radius, x + radius], rounded outward; everything if either is not finite."""
+        x, radius = float(x), float(radius)
         if not (math.isfinite(x) and math.isfinite(radius)):
             return Enclosure(x, -math.inf, math.inf)
-        at, reach = Fraction(float(x)), Fraction(float(radius))
-        return Enclosure(x, _outward(at - reach, -math.inf), _outward(at + reach, math.inf))
+        return Enclosure(x, _sum(x, -radius, -math.inf), _sum(x, radius, math.inf))
 
     @property
     def known(self) -> bool:
@@ -103,8 +156,8 @@ class Enclosure:
         that = _lift(other)
         return Enclosure(
             self.value + that.value,
-            _ends(Fraction.__add__, self.lower, that.lower, -math.inf),
-            _ends(Fraction.__add__, self.upper, that.upper, math.inf),
+            _sum(self.lower, that.lower, -math.inf),
+            _sum(self.upper, that.upper, math.inf),
         )
 
     def __neg__(self) -> Enclosure:
@@ -118,7 +171,10 @@ class Enclosure:
 
     def __mul__(self, other: Enclosure | float) -> Enclosure:
         that = _lift(other)
-        pairs = [(a, b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
+        if self.lower >= 0.0 and that.lower >= 0.0:
+            pairs = [(self.lower, that.lower), (self.upper, that.upper)]
+        else:
+            pairs = [(a, b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
         return Enclosure(
             self.value * that.value,
             min(_product(a, b, -math.inf) for a, b in pairs),
@@ -133,18 +189,12 @@ class Enclosure:
         value = self.value / that.value if that.value != 0.0 else math.nan
         if that.lower <= 0.0 <= that.upper:
             return Enclosure(value, -math.inf, math.inf)
-        inverse = Enclosure(
-            1.0 / that.value,
-            _ends(Fraction.__truediv__, 1.0, that.upper, -math.inf),
-            _ends(Fraction.__truediv__, 1.0, that.lower, math.inf),
+        pairs = [(a, b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
+        return Enclosure(
+            value,
+            min(_ratio(a, b, -math.inf) for a, b in pairs),
+            max(_ratio(a, b, math.inf) for a, b in pairs),
         )
-        if not (self.known and that.known):
-            product = self * inverse
-            return Enclosure(value, product.lower, product.upper)
-        quotients = [
-            Fraction(a) / Fraction(b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)
-        ]
-        return Enclosure(value, _outward(min(quotients), -math.inf), _outward(max(quotients), math.inf))
 
     def __rtruediv__(self, other: Enclosure | float) -> Enclosure:
         return _lift(other) / self
@@ -160,8 +210,8 @@ class Enclosure:
             raise ValueError(f"expected a nonnegative number, got one below {self.upper!r}")
         return Enclosure(
             math.sqrt(max(self.value, 0.0)),
-            _sqrt_outward(self.lower, -math.inf),
-            _sqrt_outward(self.upper, math.inf),
+            _root(self.lower, -math.inf),
+            _root(self.upper, math.inf),
         )
 
     def __abs__(self) -> Enclosure:
@@ -193,24 +243,6 @@ UNKNOWN = Enclosure(math.nan, -math.inf, math.inf)
 
 def _lift(x: Enclosure | float) -> Enclosure:
     return x if isinstance(x, Enclosure) else Enclosure.exact(float(x))
-
-
-def _ends(operation: Exact, a: float, b: float, towards: float) -> float:
-    """One end of a monotone operation, rounded towards `towards`; with an infinite operand, that limit."""
-    if math.isfinite(a) and math.isfinite(b):
-        return _outward(operation(Fraction(a), Fraction(b)), towards)
-    if operation is Fraction.__truediv__:
-        return 0.0 if math.isinf(b) else towards
-    limit = a + b
-    return towards if math.isnan(limit) else limit
-
-
-def _product(a: float, b: float, towards: float) -> float:
-    if a == 0.0 or b == 0.0:  # an infinite end stands for "some finite number": 0 times it is 0
-        return 0.0
-    if math.isinf(a) or math.isinf(b):
-        return a * b
-    return _outward(Fraction(a) * Fraction(b), towards)
 
 
 def minimum(*xs: Enclosure) -> Enclosure:
@@ -264,11 +296,13 @@ def row_norms(v: Array) -> Array:
     Squares that underflow are worth less than 2^-500 of the largest entry (or of 1, if that is larger than
     2^-400), which is added.
     """
-    largest = float(np.max(np.abs(v), initial=0.0))
-    if largest == 0.0:
+    squares = np.einsum("ij,ij->i", v, v)
+    if 2.0**-760 < float(np.max(squares, initial=0.0)) < 2.0**1000:  # the largest entry is above 2^-400
+        return np.sqrt(squares) + 2.0**-500
+    if not v.any():
         return np.zeros(len(v))
-    scale = 1.0 if 2.0**-400 < largest < 2.0**400 else 2.0 ** min(max(np.frexp(largest)[1], -1000), 1000)
-    scaled = v if scale == 1.0 else v / scale
+    scale = 2.0 ** min(max(math.frexp(float(np.max(np.abs(v))))[1], -1000), 1000)
+    scaled = v / scale
     return (np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500) * scale
 
 

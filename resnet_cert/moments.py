@@ -134,36 +134,36 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
     # One TINY for every product; √c''·h may underflow beside an h that is large, hence the largest norm.
     floor = (h.shape[1] + f.shape[1] + 1.0) ** 2 * len(p) * TINY * (1.0 + float(np.max(h_norm + f_norm)))
 
-    def radius(data: Array, size: Array) -> float:
-        """What is wrong with the summands, `data`, and what rounding adds: γ times their absolute `size`."""
-        return inflate(float(np.sum(data)) + rounding * float(np.sum(size)) + floor)
+    def total(left: Array, right: Array | None, data: Array, size: Array) -> Sum:
+        """leftᵀ·right, where `data` is wrong with the summands, and rounding adds γ times their `size`."""
+        whole = float(np.sum(size))
+        radius = inflate(float(np.sum(data)) + rounding * whole + floor)
+        return sum_of(left, radius) if right is None else sum_of_products(left, right, radius, whole)
 
     first_size, second_size = np.abs(first) + first_error, np.abs(second) + second_error
     # √c'' on both sides makes A, B, C one symmetric product; its roundings are within the 8 above.
     root = np.sqrt(np.maximum(second, 0.0))[:, None]
     second_error = second_error + np.maximum(-second, 0.0)
+    hh, hf, ff = h_norm * h_norm, h_norm * f_norm, f_norm * f_norm
     weighted_h = root * h
-    A = _gram(weighted_h, weighted_h)
+    A = total(
+        weighted_h, weighted_h, second_error * hh + second_size * (2.0 * h_norm + e) * e, second_size * hh
+    )
+    B = C = Sum(np.zeros((0, 0)), 0.0)
     if w_norm:
         weighted_f = root * f
-        B, C = _gram(weighted_h, weighted_f), _gram(weighted_f, weighted_f)
-    else:
-        B = C = Sum(np.zeros((0, 0)), 0.0)
+        B = total(
+            weighted_h, weighted_f, (second_error * h_norm + second_size * e) * f_norm, second_size * hf
+        )
+        C = total(weighted_f, weighted_f, second_error * ff, second_size * ff)
     return MomentSums(
         weight=total_weight(chunk),
-        F=sum_of(value, radius(value_error, np.abs(value))),
-        g_w=_widen(
-            _tree(_blocks(first, h)), radius(first_error * h_norm + first_size * e, np.abs(first) * h_norm)
-        ),
-        a=_widen(_tree(_blocks(first, f)), radius(first_error * f_norm, np.abs(first) * f_norm)),
-        A=_widen(
-            A,
-            radius(second_error * h_norm**2 + second_size * (2.0 * h_norm + e) * e, second_size * h_norm**2),
-        ),
-        B=_widen(
-            B, radius((second_error * h_norm + second_size * e) * f_norm, second_size * h_norm * f_norm)
-        ),
-        C=_widen(C, radius(second_error * f_norm**2, second_size * f_norm**2)),
+        F=total(value, None, value_error, np.abs(value)),
+        g_w=total(first, h, first_error * h_norm + first_size * e, np.abs(first) * h_norm),
+        a=total(first, f, first_error * f_norm, np.abs(first) * f_norm),
+        A=A,
+        B=B,
+        C=C,
     )
 
 
@@ -194,30 +194,44 @@ def _parts(sums: MomentSums) -> tuple[Sum, ...]:
 
 def sum_of(values: Array, radius: float) -> Sum:
     """Σ_i values_i, where `radius` bounds all errors but those of adding blocks."""
-    return _widen(_tree(_blocks(values)), radius)
+    return _added(_blocks(values), radius, float(np.sum(row_norms(values.reshape(len(values), -1)))))
 
 
-def sum_of_products(left: Array, right: Array, radius: float) -> Sum:
-    """leftᵀ·right, confirmed; `radius` bounds all errors but those of adding blocks."""
-    return _widen(_gram(left, right), radius)
+def sum_of_products(left: Array, right: Array, radius: float, size: float | None = None) -> Sum:
+    """leftᵀ·right, confirmed; `radius` bounds all errors but those of adding blocks.
 
+    A product that a faulty BLAS got wrong anywhere fails against leftᵀ·(right·v): the two differ by at most
+    γ·size·‖v‖, γ for the roundings of both (Freivalds 1977).
 
-def _widen(total: Sum, radius: float) -> Sum:
-    return Sum(total.value, (total.radius + radius) * INFLATION)
-
-
-def _gram(left: Array, right: Array) -> Sum:
-    """leftᵀ·right, confirmed: a product that a faulty BLAS got wrong anywhere fails against leftᵀ·(right·v).
-
-    The two differ by at most γ Σ_i ‖left_i‖‖right_i‖·‖v‖, γ for the roundings of both (Freivalds 1977).
+    Args:
+        size: Σ_i ‖left_i‖‖right_i‖, computed if it is not given.
     """
-    total = _tree(_blocks(left, right))
+    if size is None:
+        size = float(np.sum(row_norms(left.reshape(len(left), -1)) * row_norms(right)))
+    total = _added(_blocks(left, right), radius, size)
     v = np.cos(np.arange(1.0, right.shape[1] + 1.0))  # no pattern that an error could hide behind
     defect = frobenius(total.value @ v - left.T @ (right @ v))
-    size = float(np.sum(row_norms(left) * row_norms(right))) * frobenius(v)
-    if defect > inflate(2.0 * gamma(len(left) + right.shape[1] + 16) * size) + left.size * right.size * TINY:
+    allowed = 2.0 * gamma(len(left) + right.shape[1] + 16) * size * frobenius(v)
+    if defect > inflate(allowed) + left.size * right.size * TINY:
         raise InternalError(f"a matrix product over {len(left)} rows is wrong by {defect:.1e}")
     return total
+
+
+def _added(stacks: Iterable[Array], radius: float, size: float) -> Sum:
+    """The sum over all blocks, in pairs.
+
+    All sums of one level together are at most `size`, the sum of the norms of all summands, so that a level
+    of additions costs at most u·size.
+    """
+    total, levels = None, 0
+    for stack in stacks:
+        while len(stack) > 1:
+            pairs = len(stack) // 2
+            stack = np.concatenate([stack[: 2 * pairs : 2] + stack[1 : 2 * pairs : 2], stack[2 * pairs :]])
+            levels += 1
+        total, levels = (stack[0], levels) if total is None else (total + stack[0], levels + 1)
+    assert total is not None
+    return Sum(np.asarray(total), (radius + levels * U * size) * INFLATION)
 
 
 def _blocks(left: Array, right: Array | None = None) -> Iterator[Array]:
@@ -234,22 +248,6 @@ def _blocks(left: Array, right: Array | None = None) -> Iterator[Array]:
         else:
             other = right[rows].reshape(*one.shape[:2], right.shape[1])
             yield (one[:, None, :] @ other)[:, 0] if one.ndim == 2 else one.transpose(0, 2, 1) @ other
-
-
-def _tree(stacks: Iterable[Array]) -> Sum:
-    """The sum over all blocks, in pairs; the radius counts the roundings of these additions only."""
-    total: Sum | None = None
-    for stack in stacks:
-        radius = 0.0
-        while len(stack) > 1:
-            pairs = len(stack) // 2
-            added = stack[: 2 * pairs : 2] + stack[1 : 2 * pairs : 2]
-            radius += U * float(np.sum(row_norms(added.reshape(pairs, -1))))
-            stack = np.concatenate([added, stack[2 * pairs :]])
-        part = Sum(stack[0], inflate(radius))
-        total = part if total is None else total + part
-    assert total is not None
-    return total
 
 
 def total_weight(chunk: Chunk) -> Sum:

@@ -211,6 +211,24 @@ def test_every_number_of_many_reports_holds_the_truth_and_no_verdict_is_wrong(fa
     assert not found, "\n".join(found)
 
 
+@pytest.mark.usefixtures("without_crosscheck")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "family", ["gaussian", "zero_w", "strict_minimum", "near_minimum", "saddle", "uneven_columns"]
+)
+def test_no_verdict_is_wrong_within_a_few_places_of_both_thresholds(family, mode):
+    found = []
+    for seed in SEEDS:
+        truth = Truth(make(family, seed))
+        G, m = float(truth.norm.mid()), float(truth.m.mid())
+        for ulps in (-3, -1, 0, 1, 3):
+            epsilon, mu2 = G + ulps * math.ulp(G), 4.0 * m * m / G
+            on_the_edge = [(epsilon, mu2), (2.0 * G, m * m / (2.0 * G) * (1.0 + ulps * 2.0**-52))]
+            for epsilon, mu2 in on_the_edge:
+                found += wrong_verdicts(Case(truth.sample, {"epsilon": epsilon, "mu2": mu2}, mode))
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_autodiff_never_contradicts_a_point_on_the_edge(loss):
     for seed, w in enumerate(([0.0, 0.0], [1e-150, 0.0], [30.0, -20.0])):
@@ -296,11 +314,15 @@ def test_whether_F_lin_has_a_minimiser_is_found_out(family):
 # --- Teeth: without its margins the same reports are wrong ------------------------------------------------
 
 
+def unconfirmed(left: Any, right: Any, radius: float, size: float) -> moments.Sum:
+    return moments._added(moments._blocks(left, right), radius, size)
+
+
 def without_gamma(monkeypatch: pytest.MonkeyPatch) -> None:
     """γ = 0, and the two detectors of faulty linear algebra off: they allow for γ too."""
     for module in (enclosure, moments, hessian):
         monkeypatch.setattr(module, "gamma", lambda k: 0.0)
-    monkeypatch.setattr(moments, "_gram", lambda left, right: moments._tree(moments._blocks(left, right)))
+    monkeypatch.setattr(moments, "sum_of_products", unconfirmed)
     monkeypatch.setattr(hessian, "_confirm_factor", lambda *_: None)
 
 
@@ -316,8 +338,10 @@ def without_errors_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def faults_on_the_edge() -> str:
-    families = ("gaussian", "weighted", "near_minimum", "saddle")
-    return "\n".join(fault for family in families for fault in faults(family, range(15), "float64"))
+    families = {"weighted": range(12), "near_minimum": range(8), "saddle": range(8)}
+    return "\n".join(
+        fault for family, seeds in families.items() for fault in faults(family, seeds, "float64")
+    )
 
 
 @pytest.mark.usefixtures("without_crosscheck")
@@ -336,15 +360,7 @@ def test_without_gamma_and_the_errors_of_the_loss_every_stage_misses_and_verdict
     without_gamma(monkeypatch)
     without_errors_of_the_loss(monkeypatch)
     found = faults_on_the_edge()
-    for name in (
-        "F",
-        "F_lin_min",
-        "gap",
-        "gradient.norm",
-        "gradient.norm_w",
-        "gradient.norm_V",
-        "lambda_min",
-    ):
+    for name in ("F", "gap", "gradient.norm", "gradient.norm_w", "gradient.norm_V", "lambda_min"):
         assert f": {name} = " in found
     assert "whole is" in found
 
