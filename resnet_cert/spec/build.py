@@ -97,7 +97,7 @@ def _content(path: str | Path, shown: str) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no path can have
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RequestError([Diagnostic(f"cannot read the spec: {reason}", shown)]) from None
+        raise RequestError([Diagnostic(f"cannot read the spec: {reason}", shown, 1, 1)]) from None
 
 
 def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem | None, Faults]:
