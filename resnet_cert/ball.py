@@ -10,7 +10,8 @@ rational numbers and are formed as such; then every comparison is decided, equal
 For w ≠ 0 the gradient (g_w, w aᵀ) vanishes iff both do, and a = 0 leaves the Gram matrix of ℓ'', which is
 positive semidefinite; at w = 0, λ_min = (β − √(β² + 4‖a‖²))/2 with β ≥ 0 is nonnegative iff a = 0.
 
-With a regulariser l2·‖(w, V)‖² the gradient has 2·l2·(w, V) added, and λ_min(∇²F) ≥ −(t + 2·l2) is what is asked.
+With a regulariser l2·‖(w, V)‖² the gradient has 2·l2·(w, V) added, and the question is whether
+λ_min(∇²F) ≥ −(t + 2·l2).
 """
 
 from __future__ import annotations

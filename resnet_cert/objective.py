@@ -36,11 +36,11 @@ class Autodiff:
     lambda_min: float | None
 
 
-def objective(w: Any, V: Any, x: Any, f: Any, y: Any, weight: Any, loss: Loss, l2: float = 0.0) -> Any:
+def objective(w: Any, V: Any, x: Any, f: Any, y: Any, weight: Any, loss: Loss, l2: Any = None) -> Any:
     """Σ weight · (ℓ(wᵀ(x + V f); y) + l2·(‖w‖² + ‖V‖_F²)) over the rows of x (m, d), f (m, k), y (m,)."""
     h = x + f @ V.T
     fit = jnp.sum(weight * loss.value(h @ w, y))
-    return fit + jnp.sum(weight) * l2 * (jnp.sum(w**2) + jnp.sum(V**2)) if l2 else fit
+    return fit if l2 is None else fit + jnp.sum(weight) * l2 * (jnp.sum(w**2) + jnp.sum(V**2))
 
 
 def autodiff(
@@ -71,7 +71,7 @@ def autodiff(
         total += float(np.sum(weight))
         for start in range(0, len(weight), rows):
             part = [_padded(a[start : start + rows], rows) for a in (chunk.x, chunk.f, chunk.y, weight)]
-            g, c, H = _derivatives(w, V, along, *part, loss=problem.loss, dense=dense, l2=problem.l2)
+            g, c, H = _compiled(problem.loss, dense)(w, V, along, *part, problem.l2 or None)
             gradient += np.asarray(g)
             curvature += float(c)
             hessian += np.asarray(H)
@@ -89,17 +89,11 @@ def autodiff(
     return Autodiff(float(np.linalg.norm(gradient)), curvature, lambda_min)
 
 
-def _derivatives(
-    w: Array, V: Array, along: Any, x: Array, f: Array, y: Array, weight: Array, **static: Any
-) -> Any:
-    return _compiled(**static)(w, V, along, x, f, y, weight)
-
-
 @lru_cache(maxsize=32)
-def _compiled(loss: Loss, dense: bool, l2: float) -> Any:
+def _compiled(loss: Loss, dense: bool) -> Any:
     """One compiled function a loss (and one compilation a shape): ∇F, D²F along a tangent, ∇²F if dense."""
 
-    def derivatives(w: Any, V: Any, along: Any, x: Any, f: Any, y: Any, weight: Any) -> Any:
+    def derivatives(w: Any, V: Any, along: Any, x: Any, f: Any, y: Any, weight: Any, l2: Any) -> Any:
         def F(point: Any) -> Any:
             return objective(point[0], point[1], x, f, y, weight, loss, l2)
 

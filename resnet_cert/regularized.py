@@ -83,10 +83,6 @@ def lagrangian(problem: Problem, here: Moments, bent: Curvature) -> Lagrangian:
         here, bent: the moments and the curvature of F at the problem's point.
     """
     w, V = problem.point.w, problem.point.V
-    if problem.is_plain:  # L = F
-        g_w, g_V = here.g_w.norm(), norm(w) * here.a.norm()
-        rho, zeros = Enclosure.exact(0.0), bent.zero_multiplicity
-        return Lagrangian(rho, None, False, hypot(g_w, g_V), g_w, g_V, bent.lambda_min, bent.direction, zeros)
     c = Enclosure.exact(problem.l2) * 2.0
     multiplier = _multiplier(problem, here) if on_boundary(problem) else None
     rho = c if multiplier is None else c + multiplier.positive_part()
@@ -100,8 +96,10 @@ def lagrangian(problem: Problem, here: Moments, bent: Curvature) -> Lagrangian:
             lower, upper = bent.lambda_min.lower, on_sphere.lambda_min.upper
             bent = replace(bent, lambda_min=Enclosure(bent.lambda_min.value, lower, max(lower, upper)))
     gradient_w = _shifted(here.g_w, rho, w).norm()
-    outer = Ball(np.outer(w, here.a.center), _outer_error(w, here.a))
-    gradient_V = _shifted(outer, rho, V).norm()
+    gradient_V = norm(w) * here.a.norm()  # L = F
+    if rho.upper:
+        outer = Ball(np.outer(w, here.a.center), _outer_error(w, here.a))
+        gradient_V = _shifted(outer, rho, V).norm()
     return Lagrangian(
         rho,
         multiplier,
