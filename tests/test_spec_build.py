@@ -583,7 +583,7 @@ def test_a_spec_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     for path, reason in (("none.yaml", "No such file or directory"), (".", "Is a directory")):
         with pytest.raises(RequestError) as raised:
             load_problem(tmp_path / path)
-        assert str(raised.value) == f"{tmp_path / path}: error: cannot read the spec: {reason}"
+        assert str(raised.value) == f"{tmp_path / path}:1:1: error: cannot read the spec: {reason}"
 
 
 # standard input and overrides
