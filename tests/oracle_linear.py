@@ -127,11 +127,11 @@ def _newton(truth: Truth, z: Matrix, c: list[arb], multiplier: arb) -> list[arb]
 def _on_the_sphere(truth: Truth, z: Matrix, r: arb) -> tuple[list[arb], arb | None]:
     """The minimiser with ‖c‖ = r and its multiplier λ > 0: Newton on 1/‖c(λ)‖ = 1/r, kept in a bracket.
 
-    None instead of λ, and some point, where λ is below 2^−1000 of its first bound.
+    None instead of λ, and some point, where λ is below 2^−300 of its first bound.
     """
     c = [arb(0)] * len(z[0])
     above = mid(norm(_objective(truth, z, c)[1]) / r)  # λr² = −cᵀ∇F_lin(c) ≤ −cᵀ∇F_lin(0)
-    below, multiplier, least = arb(0), above, above * arb(2) ** -1000
+    below, multiplier, least = arb(0), above, above * arb(2) ** -300
     while multiplier > least:
         c = _newton(truth, z, c, multiplier)
         H = _regularised(truth, z, c, multiplier)[2]

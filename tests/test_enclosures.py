@@ -218,7 +218,7 @@ def test_every_number_of_many_reports_holds_the_truth_and_no_verdict_is_wrong(fa
 )
 def test_no_verdict_is_wrong_within_a_few_places_of_both_thresholds(family, mode):
     found = []
-    for seed in SEEDS:
+    for seed in range(2):
         truth = Truth(make(family, seed))
         G, m = float(truth.norm.mid()), float(truth.m.mid())
         for ulps in (-3, -1, 0, 1, 3):
@@ -260,7 +260,7 @@ def test_enclosures_of_moderate_problems_are_narrow(family):
         "theorem2.gradient_norm",
         "theorem2.lambda_min",
     )
-    for seed in range(10):
+    for seed in range(6):
         at = case(family, seed, "float64")
         x, truth = at.sample.x, at.truth
         determined = len(x) >= x.shape[1] and np.linalg.svd(x)[1][-1] > 0.3 and attained(at.sample)
@@ -279,7 +279,7 @@ def test_enclosures_of_moderate_problems_are_narrow(family):
 @pytest.mark.usefixtures("without_crosscheck")
 @pytest.mark.parametrize("family", BENIGN)
 def test_lipschitz_constants_and_the_forms_of_theorem_3_are_rounded_up_by_little(family):
-    for seed in range(10):
+    for seed in range(6):
         for name, (enclosed, true) in quantities(case(family, seed, "float64")).items():
             if enclosed is not None and math.isinf(enclosed.lower) and math.isfinite(enclosed.upper):
                 assert enclosed.upper <= true * (1 + arb(10) ** -9), f"{family}, seed {seed}: {name}"
@@ -288,7 +288,7 @@ def test_lipschitz_constants_and_the_forms_of_theorem_3_are_rounded_up_by_little
 @pytest.mark.usefixtures("without_crosscheck")
 @pytest.mark.parametrize("family", BENIGN)
 def test_a_margin_of_1e_8_is_decided_in_float64_and_every_margin_in_balls(family):
-    for seed in range(10):
+    for seed in range(6):
         sample = make(family, seed)
         truth = Truth(sample)
         epsilon, mu2 = margin(truth, np.random.default_rng([crc32(family.encode()), seed, 2]))
@@ -305,7 +305,7 @@ def test_a_margin_of_1e_8_is_decided_in_float64_and_every_margin_in_balls(family
 @pytest.mark.usefixtures("without_crosscheck")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whether_F_lin_has_a_minimiser_is_found_out(family):
-    for seed in range(20):
+    for seed in range(8):
         sample = make(family, seed)
         at = Case(sample, {"epsilon": 0.1, "mu2": 1.0}, "float64")
         assert at.report.objective.attained == attained(sample), at
