@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from flint import arb, ctx, fmpq, fmpq_mat
-from oracle import Sample, Truth
+from oracle import MOST_BITS, Sample, Truth
 from oracle_algebra import Matrix, dot, largest, matrix_product, mid, norm, rational, shifted, solve
 
 
@@ -40,7 +40,17 @@ def linear_minimum(truth: Truth, r: float = math.inf) -> Minimum:
 
     The value is proven by convexity: F_lin(u) ≥ min ≥ F_lin(u) − gᵀu − ρ‖g‖ over the ball of radius ρ; ρ = r
     where the constraint is active, else ρ = 2‖u‖, taking for granted that the minimiser near u lies in there.
+    Where Newton's method meets more rounding than curvature, it is tried again with twice the bits.
     """
+    try:
+        return _linear_minimum(truth, r)
+    except ArithmeticError:
+        if 2 * truth.bits > MOST_BITS:
+            raise
+        return linear_minimum(truth.finer, r)
+
+
+def _linear_minimum(truth: Truth, r: float) -> Minimum:
     with ctx.workprec(truth.bits):
         Q = _row_space(truth.sample.x)
         if not Q or r == 0.0:
@@ -109,7 +119,7 @@ def _regularised(truth: Truth, z: Matrix, c: list[arb], multiplier: arb) -> tupl
 
 def _newton(truth: Truth, z: Matrix, c: list[arb], multiplier: arb) -> list[arb]:
     """argmin E[ℓ(cᵀz; y)] + multiplier/2·‖c‖² from c, by Newton steps that decrease it."""
-    for _ in range(1000):
+    for _ in range(200):
         value, g, H = _regularised(truth, z, c, multiplier)
         step = [-entry for entry in solve(H, g)]
         trial = [mid(cj + sj) for cj, sj in zip(c, step, strict=True)]
