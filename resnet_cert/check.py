@@ -12,6 +12,7 @@ import numpy as np
 
 import resnet_cert
 from resnet_cert import theorems
+from resnet_cert.augmented import augmented_here, joined, network_radius
 from resnet_cert.consequences import gap_bounds_here, not_plain, theorem1_here, theorem2_here, theorem3_here
 from resnet_cert.crosscheck import crosscheck
 from resnet_cert.custom_loss import CustomLoss, assumption1_fault
@@ -26,6 +27,7 @@ from resnet_cert.observation import observe
 from resnet_cert.problem import Point, Problem
 from resnet_cert.regularized import lagrangian, regularized_here
 from resnet_cert.report.model import (
+    Augmented,
     BoundConstants,
     Constants,
     Corollary1,
@@ -67,6 +69,7 @@ def check(
     spec: Source | None = None,
     arithmetic: Literal["float64", "ball"] = "float64",
     escalate: bool = True,
+    augmented: bool = False,
 ) -> Report:
     """Is the point an ε-second-order partial stationary point, and what do the theorems say about it?
 
@@ -78,13 +81,16 @@ def check(
             (see `ball`; needs python-flint).
         escalate: go on in ball arithmetic by itself where float64 leaves the verdict open, if that takes
             seconds only.
+        augmented: compare with the best linear predictor on (x, f_θ(x)) too: one more minimisation.
     Raises:
         RequestError: the loss violates Assumption 1 at one of the predictions, or ball arithmetic is asked
             for without python-flint, with a custom loss or under a constraint.
         InternalError: autodiff of the objective contradicts the moments.
     Source: Shamir 2018, Definition 1, Theorems 1–3, Corollary 1.
     """
-    return examine(problem, spec=spec, arithmetic=arithmetic, escalate=escalate).report
+    return examine(
+        problem, spec=spec, arithmetic=arithmetic, escalate=escalate, augmented=augmented
+    ).report
 
 
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -98,6 +104,7 @@ def examine(
     spec: Source | None = None,
     arithmetic: Literal["float64", "ball"] = "float64",
     escalate: bool = True,
+    augmented: bool = False,
 ) -> Examination:
     """`check`, with what a certificate or a witness is made from."""
     started = time.perf_counter()
@@ -171,6 +178,7 @@ def examine(
         gap_bounds=gap_bounds_here(here, w, V, F_bent, linear, distance, turned),
         crosscheck=crosscheck(problem, here, judged),
         regularized=regularized_here(problem, judged, here, linear, distance, turned),
+        augmented=against_augmented(problem, here, gradient_norm) if augmented else None,
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
@@ -198,6 +206,14 @@ def bound_constants(problem: Problem) -> tuple[BoundConstants, Enclosure]:
         )
     mu0, mu1, mu2 = (cast(float, mu) for mu in (claims.mu0, claims.mu1, claims.mu2))
     return BoundConstants(b, linear.r, mu0, mu1, mu2, problem.d), linear.F_min
+
+
+def against_augmented(problem: Problem, here: Moments, gradient_norm: Enclosure) -> Augmented:
+    """The comparison with the best linear predictor on (x, f_θ(x)); see `Augmented` for its ball."""
+    wider = joined(problem)
+    best = best_linear_predictor(wider, None, network_radius(problem))
+    require_assumption1(wider, Point(best.w_star.center, wider.point.V))
+    return augmented_here(problem, here, gradient_norm, best)
 
 
 def domain_radius(problem: Problem, norm_w: Enclosure, norm_V: Enclosure) -> float:

@@ -60,7 +60,7 @@ def theorem1_refined(
 
     Args:
         distance: ‖w − w*‖.
-        norm_Vt_w_star: ‖Vᵀw*‖.
+        norm_Vt_w_star: ‖Vᵀw*‖; for a gap to a predictor uᵀx + zᵀf, ‖Vᵀu − z‖ with u in place of w*.
     Raises:
         ValueError: w = 0.
     Source: the proof of Shamir 2018, Theorem 1, before its last inequality.
@@ -150,7 +150,10 @@ def local_lemma_scalar(m: Enclosure, eta: Enclosure, kappa: Enclosure) -> Enclos
 
 
 def gap_linear_functional(displacement_dot_g_w: Enclosure, w_star_V_a: Enclosure) -> Enclosure:
-    """gap ≤ (w − w*)ᵀg_w + w*ᵀV a: the identity without its last term, which is never positive."""
+    """gap ≤ (w − w*)ᵀg_w + w*ᵀV a: the identity without its last term, which is never positive.
+
+    For the gap to a predictor uᵀx + zᵀf it is (w − u)ᵀg_w + (Vᵀu − z)ᵀa.
+    """
     return displacement_dot_g_w + w_star_V_a
 
 

@@ -46,13 +46,14 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 )
 @click.option("--no-escalate", is_flag=True, help="Do not go on in ball arithmetic by itself.")
 @click.option("--witness", metavar="FILE.npz", help="If refuted, write there a direction and a lower point.")
+@click.option("--augmented", is_flag=True, help="Compare with the best linear predictor on (x, f(x)) too.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the verdicts.")
 @click.option(
     "-v",
     "--verbose",
     is_flag=True,
     callback=_verbose,
-    help="Also constants, cross-check, versions, all digits.",
+    help="Also constants, cross-check, versions, all digits, and --augmented.",
 )
 @click.pass_context
 def check(
@@ -67,6 +68,7 @@ def check(
     arithmetic: Literal["float64", "ball"],
     no_escalate: bool,
     witness: str | None,
+    augmented: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -82,7 +84,10 @@ def check(
         require_writable(path)
     with stdout_as_stderr():
         problems = load(specs, allow_code, settings)
-        examined = [_examined(loaded, arithmetic, not no_escalate, verbosity) for loaded in problems]
+        examined = [
+            _examined(loaded, arithmetic, not no_escalate, augmented or verbose, verbosity)
+            for loaded in problems
+        ]
         if certificate is not None:
             from resnet_cert.certificate import write_certificate
 
@@ -104,11 +109,17 @@ def check(
 
 
 def _examined(
-    loaded: LoadedProblem, arithmetic: Literal["float64", "ball"], escalate: bool, verbosity: int
+    loaded: LoadedProblem,
+    arithmetic: Literal["float64", "ball"],
+    escalate: bool,
+    augmented: bool,
+    verbosity: int,
 ) -> Examination:
     from resnet_cert.check import examine
     from resnet_cert.report.model import Source
 
     source = Source(loaded.path, loaded.sha256)
     with progress(f"checking {loaded.path}", verbosity):
-        return examine(loaded.problem, spec=source, arithmetic=arithmetic, escalate=escalate)
+        return examine(
+            loaded.problem, spec=source, arithmetic=arithmetic, escalate=escalate, augmented=augmented
+        )

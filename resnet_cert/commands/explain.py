@@ -20,6 +20,7 @@ TOPICS = (
     "theorem4",
     "refined",
     "gap-bounds",
+    "augmented",
     "vector",
     "regularized",
     "hessian",

@@ -16,7 +16,7 @@ from resnet_cert.verdict import Verdict
 if TYPE_CHECKING:
     from resnet_cert.verify import Verification
 
-OMITTED_IF_NONE = frozenset({"applies", "reason", "regularized", "target_gap", "target_eps"})
+OMITTED_IF_NONE = frozenset({"applies", "augmented", "reason", "regularized", "target_gap", "target_eps"})
 """Fields that are there only where they say something; everything else that is not known is null."""
 
 

@@ -137,6 +137,25 @@ class GapBounds:
 
 
 @dataclass(frozen=True)
+class Augmented:
+    """Against the best linear predictor on (x, f_θ(x)): minimum = min E[ℓ(uᵀx + zᵀf)] over ‖(u, z)‖ ≤ r.
+
+    gap = F − minimum ≤ linear_functional; lower_bound of ‖∇F‖ (Theorem 1 with this gap), None at w = 0 and
+    for another objective than F.  norm: ‖(u, z)‖ of the best one.  r: 1.01·norm if the infimum over all
+    (u, z) is attained, else 1.01·‖(w, Vᵀw)‖, or 1 at w = 0.
+    """
+
+    minimum: Enclosure
+    gap: Enclosure
+    linear_functional: Enclosure
+    lower_bound: Enclosure | None
+    holds: bool | None
+    r: float
+    norm: float
+    attained: bool
+
+
+@dataclass(frozen=True)
 class Regularized:
     """What Definition 1 is about instead of F: F + l2·(‖w‖² + ‖V‖_F²), on ‖(w, V)‖ ≤ norm.
 
@@ -192,6 +211,7 @@ class Report:
     gap_bounds: GapBounds
     crosscheck: CrossCheck
     regularized: Regularized | None = None
+    augmented: Augmented | None = None
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
 
 

@@ -146,6 +146,10 @@ def _point(report: Report, digits: int) -> Table:
     if not objective.attained:
         best += "; without the ball no minimum is attained"
     rows = _regularized(report.regularized, digits) if report.regularized is not None else []
+    if report.augmented is not None:
+        wider = report.augmented
+        least = f"min E[ℓ(uᵀx + zᵀf)] = {enclosed(wider.minimum, digits)}"
+        rows = [("on (x, f)", f"{least} over ‖(u, z)‖ ≤ {plain(wider.r)}"), *rows]
     return _pairs(
         [
             ("data", f"n = {size.n} samples, x in R^{size.d}, f(x) in R^{size.k}; loss {size.loss}"),
@@ -244,6 +248,11 @@ def _theorems(report: Report) -> Table:
     at_most_row("gap ≤ linear functional", gap, measured.linear_functional)
     at_most_row("gap ≤ first-order bound", gap, measured.first_order)
     at_most_row("gap ≤ local second-order bound", gap, measured.local)
+    wider = report.augmented
+    if wider is not None:
+        at_most_row("gap to (x, f) ≤ functional", wider.gap, wider.linear_functional)
+        if wider.lower_bound is not None and wider.lower_bound.known:
+            at_least_row("‖∇F‖ ≥ gap to (x, f)/D", gradient.norm, wider.lower_bound, _holds(wider.holds))
     return table
 
 

@@ -1,0 +1,224 @@
+"""The best linear predictor on (x, f_θ(x)): against least squares, high precision and the formulas."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import resnet_cert.problem
+from resnet_cert import Problem, check, load_problem
+from resnet_cert.check import examine
+from resnet_cert.cli import cli
+from resnet_cert.enclosure import Array, Enclosure
+from resnet_cert.losses import named_loss
+from resnet_cert.report.model import Augmented
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+LOSSES = ("squared", "logistic", "pseudo_huber", "poisson")
+N, D, K = 24, 2, 3
+
+
+def arrays(seed: int, loss: str = "squared", scale: float = 0.5) -> dict[str, Array]:
+    """A problem of normal numbers, its targets as the loss wants them."""
+    random = np.random.default_rng(seed)
+    y = random.normal(size=N)
+    if loss == "logistic":
+        y = np.sign(y)
+    if loss == "poisson":
+        y = np.floor(np.exp(y))
+    return {
+        "x": random.normal(size=(N, D)),
+        "y": y,
+        "f": random.normal(size=(N, K)),
+        "w": scale * random.normal(size=D),
+        "V": scale * random.normal(size=(D, K)),
+        "probabilities": random.dirichlet(np.full(N, 4.0)),
+    }
+
+
+def augmented(problem: Problem) -> Augmented:
+    found = check(problem, augmented=True).augmented
+    assert found is not None
+    return found
+
+
+def holds(e: Enclosure, x: float, rounding: float = 1e-12) -> bool:
+    return e.lower - rounding <= x <= e.upper + rounding
+
+
+def value(loss: str, data: dict[str, Array], u: Array, z: Array) -> float:
+    """E[ℓ(uᵀx + zᵀf)], as it is written."""
+    p, y = data["x"] @ u + data["f"] @ z, data["y"]
+    ell = {
+        "squared": (p - y) ** 2 / 2,
+        "logistic": np.log1p(np.exp(-y * p)),
+        "pseudo_huber": np.sqrt(1 + (p - y) ** 2) - 1,
+        "poisson": np.exp(p) - y * p,
+    }[loss]
+    return float(np.average(ell, weights=data["probabilities"]))
+
+
+def derivative(loss: str, p: Array, y: Array) -> Array:
+    return {
+        "squared": lambda: p - y,
+        "logistic": lambda: -y / (1 + np.exp(y * p)),
+        "pseudo_huber": lambda: (p - y) / np.sqrt(1 + (p - y) ** 2),
+        "poisson": lambda: np.exp(p) - y,
+    }[loss]()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_for_the_squared_loss_it_is_least_squares(seed: int):
+    data = arrays(seed)
+    found = augmented(Problem.from_arrays(**data))
+    rows, root = np.concatenate([data["x"], data["f"]], axis=1), np.sqrt(data["probabilities"])
+    best, *_ = np.linalg.lstsq(root[:, None] * rows, root * data["y"], rcond=None)
+    assert found.attained
+    assert found.norm == pytest.approx(float(np.linalg.norm(best)), rel=1e-10)
+    assert found.r == pytest.approx(1.01 * float(np.linalg.norm(best)), rel=1e-10)
+    assert found.minimum.value == pytest.approx(value("squared", data, best[:D], best[D:]), rel=1e-12)
+
+    with mpmath.workdps(60):
+        pi = mpmath.diag([mpmath.mpf(float(p)) for p in data["probabilities"]])
+        X, y = mpmath.matrix(rows.tolist()), mpmath.matrix(data["y"].tolist())
+        residual = X * mpmath.lu_solve(X.T * pi * X, X.T * pi * y) - y
+        exact = (residual.T * pi * residual)[0] / 2 / mpmath.fsum(pi[i, i] for i in range(N))
+        assert found.minimum.lower <= exact <= found.minimum.upper
+    assert found.minimum.upper - found.minimum.lower < 1e-12
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bounds_are_those_of_the_formulas_and_hold(loss: str, seed: int):
+    data = arrays(seed, loss)
+    report = check(Problem.from_arrays(loss=loss, **data), augmented=True)
+    found = report.augmented
+    assert found is not None
+    assert found.attained
+    w, V, x, y, f, pi = (data[name] for name in ("w", "V", "x", "y", "f", "probabilities"))
+
+    u, z = minimiser(loss, data)
+    h = x + f @ V.T
+    slope = derivative(loss, h @ w, y) * pi / pi.sum()
+    g_w, a = slope @ h, slope @ f
+    F = value(loss, data, w, V.T @ w)
+    gap, functional = F - value(loss, data, u, z), (w - u) @ g_w + (V.T @ u - z) @ a
+    lower_bound = gap / np.hypot(np.linalg.norm(w - u), np.linalg.norm(V.T @ u - z) / np.linalg.norm(w))
+    assert 0.0 < gap < functional
+    assert holds(found.gap, gap)
+    assert holds(found.linear_functional, functional, 1e-7)
+    assert found.lower_bound is not None
+    assert holds(found.lower_bound, lower_bound, 1e-7)
+    assert found.linear_functional.upper - found.linear_functional.lower < 1e-4
+    assert found.gap.lower <= found.linear_functional.upper
+    assert found.lower_bound.upper < report.gradient.norm.lower
+    assert found.holds
+
+
+def minimiser(loss: str, data: dict[str, Array]) -> tuple[Array, Array]:
+    """argmin E[ℓ(uᵀx + zᵀf)] by Newton's method, with a curvature from difference quotients."""
+    rows, at = np.concatenate([data["x"], data["f"]], axis=1), np.zeros(D + K)
+    pi = data["probabilities"] / data["probabilities"].sum()
+    for _ in range(60):
+        p, y = rows @ at, data["y"]
+        bend = (derivative(loss, p + 1e-6, y) - derivative(loss, p - 1e-6, y)) / 2e-6
+        step = np.linalg.solve(rows.T @ ((pi * bend)[:, None] * rows), rows.T @ (pi * derivative(loss, p, y)))
+        at = at - step / max(1.0, np.linalg.norm(step))
+    return at[:D], at[D:]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_inequality_holds_for_every_predictor(loss: str):
+    from resnet_cert.augmented import augmented_here
+    from resnet_cert.enclosure import Ball
+    from resnet_cert.linear_predictor import LinearMinimum
+
+    random = np.random.default_rng(1)
+    for seed in range(20):
+        data = arrays(seed, loss)
+        problem = Problem.from_arrays(loss=loss, **data)
+        examination = examine(problem)
+        u, z = random.normal(size=D), random.normal(size=K)
+        if seed % 2:  # close to the network's own, where the bound is nearly attained
+            u, z = data["w"] + 1e-3 * u, data["V"].T @ data["w"] + 1e-3 * z
+        there = Enclosure.around(value(loss, data, u, z), 1e-12)
+        at = LinearMinimum(there, there, Ball(np.concatenate([u, z]), 0.0), 100.0, True, "")
+        gradient_norm = examination.report.gradient.norm
+        found = augmented_here(problem, examination.moments, gradient_norm, at)
+        assert found.gap.upper <= found.linear_functional.lower
+        assert found.lower_bound is not None
+        assert found.lower_bound.upper <= gradient_norm.lower
+        if seed % 2:
+            assert found.linear_functional.value - found.gap.value < 1e-3
+
+
+def test_with_features_that_are_zero_it_is_the_best_linear_predictor():
+    data = arrays(0)
+    report = check(Problem.from_arrays(**{**data, "f": np.zeros((N, K))}), augmented=True)
+    assert report.augmented is not None
+    low, high = report.augmented.minimum, report.objective.F_lin_min
+    assert max(low.lower, high.lower) <= min(low.upper, high.upper)
+    assert report.augmented.norm == pytest.approx(report.objective.norm_w_star, rel=1e-12)
+
+
+def test_at_a_stationary_point_with_w_nothing_linear_in_f_is_better():
+    found = augmented(load_problem(CONFIGS / "diabetes.yaml"))
+    assert found.attained
+    assert abs(found.gap.upper) < 1e-12
+    assert found.minimum.upper < check(load_problem(CONFIGS / "diabetes.yaml")).objective.F_lin_min.lower
+
+
+def test_where_no_minimum_is_attained_the_ball_holds_the_network():
+    data = arrays(3, "logistic", scale=2.0)
+    data["f"][:, 0] = 2.0 * data["y"]  # separates the data
+    found = augmented(Problem.from_arrays(loss="logistic", **data))
+    assert not found.attained
+    own = np.concatenate([data["w"], data["V"].T @ data["w"]])
+    assert found.r == pytest.approx(1.01 * float(np.linalg.norm(own)), rel=1e-12)
+    assert found.gap.upper > 0.0
+    assert found.gap.lower <= found.linear_functional.upper
+
+
+def test_at_w_0_there_is_no_lower_bound_and_a_ball_all_the_same():
+    data = arrays(3, "logistic")
+    data["f"][:, 0] = 2.0 * data["y"]
+    found = augmented(Problem.from_arrays(loss="logistic", **{**data, "w": np.zeros(D)}))
+    assert (found.lower_bound, found.holds, found.attained, found.r) == (None, None, False, 1.0)
+    assert found.gap.lower <= found.linear_functional.upper
+
+
+def test_a_regularised_point_gets_the_bounds_of_F_but_none_of_its_gradient():
+    data = arrays(1)
+    plain, regularised = (augmented(Problem.from_arrays(l2=l2, **data)) for l2 in (None, 0.25))
+    assert regularised == replace(plain, lower_bound=None, holds=None)
+
+
+def test_features_are_read_where_they_are_computed(monkeypatch: pytest.MonkeyPatch):
+    problem = replace(load_problem(CONFIGS / "diabetes.yaml"), loss=named_loss("squared"))
+    held = augmented(problem)
+    monkeypatch.setattr(resnet_cert.problem, "HELD_BYTES", 0)
+    monkeypatch.setattr(resnet_cert.problem, "CHUNK_BYTES", 512 * 8 * 8)
+    assert augmented(problem).minimum.value == pytest.approx(held.minimum.value, rel=1e-13)
+
+
+def test_it_is_in_the_report_when_it_is_asked_for():
+    spec = str(CONFIGS / "diabetes-halfway.yaml")
+    run = CliRunner().invoke
+    without = json.loads(run(cli, ["check", spec, "--format", "json"]).stdout)["reports"][0]
+    assert "augmented" not in without
+    report = json.loads(run(cli, ["check", spec, "--augmented", "--format", "json"]).stdout)["reports"][0]
+    assert list(report["augmented"]) == list(Augmented.__dataclass_fields__)
+    assert {name: report[name] for name in without if name != "seconds"} == {
+        name: without[name] for name in without if name != "seconds"
+    }
+    assert "(x, f)" not in run(cli, ["check", spec]).stdout
+    for option in ("-v", "--augmented"):
+        shown = run(cli, ["check", spec, option]).stdout
+        assert "min E[ℓ(uᵀx + zᵀf)]" in shown
+        assert "gap to (x, f)" in shown
