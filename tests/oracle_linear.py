@@ -119,7 +119,7 @@ def _regularised(truth: Truth, z: Matrix, c: list[arb], multiplier: arb) -> tupl
 
 def _newton(truth: Truth, z: Matrix, c: list[arb], multiplier: arb) -> list[arb]:
     """argmin E[ℓ(cᵀz; y)] + multiplier/2·‖c‖² from c, by Newton steps that decrease it."""
-    for _ in range(200):
+    for _ in range(1000):
         value, g, H = _regularised(truth, z, c, multiplier)
         step = [-entry for entry in solve(H, g)]
         trial = [mid(cj + sj) for cj, sj in zip(c, step, strict=True)]
@@ -151,9 +151,10 @@ def _on_the_sphere(truth: Truth, z: Matrix, r: arb) -> tuple[list[arb], arb | No
         if abs(step) <= arb(2) ** (-truth.bits // 3) * multiplier:
             multiplier = mid(multiplier + step)
             return _newton(truth, z, c, multiplier), multiplier
-        multiplier = mid(multiplier + step)
-        if not (multiplier > below and multiplier < above):
-            multiplier = mid((below * above).sqrt()) if below > 0 else mid(above / 1024)
+        least_next = below if below > 0 else multiplier / 2**40  # farther on, c(λ) is too far from c
+        newton = mid(multiplier + step)
+        inside = newton > least_next and newton < above
+        multiplier = newton if inside else mid((least_next * above).sqrt() if below > 0 else least_next)
     return c, None
 
 
