@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from resnet_cert.enclosure import U
+from resnet_cert.enclosure import Enclosure, U
 from resnet_cert.errors import InternalError
 from resnet_cert.hessian import rayleigh_quotient
 from resnet_cert.moments import Moments
@@ -44,11 +44,15 @@ def crosscheck(problem: Problem, here: Moments, judged: Lagrangian) -> CrossChec
         ("curvature along the witness", auto.curvature, along, second),
         ("smallest Hessian eigenvalue", auto.lambda_min, judged.lambda_min, second),
     ):
-        if value is None or not (math.isfinite(value) and ours.known and math.isfinite(allowance)):
-            continue
-        if not ours.lower - allowance <= value <= ours.upper + allowance:
-            raise InternalError(
-                f"autodiff gives the {what} {value!r}, outside "
-                f"[{ours.lower!r}, {ours.upper!r}] ± {allowance:.1e}"
-            )
+        require_agreement(what, value, ours, allowance)
     return CrossCheck(auto.gradient_norm, auto.curvature, auto.lambda_min)
+
+
+def require_agreement(what: str, value: float | None, ours: Enclosure, allowance: float) -> None:
+    """Raises InternalError where a number by autodiff lies outside our enclosure of it and the allowance."""
+    if value is None or not (math.isfinite(value) and ours.known and math.isfinite(allowance)):
+        return
+    if not ours.lower - allowance <= value <= ours.upper + allowance:
+        raise InternalError(
+            f"autodiff gives the {what} {value!r}, outside [{ours.lower!r}, {ours.upper!r}] ± {allowance:.1e}"
+        )

@@ -70,7 +70,7 @@ def autodiff(
         weight = np.ones(len(chunk.x)) if chunk.weight is None else chunk.weight
         total += float(np.sum(weight))
         for start in range(0, len(weight), rows):
-            part = [_padded(a[start : start + rows], rows) for a in (chunk.x, chunk.f, chunk.y, weight)]
+            part = [padded(a[start : start + rows], rows) for a in (chunk.x, chunk.f, chunk.y, weight)]
             g, c, H = _compiled(problem.loss, dense)(w, V, along, *part, problem.l2 or None)
             gradient += np.asarray(g)
             curvature += float(c)
@@ -111,7 +111,7 @@ def _compiled(loss: Loss, dense: bool) -> Any:
     return jax.jit(derivatives)
 
 
-def _padded(a: Array, rows: int) -> Array:
+def padded(a: Array, rows: int) -> Array:
     """a with rows of zeros appended: zero weight, zero contribution, one shape to compile."""
     if len(a) == rows:
         return a
