@@ -158,7 +158,7 @@ def _multiplier(w: Array, g: Array, r: float) -> float:
     """λ ≥ 0 of the constraint ‖w‖ ≤ r, where w is on its boundary to rounding; else 0."""
     if not float(np.linalg.norm(w)) >= r * (1.0 - 1e-12) or not r:
         return 0.0
-    return max(0.0, -float(g @ w) / r**2)
+    return max(0.0, -float(g @ (w / r)) / r)
 
 
 def _model_minimiser(H: Array, g: Array, w: Array, r: float) -> Array:
@@ -194,7 +194,9 @@ def _model_minimiser(H: Array, g: Array, w: Array, r: float) -> Array:
             newton = lam + (length - r) / r * length**2 / slope if slope > 0.0 else high
             lam = newton if low < newton < high else (low + high) / 2.0
             v = solution(lam)
-        v *= min(1.0, r / float(np.linalg.norm(v)))
+        length = float(np.linalg.norm(v))
+        if length > r:
+            v *= r / length
     return Q @ v
 
 

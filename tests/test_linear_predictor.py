@@ -261,6 +261,17 @@ def test_in_a_ball_of_radius_zero_there_is_only_zero(loss):
     assert ours.F_min.upper - ours.F_min.lower <= 1e-14 * (1.0 + abs(ours.F_min.value))
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+@pytest.mark.parametrize("radius", [1e-150, 1e-200, 1e-307, 5e-324])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_ball_whose_square_underflows_holds_its_minimum(loss, radius):
+    sample = gaussian(np.random.default_rng(1), losses=(loss,))
+    ours = best(sample, radius)
+    assert holds(ours, F_lin(Truth(sample), [arb(0)] * sample.x.shape[1]))  # the minimum, to 1e-149
+    assert ours.F_min.upper - ours.F_min.lower < 1e-12
+    assert in_the_ball(ours)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_without_inputs_every_predictor_is_a_minimiser_and_zero_is_the_least(loss):
     sample = make("no_inputs", 3)
