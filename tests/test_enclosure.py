@@ -31,6 +31,7 @@ from resnet_cert.enclosure import (
     norm,
     product,
     row_norms,
+    upper_row_norms,
 )
 
 BEYOND = Fraction(10) ** 400  # stands for any real number of a side that is not known
@@ -292,12 +293,15 @@ def test_a_norm_contains_the_exact_one_at_every_scale(scale):
         assert length.upper - length.lower <= (v.size + 8) * 2.0**-52 * length.lower + 3 * 5e-324
 
 
-@given(entries=st.lists(st.floats(-1e307, 1e307), max_size=8))
+@given(entries=st.lists(finite, max_size=8))
 def test_a_norm_contains_the_exact_one_for_any_entries(entries):
     v = np.array(entries)
-    exact = squared_length(v)
-    assert Fraction(norm(v).lower) ** 2 <= exact <= Fraction(norm(v).upper) ** 2
-    assert exact <= Fraction(inflate(frobenius(v))) ** 2
+    exact, length = squared_length(v), norm(v)
+    assert Fraction(length.lower) ** 2 <= exact
+    assert length.upper == math.inf or exact <= Fraction(length.upper) ** 2
+    with np.errstate(over="ignore"):  # to an infinite bound
+        bound = inflate(frobenius(v))
+    assert bound == math.inf or exact <= Fraction(bound) ** 2
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -321,6 +325,14 @@ def test_a_frobenius_norm_is_an_upper_bound_and_close_at_every_scale(scale):
     assert exact <= Fraction(inflate(frobenius(V))) ** 2
     if scale > 1e-140:
         assert Fraction(frobenius(V)) ** 2 <= exact * (1 + Fraction(1, 10**9)) ** 2
+
+
+def test_upper_row_norms_are_upper_bounds_where_most_squares_are_lost_one_by_one():
+    rows = np.full((2, 40_000), math.sqrt(0.9 * 2.0**-54))
+    rows[0, 0] = 1.0
+    for row, bound in zip(rows, upper_row_norms(rows), strict=True):
+        exact = squared_length(row)
+        assert exact <= Fraction(float(bound)) ** 2 <= exact * (1 + Fraction(1, 10**10))
 
 
 def test_a_norm_is_zero_only_for_a_zero_array():
@@ -448,6 +460,15 @@ def test_a_difference_contains_that_of_all_members():
             for y in _truths(rng, v, fractions(v.center - u.center)):
                 off = _add(_add(x, [-entry for entry in y]), [-entry for entry in fractions(result.center)])
                 assert _dot(off, off) <= Fraction(result.radius) ** 2
+
+
+def test_a_difference_of_equal_centres_is_as_wide_as_both_radii_together():
+    center = np.ones(2)
+    for first, second in ((1.0, 2.0**-54), (0.1, 0.2), (1.0, 1.0), (0.0, 3.0)):
+        result = difference(Ball(center, first), Ball(center, second))
+        assert Fraction(first) + Fraction(second) <= Fraction(result.radius)
+        assert result.radius <= (first + second) * (1 + 2e-9)
+    assert difference(Ball(center, 0.0), Ball(center, 0.0)).radius == 0.0
 
 
 # --- The margins are needed -----------------------------------------------------------------------------

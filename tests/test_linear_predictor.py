@@ -382,7 +382,6 @@ def _poisson(rng: np.random.Generator, n: int, d: int) -> Sample:
     return labelled(x.tolist(), rng.choice([0.0, 0.0, 0.0, 2.0], n).tolist(), "poisson")
 
 
-@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 @pytest.mark.parametrize("make_one", [_logistic, _poisson])
 def test_attainment_agrees_with_the_exact_cone(make_one: Callable[..., Sample]):
     rng, seen = np.random.default_rng(21), set()

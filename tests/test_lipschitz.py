@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,13 +14,16 @@ from flint import arb, ctx
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import BITS, Sample, Truth
+from oracle_algebra import norm
 from oracle_theorems import lipschitz as exact_lipschitz
 
 from resnet_cert import problem as problem_module
+from resnet_cert.enclosure import upper_row_norms
 from resnet_cert.jax64 import jax, jnp
 from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
-from resnet_cert.losses import named_loss
+from resnet_cert.losses import BuiltinLoss, named_loss
 from resnet_cert.observation import observe
+from resnet_cert.problem import Chunk
 
 Array = np.ndarray
 
@@ -125,6 +129,18 @@ def test_they_are_rounded_up_where_an_exponential_magnifies_every_rounding():
         scaled = replace(sample, x=sample.x / reach, f=sample.f / reach, w=np.zeros(3))
         for ours, exact in zip(constants(scaled, 1.0), exact_constants(scaled, 1.0), strict=True):
             assert exact <= arb(ours) <= exact * (1 + arb(10) ** -9)
+
+
+def test_they_are_rounded_up_where_most_squares_of_a_norm_are_lost_one_by_one():
+    x = np.full((1, 40_000), 600.0 * math.sqrt(0.9 * 2.0**-54))
+    x[0, 0] = 600.0
+    chunk = Chunk(x, np.zeros(1), np.zeros((1, 1)), None)
+    terms = lipschitz_terms(BuiltinLoss("poisson"), chunk, upper_row_norms(x), np.zeros(1), 1.0)
+    assert terms is not None
+    length = norm([arb(float(entry)) for entry in x[0]])
+    for i, mu in enumerate(lipschitz_constants(terms, 1.0, 1)):  # f = 0 and y = 0: L = e^{‖x‖}, J = ‖x‖
+        exact = length.exp() * length ** (i + 1)
+        assert exact <= arb(mu) <= exact * (1 + arb(10) ** -8)
 
 
 def test_weights_count():

@@ -85,8 +85,7 @@ def test_every_loss_has_its_definition_here():
 
 def misses(loss: BuiltinLoss, p: Array, delta: float, y: Array) -> int:
     """At how many places ℓ, ℓ' or ℓ'' at some p' with |p' − p| ≤ δ is farther off than its bound says."""
-    with np.errstate(over="ignore"):  # √(1 + r²)³ may
-        at = loss.derivatives(p, np.full_like(p, delta), y)
+    at = loss.derivatives(p, np.full_like(p, delta), y)
     scale, exact_delta, missed = mpf(loss.scale), mpf(delta), 0
     for i, (pi, yi) in enumerate(zip(p, y, strict=True)):
         for share in (-1, mpf("-0.37"), 0, mpf("0.81"), 1) if delta else (0,):
@@ -105,6 +104,17 @@ def test_the_truth_for_every_prediction_within_its_error_is_enclosed(kind, delta
     rng = np.random.default_rng(1)
     p = predictions(kind, rng, 60)
     assert not misses(BuiltinLoss(kind), p, delta, targets(kind, rng, len(p)))
+
+
+@pytest.mark.parametrize(("kind", "p", "y"), [("logistic", 800.0, 1.0), ("poisson", -800.0, 0.0)])
+def test_what_underflows_grows_with_the_error_of_the_prediction(kind, p, y):
+    assert not misses(BuiltinLoss(kind), np.array([p]), 100.0, np.array([y]))
+
+
+@pytest.mark.parametrize(("kind", "p"), [("pseudo_huber", 1e200), ("logistic", 800.0), ("poisson", 800.0)])
+def test_where_too_little_is_known_the_errors_are_infinite_and_never_nan(kind, p):
+    at = BuiltinLoss(kind).derivatives(np.array([p]), np.array([800.0]), np.array([1.0]))
+    assert not np.isnan(np.stack(at)[1::2]).any()
 
 
 @pytest.mark.parametrize("scale", [1.0 / 3.0, 2.0, 1e-7, 1e5])
