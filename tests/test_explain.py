@@ -84,7 +84,10 @@ def test_every_page_has_its_source_and_names_only_what_there_is(topic: str):
     for part, field in re.findall(r"`(\w+)\.(\w+)`", text):
         assert part == "theorems" or (part in Report.__dataclass_fields__ and f"    {field}: " in REPORT)
     for option in re.findall(r"`(--[\w-]+)", text):
-        assert any(option in parameter.opts for parameter in cli.commands["check"].params), option
+        commands = cli.commands.values()
+        assert any(option in parameter.opts for command in commands for parameter in command.params), option
+    for name in re.findall(r"resnet-cert (\w+)", text):
+        assert name in cli.commands
 
 
 @pytest.mark.parametrize(
