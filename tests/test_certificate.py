@@ -17,6 +17,7 @@ from oracle import Sample, Truth
 import resnet_cert.certificate
 from resnet_cert import Problem, RequestError, Verdict, check
 from resnet_cert.certificate import write_certificate
+from resnet_cert.problem import Constraint, Regularizer
 from resnet_cert.report.model import Report, Source
 from resnet_cert.verify import verify
 
@@ -119,6 +120,14 @@ def test_no_certificate_for_a_loss_that_the_verifier_does_not_know(tmp_path: Pat
     foreign: Any = Foreign()
     with pytest.raises(RequestError, match="built-in loss"):
         write_certificate(tmp_path / "certificate.json", replace(problem, loss=foreign), report)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", [{"regularizer": Regularizer(0.25)}, {"constraint": Constraint(100.0)}])
+def test_no_certificate_for_another_objective(tmp_path: Path, part: dict[str, Any]) -> None:
+    problem, report = checked(families.make("gaussian", 0), 0.5)
+    with pytest.raises(RequestError, match="no regularizer"):
+        write_certificate(tmp_path / "certificate.json", replace(problem, **part), report)
     assert not list(tmp_path.iterdir())
 
 

@@ -171,12 +171,23 @@ def test_settings_beside_the_spec_are_part_of_it(tmp_path: Path) -> None:
     assert not verify(path).accepted
 
 
-def test_an_entry_that_the_verifier_does_not_know_is_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = certified_spec(write_spec(tmp_path, DATA["inline"], NETWORKS["linear"]))
-    monkeypatch.setattr(binding, "SECTIONS", binding.SECTIONS - {"domain"})
-    assert verify(path).reasons == ("spec: domain is not part of what a certificate is about",)
+@pytest.mark.parametrize(
+    ("entry", "accepted"),
+    [
+        ("regularizer: {l2: 0.25}", False),
+        ("constraint: {norm: 100}", False),
+        ("regularizer: {l2: 0}", True),
+    ],
+)
+def test_a_spec_of_another_objective_is_rejected(tmp_path: Path, entry: str, accepted: bool) -> None:
+    spec = write_spec(tmp_path, DATA["inline"], NETWORKS["linear"])
+    path = certified_spec(spec)
+    spec.write_text(f"{spec.read_text()}\n{entry}\n")
+    load_spec(spec)
+    rebound(path, spec)
+    found = verify(path)
+    assert found.accepted is accepted
+    assert accepted or entry.split(":")[0] in found.reasons[0]
 
 
 @pytest.mark.parametrize(("data", "name"), [("drawn", "x"), ("drawn", "y"), ("inline", "f")])

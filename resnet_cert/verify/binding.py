@@ -90,7 +90,10 @@ def _content(path: Path, spec: Spec) -> bytes:
 
 def _require_same_claim(certificate: Certificate, parts: dict[str, Any]) -> None:
     """ε, the loss, and b and μ2 where the spec gives them."""
-    unknown = {name for name, value in parts.items() if value is not None} - SECTIONS
+    said = {name for name, value in parts.items() if value is not None}
+    if "regularizer" in said and parts["regularizer"].l2 == 0.0:
+        said -= {"regularizer"}  # nothing is added to F
+    unknown = said - SECTIONS
     if unknown:
         raise Rejected(f"spec: {', '.join(sorted(unknown))} is not part of what a certificate is about")
     loss, mu2 = parts["loss"], (certificate.mu2, certificate.mu2_source)
