@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,10 @@ import mpmath
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from families import FAMILIES, make, to_problem
+from flint import arb
+from oracle import Truth
+from oracle_linear import attained, linear_minimum
 
 import resnet_cert.problem
 from resnet_cert import Problem, check, load_problem
@@ -156,6 +161,26 @@ def test_the_inequality_holds_for_every_predictor(loss: str):
         assert found.lower_bound.upper <= gradient_norm.lower
         if seed % 2:
             assert found.linear_functional.value - found.gap.value < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_every_family_the_minimum_is_held_and_no_bound_is_broken(
+    family: str, monkeypatch: pytest.MonkeyPatch
+):
+    module = importlib.import_module("resnet_cert.check")
+    monkeypatch.setattr(module, "crosscheck", lambda *arguments: None)
+    sample = make(family, 500)
+    found = check(to_problem(sample), escalate=False, augmented=True).augmented
+    assert found is not None
+    wider = replace(sample, x=np.concatenate([sample.x, sample.f], axis=1))
+    assert found.attained == attained(wider)
+    exact = linear_minimum(Truth(wider), found.r).value
+    assert not exact < arb(found.minimum.lower)
+    assert not exact > arb(found.minimum.upper)
+    assert found.gap.upper >= 0.0  # the ball holds the network or what is better
+    assert found.gap.lower <= found.linear_functional.upper
+    assert found.holds is not False
 
 
 def test_with_features_that_are_zero_it_is_the_best_linear_predictor():
