@@ -155,7 +155,9 @@ def hessian_exceeds(moments: Moments, w: Array, t: float) -> bool:
     last = s * s * C.radius + (2.0 * turn + 6 * U) * (s * s * C_norm) + 2 * U * abs(t)
     # 2|xᵀEy| ≤ ‖E‖(θ‖x‖² + ‖y‖²/θ): share the error of the off-diagonal block between the two.
     scale_first, scale_last = float(np.trace(S[:d, :d])) / d, float(np.trace(S[d:, d:])) / max(len(S) - d, 1)
-    theta = math.sqrt(scale_first / scale_last) if scale_first > 0.0 and scale_last > 0.0 else 1.0
+    theta = 1.0
+    if scale_first > 0.0 and scale_last > 0.0:
+        theta = min(max(math.sqrt(scale_first) / math.sqrt(scale_last), 2.0**-500), 2.0**500)
     margin = np.empty(len(S))
     margin[:d] = inflate(first + cross * theta * (1.0 + 4 * U))
     margin[d:] = inflate(last + cross / theta * (1.0 + 4 * U))

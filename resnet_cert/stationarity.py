@@ -170,7 +170,7 @@ def _curvature_reason(
         if verdict is Verdict.CERTIFIED:
             return f"{least} is at least 0, for every mu2"
         return (
-            f"{least} may be negative and mu2 is not known for a custom loss: give lipschitz.mu2 "
+            f"{least} may be negative and mu2 is not known: give lipschitz.mu2 "
             f"(one of at least {_show(_enough(lambda_min, eps))} passes)"
         )
     match verdict:

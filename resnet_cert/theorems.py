@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 from resnet_cert.enclosure import Enclosure, maximum
 
@@ -227,8 +227,7 @@ class ThresholdForm(NamedTuple):
 
 def B(t: Number, eps: Number, b: Number, r: Number) -> Number:
     """Theorem 1 where ‖w‖ ≥ t:  gap ≤ B(t) = ε√((b + r)² + b²r²/t²).  Decreases in t."""
-    flat, steep = (b + r) * t, b * r  # over t; b²r²/t² itself might overflow
-    return eps / t * sqrt(flat * flat + steep * steep)
+    return eps * hypot(b + r, b * r / t)
 
 
 def S(t: Number, eps: Number, b: Number, r: Number, mu0: Number, mu1: Number, mu2: Number) -> Number:
@@ -344,11 +343,14 @@ def per_unit(gap: Enclosure, length: Enclosure) -> Enclosure:
     return Enclosure(value, least, math.inf if gap.upper > 0.0 else 0.0)
 
 
-def hypot(*xs: Enclosure) -> Enclosure:
-    """√(x1² + x2² + ...), scaled by a power of two so that no square overflows or underflows."""
-    largest = maximum(*map(abs, xs)).upper
+def hypot(*xs: Number) -> Number:
+    """√(x1² + x2² + ...); enclosures are scaled by a power of two, lest squares overflow or underflow."""
+    if not isinstance(xs[0], Enclosure):
+        return cast(Any, math.hypot(*cast(tuple[float, ...], xs)))
+    enclosures = cast(tuple[Enclosure, ...], xs)
+    largest = maximum(*map(abs, enclosures)).upper
     scale = 2.0 ** (math.frexp(largest)[1] - 1) if 0.0 < largest < math.inf else 1.0
-    return sum(((x / scale).square() for x in xs), ZERO).sqrt() * scale
+    return cast(Any, sum(((x / scale).square() for x in enclosures), ZERO).sqrt() * scale)
 
 
 @overload

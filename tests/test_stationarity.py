@@ -196,7 +196,7 @@ NOT_ENCLOSED = "is not enclosed: its numerical error is unbounded; bring the dat
             0.3,
             None,
             (
-                "lambda_min ≥ -0.1 may be negative and mu2 is not known for a custom loss: "
+                "lambda_min ≥ -0.1 may be negative and mu2 is not known: "
                 "give lipschitz.mu2 (one of at least 0.0334 passes)",
             ),
         ),
