@@ -15,6 +15,7 @@ from resnet_cert.commands.bound import bound
 from resnet_cert.commands.check import check
 from resnet_cert.commands.explain import explain
 from resnet_cert.commands.schema import schema
+from resnet_cert.commands.sgd import sgd
 from resnet_cert.commands.solve import solve
 from resnet_cert.commands.verify import verify
 from resnet_cert.program import Program, run_to_the_end
@@ -33,7 +34,7 @@ def cli() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-for command in (check, bound, solve, verify, schema, explain):
+for command in (check, bound, solve, sgd, verify, schema, explain):
     cli.add_command(command)
 
 

@@ -77,11 +77,20 @@ class NetworkFeatures:
     def k(self) -> int:
         return self.layers[-1].weight.shape[0]
 
+    @property
+    def theta(self) -> list[tuple[Array, Array | None]]:
+        """θ: the weight and the bias of each layer."""
+        return [(layer.weight, layer.bias) for layer in self.layers]
+
+    @property
+    def forward(self) -> Callable[[Any, Any], Any]:
+        """θ, x (n, d) ↦ f_θ(x) (n, k), compiled."""
+        return _perceptron(self.activation)
+
     def rows(self, rows: slice, x: Array, pad_to: int) -> Array:
-        theta = [(layer.weight, layer.bias) for layer in self.layers]
         widest = max(max(layer.weight.shape) for layer in self.layers)
         batch = min(pad_to, max(BLOCK_ROWS, CHUNK_BYTES // (8 * widest)))
-        return _in_batches(functools.partial(_perceptron(self.activation), theta), x, batch)
+        return _in_batches(functools.partial(self.forward, self.theta), x, batch)
 
 
 @dataclass(frozen=True)

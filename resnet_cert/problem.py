@@ -101,9 +101,13 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class GivenFeatures:
-    """Features that come with the data, from any framework: an (n, k) array."""
+    """Features that come with the data, from any framework: an (n, k) array.
+
+    network: what computed them, where they do not come with the data.
+    """
 
     f: Rows
+    network: Features | None = None
 
     @property
     def k(self) -> int:
@@ -230,7 +234,7 @@ class Problem:
         if isinstance(self.features, GivenFeatures) or self.n * self.k * 8 > HELD_BYTES:
             return self
         f = np.concatenate([chunk.f for chunk in self.chunks()])
-        return replace(self, features=GivenFeatures(f))
+        return replace(self, features=GivenFeatures(f, self.features))
 
     @staticmethod
     def from_arrays(

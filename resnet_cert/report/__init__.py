@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from resnet_cert.report.model import BoundTable, Report, Solved
+    from resnet_cert.report.model import BoundTable, Report, Sgd, Solved
     from resnet_cert.verify import Verification
 
 FORMATS = {
@@ -32,6 +32,8 @@ class Formatter(Protocol):
     def check(self, reports: Sequence[Report], style: Style) -> str: ...
 
     def bound(self, table: BoundTable, style: Style) -> str: ...
+
+    def sgd(self, run: Sgd, style: Style) -> str: ...
 
     def solve(self, solved: Solved, style: Style) -> str: ...
 

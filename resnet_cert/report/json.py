@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
-from resnet_cert.report.model import BoundTable, Report, Solved
+from resnet_cert.report.model import BoundTable, Report, Sgd, Solved
 from resnet_cert.verdict import Verdict
 
 if TYPE_CHECKING:
     from resnet_cert.verify import Verification
 
-OMITTED_IF_NONE = frozenset({"applies", "augmented", "reason", "regularized", "target_gap", "target_eps"})
+OMITTED_IF_NONE = frozenset(
+    {"applies", "augmented", "reason", "regularized", "repeats", "target_gap", "target_eps"}
+)
 """Fields that are there only where they say something; everything else that is not known is null."""
 
 
@@ -30,6 +32,11 @@ def check(reports: Sequence[Report], style: Style) -> str:
 def bound(table: BoundTable, style: Style) -> str:
     """The document resnet-cert/bound/1."""
     return _text({"schema": "resnet-cert/bound/1", **_members(table)})
+
+
+def sgd(run: Sgd, style: Style) -> str:
+    """The document resnet-cert/sgd/1."""
+    return _text({"schema": "resnet-cert/sgd/1", **_members(run)})
 
 
 def solve(solved: Solved, style: Style) -> str:

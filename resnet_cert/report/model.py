@@ -251,6 +251,49 @@ class BoundTable:
 
 
 @dataclass(frozen=True)
+class SgdConstants:
+    """Theorem 4 on ‖(w, v)‖ ≤ b: ℓ is l-Lipschitz and |ℓ| ≤ r there, and D ≥ ‖z_1 − (u*, 0)‖."""
+
+    b: float
+    l: float
+    r: float
+    D: float
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Of n runs the fraction whose average objective is within the bound; required: 1 − δ, in expectation."""
+
+    n: int
+    within_bound: float
+    required: float
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """A run of SGD against Theorem 4.
+
+    average_objective, best_objective: over the `evaluated` steps at which F was evaluated, evenly spaced.
+    holds: average_objective ≤ bound; None where that average is not over all steps.
+    """
+
+    steps: int
+    delta: float
+    seed: int
+    eta: float
+    constants: SgdConstants
+    F_lin_min: float
+    average_objective: float
+    best_objective: float
+    bound: float
+    holds: bool | None
+    theta: str
+    evaluated: int
+    name: str
+    repeats: Repeats | None = None
+
+
+@dataclass(frozen=True)
 class Solved:
     """What `solve` found: the file of its point, and the check of what is in that file."""
 

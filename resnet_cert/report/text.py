@@ -16,9 +16,10 @@ from rich.text import Text
 from resnet_cert.bound import binding_form
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
-from resnet_cert.report.model import BoundTable, Regularized, Report, Solved
+from resnet_cert.report.model import BoundTable, Regularized, Report, Sgd, Solved
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
 from resnet_cert.stationarity import corollary1_verdict
+from resnet_cert.theorem4 import theorem4_terms
 from resnet_cert.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -70,6 +71,63 @@ def bound(table: BoundTable, style: Style) -> str:
     if table.target_gap is not None and table.target_eps is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
+
+
+def sgd(run: Sgd, style: Style) -> str:
+    """The averages of a run beside the bound of Theorem 4, and what that speaks of."""
+    theta = "frozen" if run.theta == "frozen" else "trained as well"
+    parts = [
+        Text(f"{run.name}: SGD on wᵀx + vᵀf(x), ‖(w, v)‖ ≤ b, θ {theta}", style="bold"),
+        Padding(_sgd_setting(run), INDENT_AND_GAP),
+        Padding(_sgd_values(run), INDENT_AND_GAP),
+        *(Padding(sentence, INDENT) for sentence in _sgd_meaning(run)),
+    ]
+    return _rendered(parts, style)
+
+
+def _sgd_setting(run: Sgd) -> Table:
+    constants = run.constants
+    at_most = f"R = min(r, b·l) = {plain(min(constants.r, constants.b * constants.l))}"
+    return _pairs(
+        [
+            ("steps", f"T = {run.steps} of size η = D/(l√T) = {plain(run.eta)}, seed {run.seed}"),
+            ("on the ball", f"‖(w, v)‖ ≤ b = {plain(constants.b)}: distance to z_1 = 0 at most D = b"),
+            ("loss there", f"l = {plain(constants.l)}-Lipschitz, |ℓ| ≤ r = {plain(constants.r)}; {at_most}"),
+        ]
+    )
+
+
+def _sgd_values(run: Sgd) -> Table:
+    regret, sampling = theorem4_terms(run.constants, run.steps, run.delta)
+    steps = "all steps" if run.evaluated == run.steps else f"{run.evaluated} evenly spaced steps"
+    table = _table("objective", "value", "above min F_lin", "")
+    table.add_row("min F_lin, ‖w‖ ≤ b", plain(run.F_lin_min, DIGITS), "", "")
+    for name, value in (("best step", run.best_objective), (f"average of {steps}", run.average_objective)):
+        table.add_row(name, plain(value, DIGITS), plain(value - run.F_lin_min), "")
+    table.add_row(
+        f"bound, probability {plain(1.0 - run.delta)}",
+        plain(run.bound, DIGITS),
+        plain(regret + sampling),
+        f"= D·l/√T + 2R√(2 ln(1/δ)/T) = {plain(regret, 4)} + {plain(sampling, 4)}",
+    )
+    return table
+
+
+def _sgd_meaning(run: Sgd) -> Iterator[str]:
+    claim = "By Theorem 4 the average of all steps, hence the best one, is at most the bound"
+    if run.holds is None:
+        yield f"{claim}: left open here, for F was too costly to be evaluated at every step."
+    elif run.holds:
+        yield f"{claim}, with probability ≥ {plain(1.0 - run.delta)}: it is."
+    else:
+        yield f"{claim}, except with probability ≤ {plain(run.delta)}: it is not."
+    if run.theta == "frozen":
+        yield "It says nothing of the last step; at the average of all (w, v) the convex F is no larger."
+    else:
+        yield "It says nothing of the last step, nor of averaged parameters."
+    if run.repeats is not None:
+        within, promised = plain(100.0 * run.repeats.within_bound), plain(100.0 * run.repeats.required)
+        yield f"Of {run.repeats.n} runs {within} % are within the bound, where it promises {promised} %."
 
 
 def solve(solved: Solved, style: Style) -> str:

@@ -1,0 +1,108 @@
+"""The command `sgd`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import click
+
+from resnet_cert.commands.common import (
+    Number,
+    format_option,
+    load,
+    progress,
+    require_name,
+    spec_options,
+    stdout_as_stderr,
+    style,
+    write,
+)
+from resnet_cert.output import require_writable, write_whole
+from resnet_cert.report import formatter
+
+
+@click.command()
+@click.argument("spec")
+@click.option("--steps", type=click.IntRange(min=1), required=True, metavar="T", help="Number of steps.")
+@click.option(
+    "--delta",
+    type=Number(),
+    default=0.05,
+    show_default=True,
+    metavar="X",
+    help="The bound may fail with probability X.",
+)
+@click.option("--radius", type=Number(), metavar="B", help="‖(w, v)‖ ≤ B; the r of SPEC's domain by default.")
+@click.option(
+    "--theta",
+    type=click.Choice(["frozen", "sgd"]),
+    default="frozen",
+    show_default=True,
+    help="sgd: θ takes a gradient step of the same size, no layer's norm growing.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N")
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Run N times, with different draws.",
+)
+@click.option(
+    "--output", metavar="FILE.png", help="Draw the objective over the steps; .svg and .pdf as well."
+)
+@spec_options
+@format_option
+def sgd(
+    spec: str,
+    steps: int,
+    delta: float,
+    radius: float | None,
+    theta: Literal["frozen", "sgd"],
+    seed: int,
+    repeat: int,
+    output: str | None,
+    settings: tuple[str, ...],
+    allow_code: bool,
+    format_name: str,
+) -> None:
+    """Run SGD on wᵀx + vᵀf_θ(x) from 0 and hold it against Theorem 4.
+
+    The point of SPEC is not used.  The theorem bounds the average of the objective over all steps, with
+    probability at least 1 − delta.
+    """
+    if output is not None:
+        from resnet_cert.figures import ENDINGS, require_matplotlib
+
+        require_name(output, *ENDINGS)
+        require_writable(output)
+        require_matplotlib()
+    with stdout_as_stderr():
+        [loaded] = load([spec], allow_code, settings)
+        from resnet_cert.sgd import sgd
+
+        with progress("running SGD", 0) as status:
+            run = sgd(
+                loaded.problem,
+                steps,
+                delta=delta,
+                radius=radius,
+                theta=theta,
+                seed=seed,
+                repeat=repeat,
+                watch=_shown(steps, status),
+            )
+        if output is not None:
+            from resnet_cert.figures import rendered, sgd_figure
+
+            write_whole(output, rendered(sgd_figure(run), output))
+    write(formatter(format_name).sgd(run.report, style(None, 0)), None)
+
+
+def _shown(steps: int, status: Any) -> Callable[[int], None]:
+    """Keep the spinner, where there is one, up to date."""
+    if status is None:
+        return lambda step: None
+    return lambda step: status.update(f"running SGD: step {step} of {steps}")
