@@ -261,7 +261,8 @@ def test_inflate_makes_a_bound_of_a_sum_in_the_worst_order():
     assert Fraction(summed) < exact <= Fraction(inflate(summed))
 
 
-@given(xs=st.lists(st.floats(0.0, 1e150), max_size=60), factors=st.lists(st.floats(0.0, 1e7), max_size=20))
+# Factors below 1 could underflow on the way and grow again, which TINY pays for in `moments`, not here.
+@given(xs=st.lists(st.floats(0.0, 1e150), max_size=60), factors=st.lists(st.floats(1.0, 1e7), max_size=20))
 def test_inflate_makes_a_bound_of_sums_and_products(xs, factors):
     computed, exact = sum(xs), sum(map(Fraction, xs), Fraction(0))
     for factor in factors:

@@ -343,7 +343,8 @@ def test_a_wrong_request_writes_nothing(
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
 import resnet_cert.solve
 arrive = resnet_cert.solve._Search.arrive
 def slowly(self, *arguments, **named):
