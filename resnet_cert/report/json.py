@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resnet_cert.verify import Verification
 
 OMITTED_IF_NONE = frozenset(
-    {"applies", "augmented", "reason", "regularized", "repeats", "target_gap", "target_eps"}
+    {"applies", "augmented", "outputs", "reason", "regularized", "repeats", "target_gap", "target_eps"}
 )
 """Fields that are there only where they say something; everything else that is not known is null."""
 

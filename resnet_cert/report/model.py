@@ -22,7 +22,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Size:
-    """n samples, x ∈ R^d, f ∈ R^k, d(1+k) parameters (w, V), and where the point lies."""
+    """n samples, x ∈ R^d, f ∈ R^k, d(1+k) parameters (w, V), and where the point lies.
+
+    outputs: q for predictions in R^q, with d(q+k) parameters (W, V); None for one output, wᵀ(x + V f).
+    """
 
     n: int
     d: int
@@ -31,6 +34,7 @@ class Size:
     loss: str
     norm_w: float
     norm_V: float
+    outputs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,13 @@ class Theorem3:
 
 @dataclass(frozen=True)
 class Corollary1:
-    """F ≤ min F_lin: CERTIFIED iff gap.upper ≤ 0, REFUTED iff gap.lower > 0."""
+    """F ≤ min F_lin: CERTIFIED iff gap.upper ≤ 0, REFUTED iff gap.lower > 0.
+
+    reason: with several outputs, whether it holds at every second-order stationary point.
+    """
 
     verdict: Verdict
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
