@@ -6,6 +6,7 @@ import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -18,10 +19,14 @@ from oracle_linear import attained, linear_minimum
 
 import resnet_cert.problem
 from resnet_cert import Problem, check, load_problem
+from resnet_cert.augmented import augmented_here
 from resnet_cert.check import examine
 from resnet_cert.cli import cli
-from resnet_cert.enclosure import Array, Enclosure
-from resnet_cert.losses import named_loss
+from resnet_cert.custom_loss import CustomLoss
+from resnet_cert.enclosure import Array, Ball, Enclosure
+from resnet_cert.errors import RequestError
+from resnet_cert.jax64 import jnp
+from resnet_cert.linear_predictor import LinearMinimum
 from resnet_cert.report.model import Augmented
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -140,10 +145,6 @@ def minimiser(loss: str, data: dict[str, Array]) -> tuple[Array, Array]:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_inequality_holds_for_every_predictor(loss: str):
-    from resnet_cert.augmented import augmented_here
-    from resnet_cert.enclosure import Ball
-    from resnet_cert.linear_predictor import LinearMinimum
-
     random = np.random.default_rng(1)
     for seed in range(20):
         data = arrays(seed, loss)
@@ -181,6 +182,45 @@ def test_in_every_family_the_minimum_is_held_and_no_bound_is_broken(
     assert found.gap.upper >= 0.0  # the ball holds the network or what is better
     assert found.gap.lower <= found.linear_functional.upper
     assert found.holds is not False
+
+
+def test_the_bounds_hold_for_every_place_and_value_that_the_minimum_may_have():
+    random = np.random.default_rng(2)
+    for seed in range(10):
+        data = arrays(seed)
+        problem = Problem.from_arrays(**data)
+        examination = examine(problem)
+        center, delta = random.normal(size=D + K), 0.5
+        minimum = Enclosure(1.0, 0.75, 1.0)
+        best = LinearMinimum(minimum, Enclosure.exact(1.0), Ball(center, delta), 10.0, True, "")
+        found = augmented_here(problem, examination.moments, examination.report.gradient.norm, best)
+        F = examination.report.objective.F.value
+        assert holds(found.gap, F - 1.0, 0.0)
+        assert holds(found.gap, F - 0.75, 0.0)
+        w, V = data["w"], data["V"]
+        residual = (data["x"] + data["f"] @ V.T) @ w - data["y"]
+        for _ in range(20):
+            offset = random.normal(size=D + K)
+            at = center + 0.999 * delta * offset / np.linalg.norm(offset)
+            u, z = at[:D], at[D:]
+            difference = (data["x"] + data["f"] @ V.T) @ w - data["x"] @ u - data["f"] @ z
+            functional = float(np.average(residual * difference, weights=data["probabilities"]))
+            assert holds(found.linear_functional, functional, 0.0)
+            length = np.hypot(np.linalg.norm(w - u), np.linalg.norm(V.T @ u - z) / np.linalg.norm(w))
+            assert found.lower_bound is not None
+            assert holds(found.lower_bound, (F - 1.0) / length, 0.0)
+            assert holds(found.lower_bound, (F - 0.75) / length, 0.0)
+
+
+def test_a_loss_that_is_not_convex_where_the_minimum_is_sought_is_refused():
+    def dented(p: Any, y: Any) -> Any:
+        return (p - 25.0) ** 2 / 2 - jnp.maximum(p - 20.0, 0.0) ** 4 + 0.0 * y
+
+    data = {"x": [[1.0], [-1.0]], "y": [1.0, 1.0], "f": [[1.0], [1.0]], "w": [0.1], "V": [[0.0]]}
+    problem = Problem.from_arrays(loss=CustomLoss(dented, "dented"), **data)
+    assert check(problem).augmented is None
+    with pytest.raises(RequestError, match="Assumption 1"):
+        check(problem, augmented=True)
 
 
 def test_with_features_that_are_zero_it_is_the_best_linear_predictor():
@@ -224,12 +264,23 @@ def test_a_regularised_point_gets_the_bounds_of_F_but_none_of_its_gradient():
     assert regularised == replace(plain, lower_bound=None, holds=None)
 
 
-def test_features_are_read_where_they_are_computed(monkeypatch: pytest.MonkeyPatch):
-    problem = replace(load_problem(CONFIGS / "diabetes.yaml"), loss=named_loss("squared"))
+def test_features_of_a_network_need_not_be_held(monkeypatch: pytest.MonkeyPatch):
+    problem = load_problem(CONFIGS / "diabetes.yaml")
     held = augmented(problem)
     monkeypatch.setattr(resnet_cert.problem, "HELD_BYTES", 0)
-    monkeypatch.setattr(resnet_cert.problem, "CHUNK_BYTES", 512 * 8 * 8)
     assert augmented(problem).minimum.value == pytest.approx(held.minimum.value, rel=1e-13)
+
+
+def test_every_chunk_gets_its_own_features(monkeypatch: pytest.MonkeyPatch):
+    random = np.random.default_rng(0)
+    x, f = random.normal(size=(1100, D)), random.normal(size=(1100, K))
+    problem = Problem.from_arrays(
+        x=x, y=random.normal(size=1100) + f[:, 0], f=f, w=np.ones(D), V=np.zeros((D, K))
+    )
+    whole = augmented(problem)
+    monkeypatch.setattr(resnet_cert.problem, "CHUNK_BYTES", 1)
+    assert problem.chunk_rows == 512
+    assert augmented(problem).minimum.value == pytest.approx(whole.minimum.value, rel=1e-13)
 
 
 def test_it_is_in_the_report_when_it_is_asked_for():
