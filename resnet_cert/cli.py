@@ -14,6 +14,7 @@ from resnet_cert import __version__
 from resnet_cert.commands.bound import bound
 from resnet_cert.commands.check import check
 from resnet_cert.commands.explain import explain
+from resnet_cert.commands.landscape import landscape
 from resnet_cert.commands.schema import schema
 from resnet_cert.commands.sgd import sgd
 from resnet_cert.commands.solve import solve
@@ -34,7 +35,7 @@ def cli() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-for command in (check, bound, solve, sgd, verify, schema, explain):
+for command in (check, bound, solve, sgd, landscape, verify, schema, explain):
     cli.add_command(command)
 
 

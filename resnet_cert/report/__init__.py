@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
+    from resnet_cert.landscape import Landscape
     from resnet_cert.report.model import BoundTable, Report, Sgd, Solved
     from resnet_cert.verify import Verification
 
@@ -36,6 +37,8 @@ class Formatter(Protocol):
     def sgd(self, run: Sgd, style: Style) -> str: ...
 
     def solve(self, solved: Solved, style: Style) -> str: ...
+
+    def landscape(self, found: Landscape, style: Style, picture: str | None) -> str: ...
 
     def verify(self, verification: Verification, style: Style) -> str: ...
 

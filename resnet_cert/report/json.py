@@ -14,6 +14,7 @@ from resnet_cert.report.model import BoundTable, Report, Sgd, Solved
 from resnet_cert.verdict import Verdict
 
 if TYPE_CHECKING:
+    from resnet_cert.landscape import Landscape
     from resnet_cert.verify import Verification
 
 OMITTED_IF_NONE = frozenset(
@@ -42,6 +43,11 @@ def sgd(run: Sgd, style: Style) -> str:
 def solve(solved: Solved, style: Style) -> str:
     """The document resnet-cert/solve/1."""
     return _text({"schema": "resnet-cert/solve/1", **_members(solved)})
+
+
+def landscape(found: Landscape, style: Style, picture: str | None) -> str:
+    """The document resnet-cert/landscape/1."""
+    return _text(found.document())
 
 
 def verify(verification: Verification, style: Style) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from resnet_cert.bound import binding_form
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
+from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.model import BoundTable, Regularized, Report, Sgd, Solved
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
 from resnet_cert.stationarity import corollary1_verdict
@@ -23,6 +24,7 @@ from resnet_cert.theorem4 import theorem4_terms
 from resnet_cert.verdict import Verdict
 
 if TYPE_CHECKING:
+    from resnet_cert.landscape import Landscape
     from resnet_cert.verify import Verification
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
@@ -136,6 +138,43 @@ def solve(solved: Solved, style: Style) -> str:
     return f"{steps}; the point (w, V) is in {solved.point}\n\n" + check([solved.report], style)
 
 
+def landscape(found: Landscape, style: Style, picture: str | None) -> str:
+    """A map, unless there is a picture, and the critical points."""
+    plane = found.plane
+    first = "" if picture is None else f"; the picture is in {picture}"
+    parts: list[RenderableType] = [
+        Text(f"{found.name}: the landscape of G = {found.objective}{first}", "bold")
+    ]
+    parts += ["", *contour_map(found), ""] if picture is None else [""]
+    table = _table("critical point", plane.names[0][0], plane.names[1][0], "G", "eigenvalues", "μ", "")
+    for point in found.critical_points:
+        numbers = (plain(value, 8) for value in (*point.at, point.objective))
+        curvatures = ", ".join(plain(value, 3) for value in point.eigenvalues)
+        multiplier = "" if point.multiplier is None else plain(point.multiplier, 8)
+        remark = "" if point.proven else "not proven" if point.isolated else "not isolated"
+        table.add_row(point.name, *numbers, curvatures, multiplier, remark)
+    parts += [table] if found.critical_points else ["No critical points here."]
+    parts += ["", *_landscape_meaning(found)]
+    return _rendered(parts, style)
+
+
+def _landscape_meaning(found: Landscape) -> Iterator[str]:
+    least = enclosed(found.objective_lin_min)
+    yield f"min F_lin = {enclosed(found.F_lin_min)}; the best G at V = 0 is {least}."
+    if not found.plane.whole:
+        yield (
+            "These are the critical points of G on a plane through the point P, not of G as a whole; "
+            "P is (0, 0)."
+        )
+    spurious = [point for point in found.critical_points if point.spurious]
+    if spurious:
+        worst = max(point.objective for point in spurious)
+        above = plain(worst - found.objective_lin_min.value)
+        yield f"A spurious minimum is a local minimum above the best G at V = 0, here by up to {above}."
+    elif found.plane.whole:
+        yield "No spurious minimum was found."
+
+
 def verify(verification: Verification, style: Style) -> str:
     """Why, and last a line with nothing but the verdict or REJECTED."""
     verdict = verification.verdict
@@ -230,10 +269,9 @@ def _regularized(about: Regularized, digits: int) -> list[tuple[str, str]]:
     if about.norm is not None:
         rows += [("constraint", f"‖(w, V)‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
     if about.active:
-        multiplier = f"μ = {enclosed(about.multiplier, digits)}"
-        rows += [
-            ("boundary", f"{multiplier}; L = G + (max(0, μ)/2)·‖(w, V)‖², λ_min along the sphere if μ > 0")
-        ]
+        held = about.multiplier is not None and about.multiplier.lower > 0.0
+        L = "G + (μ/2)·‖(w, V)‖², λ_min along the sphere" if held else "G + (max(0, μ)/2)·‖(w, V)‖²"
+        rows += [("boundary", f"μ = {enclosed(about.multiplier, digits)}; L = {L}")]
     return [*rows, ("best at V = 0", f"min G = {enclosed(about.objective_lin_min, digits)}")]
 
 
