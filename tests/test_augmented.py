@@ -216,8 +216,14 @@ def test_a_loss_that_is_not_convex_where_the_minimum_is_sought_is_refused():
     def dented(p: Any, y: Any) -> Any:
         return (p - 25.0) ** 2 / 2 - jnp.maximum(p - 20.0, 0.0) ** 4 + 0.0 * y
 
-    data = {"x": [[1.0], [-1.0]], "y": [1.0, 1.0], "f": [[1.0], [1.0]], "w": [0.1], "V": [[0.0]]}
-    problem = Problem.from_arrays(loss=CustomLoss(dented, "dented"), **data)
+    problem = Problem.from_arrays(
+        x=[[0.01], [-0.01]],
+        y=[1.0, 1.0],
+        f=[[1.0], [1.0]],
+        w=[30.0],
+        V=[[0.0]],
+        loss=CustomLoss(dented, "dented"),
+    )
     assert check(problem).augmented is None
     with pytest.raises(RequestError, match="Assumption 1"):
         check(problem, augmented=True)
