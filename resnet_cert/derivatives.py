@@ -1,4 +1,4 @@
-"""F, ∇F and ∇²F·v at any (w, V) for an optimiser: compiled by JAX, in float64, nothing proven."""
+"""The objective, its gradient and Hessian-vector products for an optimiser: by JAX, and nothing proven."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from resnet_cert.problem import HELD_BYTES, Problem
 
 
 class Derivatives:
-    """F and its derivatives as functions of z = (w, V) ∈ R^{d(1+k)}, V row by row."""
+    """G(z) = F(w, V) + l2·‖z‖² and its derivatives, z = (w, V) ∈ R^{d(1+k)} with V row by row."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._value_and_gradient, self._product = _compiled(problem.loss, problem.d, problem.k)
         fits = problem.n * (problem.d + problem.k + 2) * 8 <= HELD_BYTES
-        self._held = list(self._parts()) if fits else None
-        self._total = sum(float(np.sum(part[3])) for part in self._held or self._parts())
+        self._held = [jax.device_put(part) for part in self._parts()] if fits else None
+        self._total = sum(float(part[3].sum()) for part in self._held or self._parts())
         self._last: tuple[Array, tuple[float, Array]] | None = None
 
     def at(self, z: Array) -> tuple[float, Array]:
-        """F, infinite where it overflows, and ∇F (d(1+k),)."""
+        """G, infinite where it overflows, and ∇G (d(1+k),)."""
         if self._last is None or not np.array_equal(self._last[0], z):
+            l2 = self._problem.l2
             F, gradient = self._mean(self._value_and_gradient, z)
-            self._last = z.copy(), (math.inf if math.isnan(F) else float(F), gradient)
+            G = float(F) + l2 * float(z @ z)
+            self._last = z.copy(), (math.inf if math.isnan(G) else G, gradient + 2.0 * l2 * z)
         return self._last[1]
 
     def hessian_product(self, z: Array, tangent: Array) -> Array:
-        """∇²F(z)·tangent."""
+        """∇²G(z)·tangent."""
         [product] = self._mean(self._product, z, tangent)
-        return product
+        return product + 2.0 * self._problem.l2 * tangent
 
     def _mean(self, program: Any, *arguments: Array) -> list[Any]:
         total: list[Any] = []

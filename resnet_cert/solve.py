@@ -8,7 +8,8 @@ escape: where the gradient is small and λ_min(∇²F) too negative, along the e
     reduced Hessian (`hessian`), to a point where F is proven to be lower.
 polish: where F is flat to rounding, Newton steps in the reduced space that lower ‖∇F‖.
 
-What is reached is for `check` to say: nothing here is proven but the decrease of an escape.
+With a regularizer all of this is about F + l2·‖(w, V)‖².  What is reached is for `check` to say: nothing here
+is proven but the decrease of an escape.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from typing import Any
 
 import numpy as np
 
+from resnet_cert.augmented import joined
 from resnet_cert.check import domain_radius
 from resnet_cert.derivatives import Derivatives
-from resnet_cert.enclosure import Array, U, norm
+from resnet_cert.enclosure import Array, Enclosure, U, norm
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Curvature, curvature, reduced_hessian, spectral_norm
+from resnet_cert.hessian import Direction, curvature, reduced_hessian, spectral_norm, unit_vector
 from resnet_cert.linear_predictor import best_linear_predictor
-from resnet_cert.moments import Moments, merged, moment_sums, residual
+from resnet_cert.moments import Moments
 from resnet_cert.observation import observe
 from resnet_cert.output import write_whole
-from resnet_cert.problem import Distribution, GivenFeatures, Point, Problem
+from resnet_cert.problem import Point, Problem
+from resnet_cert.regularized import lagrangian, objective
 from resnet_cert.stationarity import threshold
-from resnet_cert.theorems import hypot
 from resnet_cert.witness import objective_at
 
 MARGIN = 16.0
@@ -48,11 +50,11 @@ HALVINGS = 60
 
 @dataclass(frozen=True)
 class Step:
-    """Where the search is: the point, F and ‖∇F‖ in float64, and λ_min(∇²F) as last looked at."""
+    """Where the search is: the objective and the norm of its gradient in float64, λ_min as last looked at."""
 
     iteration: int
     point: Point
-    F: float
+    objective: float
     gradient_norm: float
     lambda_min: float | None
 
@@ -69,17 +71,17 @@ class Solution:
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:
     """A point where ‖∇F‖ ≤ ε and λ_min(∇²F) ≥ −√(μ2 ε), with a margin, sought from the problem's own point.
 
-    F never rises from one step to the next, as far as float64 can tell.  With an automatic domain, b and
-    hence μ2 follow the point.
+    The objective never rises from one step to the next, as far as float64 can tell.  With an automatic
+    domain, b and hence μ2 follow the point.
 
     Args:
         watch: called at the start and after every step; what it raises ends the search.
 
     Raises:
-        RequestError: F or ∇F overflows at the problem's point, or there is a regularizer or a constraint.
+        RequestError: F or ∇F overflows at the problem's point, or there is a constraint.
     """
-    if not problem.is_plain:
-        raise RequestError("expected a problem without regularizer and constraint to solve")
+    if problem.constraint is not None:
+        raise RequestError("expected a problem without a constraint to solve, got constraint.norm")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return _Search(problem.with_features_held(), watch).run()
 
@@ -109,14 +111,17 @@ def read_point(path: str) -> Point:
 class _View:
     """The exact second-order picture of a point, and the √(μ2 ε/MARGIN) that λ_min is held against."""
 
+    point: Point
     moments: Moments
-    curvature: Curvature
-    gradient_norm: float
+    objective: Enclosure
+    gradient_norm: float  # its upper end, for that is what a check certifies
+    lambda_min: float
+    direction: Direction
     allowed: float
 
     @property
     def bends_down(self) -> bool:
-        return -self.curvature.lambda_min.value > self.allowed
+        return -self.lambda_min > self.allowed
 
 
 class _Search:
@@ -125,7 +130,7 @@ class _Search:
     def __init__(self, problem: Problem, watch: Callable[[Step], None]) -> None:
         self.problem = problem
         self.watch = watch
-        self.objective = Derivatives(problem)
+        self.derivatives = Derivatives(problem)
         self.point = problem.point
         self.iterations = 0
         self.lambda_min: float | None = None
@@ -140,23 +145,25 @@ class _Search:
         return max(self.problem.epsilon / MARGIN, U * U * self.steepest)
 
     def run(self) -> Solution:
-        F, gradient = self.objective.at(_flat(self.point))
+        F, gradient = self.derivatives.at(_flat(self.point))
         if not (math.isfinite(F) and np.isfinite(gradient).all()):
             raise RequestError(
                 "expected a point to start from where F and ∇F are finite, got one where they overflow"
             )
         self.arrive(self.point, F, gradient, new=False)
+        reason = f"no end after {ROUNDS} rounds"
         for _ in range(ROUNDS):
             self.descend()
-            view = self.look()
+            view = self.look(self.point)
+            self.lambda_min = view.lambda_min
             if view.bends_down and self.escape(view):
                 continue
-            if view.gradient_norm > self.aim and self.polish(view):
-                continue
-            # What falls short of the margin alone, or a curvature that rounding hides, the check will judge.
-            reached = view.gradient_norm <= self.problem.epsilon
-            return Solution(self.point, self.iterations, None if reached else self.why_stopped())
-        return Solution(self.point, self.iterations, self.why_stopped(f"no end after {ROUNDS} rounds"))
+            if not (view.gradient_norm > self.aim and self.polish(view)):
+                reason = "rounding hides any further descent"
+                break
+        # What falls short of the margin alone, or a curvature that rounding hides, the check will judge.
+        reached = self.look(self.point).gradient_norm <= self.problem.epsilon
+        return Solution(self.point, self.iterations, None if reached else self.why_stopped(reason))
 
     def arrive(self, point: Point, F: float, gradient: Array, *, new: bool = True) -> None:
         gradient_norm = float(np.linalg.norm(gradient))
@@ -169,20 +176,20 @@ class _Search:
         from scipy.optimize import minimize
 
         start = _flat(self.point)
-        F, gradient = self.objective.at(start)
+        F, gradient = self.derivatives.at(start)
         unit = float(np.linalg.norm(gradient))  # of F: SciPy's accuracy of a step depends on the size of ∇F
         if not unit > self.aim:
             return
         stalled = 0
 
         def scaled(z: Array) -> tuple[float, Array]:
-            value, gradient = self.objective.at(z)
+            value, gradient = self.derivatives.at(z)
             return value / unit, gradient / unit
 
         def after(intermediate_result: Any) -> None:
             nonlocal F, stalled
             x = intermediate_result.x
-            there, gradient = self.objective.at(x)
+            there, gradient = self.derivatives.at(x)
             stalled = 0 if there < F - FLAT * abs(F) else stalled + 1
             if not np.array_equal(x, _flat(self.point)):
                 F = there
@@ -195,7 +202,7 @@ class _Search:
             scaled,
             start,
             jac=True,
-            hessp=lambda z, tangent: self.objective.hessian_product(z, tangent) / unit,
+            hessp=lambda z, tangent: self.derivatives.hessian_product(z, tangent) / unit,
             method="trust-ncg",
             callback=after,
             options={
@@ -206,10 +213,9 @@ class _Search:
             },
         )
 
-    def look(self) -> _View:
-        here = replace(self.problem, point=self.point)
-        w, V = here.point.w, here.point.V
-        b = domain_radius(here, norm(w), spectral_norm(V))
+    def look(self, point: Point) -> _View:
+        here = replace(self.problem, point=point)
+        b = domain_radius(here, norm(point.w), spectral_norm(point.V))
         seen = observe(here, b)
         mu2 = here.lipschitz.mu2
         if mu2 is None and seen.lipschitz is not None:
@@ -218,50 +224,57 @@ class _Search:
         limit = threshold(mu2 if known else None, here.epsilon)
         # Where μ2 is not known there is no threshold: then any descent that can be proven is taken.
         allowed = 0.0 if limit is None else limit.lower / math.sqrt(MARGIN)
-        bent = curvature(seen.here, w)
-        self.lambda_min = bent.lambda_min.value
-        return _View(seen.here, bent, _gradient_norm(seen.here, w), allowed)
+        judged = lagrangian(here, seen.here, curvature(seen.here, point.w))
+        return _View(
+            point,
+            seen.here,
+            objective(here, seen.here.F),
+            judged.gradient_norm.upper,
+            judged.lambda_min.value,
+            judged.direction,
+            allowed,
+        )
 
     def escape(self, view: _View) -> bool:
-        """Move along ± the lowest direction to the lowest of the points seen, if F is proven to fall."""
-        start = _flat(self.point)
-        direction = _flat(Point(view.curvature.direction.dw, view.curvature.direction.dV))
+        """Move along ± the lowest direction to the lowest of the points seen, if descent is proven there."""
+        start = _flat(view.point)
+        direction = _flat(Point(view.direction.dw, view.direction.dV))
         direction = direction / float(np.linalg.norm(direction))
-        best, F = start, self.objective.at(start)[0]
+        best, lowest = start, self.derivatives.at(start)[0]
         length = max(1.0, float(np.linalg.norm(start)))
         for _ in range(HALVINGS):
             found = False
             for trial in (start + length * direction, start - length * direction):
-                there = self.objective.at(trial)[0]
-                if there < F:
-                    best, F, found = trial, there, True
+                there = self.derivatives.at(trial)[0]
+                if there < lowest:
+                    best, lowest, found = trial, there, True
             if best is not start and not found:
                 break
             length /= 2.0
-        if best is start or not objective_at(self.problem, self.unflat(best)).upper < view.moments.F.lower:
+        point = self.unflat(best)
+        there = objective(replace(self.problem, point=point), objective_at(self.problem, point))
+        if best is start or not there.upper < view.objective.lower:
             return False
-        self.arrive(self.unflat(best), *self.objective.at(best))
+        self.arrive(point, *self.derivatives.at(best))
         return True
 
     def polish(self, view: _View) -> bool:
-        """Damped Newton steps in the reduced space; false if none was any good.
+        """Damped Newton steps with the exact Hessian; false if none was any good.
 
-        (|H| + λI)⁻¹g is a descent direction.  With λ = O(‖g‖) it converges quadratically even where the
+        −(|H| + λI)⁻¹g is a descent direction.  With λ = O(‖g‖) it converges quadratically even where the
         solutions form a manifold, so that H is singular (Fan & Yuan 2005, for least squares).  A step is
-        taken that is proven to lower F, or that halves ‖∇F‖ without F being proven to rise.
+        taken that is proven to lower the objective, or that halves ‖g‖ without a proven rise.
         """
-        moments, before = view.moments, view.gradient_norm
         damping, failures, moved = 1.0, 0, False
         for _ in range(POLISH_STEPS):
-            trial = _newton_step(moments, self.point, damping)
-            there = _moments_at(self.problem, trial)
-            after = _gradient_norm(there, trial.w)
-            halved = after <= before / 2.0 and not there.F.lower > moments.F.upper
-            if halved or there.F.upper < moments.F.lower:
-                moments, before, moved, failures = there, after, True, 0
-                damping /= 16.0
-                self.arrive(trial, *self.objective.at(_flat(trial)))
-                if after <= self.aim:
+            there = self.look(_newton_step(view, self.problem.l2, damping))
+            halved = there.gradient_norm <= view.gradient_norm / 2.0
+            if (halved and not there.objective.above(view.objective)) or view.objective.above(
+                there.objective
+            ):
+                view, damping, failures, moved = there, damping / 16.0, 0, True
+                self.arrive(view.point, *self.derivatives.at(_flat(view.point)))
+                if view.gradient_norm <= self.aim:
                     break
             else:
                 damping, failures = damping * 16.0, failures + 1
@@ -269,8 +282,8 @@ class _Search:
                     break
         return moved
 
-    def why_stopped(self, reason: str = "rounding hides any further descent") -> str:
-        if not is_attained(self.problem):
+    def why_stopped(self, reason: str) -> str:
+        if not (self.problem.l2 or is_attained(self.problem)):
             reason = "inf F is not attained: a linear function of (x, f) separates the data"
         return f"{reason}; ‖w‖ = {norm(self.point.w).value:.3g}, ‖V‖ = {norm(self.point.V).value:.3g}"
 
@@ -285,40 +298,34 @@ def is_attained(problem: Problem) -> bool:
     F(w, V) = E[ℓ(wᵀx + qᵀf)] with q = Vᵀw, and every (w, q) with w ≠ 0 has its V: inf F is that of the linear
     predictors on (x, f).
     """
-    chunks = list(problem.chunks())
-    x, y = np.concatenate([np.hstack([c.x, c.f]) for c in chunks]), np.concatenate([c.y for c in chunks])
-    columns = x.shape[1]
-    linear = replace(
-        problem,
-        distribution=Distribution(x, y, problem.distribution.probabilities),
-        features=GivenFeatures(np.empty((len(x), 0))),
-        point=Point(np.zeros(columns), np.zeros((columns, 0))),
-    )
-    return best_linear_predictor(linear, None, 1.0).attained
+    return best_linear_predictor(joined(problem), None, 1.0).attained
 
 
-def _newton_step(moments: Moments, point: Point, damping: float) -> Point:
-    """The point −(|H| + damping·‖g‖I)⁻¹g away, for the reduced Hessian H and gradient g = (g_w, ‖w‖a, 0)."""
-    w, a = point.w, moments.a.center
-    H, P = reduced_hessian(moments, w)
-    s, alpha = float(np.linalg.norm(w)), float(np.linalg.norm(a))
-    e = w / s if s else np.eye(len(w))[0]
-    g = np.concatenate([moments.g_w.center, s * a, np.zeros(P.shape[1])])
-    eigenvalues, Q = np.linalg.eigh(H)
-    z = -Q @ ((Q.T @ g) / (np.abs(eigenvalues) + damping * float(np.linalg.norm(g))))
-    dw, v, u = np.split(z, [len(w), len(w) + len(a)])
-    dV = np.outer(e, v) + (np.outer(P @ u, a / alpha) if alpha else 0.0)
-    return Point(w + dw, point.V + dV)
+def _newton_step(view: _View, l2: float, damping: float) -> Point:
+    """The point −D(|DHD| + λI)⁻¹Dg away, λ = damping·‖Dg‖, for the Hessian H and gradient g of the objective.
 
-
-def _moments_at(problem: Problem, point: Point) -> Moments:
-    sums = (moment_sums(problem.loss, chunk, residual(chunk, point.V), point.w) for chunk in problem.chunks())
-    return merged(sums).expectation()
-
-
-def _gradient_norm(moments: Moments, w: Array) -> float:
-    """The upper end of ‖∇F‖, for that is what a check certifies."""
-    return hypot(moments.g_w.norm(), norm(w) * moments.a.norm()).upper
+    H is the reduced one, shifted by 2·l2, on the directions (dw, e vᵀ + P u tᵀ), t = a/‖a‖, and 2·l2·I on
+    what is orthogonal to them.  D scales the diagonal of H to 1, so that the units of x and f do not matter.
+    """
+    w, V, a = view.point.w, view.point.V, view.moments.a.center
+    H, P = reduced_hessian(view.moments, w)
+    H[np.diag_indices(len(H))] += 2.0 * l2
+    e, t = unit_vector(w)[0], unit_vector(a)[0]
+    gradient_w = view.moments.g_w.center + 2.0 * l2 * w
+    gradient_V = np.outer(w, a) + 2.0 * l2 * V
+    g = np.concatenate([gradient_w, gradient_V.T @ e, P.T @ (gradient_V @ t)])
+    diagonal = np.abs(np.diagonal(H))
+    D = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, float(np.max(diagonal)) or 1.0))
+    eigenvalues, Q = np.linalg.eigh(H * np.outer(D, D))
+    size = np.abs(eigenvalues) + damping * float(np.linalg.norm(D * g))
+    z = -D * (Q @ np.divide(Q.T @ (D * g), size, out=np.zeros_like(g), where=size > 0.0))
+    parts = [len(w), len(w) + len(a)]
+    dw, v, u = np.split(z, parts)
+    dV = np.outer(e, v) + np.outer(P @ u, t)
+    if l2:
+        _, of_v, of_u = np.split(g, parts)
+        dV -= (gradient_V - np.outer(e, of_v) - np.outer(P @ of_u, t)) / (2.0 * l2)
+    return Point(w + dw, V + dV)
 
 
 def _flat(point: Point) -> Array:

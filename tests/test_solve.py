@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from resnet_cert import Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.derivatives import Derivatives
-from resnet_cert.problem import Point
+from resnet_cert.losses import named_loss
+from resnet_cert.problem import Point, Regularizer
 from resnet_cert.solve import Step, is_attained, perturbed, read_point, solve, write_point
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -124,7 +125,7 @@ def test_every_step_is_counted_and_none_goes_up():
     problem = random_problem(3)
     solution = solve(problem, steps.append)
     assert [step.iteration for step in steps] == list(range(solution.iterations + 1))
-    assert all(later.F <= earlier.F * (1.0 + 1e-14) for earlier, later in pairwise(steps))
+    assert all(later.objective <= earlier.objective * (1.0 + 1e-14) for earlier, later in pairwise(steps))
     assert np.array_equal(steps[0].point.w, problem.point.w)
     assert np.array_equal(steps[-1].point.V, solution.point.V)
 
@@ -206,11 +207,49 @@ def test_a_start_where_the_objective_overflows_is_refused():
         solve(replace(problem, point=Point(np.full(problem.d, 1e5), problem.point.V)))
 
 
-@pytest.mark.parametrize("extra", [{"l2": 0.25}, {"norm": 2.0}])
-def test_a_regularizer_or_a_constraint_is_refused(extra: dict[str, float]):
-    problem = Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[0.0], V=[[-1.0]], epsilon=EPS, **extra)
-    with pytest.raises(RequestError, match="regularizer"):
-        solve(problem)
+def figure(w: float, v: float, **extra: float) -> Problem:
+    """F = (w(1 + v) − 1)², the picture of Shamir 2018, with a regularizer or a constraint."""
+    loss = named_loss("squared", 2.0)
+    return Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[w], V=[[v]], loss=loss, epsilon=EPS, **extra)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "value"),
+    [
+        ((1.0, 1.0), (0.65962771, 0.32771294), 0.15105269),
+        ((-1.2, -1.8), (-0.98280626, -1.60268225), 1.04982771),  # worse than the best linear predictor's 0.2
+    ],
+)
+def test_a_regularized_objective_comes_to_the_minimum_nearby(
+    start: tuple[float, float], end: tuple[float, float], value: float
+):
+    steps: list[Step] = []
+    problem = figure(*start, l2=0.25)
+    point = solve(problem, steps.append).point
+    report = check(replace(problem, point=point))
+    assert (point.w[0], point.V[0, 0]) == pytest.approx(end, abs=1e-6)
+    assert steps[-1].objective == pytest.approx(value, abs=1e-8)
+    assert report.verdict is Verdict.CERTIFIED
+
+
+def test_a_regularized_objective_leaves_its_saddle():
+    saddle = figure(-0.27251826971, -1.06944376962, l2=0.25)
+    point = solve(replace(saddle, epsilon=1e-4)).point
+    assert check(replace(saddle, point=point, epsilon=1e-4)).verdict is Verdict.CERTIFIED
+    assert abs(point.w[0] + 0.2725) > 0.3
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_regularized_problem_of_any_size_is_polished_to_rounding(loss: str):
+    problem = replace(random_problem(6, loss), regularizer=Regularizer(0.01), epsilon=1e-12)
+    solution = solve(problem)
+    assert solution.stopped is None
+    assert check(replace(problem, point=solution.point)).verdict is Verdict.CERTIFIED
+
+
+def test_a_constraint_is_refused():
+    with pytest.raises(RequestError, match="constraint"):
+        solve(figure(0.0, -1.0, norm=2.0))
 
 
 def test_a_random_start_is_repeatable_and_near_enough():
@@ -327,7 +366,7 @@ def test_what_cannot_be_reached_is_said_with_the_honest_exit_code(tmp_path: Path
         (["SPEC", "--output", "p.npz", "--eps", "-1"], ">= 0"),
         (["SPEC", "--output", "p.npz", "--set", "epsilon=x"], "epsilon"),
         (["missing.yaml", "--output", "p.npz"], "missing.yaml"),
-        (["SPEC", "--output", "p.npz", "--set", "regularizer={l2: 0.5}"], "regularizer"),
+        (["SPEC", "--output", "p.npz", "--set", "constraint={norm: 5.0}"], "constraint"),
     ],
 )
 def test_a_wrong_request_writes_nothing(

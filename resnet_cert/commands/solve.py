@@ -100,7 +100,7 @@ def _solved(problem: Problem, output: str) -> Solution:
                 write_point(output, latest.point)
                 click.echo(
                     f"interrupted after {latest.iteration} iterations: the best point so far is in {output}, "
-                    f"F = {latest.F:.6g}, ‖∇F‖ = {latest.gradient_norm:.3g}",
+                    f"objective {latest.objective:.6g}, gradient norm {latest.gradient_norm:.3g}",
                     err=True,
                 )
             raise
@@ -112,13 +112,16 @@ def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
         return lambda step: None
     from resnet_cert.linear_predictor import best_linear_predictor
 
-    F_lin_min = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0).F_min.value
+    F_lin_min = None
+    if problem.is_plain:
+        F_lin_min = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0).F_min.value
 
     def show(step: Step) -> None:
-        bend = "" if step.lambda_min is None else f"  λ_min {step.lambda_min:.2e}"
-        status.update(
-            f"solving: step {step.iteration}  F {step.F:.8g}  ‖∇F‖ {step.gradient_norm:.2e}{bend}  "
-            f"F − min F_lin {step.F - F_lin_min:.3g}"
-        )
+        parts = [f"step {step.iteration}", f"objective {step.objective:.8g}", f"‖∇‖ {step.gradient_norm:.2e}"]
+        if step.lambda_min is not None:
+            parts += [f"λ_min {step.lambda_min:.2e}"]
+        if F_lin_min is not None:
+            parts += [f"F − min F_lin {step.objective - F_lin_min:.3g}"]
+        status.update(f"solving: {'  '.join(parts)}")
 
     return show
