@@ -167,8 +167,9 @@ def test_settings_beside_the_spec_are_part_of_it(tmp_path: Path) -> None:
     assert verify(path).verdict is Verdict.REFUTED
     forged(path, "spec", "overrides", value=["epsilon=0.125"])
     assert verify(path).reasons[0].startswith("inputs.w")
-    forged(path, "spec", "overrides", value=["no setting"])
-    assert not verify(path).accepted
+    for fault in ("no setting", "epsilon=[", "epsilon=0.125]", "espilon=0.125"):
+        forged(path, "spec", "overrides", value=["epsilon=0.125", "point.w=[0.5, 0.375]", fault])
+        assert verify(path).reasons[0].startswith("spec")
 
 
 @pytest.mark.parametrize(
