@@ -3,8 +3,8 @@
     python benchmarks/proofs.py [--repetitions R]
 
 Logistic loss, in process and warm, at (n, d, k) = (20000, 64, 128) and (100000, 20, 64).  Plain are F, g_w,
-a, A, B, C at (w, V) and (0, V) by matrix products of the whole data, Newton's method for min F_lin, the reduced
-eigenproblem and the one at the origin, μ0, μ1, μ2, and the same cross-check by autodiff.
+a, A, B, C at (w, V) and (0, V) by matrix products of the whole data, Newton's method for min F_lin, the
+reduced eigenproblem and the one at the origin, μ0, μ1, μ2, and the same cross-check by autodiff.
 """
 
 from __future__ import annotations
