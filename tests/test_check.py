@@ -25,6 +25,7 @@ from resnet_cert.check import bound_constants
 from resnet_cert.custom_loss import CustomLoss
 from resnet_cert.enclosure import Ball
 from resnet_cert.errors import InternalError
+from resnet_cert.jax64 import jnp
 from resnet_cert.observation import Observed, observe
 from resnet_cert.problem import Problem
 from resnet_cert.report.model import Seconds, Source
@@ -309,10 +310,14 @@ def test_a_0_sopsp_is_no_worse_than_any_linear_predictor():
     # w*ᵀ(x + V f) interpolates: a global minimum, proven by rational arithmetic.
     x, f = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [-1.0], [2.0]])
     problem = Problem.from_arrays(x=x, f=f, y=2.0 * (x + 3.0 * f)[:, 0], w=[2.0], V=[[3.0]], epsilon=0.0)
-    report = check(problem)
-    assert report.verdict is Verdict.CERTIFIED
-    assert report.corollary1.verdict is Verdict.CERTIFIED
-    assert report.objective.gap.upper <= 0.0
+    # The best linear predictor itself, with E[ℓ'f] = 0: the gap is 0.
+    tie = Problem.from_arrays(
+        x=[[1.0], [1.0]], y=[1.0, 3.0], f=[[1.0], [1.0]], w=[2.0], V=[[0.0]], epsilon=0.0
+    )
+    for report in (check(problem), check(tie)):
+        assert report.verdict is Verdict.CERTIFIED
+        assert report.corollary1.verdict is Verdict.CERTIFIED
+        assert report.objective.gap.upper <= 0.0
 
 
 # --- What ends it -----------------------------------------------------------------------------------------
@@ -355,6 +360,15 @@ def test_an_autodiff_that_contradicts_the_moments_is_an_internal_error(number, m
 def test_a_loss_that_violates_assumption_1_at_a_prediction_is_refused(function, refused):
     with pytest.raises(RequestError, match=refused):
         check(replace(problem_of(7, epsilon=0.3), loss=CustomLoss(function, "mine")))
+
+
+@pytest.mark.parametrize(("y", "w"), [(0.0, 3.0), (3.0, 3.0)])
+def test_assumption_1_is_asked_for_at_the_point_and_at_w_zero(y, w):
+    # log(1 + (p − y)²) is convex for |p − y| ≤ 1: here not at p = w, there not at p = 0.
+    loss = CustomLoss(lambda p, y: jnp.log1p((p - y) ** 2), "cauchy")
+    problem = Problem.from_arrays(x=[[1.0]], y=[y], f=[[1.0]], w=[w], V=[[0.0]], loss=loss)
+    with pytest.raises(RequestError, match="convex"):
+        check(problem)
 
 
 def test_a_loss_that_meets_assumption_1_is_checked():
