@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.check import domain_radius
+from resnet_cert.check import QUIET, domain_radius
 from resnet_cert.critical_points import Box, critical_angles, critical_points
 from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, inflate, inner, norm, product
 from resnet_cert.errors import RequestError
@@ -127,6 +127,7 @@ class Landscape:
         }
 
 
+@QUIET
 def landscape(
     problem: Problem,
     *,

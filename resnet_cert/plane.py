@@ -229,9 +229,9 @@ def _compiled(loss: Loss) -> tuple[Any, Any]:
         ell, first, second = (part.reshape(len(at), -1) for part in (ell, first, second))
         moved = jax.vmap(jax.jacfwd(lambda point: _powers(point[None])[0]))(at)  # (m, 6, 2)
         bent = jax.vmap(jax.hessian(lambda point: _powers(point[None])[0]))(at)  # (m, 6, 2, 2)
-        weights = (first * weight) @ coefficients + l2 * size  # (m, 6)
+        weights = (first * weight[None]) @ coefficients + (l2 * size)[None]  # (m, 6)
         p_moved = jnp.einsum("na,mai->mni", coefficients, moved)
-        curved = jnp.einsum("mn,mni,mnj->mij", second * weight, p_moved, p_moved)
+        curved = jnp.einsum("mn,mni,mnj->mij", second * weight[None], p_moved, p_moved)
         return (
             ell @ weight + l2 * (powers @ size),
             jnp.einsum("ma,mai->mi", weights, moved),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,17 +18,27 @@ MARGIN = 9
 """Columns of the labels on the left."""
 SHADES = ".:-=+*#%@"
 OUTSIDE = " "
+EXCEEDED_BY_FEW = 0.98
+MOST_UNEVEN = 6.0
+HUGE = 1e200
+"""Values so large have no level of their own."""
 MARKS = {"minimum": "o", "spurious minimum": "S", "saddle": "x", "maximum": "^"}
 POINT = "P"
 
 
 def levels(values: Array, bands: int) -> Array:
-    """(bands + 1,) levels from the least to the largest value, closer together towards the least."""
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
-    if not high > low:
-        high = low + 1.0
-    return low + (high - low) * np.linspace(0.0, 1.0, bands + 1) ** 3
+    """(bands + 1,) levels that rise from the least value to one that few exceed.
+
+    low + (high − low)·x^p for even x in [0, 1], with p such that half of the bands lie below the median.
+    """
+    finite = values[np.isfinite(values) & (np.abs(values) < HUGE)]
+    if not len(finite):
+        return np.linspace(0.0, 1.0, bands + 1)
+    low, middle, high = (float(q) for q in np.quantile(finite, (0.0, 0.5, EXCEEDED_BY_FEW)))
+    if not high - low > 1e-12 * abs(low):
+        return low + max(abs(low), 1.0) * np.linspace(0.0, 1.0, bands + 1)
+    power = math.log2((high - low) / max(middle - low, 1e-12 * (high - low)))
+    return low + (high - low) * np.linspace(0.0, 1.0, bands + 1) ** min(max(power, 1.0), MOST_UNEVEN)
 
 
 def contour_map(landscape: Landscape) -> list[str]:
