@@ -31,7 +31,7 @@ Integers = npt.NDArray[np.int64]
 DATA_BYTES = 2**32
 """x and f are held in memory, for fresh samples are drawn from all of them; larger data are refused."""
 BLOCK_ENTRIES = 2**21
-"""Iterates are kept for a block of steps: about so many numbers."""
+"""Iterates are kept for a block of steps: about so many numbers.  As many activations, for F, at a time."""
 WORK_ENTRIES = 2**9
 """Multiplications that count as much as an entry of a block: a block takes a second or less."""
 EVALUATION_WORK = 2**36
@@ -293,15 +293,27 @@ def _moving(
     loss: Loss, data: _Data, network: NetworkFeatures, b: float, eta: float, draws: _Draws, stride: int
 ) -> Iterator[Array]:
     """F(z_t, θ_t) at every stride-th step, (·, repeat) at a time."""
-    run, repeat = _moving_steps(loss, network.forward), draws.repeat
-    z = np.zeros((repeat, data.x.shape[1] + data.f.shape[1]))
-    theta = jax.tree.map(lambda a: np.repeat(a[None], repeat, axis=0), network.theta)
-    state: Any = (z, theta)
-    work = len(data.y) * sum(layer.weight.size for layer in network.layers)
-    for picks, count in draws.blocks(draws.block_steps(16 + work // WORK_ENTRIES, stride)):
-        groups = picks.T.reshape(repeat, -1, stride)
-        state, values = run(state, groups, data.x, data.y, data.probabilities, eta, b, layer_norms(network))
-        yield np.asarray(values).T[: -(-count // stride)]
+    run = _moving_steps(loss, network.forward)
+    n, parameters = len(data.y), sum(layer.weight.size for layer in network.layers)
+    together = max(1, BLOCK_ENTRIES // (n * max(len(layer.weight) for layer in network.layers)))
+    states = [
+        _start(network, data, min(together, draws.repeat - first))
+        for first in range(0, draws.repeat, together)
+    ]
+    for picks, count in draws.blocks(draws.block_steps(16 + n * parameters // WORK_ENTRIES, stride)):
+        groups = picks.T.reshape(draws.repeat, -1, stride)
+        values = []
+        for i, state in enumerate(states):
+            some = groups[i * together : (i + 1) * together]
+            states[i], F = run(state, some, data.x, data.y, data.probabilities, eta, b, layer_norms(network))
+            values.append(np.asarray(F).T[: -(-count // stride)])
+        yield np.concatenate(values, axis=1)
+
+
+def _start(network: NetworkFeatures, data: _Data, runs: int) -> Any:
+    """z_1 = 0 and θ_1 of some runs."""
+    z = np.zeros((runs, data.x.shape[1] + data.f.shape[1]))
+    return z, jax.tree.map(lambda a: np.repeat(a[None], runs, axis=0), network.theta)
 
 
 @lru_cache(maxsize=8)

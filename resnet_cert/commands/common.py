@@ -17,6 +17,7 @@ from resnet_cert.output import write_whole
 from resnet_cert.report import FORMATS, Style
 
 if TYPE_CHECKING:
+    from resnet_cert.problem import Problem
     from resnet_cert.spec import LoadedProblem
 
 STDIN = "-"
@@ -80,6 +81,17 @@ def load(specs: Sequence[str], allow_code: bool, settings: tuple[str, ...]) -> l
     if faults:
         raise RequestError(faults)
     return loaded
+
+
+def one_output(loaded: LoadedProblem) -> Problem:
+    """The problem, for a command that knows predictions p ∈ R only."""
+    from resnet_cert.problem import Problem
+
+    problem: object = loaded.problem
+    if not isinstance(problem, Problem):
+        fault = "expected one output, a point of w and V, got several outputs"
+        raise RequestError([Diagnostic(fault, loaded.path)])
+    return problem
 
 
 @contextlib.contextmanager

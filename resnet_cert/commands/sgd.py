@@ -11,6 +11,7 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
+    one_output,
     progress,
     require_name,
     spec_options,
@@ -85,7 +86,7 @@ def sgd(
 
         with progress("running SGD", 0) as status:
             run = sgd(
-                loaded.problem,
+                one_output(loaded),
                 steps,
                 delta=delta,
                 radius=radius,

@@ -12,6 +12,7 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
+    one_output,
     progress,
     require_name,
     spec_options,
@@ -65,7 +66,7 @@ def solve(
         from resnet_cert.solve import perturbed, read_point, write_point
         from resnet_cert.verdict import Verdict
 
-        problem = loaded.problem
+        problem = one_output(loaded)
         if seed is not None:
             problem = replace(problem, point=perturbed(problem.point, seed))
         solution = _solved(problem, output)
