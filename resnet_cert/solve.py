@@ -14,6 +14,7 @@ is proven but the decrease of an escape.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from collections.abc import Callable
@@ -197,21 +198,28 @@ class _Search:
             if stalled == STALLED:
                 raise StopIteration
 
+        def product(z: Array, tangent: Array) -> Array:
+            product = self.derivatives.hessian_product(z, tangent) / unit
+            if not np.isfinite(product).all():
+                raise FloatingPointError  # on which SciPy's conjugate gradients would never end
+            return product
+
         size = max(1.0, float(np.linalg.norm(start)))
-        minimize(
-            scaled,
-            start,
-            jac=True,
-            hessp=lambda z, tangent: self.derivatives.hessian_product(z, tangent) / unit,
-            method="trust-ncg",
-            callback=after,
-            options={
-                "gtol": max(self.aim / unit, U),
-                "maxiter": DESCENT_STEPS,
-                "initial_trust_radius": size,
-                "max_trust_radius": 1e6 * size,
-            },
-        )
+        with contextlib.suppress(FloatingPointError):
+            minimize(
+                scaled,
+                start,
+                jac=True,
+                hessp=product,
+                method="trust-ncg",
+                callback=after,
+                options={
+                    "gtol": max(self.aim / unit, U),
+                    "maxiter": DESCENT_STEPS,
+                    "initial_trust_radius": size,
+                    "max_trust_radius": 1e6 * size,
+                },
+            )
 
     def look(self, point: Point) -> _View:
         here = replace(self.problem, point=point)
@@ -266,6 +274,8 @@ class _Search:
         taken that is proven to lower the objective, or that halves ‖g‖ without a proven rise.
         """
         damping, failures, moved = 1.0, 0, False
+        if not math.isfinite(view.lambda_min):  # the Hessian overflows
+            return False
         for _ in range(POLISH_STEPS):
             there = self.look(_newton_step(view, self.problem.l2, damping))
             halved = there.gradient_norm <= view.gradient_norm / 2.0

@@ -207,6 +207,21 @@ def test_a_start_where_the_objective_overflows_is_refused():
         solve(replace(problem, point=Point(np.full(problem.d, 1e5), problem.point.V)))
 
 
+def test_a_start_where_only_the_hessian_overflows_comes_to_an_end():
+    problem = Problem.from_arrays(
+        x=[[1e3, 0.0], [0.0, 1.0]],
+        y=[0.0, 1.0],
+        f=[[1.0], [1.0]],
+        w=[0.7, 0.0],
+        V=[[0.0], [0.0]],
+        loss="poisson",
+        epsilon=EPS,
+    )
+    solution = solve(problem)
+    assert solution.stopped is not None
+    assert check(replace(problem, point=solution.point)).verdict is not Verdict.CERTIFIED
+
+
 def figure(w: float, v: float, **extra: float) -> Problem:
     """F = (w(1 + v) − 1)², the picture of Shamir 2018, with a regularizer or a constraint."""
     loss = named_loss("squared", 2.0)
