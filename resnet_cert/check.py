@@ -41,6 +41,7 @@ from resnet_cert.report.model import (
 )
 from resnet_cert.selftest import require_sound_arithmetic
 from resnet_cert.stationarity import corollary1_verdict, definition1, threshold
+from resnet_cert.vector.problem import VectorProblem
 from resnet_cert.verdict import Verdict
 
 ESCALATION_WORK = 5 * 10**7
@@ -64,7 +65,7 @@ class Examination:
 
 
 def check(
-    problem: Problem,
+    problem: Problem | VectorProblem,
     *,
     spec: Source | None = None,
     arithmetic: Literal["float64", "ball"] = "float64",
@@ -88,9 +89,11 @@ def check(
         InternalError: autodiff of the objective contradicts the moments.
     Source: Shamir 2018, Definition 1, Theorems 1–3, Corollary 1.
     """
-    return examine(
-        problem, spec=spec, arithmetic=arithmetic, escalate=escalate, augmented=augmented
-    ).report
+    if isinstance(problem, VectorProblem):
+        from resnet_cert.vector.check import check_vector
+
+        return check_vector(problem, spec=spec, arithmetic=arithmetic, augmented=augmented)
+    return examine(problem, spec=spec, arithmetic=arithmetic, escalate=escalate, augmented=augmented).report
 
 
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -216,14 +219,16 @@ def against_augmented(problem: Problem, here: Moments, gradient_norm: Enclosure)
     return augmented_here(problem, here, gradient_norm, best)
 
 
-def domain_radius(problem: Problem, norm_w: Enclosure, norm_V: Enclosure) -> float:
+def domain_radius(problem: Problem | VectorProblem, norm_w: Enclosure, norm_V: Enclosure) -> float:
     """b: as given, or 1.01·max(‖w‖, ‖V‖), or 1 if both are 0."""
     if problem.domain.b is not None:
         return problem.domain.b
     return 1.01 * max(norm_w.upper, norm_V.upper) or 1.0
 
 
-def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: float, r: float) -> Constants:
+def lipschitz_claims(
+    problem: Problem | VectorProblem, bounds: LipschitzConstants | None, b: float, r: float
+) -> Constants:
     """μ0, μ1, μ2: the user's claims, else the computed bounds, else None; and where each is from."""
     values: dict[str, float | None] = {}
     source = {

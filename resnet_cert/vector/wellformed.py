@@ -1,0 +1,117 @@
+"""Is a problem with several outputs one?  Shapes that fit each other, and values that are allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resnet_cert.enclosure import Array
+from resnet_cert.problem import GivenFeatures
+from resnet_cert.vector.losses import PROBABILITY_TOLERANCE
+from resnet_cert.wellformed import (
+    Fault,
+    chunks_of,
+    entries,
+    expect,
+    input_faults,
+    not_finite,
+    number_faults,
+    probability_faults,
+)
+
+if TYPE_CHECKING:
+    from resnet_cert.vector.problem import VectorProblem
+
+
+def shape_faults(problem: VectorProblem) -> list[Fault]:
+    """The arrays whose shapes do not fit, as (path in the spec, message)."""
+    data, point, loss = problem.distribution, problem.point, problem.loss.formulas
+    x, y, W = tuple(data.x.shape), tuple(data.y.shape), tuple(point.W.shape)
+    faults = input_faults(data.x)
+    n, d = x[0] if x else None, x[1] if len(x) == 2 else None
+    q = W[0] if len(W) == 2 else None
+    if loss.labels and len(y) == 1:
+        faults += expect(("data", "y"), "y", y, (n,), "(n,)")
+    else:
+        faults += expect(("data", "y"), "y", y, (n, q), "(n, q)")
+    if problem.omega is not None and not loss.weighted:
+        faults.append((("data", "omega"), f"omega: expected none for the loss {problem.loss.kind}"))
+    elif problem.omega is not None:
+        faults += expect(("data", "omega"), "omega", tuple(problem.omega.shape), (n, q), "(n, q)")
+    elif loss.weighted:
+        faults.append(
+            (("data",), f"expected weights omega (n, q) for the loss {problem.loss.kind}, got none")
+        )
+    if data.probabilities is not None:
+        faults += expect(("data", "probabilities"), "probabilities", data.probabilities.shape, (n,), "(n,)")
+    k = None
+    if not isinstance(problem.features, GivenFeatures):
+        k = problem.features.k
+    else:
+        f = tuple(problem.features.f.shape)
+        k = f[1] if len(f) == 2 else None
+        faults += expect(("data", "f"), "f", f, (n, k), "(n, k)")
+    if k == 0:
+        faults.append((("network",), "expected at least one feature, got k = 0"))
+    faults += expect(("point", "W"), "W", W, (q, d), "(q, d)")
+    if q == 0:
+        faults.append((("point", "W"), "W: expected at least one row, got q = 0"))
+    return faults + expect(("point", "V"), "V", tuple(point.V.shape), (d, k), "(d, k)")
+
+
+def value_faults(problem: VectorProblem, *, evaluate: bool) -> list[Fault]:
+    """The values that do not fit, as (path in the spec, message); with evaluate, those of a network too."""
+    data, point = problem.distribution, problem.point
+    faults = not_finite(("data", "x"), chunks_of(data.x))
+    faults += not_finite(("data", "y"), chunks_of(data.y)) or _target_faults(problem)
+    if problem.omega is not None:
+        weights = chunks_of(problem.omega)
+        faults += entries(
+            ("data", "omega"), weights, lambda w: (w >= 0.0) & (w < math.inf), "a finite number ≥ 0"
+        )
+    if data.probabilities is not None:
+        faults += probability_faults(data.probabilities)
+    if isinstance(problem.features, GivenFeatures):
+        faults += not_finite(("data", "f"), chunks_of(problem.features.f))
+    elif evaluate:
+        faults += not_finite(("data", "f"), (chunk.f for chunk in problem.chunks()))
+    sound: dict[str, Array] = {}
+    for name, array in (("W", point.W), ("V", point.V)):
+        found = not_finite(("point", name), chunks_of(array))
+        faults += found
+        if not found and array.ndim == 2:
+            sound[name] = array
+    return faults + number_faults(problem.epsilon, problem.domain, problem.lipschitz, sound)
+
+
+def _target_faults(problem: VectorProblem) -> list[Fault]:
+    """The first target that the loss does not allow: a label, an entry, or the sum of a row."""
+    y, loss = problem.distribution.y, problem.loss
+    wanted = f"for the {loss.kind} loss"
+    if len(y.shape) == 1:
+        if not loss.formulas.labels or problem.point.W.ndim != 2:
+            return []
+        q = problem.q
+        what = f"a class label 0, ..., {q - 1} {wanted}" if q > 1 else f"the class label 0 {wanted}"
+        return entries(("data", "y"), chunks_of(y), lambda c: np.isin(c, np.arange(float(q))), what)
+    if len(y.shape) != 2:
+        return []
+    faults = entries(("data", "y"), chunks_of(y), loss.formulas.allowed, f"{loss.formulas.targets} {wanted}")
+    return faults or (_sum_faults(chunks_of(y), wanted) if loss.formulas.labels else [])
+
+
+def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:
+    """The first row of class probabilities whose sum is not 1."""
+    start = 0
+    for chunk in chunks:
+        sums = chunk.sum(axis=1)
+        wrong = np.flatnonzero(np.abs(sums - 1.0) > PROBABILITY_TOLERANCE)
+        if wrong.size:
+            i = int(wrong[0])
+            message = f"y row {start + i + 1}: expected probabilities of sum 1 {wanted}"
+            return [(("data", "y", start + i), f"{message}, got the sum {float(sums[i])!r}")]
+        start += len(chunk)
+    return []
