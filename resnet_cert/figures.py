@@ -40,7 +40,7 @@ def rendered(figure: Any, path: str) -> bytes:
 
 
 def _undated(path: str) -> dict[str, None]:
-    """The same picture is the same file: without the date that matplotlib puts into it."""
+    """Without the date that matplotlib puts into it."""
     return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path[-4:], {})
 
 

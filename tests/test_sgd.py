@@ -437,7 +437,10 @@ def test_the_picture_is_written_in_the_format_of_its_name(ending: str, magic: by
     output = tmp_path / f"run.{ending}"
     arguments = (str(CONFIGS / "saddle.yaml"), "--steps", "40", "--repeat", "3", "--output", str(output))
     assert run(*arguments).exit_code == 0
-    assert output.read_bytes().startswith(magic)
+    first = output.read_bytes()
+    assert first.startswith(magic)
+    assert run(*arguments).exit_code == 0
+    assert output.read_bytes() == first
 
 
 def test_without_matplotlib_a_picture_is_refused_before_the_run(
