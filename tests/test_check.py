@@ -176,7 +176,7 @@ def test_the_parts_of_a_report_agree_with_each_other(loss, w_is_zero):
 
 
 def test_the_smallest_epsilon_is_the_larger_of_the_two_conditions():
-    for seed in range(5):
+    for seed in range(3):
         report = check(problem_of(seed, epsilon=0.1))
         m = max(0.0, -report.hessian.lambda_min.value)
         expected = max(report.gradient.norm.value, m**2 / report.constants.mu2)
@@ -190,7 +190,7 @@ def test_the_smallest_epsilon_is_the_larger_of_the_two_conditions():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_reasons_are_given_for_every_verdict(loss):
-    for seed in range(3):
+    for seed in range(2):
         smallest = check(problem_of(seed, loss, epsilon=1.0)).smallest_epsilon
         for epsilon in (0.0, smallest.value * 0.5, smallest.value, smallest.value * 2.0):
             for escalate in (True, False):
@@ -203,8 +203,8 @@ def test_reasons_are_given_for_every_verdict(loss):
 
 def test_a_verdict_is_that_of_both_conditions():
     seen = set()
-    for seed in range(6):
-        for epsilon in (0.0, 1e-2, 0.3, 1.0, 30.0):
+    for seed in range(3):
+        for epsilon in (0.0, 0.3, 30.0):
             report = check(problem_of(seed, epsilon=epsilon))
             seen.add(report.verdict)
             assert report.verdict is Verdict.all_of([report.gradient.verdict, report.hessian.verdict])
@@ -280,7 +280,7 @@ def test_bound_constants_are_those_of_the_report():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_the_theorems_state_is_seen_on_random_problems(loss):
-    for seed in range(12):
+    for seed in range(6):
         problem = problem_of(100 + seed, loss)
         if seed % 3 == 0:
             problem = replace(problem, point=replace(problem.point, w=np.zeros(3)))
@@ -412,7 +412,7 @@ import json
 import numpy as np
 from families import gaussian, to_problem
 from resnet_cert import check
-sample = gaussian(np.random.default_rng(0), n=1100, d=40, k=40, losses=("squared",))
+sample = gaussian(np.random.default_rng(0), n=1100, d=32, k=32, losses=("squared",))
 found = []
 for epsilon in (1e-3, 1e6):
     report = check(to_problem(sample, epsilon=epsilon, mu2=1.0), escalate=False)
