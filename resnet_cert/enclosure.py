@@ -308,7 +308,12 @@ def row_norms(v: Array) -> Array:
 
 def upper_row_norms(v: Array) -> Array:
     """(m,) upper bounds of the Euclidean norms of the rows of v (m, q)."""
-    return row_norms(v) * (1.0 + 2.0 * gamma(v.shape[1] + 4))
+    return row_norms(v) * norm_roundings(v)
+
+
+def norm_roundings(v: Array) -> float:
+    """The factor that makes `row_norms` of v (m, q) upper bounds."""
+    return 1.0 + 2.0 * gamma(v.shape[1] + 4)
 
 
 def inner(u: Ball, v: Ball) -> Enclosure:

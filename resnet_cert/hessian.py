@@ -222,7 +222,7 @@ def spectral_norm(V: Array) -> Enclosure:
     """‖V‖, the largest singular value of a float64 matrix."""
     if not V.any():
         return Enclosure.exact(0.0)
-    scale = 2.0 ** math.frexp(float(np.max(np.abs(V))))[1]
+    scale = 2.0 ** min(math.frexp(float(np.max(np.abs(V))))[1], 1023)
     G = V / scale
     G = G @ G.T if G.shape[0] <= G.shape[1] else G.T @ G
     gram = Ball(G, inflate(gamma(max(V.shape)) * float(np.trace(G)) + V.size * max(V.shape) * TINY))
@@ -256,7 +256,7 @@ def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:
     def exceeds(t: float) -> bool:
         return is_positive_definite(S + t * np.eye(len(S)), inflate(M.radius + 2 * U * (abs(t) + size)))
 
-    lower = first_proven(exceeds, value, max(size, M.radius), positive=False)
+    lower = first_proven(exceeds, value, max(size * len(S), M.radius / U), positive=False)
     return Enclosure(value, lower, max(math.nextafter(upper, math.inf), lower))
 
 
@@ -274,14 +274,16 @@ def first_proven(exceeds: Callable[[float], bool], value: float, size: float, *,
 
 
 def _scale(moments: Moments, w: Array) -> float:
-    return frobenius(moments.A.center) + float(np.linalg.norm(w)) ** 2 * frobenius(moments.C.center)
+    """A slack, in units of u, that a proof needs anyway: the roundings of a factorisation, the radii."""
+    size = frobenius(moments.A.center) + float(np.linalg.norm(w)) ** 2 * frobenius(moments.C.center)
+    return max(size * (len(w) + len(moments.a.center)) / 4.0, moments.A.radius / U)
 
 
 def unit_vector(w: Array) -> tuple[Array, float]:
     """(e, s): s = ‖w‖ and e = w/s; the first unit vector at w = 0."""
     if not w.any():
         return np.eye(len(w))[0], 0.0
-    scale = 2.0 ** math.frexp(float(np.max(np.abs(w))))[1]
+    scale = 2.0 ** min(math.frexp(float(np.max(np.abs(w))))[1], 1023)
     s = float(np.linalg.norm(w / scale))
     return w / scale / s, s * scale
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.enclosure import Array, upper_row_norms
+from resnet_cert.enclosure import Array, norm_roundings, upper_row_norms
 from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
 from resnet_cert.moments import Moments, MomentSums, merged, moment_sums, residual
 from resnet_cert.problem import Chunk, Problem
@@ -48,7 +48,7 @@ def observe(problem: Problem, b: float) -> Observed:
         return ObservedSums(
             moment_sums(loss, chunk, at, w) if w.any() else None,
             moment_sums(loss, chunk, at, np.zeros_like(w)),
-            lipschitz_terms(loss, chunk, upper_row_norms(chunk.x), upper_row_norms(chunk.f), b),
+            lipschitz_terms(loss, chunk, upper_row_norms(chunk.x), at.f_norm * norm_roundings(chunk.f), b),
         )
 
     total = merged(map(sums, problem.chunks()))
