@@ -274,9 +274,7 @@ def first_proven(exceeds: Callable[[float], bool], value: float, size: float, *,
 
 
 def _scale(moments: Moments, w: Array) -> float:
-    """A slack, in units of u, that a proof needs anyway: the roundings of a factorisation, the radii."""
-    size = frobenius(moments.A.center) + float(np.linalg.norm(w)) ** 2 * frobenius(moments.C.center)
-    return max(size * (len(w) + len(moments.a.center)) / 4.0, moments.A.radius / U)
+    return frobenius(moments.A.center) + float(np.linalg.norm(w)) ** 2 * frobenius(moments.C.center)
 
 
 def unit_vector(w: Array) -> tuple[Array, float]:
