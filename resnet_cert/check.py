@@ -129,7 +129,9 @@ def examine(
     here, origin = seen.here, seen.origin
 
     limit = threshold(constants.mu2, eps)
-    bent = decided(curvature(here, w), here, w, limit, problem.l2)
+    bent = curvature(here, w)
+    if problem.is_plain:
+        bent = decided(bent, here, w, limit)
     judged = lagrangian(problem, here, bent)  # of F itself, unless it is regularised or constrained
     verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, constants.mu2)
     undecided = verdicts.verdict is Verdict.UNDECIDED
@@ -245,15 +247,14 @@ def lipschitz_claims(
     return Constants(b=b, r=r, source=source, **values)
 
 
-def decided(bent: Curvature, here: Moments, w: Array, limit: Enclosure | None, l2: float) -> Curvature:
-    """The same curvature, its lower end raised to −threshold − 2·l2 where one factorisation proves that."""
+def decided(bent: Curvature, here: Moments, w: Array, limit: Enclosure | None) -> Curvature:
+    """The same curvature, its lower end raised to −threshold where one factorisation at it proves that."""
     lambda_min = bent.lambda_min
-    if limit is None or not w.any():
+    if limit is None or not w.any() or not lambda_min.lower < -limit.lower <= lambda_min.upper:
         return bent
-    least = limit.lower if not l2 else (limit + 2.0 * l2).lower
-    if not lambda_min.lower < -least <= lambda_min.upper or not hessian_exceeds(here, w, least):
+    if not hessian_exceeds(here, w, limit.lower):
         return bent
-    return replace(bent, lambda_min=lambda_min.intersect(lower=-least))
+    return replace(bent, lambda_min=lambda_min.intersect(lower=-limit.lower))
 
 
 def narrowed(lambda_min: Enclosure, verdict: Verdict, limit: Enclosure | None) -> Enclosure:

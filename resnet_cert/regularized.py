@@ -170,8 +170,9 @@ def tangent_curvature(here: Moments, w: Array, V: Array) -> Curvature:
     (dw, evᵀ + u tᵀ), t = a/‖a‖, u ⊥ e.  With z = z_N + z_R, z_R ∈ N^⊥, z lies in N ⊕ span(z_R), where ∇²F is
     the reduced matrix with one more row and column of zeros; what is left of N^⊥ is orthogonal to z, with
     (d − 1)(k − 1) − 1 eigenvalues 0.  (Where z_R = 0, any unit vector of N^⊥ takes its place, and where
-    N^⊥ = 0 there is none.)  So λ_min on z^⊥ is that of a matrix of size 2d + k at most off one vector, the
-    coordinates (w, Vᵀe, Pᵀ V t, ‖z_R‖) of z, and of those zeros.
+    N^⊥ = 0 there is none.)  Those zeros are never below the rest: where z_R is, ∇²F vanishes on u and z_R
+    together, of dimension d ≥ 2, and so on some direction of theirs off z.  So λ_min on z^⊥ is that of a
+    matrix of size 2d + k at most off one vector, the coordinates (w, Vᵀe, Pᵀ V t, ‖z_R‖) of z.
 
     The reduced matrix of the float64 moments is within their radii of the exact one.  Its rounding and that
     of the coordinates is below 32·γ of its size, γ = γ_{8(d+k)+40}: a rotation that takes one unit vector to
@@ -191,9 +192,6 @@ def tangent_curvature(here: Moments, w: Array, V: Array) -> Curvature:
     data = here.A.radius + s * here.B.radius + s * s * here.C.radius + here.a.radius
     radius = inflate(data + 32 * gamma(8 * (d + k) + 40) * frobenius(H))
     lambda_min = curvature_off(Ball(H, radius), z)
-    if zeros > 1:
-        upper = min(lambda_min.upper, 0.0)
-        lambda_min = Enclosure(min(lambda_min.value, 0.0), min(lambda_min.lower, upper), upper)
     direction = Direction(np.zeros(d), np.zeros((d, k)))
     if np.isfinite(H).all():
         T = orthogonal_complement(unit_vector(z)[0])

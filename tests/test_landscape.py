@@ -18,10 +18,18 @@ from click.testing import CliRunner
 
 from resnet_cert import Problem, RequestError, check, load_problem
 from resnet_cert.cli import cli
-from resnet_cert.critical_points import Box, halton
+from resnet_cert.critical_points import Box, critical_points, halton
+from resnet_cert.enclosure import Enclosure
 from resnet_cert.figures import rendered
 from resnet_cert.hessian import Direction
-from resnet_cert.landscape import Landscape, landscape
+from resnet_cert.landscape import (
+    Landscape,
+    _examined,
+    _on_circle,
+    _on_plane,
+    _shift_of_exact_point,
+    landscape,
+)
 from resnet_cert.objective import objective
 from resnet_cert.picture import landscape_figure
 from resnet_cert.plane import plane_of, restricted
@@ -95,7 +103,7 @@ def test_the_third_picture_has_a_spurious_minimum_on_the_circle() -> None:
     spurious = next(point for point in found.critical_points if point.spurious)
     assert spurious.proven
     assert f"{spurious.multiplier:.8f}" == "0.33424277"
-    assert len(spurious.eigenvalues) == 1
+    assert spurious.eigenvalues == pytest.approx((0.8093806223,), abs=1e-10)
 
 
 def test_what_the_pictures_show_is_certified_by_check() -> None:
@@ -104,6 +112,30 @@ def test_what_the_pictures_show_is_certified_by_check() -> None:
         points = [point for point in found.critical_points if point.isolated]
         at = [Point(np.array(point.w), np.array(point.V)) for point in points]
         assert [check(replace(problem, point=point)).verdict.value for point in at] == verdicts
+
+
+def test_what_is_too_far_from_a_critical_point_is_not_proven() -> None:
+    """4 μ2 η ≤ λ², δ = 2η/λ inside; Kδ ≤ ψ''/2 on the circle."""
+    problem = load_problem(FIGURES["b"])
+    plane, least = plane_of(problem), Enclosure.exact(0.2)
+    minimum = np.array([-0.98280626, -1.60268225])
+    for off, proven in ((1e-6, True), (1e-4, True), (0.1, False)):
+        assert _examined(problem, plane, minimum + off, least).proven is proven
+    on = _on_plane(problem, plane, minimum)
+    assert on.seen.lipschitz is not None
+    lam = math.sqrt(4.0 * on.seen.lipschitz.mu2 * 1e-6)
+    assert _shift_of_exact_point(Enclosure.exact(1e-6), lam * 1.001, on) == pytest.approx(
+        2e-6 / lam, rel=1e-2
+    )
+    assert _shift_of_exact_point(Enclosure.exact(1e-6), lam * 0.999, on) is None
+
+    problem = load_problem(FIGURES["c"])
+    plane, angle = plane_of(problem), math.atan2(-1.68614066, -1.07560665)
+    for off, proven in ((1e-8, True), (1e-4, True), (2.5e-3, False)):
+        at = 2.0 * np.array([math.cos(angle + off), math.sin(angle + off)])
+        point = _on_circle(problem, plane, at, Enclosure.exact(0.0))
+        assert point is not None
+        assert point.proven is proven
 
 
 def example(name: str) -> Any:
@@ -180,6 +212,16 @@ def test_every_root_in_the_box_is_found_and_nothing_else(seed: int) -> None:
         assert sum(-1 if point.kind == "saddle" else 1 for point in found.critical_points) == 1
 
 
+def test_sixteen_starts_find_every_critical_point() -> None:
+    box = Box(-4.0, 4.0, -4.0, 4.0)
+    for seed in range(60):
+        problem = random_problem(seed, l2=float(10.0 ** np.random.default_rng(seed).uniform(-3.0, 0.0)))
+        true = polynomial_critical_points(problem)
+        isolated, _ = critical_points(restricted(problem, plane_of(problem)), box, 16)
+        for point in true[box.holds(true)]:
+            assert np.linalg.norm(isolated - point, axis=1).min() < 1e-5, seed
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("l2", [None, 0.1])
 def test_the_points_on_the_circle_are_those_of_a_fine_scan(seed: int, l2: float | None) -> None:
@@ -202,6 +244,10 @@ def test_the_points_on_the_circle_are_those_of_a_fine_scan(seed: int, l2: float 
         assert near[1] == pytest.approx(point.multiplier, abs=1e-3)
         assert math.hypot(*point.at) == pytest.approx(1.5, rel=1e-14)
         assert point.proven
+        turned = angle + 1e-4 * np.array([-1.0, 0.0, 1.0])
+        low, middle, high = G.values(1.5 * np.stack([np.cos(turned), np.sin(turned)], axis=1))
+        bend = (low - 2.0 * middle + high) / (1.5 * 1e-4) ** 2
+        assert point.eigenvalues[0] == pytest.approx(bend, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["logistic", "pseudo_huber", "poisson"])

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from oracle import BITS, Sample, Truth
 from oracle_algebra import complement, dot, largest, norm, shifted, smallest_eigenvalue
 
-from resnet_cert import Enclosure, Problem, RequestError, Verdict, check, load_problem
+from resnet_cert import Enclosure, Problem, RequestError, Verdict, check, load_problem, regularized
 from resnet_cert.check import bound_constants, examine
+from resnet_cert.enclosure import Ball
 from resnet_cert.hessian import curvature
+from resnet_cert.linear_predictor import minimum_on_ball
 from resnet_cert.objective import autodiff
 from resnet_cert.observation import observe
 from resnet_cert.problem import BOUNDARY_WIDTH, Constraint, Point, Regularizer
@@ -101,8 +103,6 @@ def test_every_number_lies_in_its_enclosure(family: str, seed: int) -> None:
             assert (found.multiplier is None) == (true["multiplier"] is None)
             if found.multiplier is not None:
                 assert holds(found.multiplier, true["multiplier"]), options
-            if found.tangent is None:
-                continue
             assert holds(found.lambda_min, smallest_eigenvalue(true["hessian"])), options
 
 
@@ -123,6 +123,59 @@ def test_enclosures_are_narrow(seed: int) -> None:
         assert found.lambda_min.upper - found.lambda_min.lower < 1e-11 * scale
         size = here.g_w.norm().value + here.a.norm().value + found.rho.value * length(sample) + 1.0
         assert found.gradient_norm.upper - found.gradient_norm.lower < 1e-11 * size * (1.0 + length(sample))
+
+
+def shaken(ball: Ball, rng: np.random.Generator) -> Ball:
+    """An exact array on the sphere of a ball; symmetric, if the ball is."""
+    noise = rng.normal(size=ball.center.shape)
+    if noise.ndim == 2 and noise.size and np.array_equal(ball.center, ball.center.T):
+        noise = noise + noise.T
+    size = float(np.linalg.norm(noise)) or 1.0
+    return Ball(ball.center + 0.999 * ball.radius / size * noise, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_radii_of_the_moments_are_paid_for(seed: int) -> None:
+    """For moments known to 1e−3 only, the numbers of every moments in their balls lie in the enclosures."""
+    rng = np.random.default_rng(seed)
+    sample = make("gaussian", 200 + seed)
+    for options in variants(sample, rng):
+        problem = to_problem(sample, **options)
+        exact = observe(problem, 1.0).here
+        parts = {name: getattr(exact, name) for name in ("g_w", "a", "A", "B", "C")}
+        wide = {name: Ball(part.center, 1e-3 * rng.uniform()) for name, part in parts.items()}
+        fat = replace(exact, **wide)
+        outer = lagrangian(problem, fat, curvature(fat, problem.point.w))
+        for _ in range(20):
+            here = replace(exact, **{name: shaken(part, rng) for name, part in wide.items()})
+            inner = lagrangian(problem, here, curvature(here, problem.point.w))
+            for name in ("gradient_norm", "gradient_w", "gradient_V", "lambda_min", "rho"):
+                one, other = getattr(outer, name), getattr(inner, name)
+                assert one.lower <= other.upper, name
+                assert other.lower <= one.upper, name
+
+
+def test_both_sides_of_an_open_sign_of_the_multiplier_are_enclosed() -> None:
+    """At w(1 + v) = 1 a residual of either sign, and so a multiplier of either sign, is within the radii."""
+    problem = hyperbola(0.8, 0.25, norm=math.hypot(0.8, 0.25))
+    exact = observe(problem, 1.0).here
+    fat = replace(exact, g_w=Ball(exact.g_w.center, 0.1), a=Ball(exact.a.center, 0.1))
+    outer = lagrangian(problem, fat, curvature(fat, problem.point.w))
+    assert outer.tangent is None
+    seen = set()
+    for residual in (-0.07, -0.01, 0.01, 0.07):
+        here = replace(
+            exact,
+            g_w=Ball(exact.g_w.center + 1.25 * residual, 0.0),
+            a=Ball(exact.a.center + residual, 0.0),
+        )
+        inner = lagrangian(problem, here, curvature(here, problem.point.w))
+        seen.add(inner.tangent)
+        assert outer.lambda_min.lower <= inner.lambda_min.lower
+        assert inner.lambda_min.upper <= outer.lambda_min.upper
+        assert outer.gradient_norm.lower <= inner.gradient_norm.upper
+        assert inner.gradient_norm.upper <= outer.gradient_norm.upper
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("family", ["gaussian", *EDGES])
@@ -271,6 +324,15 @@ def test_a_certified_stationary_point_of_the_regularised_objective_may_be_above_
     assert report.objective.gap.lower > 0.1  # Corollary 1 is not applied to it
 
 
+def test_corollary_1_is_not_applied_to_a_certified_point_of_another_objective() -> None:
+    """x = −3, f = 2, y = 3/2, l2 = ¼: (1, 2) is exactly critical for G, and F = 1/8 where F_lin vanishes."""
+    problem = Problem.from_arrays(x=[[-3.0]], y=[1.5], f=[[2.0]], w=[1.0], V=[[2.0]], l2=0.25)
+    report = check(problem)
+    assert report.verdict is Verdict.CERTIFIED
+    assert report.objective.gap.lower == pytest.approx(0.125)
+    assert report.corollary1.verdict is Verdict.REFUTED
+
+
 def test_gap_bounds_stay_those_of_the_network_objective() -> None:
     free, held = check(hyperbola(0.3, 0.4, epsilon=3.0)), check(hyperbola(0.3, 0.4, epsilon=3.0, l2=0.25))
     assert held.gap_bounds == free.gap_bounds
@@ -348,6 +410,20 @@ def test_the_best_linear_predictor_on_the_ball_has_the_value_of_a_scan(l2: float
     found = objective_lin_min(problem, 1.0, Enclosure.exact(0.0))
     assert found.lower <= 0.5 + (l2 or 0.0) <= found.upper
     assert found.upper - found.lower < 1e-12
+
+
+def test_wherever_the_optimiser_stops_the_lower_end_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F_lin + ½u² = ½(u − 1)² + ½u² has the minimum ¼."""
+    problem = Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[0.1], V=[[0.1]], l2=0.5)
+
+    def stopped_early(*arguments: Any) -> Any:
+        found = minimum_on_ball(*arguments)
+        return replace(found, w_star=Ball(found.w_star.center + 0.1, 0.0))
+
+    monkeypatch.setattr(regularized, "minimum_on_ball", stopped_early)
+    found = objective_lin_min(problem, 1.0, Enclosure.exact(0.0))
+    assert found.lower <= 0.25 < found.upper
+    assert found.lower == pytest.approx(0.25 + 0.1**2 - 0.2**2 / 2.0)
 
 
 @pytest.mark.parametrize("loss", ["logistic", "poisson"])
