@@ -573,7 +573,7 @@ def test_a_domain_between_the_spectral_and_the_frobenius_norm_holds_the_point(
 
 def test_a_fault_of_the_text_silences_only_what_stands_there(faults: Faults) -> None:
     assert faults(epsilon=".nan", domain="{b: 1, b: 2}", loss="huge") == [
-        "3:7: unknown loss 'huge'; expected one of squared, logistic, pseudo_huber, poisson",
+        "3:7: unknown loss 'huge'; expected one of squared, logistic, pseudo_huber, poisson, softmax",
         "6:10: expected a finite number, got .nan",
         "7:16: duplicate key 'b', first given at line 7, column 10",
     ]

@@ -28,14 +28,26 @@ FORMS = {
         "{x: [[1.0], [2]], y: [1, -1], probabilities: [0.5, 0.5], f: [[1], [2]]}",
         "{x: x.npy, y: y.npy}",
         "{x: x.NPY, y: [1.0], f: f.npy, probabilities: p.npy}",
+        "{x: [[1]], y: [[1.0, 0.5]], omega: [[1, 0]]}",
+        "{x: [[1]], y: [[1]], omega: omega.npy}",
         "{file: a.csv, x: [age, body mass], y: progression}",
         "{file: a.CSV, x: [age], y: y, f: [f1, f2], probabilities: p}",
+        "{file: a.csv, x: [age], y: [y1, y2], omega: [o1, o2]}",
         "{file: a.npz}",
-        "{file: dir/a.npz, x: X, y: Y, f: F, probabilities: P}",
+        "{file: dir/a.npz, x: X, y: Y, f: F, probabilities: P, omega: O}",
         "{sample: {n: 4096, d: 8, x: gaussian, y: {teacher: linear, noise: 0.1}, seed: 0}}",
         "{sample: {n: 1, d: 1, y: {teacher: sign}}}",
     ],
-    "loss": [*LOSSES, "{kind: squared, scale: 2.0}", "{kind: logistic}", "{python: losses.py:my_loss}"],
+    "loss": [
+        *LOSSES,
+        "{kind: squared, scale: 2.0}",
+        "{kind: logistic}",
+        "{python: losses.py:my_loss}",
+        "softmax",
+        "{kind: softmax, scale: 0.5}",
+        "{kind: weighted_squared, weights: omega}",
+        "{kind: weighted_squared, weights: omega, scale: 2}",
+    ],
     "network": [
         "{kind: linear, weight: [[0.1]]}",
         "{kind: linear, weight: [[0.1, 2]], bias: [1]}",
@@ -47,7 +59,7 @@ FORMS = {
         "{kind: given}",
         "{python: nets.py:features}",
     ],
-    "point": ["{w: [0.0], V: [[-10.0]]}", "{file: point.npz}"],
+    "point": ["{w: [0.0], V: [[-10.0]]}", "{file: point.npz}", "{W: [[0], [1.5]], V: [[-10.0]]}"],
     "epsilon": ["0", "0.2", "1e-3"],
     "domain": ["{}", "{b: auto, r: auto}", "{b: 2, r: 0}", "{r: 1.5}"],
     "lipschitz": ["{}", "{mu0: auto, mu1: auto, mu2: auto}", "{mu0: 0, mu1: 1.0, mu2: 2}"],
@@ -173,7 +185,7 @@ data: {}
   2:1: missing key 'y' in data given as arrays
 
 data: {x: [[1]], y: [1], z: 1}
-  2:26: unknown key 'z' in data given as arrays; expected one of x, y, f, probabilities
+  2:26: unknown key 'z' in data given as arrays; expected one of x, y, f, probabilities, omega
 
 data: {x: [[1]], y: [1], probabilites: [1]}
   2:26: unknown key 'probabilites' in data given as arrays; did you mean 'probabilities'?
@@ -181,9 +193,15 @@ data: {x: [[1]], y: [1], probabilites: [1]}
 data: {fiel: a.csv, x: [a], y: b}
   2:8: unknown key 'fiel' in data from a CSV file; did you mean 'file'?
 
-data: {file: a.csv, x: a, y: [b]}
+data: {file: a.csv, x: a, y: [b, 1, ~], omega: c}
   2:24: expected a list, got 'a'
-  2:30: expected the name of a column (numbers in quotes), got a list of 1
+  2:34: expected the name of a column (numbers in quotes), got 1
+  2:37: expected the name of a column (numbers in quotes), got nothing
+  2:48: expected a list, got 'c'
+
+data: {file: a.csv, x: [a], y: [], omega: []}
+  2:32: expected the name of a column (numbers in quotes), got an empty list
+  2:43: expected at least one entry, got an empty list
 
 data: {file: a.csv, x: [], y: b}
   2:24: expected at least one entry, got an empty list
@@ -226,13 +244,13 @@ data: {sample: {n: 1, d: 1, x: 3, y: {}}}
   2:32: expected one of gaussian, uniform, sphere, rademacher, got 3
   2:35: missing key 'teacher'; expected one of linear, relu, constant, sign, logistic, poisson
 
-data: {x: [[1, 2], [3], 4, [5, true], ['6', ~]], y: [[1]]}
+data: {x: [[1, 2], [3], 4, [5, true], ['6', ~]], y: ['7']}
   2:20: row 2: expected 2 numbers as in the rows before, got 1
   2:25: expected a row of numbers, such as [1.0], got 4
   2:32: expected a number, got true
   2:40: expected a number, got '6'
   2:45: expected a number, got nothing
-  2:54: expected a number, got a list of 1
+  2:54: expected a number, got '7'
 
 data: {x: [[], [1]], y: []}
   2:12: row 1: expected 1 number, got 0
@@ -249,7 +267,7 @@ loss: sqared
   3:7: unknown loss 'sqared'; did you mean 'squared'?
 
 loss: huber
-  3:7: unknown loss 'huber'; expected one of squared, logistic, pseudo_huber, poisson
+  3:7: unknown loss 'huber'; expected one of squared, logistic, pseudo_huber, poisson, softmax
 
 loss: 3
   3:7: expected the name of a loss, {kind: ...} or {python: ...}, got 3
@@ -264,7 +282,7 @@ loss: {kind: squared, scale: 0}
   3:30: expected a number > 0, got 0
 
 loss: {scale: 2}
-  3:1: missing key 'kind'; expected one of squared, logistic, pseudo_huber, poisson
+  3:1: missing key 'kind'; expected one of squared, logistic, pseudo_huber, poisson, softmax
 
 loss: {python: l.py:f, kind: squared}
   3:24: unknown key 'kind' in a loss in Python; expected one of python
@@ -342,8 +360,41 @@ point: {w: 0, V: [0]}
 point: {file: p.npz, w: [0]}
   5:22: unknown key 'w' in a point from a file; expected one of file
 
-point: {W: [[0]], V: [[0]]}
-  5:9: unknown key 'W' in a point in the spec; did you mean 'w'?
+point: {W: [0], V: [[0]]}
+  5:13: expected a row of numbers, such as [1.0], got 0
+
+point: {W: [[0]], v: [[0]], w: [0]}
+  5:19: unknown key 'v' in a point of several outputs; did you mean 'V'?
+  5:29: unknown key 'w' in a point of several outputs; did you mean 'W'?
+
+point: {W: [[0, 1], [2]]}
+  5:1: missing key 'V' in a point of several outputs
+  5:21: row 2: expected 2 numbers as in the rows before, got 1
+
+loss: weighted_squared
+  3:7: expected a mapping with kind, weights, scale, got 'weighted_squared'
+
+loss: {kind: weighted_squared}
+  3:1: missing key 'weights'; expected one of omega
+
+loss: {kind: weighted_squard, weights: omaga, scale: 0}
+  3:14: unknown loss 'weighted_squard'; did you mean 'weighted_squared'?
+
+loss: {kind: weighted_squared, weights: omaga, scale: 0}
+  3:41: unknown array of weights 'omaga'; did you mean 'omega'?
+  3:55: expected a number > 0, got 0
+
+data: {x: [[1]], y: [[1, 2], [3]], omega: [[1], 2]}
+  2:30: row 2: expected 2 numbers as in the rows before, got 1
+  2:49: expected a row of numbers, such as [1.0], got 2
+
+data: {x: [[1]], y: [1, [2]], omega: om.npz}
+  2:25: expected a number, got a list of 1
+  2:38: expected a list of rows of numbers or the name of a .npy file, got 'om.npz'
+
+data: {file: a.npz, y: [a, b], omega: 3}
+  2:24: expected the name of an array, got a list of 2
+  2:39: expected the name of an array, got 3
 
 data: 3
 loss: 4

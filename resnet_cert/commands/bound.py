@@ -12,6 +12,7 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
+    one_output,
     progress,
     spec_options,
     stdout_as_stderr,
@@ -76,8 +77,9 @@ def bound(
         F_lin_min = None
         if spec is not None:
             [loaded] = load([spec], allow_code, settings)
+            problem = one_output(loaded)
             with progress(f"bounding {loaded.path}", 0):
-                known, F_lin_min = _constants_of(loaded.problem, given)
+                known, F_lin_min = _constants_of(problem, given)
         if d is not None:
             known["d"] = d
         table = bound(epsilons, **known, F_lin_min=F_lin_min, target_gap=target_gap)

@@ -10,6 +10,7 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
+    one_output,
     progress,
     spec_options,
     stdout_as_stderr,
@@ -22,6 +23,7 @@ from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
     from resnet_cert.check import Examination
+    from resnet_cert.report.model import Report
     from resnet_cert.spec import LoadedProblem
 
 
@@ -84,41 +86,46 @@ def check(
         require_writable(path)
     with stdout_as_stderr():
         problems = load(specs, allow_code, settings)
-        examined = [
-            _examined(loaded, arithmetic, not no_escalate, augmented, verbosity) for loaded in problems
-        ]
-        if certificate is not None:
+        if certificate or witness:
+            one_output(problems[0])
+        checked = [_checked(loaded, arithmetic, not no_escalate, augmented, verbosity) for loaded in problems]
+        reports = [report for report, _ in checked]
+        only = checked[0][1]
+        if certificate is not None and only is not None:
             from resnet_cert.certificate import write_certificate
 
-            [only] = examined
             write_certificate(
                 certificate, only.problem, only.report, overrides=settings, arithmetic=arithmetic
             )
-        if witness is not None:
+        if witness is not None and only is not None:
             from resnet_cert.witness import find_witness, write_witness
 
-            found = find_witness(examined[0])
+            found = find_witness(only)
             if found is None:
-                click.echo(f"no witness: the verdict is {examined[0].report.verdict.value}", err=True)
+                click.echo(f"no witness: the verdict is {only.report.verdict.value}", err=True)
             else:
                 write_witness(witness, found)
-    reports = [examination.report for examination in examined]
     write(formatter(format_name).check(reports, style(output, verbosity)), output)
     ctx.exit(Verdict.all_of(report.verdict for report in reports).exit_code)
 
 
-def _examined(
+def _checked(
     loaded: LoadedProblem,
     arithmetic: Literal["float64", "ball"],
     escalate: bool,
     augmented: bool,
     verbosity: int,
-) -> Examination:
-    from resnet_cert.check import examine
+) -> tuple[Report, Examination | None]:
+    """The report and, where there is one output, what a certificate or a witness is made from."""
+    from resnet_cert.check import check, examine
+    from resnet_cert.problem import Problem
     from resnet_cert.report.model import Source
 
-    source = Source(loaded.path, loaded.sha256)
+    problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
     with progress(f"checking {loaded.path}", verbosity):
-        return examine(
-            loaded.problem, spec=source, arithmetic=arithmetic, escalate=escalate, augmented=augmented
+        if not isinstance(problem, Problem):
+            return check(problem, spec=source, arithmetic=arithmetic, augmented=augmented), None
+        examined = examine(
+            problem, spec=source, arithmetic=arithmetic, escalate=escalate, augmented=augmented
         )
+    return examined.report, examined

@@ -10,6 +10,7 @@ import click
 from resnet_cert.commands.common import (
     format_option,
     load,
+    one_output,
     progress,
     require_name,
     spec_options,
@@ -83,11 +84,12 @@ def landscape(
         require_matplotlib()
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings)
-        plane = None if directions is None else _read_directions(directions, loaded.problem)
+        problem = one_output(loaded)
+        plane = None if directions is None else _read_directions(directions, problem)
         from resnet_cert.landscape import landscape as landscape_of
 
         with progress(f"exploring {loaded.path}", 0):
-            found = landscape_of(loaded.problem, box=box, directions=plane)
+            found = landscape_of(problem, box=box, directions=plane)
         if output is not None:
             from resnet_cert.figures import rendered
             from resnet_cert.picture import landscape_figure

@@ -6,8 +6,9 @@ may be larger than the memory.  Pickles are never opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,31 @@ def load_npy(folder: Path, name: str) -> Rows:
         return np.array(mapped, dtype=np.float64, order="C")
 
 
+@dataclass(frozen=True)
+class Archive:
+    """The arrays of an open .npz file by name, in float64; one that cannot be had raises `Refused`."""
+
+    file: str
+    arrays: Any
+
+    @property
+    def names(self) -> list[str]:
+        return self.arrays.files
+
+    def __call__(self, key: str) -> Array:
+        if key not in self.names:
+            raise Refused(f"no array {key!r} in {self.file}{suggestion(key, self.names)}")
+        with readable(self.file, f": array {key!r}"):
+            values = self.arrays[key]
+            if not isinstance(values, np.ndarray):
+                raise Refused(f"expected an array {key!r} in {self.file}, got something else")
+            _require_real(values.dtype, f"array {key!r} in {self.file}")
+            return np.array(values, dtype=np.float64, order="C")
+
+
 @contextmanager
-def open_npz(folder: Path, name: str) -> Iterator[Callable[[str], Array]]:
-    """A function from the names of the arrays in a .npz file to float64 arrays; it raises `Refused` as well.
+def open_npz(folder: Path, name: str) -> Iterator[Archive]:
+    """The arrays of a .npz file.
 
     Raises:
         Refused: for a file that is missing or damaged.
@@ -91,18 +114,8 @@ def open_npz(folder: Path, name: str) -> Iterator[Callable[[str], Array]]:
             raise Refused(f"cannot read {name} as a .npz file: it is no zip archive, or a part of one")
         archive = np.load(path, allow_pickle=False)
 
-    def array(key: str) -> Array:
-        if key not in archive.files:
-            raise Refused(f"no array {key!r} in {name}{suggestion(key, archive.files)}")
-        with readable(name, f": array {key!r}"):
-            values = archive[key]
-            if not isinstance(values, np.ndarray):
-                raise Refused(f"expected an array {key!r} in {name}, got something else")
-            _require_real(values.dtype, f"array {key!r} in {name}")
-            return np.array(values, dtype=np.float64, order="C")
-
     with archive:
-        yield array
+        yield Archive(name, archive)
 
 
 def _require_real(dtype: np.dtype[Any], what: str) -> None:

@@ -17,13 +17,25 @@ from resnet_cert.spec import models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.document import Document, with_overrides
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, holds
-from resnet_cert.spec.parts import Context, features_fault, load_features, load_loss, load_point, load_samples
+from resnet_cert.spec.parts import (
+    Context,
+    features_fault,
+    load_features,
+    load_loss,
+    load_point,
+    load_samples,
+    load_vector_loss,
+    weights_fault,
+)
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
+from resnet_cert.vector import wellformed as vector_wellformed
+from resnet_cert.vector.problem import VectorPoint, VectorProblem
 from resnet_cert.wellformed import input_faults, shape_faults, value_faults
 
 STDIN, STDIN_SHOWN = "-", "<stdin>"
 Part = TypeVar("Part")
+P = TypeVar("P", Problem, VectorProblem)
 SAME_ROW = 1e-9  # a row's features may differ by rounding when the other rows of its batch change
 
 
@@ -31,7 +43,7 @@ SAME_ROW = 1e-9  # a row's features may differ by rounding when the other rows o
 class LoadedProblem:
     """A problem and the spec it came from: its path as the user gave it, the sha256 of its bytes."""
 
-    problem: Problem
+    problem: Problem | VectorProblem
     path: str
     sha256: str
 
@@ -42,7 +54,7 @@ def load_problem(
     allow_code: bool = False,
     overrides: Mapping[str, str] | Sequence[str] = (),
     text: str | bytes | None = None,
-) -> Problem:
+) -> Problem | VectorProblem:
     """The problem of a spec; arguments and errors as in `load_spec`."""
     return load_spec(path, allow_code=allow_code, overrides=overrides, text=text).problem
 
@@ -80,8 +92,10 @@ def load_spec(
     folder = Path() if str(path) == STDIN else Path(path).parent
     network = parts.get("network")
     given = None if network is None else isinstance(network, models.GivenNetwork)
+    loss = parts.get("loss")
+    weighted = None if loss is None else isinstance(loss, models.WeightedLoss)
     stem = "stdin" if str(path) == STDIN else Path(path).stem
-    problem, more = _build(parts, Context(folder, allow_code, given), stem)
+    problem, more = _build(parts, Context(folder, allow_code, given, weighted), stem)
     diagnostics = _diagnostics(document, [*faults, *more])
     if diagnostics:
         raise RequestError(diagnostics)
@@ -100,37 +114,55 @@ def _content(path: str | Path, shown: str) -> bytes:
         raise RequestError([Diagnostic(f"cannot read the spec: {reason}", shown, 1, 1)]) from None
 
 
-def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem | None, Faults]:
+def _build(
+    parts: dict[str, Any], context: Context, stem: str
+) -> tuple[Problem | VectorProblem | None, Faults]:
     """The problem, if all its parts are there and fit; the faults of those that are there."""
     faults = Faults()
     samples = loss = features = point = None
     if "data" in parts:
         with faults.under("data"):
             samples = load_samples(parts["data"], context)
-        fault = features_fault(parts["data"], context.given)
-        faults += [] if fault is None else Refused([fault]).below("data").faults
-    if "loss" in parts:
-        with faults.under("loss"):
-            loss = load_loss(parts["loss"], context)
-    if "network" in parts:
-        with faults.under("network"):
-            features = load_features(parts["network"], context, samples)
+        for fault in (
+            features_fault(parts["data"], context.given),
+            weights_fault(parts["data"], context.weighted),
+        ):
+            faults += [] if fault is None else Refused([fault]).below("data").faults
     if "point" in parts:
         with faults.under("point"):
             point = load_point(parts["point"], context)
+    several = isinstance(point, VectorPoint)
+    # Which losses there are depends on the point; code of the user's is tried without one too.
+    if "loss" in parts and (point is not None or isinstance(parts["loss"], models.PythonLoss)):
+        with faults.under("loss"):
+            loss = load_vector_loss(parts["loss"]) if several else load_loss(parts["loss"], context)
+    if "network" in parts:
+        with faults.under("network"):
+            features = load_features(parts["network"], context, samples)
     if samples is not None and features is None:  # a network without a sound x is no network
         faults.extend(Fault(path, message) for path, message in input_faults(samples.x))
     if samples is None or loss is None or features is None or point is None:
         return None, faults
+    common: dict[str, Any] = {
+        "distribution": Distribution(samples.x, samples.y, samples.probabilities),
+        "loss": loss,
+        "features": features,
+        "point": point,
+        "epsilon": float(parts.get("epsilon", 0.0)),
+        "domain": Domain(**_numbers(parts.get("domain"))),
+        "lipschitz": Lipschitz(**_numbers(parts.get("lipschitz"))),
+        "name": parts.get("name") or stem,
+    }
+    if several:
+        for key in ("regularizer", "constraint"):
+            if parts.get(key) is not None:
+                faults.append(Fault((key,), f"expected no {key} with several outputs", at_key=True))
+        if context.weighted and samples.omega is None:
+            return None, faults
+        problem = VectorProblem(**common, omega=samples.omega if context.weighted else None)
+        return _checked(problem, parts["network"], context, faults), faults
     problem = Problem(
-        distribution=Distribution(samples.x, samples.y, samples.probabilities),
-        loss=loss,
-        features=features,
-        point=point,
-        epsilon=float(parts.get("epsilon", 0.0)),
-        domain=Domain(**_numbers(parts.get("domain"))),
-        lipschitz=Lipschitz(**_numbers(parts.get("lipschitz"))),
-        name=parts.get("name") or stem,
+        **common,
         regularizer=_of(parts.get("regularizer"), Regularizer),
         constraint=_of(parts.get("constraint"), Constraint),
     )
@@ -146,20 +178,32 @@ def _of(section: models.Section | None, part: Callable[..., Part]) -> Part | Non
     return None if section is None else part(**{key: float(value) for key, value in section})
 
 
-def _checked(problem: Problem, network: Any, context: Context, faults: Faults) -> Problem:
+def _checked(problem: P, network: Any, context: Context, faults: Faults) -> P:
     """The problem with its features evaluated, if they can be; what is wrong with it joins the faults."""
-    unfit = shape_faults(problem)
+    unfit = _shape_faults(problem)
     evaluated = None
     if not unfit:
         with faults.under("network"):
             evaluated = _evaluated(problem, network, context)
-    for path, message in [*unfit, *value_faults(evaluated or problem, evaluate=evaluated is not None)]:
+    for path, message in [*unfit, *_value_faults(evaluated or problem, evaluate=evaluated is not None)]:
         of_network = path[:2] == ("data", "f") and not context.given
         faults.append(Fault(("network",) if of_network else path, message))
     return evaluated or problem
 
 
-def _evaluated(problem: Problem, network: Any, context: Context) -> Problem:
+def _shape_faults(problem: Problem | VectorProblem) -> list[Any]:
+    if isinstance(problem, VectorProblem):
+        return vector_wellformed.shape_faults(problem)
+    return shape_faults(problem)
+
+
+def _value_faults(problem: Problem | VectorProblem, *, evaluate: bool) -> list[Any]:
+    if isinstance(problem, VectorProblem):
+        return vector_wellformed.value_faults(problem, evaluate=evaluate)
+    return value_faults(problem, evaluate=evaluate)
+
+
+def _evaluated(problem: P, network: Any, context: Context) -> P:
     if not isinstance(network, models.PythonNetwork):
         return problem.with_features_held()
     with below("python"), running(context.folder, network.python):
@@ -167,7 +211,7 @@ def _evaluated(problem: Problem, network: Any, context: Context) -> Problem:
         return problem.with_features_held()
 
 
-def _require_rowwise(problem: Problem, reference: str) -> None:
+def _require_rowwise(problem: Problem | VectorProblem, reference: str) -> None:
     """f_θ is a function of x: other rows of a batch, and those that fill it up, must not matter."""
     chunk = next(problem.chunks())
     m = len(chunk.x)

@@ -11,6 +11,7 @@ from resnet_cert.spec.section import Section, chosen_by, meant
 from resnet_cert.spec.values import (
     ArrayName,
     Column,
+    ColumnOrColumns,
     Count,
     CsvTable,
     MatrixOrFile,
@@ -18,6 +19,7 @@ from resnet_cert.spec.values import (
     NpzTable,
     OneOf,
     Seed,
+    TargetsOrFile,
     VectorOrFile,
 )
 
@@ -39,12 +41,18 @@ class InlineData(Section):
 
     form = "data given as arrays"
     x: MatrixOrFile = Field(description="n rows of d inputs, or a .npy file of shape (n, d)")
-    y: VectorOrFile = Field(description="n targets, or a .npy file of shape (n,)")
+    y: TargetsOrFile = Field(
+        description="n targets; with several outputs n rows of q, or n labels 0..q−1; or a .npy file"
+    )
     f: MatrixOrFile | None = Field(
         default=None, description="n rows of k features, for network: {kind: given}; or a .npy file"
     )
     probabilities: VectorOrFile | None = Field(
         default=None, description="n positive weights of sum 1, or a .npy file; uniform by default"
+    )
+    omega: MatrixOrFile | None = Field(
+        default=None,
+        description="n rows of q weights ≥ 0 of the outputs, for a weighted loss; or a .npy file",
     )
 
 
@@ -54,12 +62,17 @@ class CsvData(Section):
     form = "data from a CSV file"
     file: CsvTable = Field(description="A CSV file, relative to the folder of the spec")
     x: list[Column] = Field(min_length=1, description="The columns of the inputs")
-    y: Column = Field(description="The column of the targets")
+    y: ColumnOrColumns = Field(
+        description="The column of the targets; with several outputs a list of columns, or that of the labels"
+    )
     f: list[Column] | None = Field(
         default=None, min_length=1, description="The columns of the features, for network: {kind: given}"
     )
     probabilities: Column | None = Field(
         default=None, description="The column of the probabilities; uniform by default"
+    )
+    omega: list[Column] | None = Field(
+        default=None, min_length=1, description="The columns of the weights ≥ 0, for a weighted loss"
     )
 
 
@@ -69,13 +82,20 @@ class NpzData(Section):
     form = "data from a .npz file"
     file: NpzTable = Field(description="A .npz file, relative to the folder of the spec")
     x: ArrayName = Field(default="x", description="The array (n, d) of the inputs")
-    y: ArrayName = Field(default="y", description="The array (n,) of the targets")
+    y: ArrayName = Field(
+        default="y",
+        description="The array (n,) of the targets; with several outputs (n, q), or (n,) labels",
+    )
     f: ArrayName | None = Field(
         default=None,
         description='The array (n, k) of the features, for network: {kind: given}; "f" by default',
     )
     probabilities: ArrayName | None = Field(
         default=None, description="The array (n,) of the probabilities; uniform by default"
+    )
+    omega: ArrayName | None = Field(
+        default=None,
+        description='The array (n, q) of the weights ≥ 0, for a weighted loss; "omega" by default',
     )
 
 

@@ -35,9 +35,17 @@ from resnet_cert.spec.values import (
 
 
 def _losses() -> Iterable[str]:
+    """The losses of one output and of several, except those with weights, which have a form of their own."""
     from resnet_cert.losses import LOSSES
+    from resnet_cert.vector.losses import LOSSES as VECTOR_LOSSES
 
-    return LOSSES
+    return dict.fromkeys([*LOSSES, *(kind for kind, loss in VECTOR_LOSSES.items() if not loss.weighted)])
+
+
+def _weighted_losses() -> Iterable[str]:
+    from resnet_cert.vector.losses import LOSSES
+
+    return [kind for kind, loss in LOSSES.items() if loss.weighted]
 
 
 def _activations() -> Iterable[str]:
@@ -57,6 +65,17 @@ class NamedLoss(Section):
     scale: Positive = Field(default=1.0, description="A positive factor")
 
 
+class WeightedLoss(Section):
+    """½Σ_i ω_i(p_i − y_i)², of several outputs, times a positive factor."""
+
+    form = "a weighted loss"
+    kind: Annotated[str, OneOf("loss", _weighted_losses, UNKNOWN_KIND)]
+    weights: Annotated[str, OneOf("array of weights", lambda: ("omega",))] = Field(
+        description="The array of the weights in the data: omega"
+    )
+    scale: Positive = Field(default=1.0, description="A positive factor")
+
+
 class PythonLoss(Section):
     """A loss of one's own, in Python (needs --allow-code)."""
 
@@ -71,22 +90,29 @@ LossName = Annotated[
     OneOf("loss", _losses),
     Field(
         description="squared: ½(p−y)²; logistic: log(1+exp(−yp)), y = ±1; pseudo_huber: √(1+(p−y)²)−1; "
-        "poisson: exp(p) − yp"
+        "poisson: exp(p) − yp; with several outputs squared: ½‖p−y‖²; logistic: Σ log(1+exp(p_i)) − y_i p_i, "
+        "0 ≤ y_i ≤ 1; softmax: the cross-entropy of class labels or probabilities"
     ),
 ]
 
 
 def _loss_form(value: Any) -> str | None:
     if isinstance(value, str):
-        return LOSS_NAME
+        return WeightedLoss.form if value in _weighted_losses() else LOSS_NAME
     if not isinstance(value, dict):
         return None
-    return PythonLoss.form if "python" in meant(value, NamedLoss, PythonLoss) else NamedLoss.form
+    keys = meant(value, NamedLoss, WeightedLoss, PythonLoss)
+    if "python" in keys:
+        return PythonLoss.form
+    kind = value.get("kind")
+    weighted = "weights" in keys or (isinstance(kind, str) and kind in _weighted_losses())
+    return WeightedLoss.form if weighted else NamedLoss.form
 
 
 Loss = Annotated[
     Annotated[LossName, Tag(LOSS_NAME)]
     | Annotated[NamedLoss, Tag(NamedLoss.form)]
+    | Annotated[WeightedLoss, Tag(WeightedLoss.form)]
     | Annotated[PythonLoss, Tag(PythonLoss.form)],
     chosen_by(_loss_form, "the name of a loss, {kind: ...} or {python: ...}"),
 ]
@@ -222,6 +248,14 @@ Network = Annotated[
 # point, domain, Lipschitz constants
 
 
+class InlineMatrices(Section):
+    """The point (W, V) of several outputs in the spec."""
+
+    form = "a point of several outputs"
+    W: Matrix = Field(description="q rows of d numbers")
+    V: Matrix = Field(description="d rows of k numbers")
+
+
 class InlinePoint(Section):
     """The point (w, V) in the spec."""
 
@@ -231,22 +265,26 @@ class InlinePoint(Section):
 
 
 class FilePoint(Section):
-    """The arrays w and V of a .npz file."""
+    """The arrays w and V of a .npz file, or W and V for several outputs."""
 
     form = "a point from a file"
     file: NpzFile = Field(
-        description="A .npz file with arrays w (d,) and V (d, k), relative to the folder of the spec"
+        description="A .npz file with arrays w (d,), or W (q, d), and V (d, k), relative to the spec's folder"
     )
 
 
 def _point_form(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
-    return FilePoint.form if "file" in meant(value, InlinePoint, FilePoint) else InlinePoint.form
+    if "file" in meant(value, InlinePoint, FilePoint):
+        return FilePoint.form
+    return InlineMatrices.form if "W" in value else InlinePoint.form
 
 
 Point = Annotated[
-    Annotated[InlinePoint, Tag(InlinePoint.form)] | Annotated[FilePoint, Tag(FilePoint.form)],
+    Annotated[InlinePoint, Tag(InlinePoint.form)]
+    | Annotated[InlineMatrices, Tag(InlineMatrices.form)]
+    | Annotated[FilePoint, Tag(FilePoint.form)],
     chosen_by(_point_form, "a mapping with w and V, or with file"),
 ]
 

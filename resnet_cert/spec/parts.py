@@ -6,7 +6,7 @@ One function for each form of a part; a new form is one function and one line in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ from resnet_cert.spec.faults import Fault, Faults, Refused, below
 from resnet_cert.spec.faults import Path as Place
 from resnet_cert.spec.sampling import draw
 from resnet_cert.spec.table import Column, read_csv
+from resnet_cert.vector.problem import VectorPoint
 
 if TYPE_CHECKING:
     from resnet_cert.losses import Loss
     from resnet_cert.networks import Layer
+    from resnet_cert.vector.losses import VectorLoss
 
 MAX_DRAWN = 2**28  # numbers, 2 GiB
 
@@ -35,11 +37,13 @@ class Context:
     """What the parts of a spec need to know beside themselves.
 
     given: whether the features come with the data; None where the spec does not say what they are.
+    weighted: whether the loss takes weights of the outputs from the data; None where it is not known.
     """
 
     folder: Path
     allow_code: bool
     given: bool | None
+    weighted: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Samples:
     y: Rows
     f: Rows | None = None
     probabilities: Rows | None = None
+    omega: Rows | None = None
 
 
 # data
@@ -76,6 +81,18 @@ def features_fault(data: Any, given: bool | None) -> Fault | None:
     return None
 
 
+def weights_fault(data: Any, weighted: bool | None) -> Fault | None:
+    """What is wrong with the weights of the outputs in `data`, or with their absence."""
+    omega = getattr(data, "omega", None)
+    if weighted is False and omega is not None:
+        return Fault(("omega",), "expected omega only with a loss of weights: omega", at_key=True)
+    if weighted and isinstance(data, data_models.SampleData):
+        return Fault(("sample",), "a loss of weights: omega needs them, got a drawn sample", at_key=True)
+    if weighted and omega is None and not isinstance(data, data_models.NpzData):
+        return Fault((), "missing key 'omega', the weights of the outputs for the loss", at_key=True)
+    return None
+
+
 def _inline_samples(data: data_models.InlineData, context: Context) -> Samples:
     faults, arrays = Faults(), {}
     for key in data_models.InlineData.model_fields:
@@ -88,25 +105,24 @@ def _inline_samples(data: data_models.InlineData, context: Context) -> Samples:
 
 
 def _csv_samples(data: data_models.CsvData, context: Context) -> Samples:
-    f = data.f or []
-    columns = [Column(name, ("x", i)) for i, name in enumerate(data.x)]
-    columns += [Column(name, ("f", i)) for i, name in enumerate(f)]
-    columns.append(Column(data.y, ("y",)))
-    if data.probabilities is not None:
-        columns.append(Column(data.probabilities, ("probabilities",)))
+    columns: list[Column] = []
+    places: dict[str, int | slice] = {}
+    for key in ("x", "f", "y", "probabilities", "omega"):
+        names = getattr(data, key)
+        if isinstance(names, str):
+            places[key] = len(columns)
+            columns.append(Column(names, (key,)))
+        elif names is not None:
+            places[key] = slice(len(columns), len(columns) + len(names))
+            columns += [Column(name, (key, i)) for i, name in enumerate(names)]
     table = read_csv(context.folder, data.file, columns)
-    d, k = len(data.x), len(f)
-    return Samples(
-        x=np.ascontiguousarray(table[:, :d]),
-        y=np.ascontiguousarray(table[:, d + k]),
-        f=np.ascontiguousarray(table[:, d : d + k]) if f else None,
-        probabilities=None if data.probabilities is None else np.ascontiguousarray(table[:, d + k + 1]),
-    )
+    return Samples(**{key: np.ascontiguousarray(table[:, place]) for key, place in places.items()})
 
 
 def _npz_samples(data: data_models.NpzData, context: Context) -> Samples:
     names = {"x": data.x, "y": data.y, "f": data.f or ("f" if context.given else None)}
     names["probabilities"] = data.probabilities
+    names["omega"] = data.omega or ("omega" if context.weighted else None)
     faults, arrays = Faults(), {}
     with faults.under("file"), open_npz(context.folder, data.file) as array:
         for key, name in names.items():
@@ -148,16 +164,41 @@ def _require_drawable(count: int, place: Place) -> None:
 
 
 def load_loss(loss: Any, context: Context) -> Loss:
-    """The loss of any form of `loss`.
+    """The loss of one output of any form of `loss`.
 
     Raises:
-        Refused: for a loss in Python that may not run or fails; paths start at `loss`.
+        Refused: for a loss of several outputs, and for one in Python that may not run or fails; paths start
+            at `loss`.
     """
+    from resnet_cert.losses import LOSSES, named_loss
+
     if isinstance(loss, models.PythonLoss):
         return _python_loss(loss, context)
-    from resnet_cert.losses import named_loss
+    return named_loss(*_kind_and_scale(loss, LOSSES, "one output, point: {w: ..., V: ...}"))
 
-    return named_loss(loss) if isinstance(loss, str) else named_loss(loss.kind, loss.scale)
+
+def load_vector_loss(loss: Any) -> VectorLoss:
+    """The loss of several outputs of any form of `loss`.
+
+    Raises:
+        Refused: for a loss of one output only; paths start at `loss`.
+    """
+    from resnet_cert.vector.losses import LOSSES, named_loss
+
+    outputs = "several outputs, point: {W: ..., V: ...}"
+    if isinstance(loss, models.PythonLoss):
+        raise Refused(
+            [Fault(("python",), f"expected one of the losses {', '.join(LOSSES)} of {outputs}", at_key=True)]
+        )
+    return named_loss(*_kind_and_scale(loss, LOSSES, outputs))
+
+
+def _kind_and_scale(loss: Any, known: Iterable[str], outputs: str) -> tuple[str, float]:
+    """A loss by name or by kind and scale, if it is one of those `known` for so many outputs."""
+    kind, scale, place = (loss, 1.0, ()) if isinstance(loss, str) else (loss.kind, loss.scale, ("kind",))
+    if kind not in known:
+        raise Refused([Fault(place, f"expected one of {', '.join(known)} for {outputs}, got {kind!r}")])
+    return kind, scale
 
 
 @below("python")
@@ -301,18 +342,21 @@ def _finite(array: Array) -> Array:
 # point
 
 
-def load_point(point: Any, context: Context) -> Point:
-    """The point of any form of `point`.
+def load_point(point: Any, context: Context) -> Point | VectorPoint:
+    """The point of any form of `point`: that of several outputs where it has a W.
 
     Raises:
         Refused: every fault of the section and of its file; paths start at `point`.
     """
     if isinstance(point, models.InlinePoint):
         return Point(inline(point.w), inline(point.V))
-    faults, arrays = Faults(), {}
+    if isinstance(point, models.InlineMatrices):
+        return VectorPoint(inline(point.W), inline(point.V))
+    faults, arrays, kind = Faults(), {}, Point
     with faults.under("file"), open_npz(context.folder, point.file) as array:
-        for key in ("w", "V"):
+        first, kind = ("W", VectorPoint) if "W" in array.names else ("w", Point)
+        for key in (first, "V"):
             with faults.under(key):
                 arrays[key] = array(key)
     faults.refuse()
-    return Point(**arrays)
+    return kind(**arrays)

@@ -168,6 +168,23 @@ def _vector(value: Any) -> list[float]:
     raise _several(_shortlist(wrong))
 
 
+def _targets(value: list[Any]) -> list[Any]:
+    """Numbers, or rows of them where the first one is a row."""
+    return _matrix(value) if value and isinstance(value[0], list) else _vector(value)
+
+
+def _columns(value: Any) -> str | list[str]:
+    """The name of a column, or a list of names."""
+    what = "the name of a column (numbers in quotes)"
+    names = value if isinstance(value, list) and value else [value]
+    wrong = [((j,), expected(what), name) for j, name in enumerate(names) if not _is_text(name)]
+    if wrong and names is not value:
+        raise expected(what)
+    if wrong:
+        raise _several(_shortlist(wrong))
+    return value
+
+
 def _matrix(value: Any) -> list[list[float]]:
     if not isinstance(value, list) or not value:
         raise expected("a list of rows of numbers, such as [[1.0, 2.0], [3.0, 4.0]]")
@@ -205,6 +222,13 @@ _NUMBERS = {"type": "array", "minItems": 1, "items": {"type": "number"}}
 _ROWS = {"type": "array", "minItems": 1, "items": _NUMBERS}
 _NPY = {"type": "string", "pattern": _suffix_pattern(".npy")}
 
+_TEXT = {"type": "string", "minLength": 1}
+
+ColumnOrColumns = Annotated[
+    str | list[str],
+    PlainValidator(_columns),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]}),
+]
 Vector = Annotated[list[float], PlainValidator(_vector), WithJsonSchema(_NUMBERS)]
 Matrix = Annotated[list[list[float]], PlainValidator(_matrix), WithJsonSchema(_ROWS)]
 
@@ -224,6 +248,11 @@ VectorOrFile = Annotated[
     list[float] | str,
     PlainValidator(_or_file(_vector, "a list of numbers")),
     WithJsonSchema({"anyOf": [_NUMBERS, _NPY]}),
+]
+TargetsOrFile = Annotated[
+    list[float] | list[list[float]] | str,
+    PlainValidator(_or_file(_targets, "a list of numbers")),
+    WithJsonSchema({"anyOf": [_NUMBERS, _ROWS, _NPY]}),
 ]
 MatrixOrFile = Annotated[
     list[list[float]] | str,

@@ -100,7 +100,7 @@ class VectorProblem:
         if isinstance(self.features, GivenFeatures) or self.n * self.k * 8 > HELD_BYTES:
             return self
         f = np.concatenate([chunk.f for chunk in self.chunks()])
-        return replace(self, features=GivenFeatures(f))
+        return replace(self, features=GivenFeatures(f, self.features))
 
     @staticmethod
     def from_arrays(

@@ -34,6 +34,7 @@ def bind(certificate: Certificate, data: dict[str, Array], folder: Path) -> tupl
         return (NO_SPEC,)
     path = folder / certificate.spec.path
     raw = _content(path, certificate.spec)
+    from resnet_cert.problem import Point
     from resnet_cert.spec import data_models, models
     from resnet_cert.spec.document import with_overrides
     from resnet_cert.spec.faults import Refused
@@ -53,6 +54,8 @@ def bind(certificate: Certificate, data: dict[str, Array], folder: Path) -> tupl
         features = None if is_code else load_features(network, context, samples)
     except (RequestError, Refused) as fault:
         raise Rejected(f"spec: {fault}") from fault
+    if not isinstance(point, Point):
+        raise Rejected("spec: expected a point of one output, w and V, got W and V")
     _require_same_claim(certificate, parts)
 
     drawn = ROUNDING if isinstance(parts["data"], data_models.SampleData) else 0.0
