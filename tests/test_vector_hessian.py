@@ -261,6 +261,14 @@ def test_singular_values_near_zero_are_positive_only_if_proven() -> None:
         assert sigma.lower == 0.0 or truth > 1e-18
 
 
+@pytest.mark.parametrize("scale", [2.0**-1070, 2.0**-1000, 2.0**1000, 2.0**1023])
+def test_singular_values_at_the_ends_of_float64_hold_theirs(scale: float) -> None:
+    W = np.array([[1.5, 0.0], [0.0, -1.25]]) * scale
+    sigma = smallest_singular_value(W)
+    assert sigma.lower <= 1.25 * scale <= sigma.upper
+    assert sigma.lower > 0.0 or scale < 1e-300
+
+
 def test_the_least_solution_holds_that_of_exact_arithmetic() -> None:
     from fractions import Fraction
 

@@ -44,7 +44,8 @@ def linear_objective(problem: VectorProblem) -> LinearObjective:
     if not problem.loss.formulas.invariant:
         return plain
     trace = float(np.trace(plain.at(np.zeros(plain.size)).A.center))
-    return LinearObjective(problem, 2.0 ** math.frexp(trace / plain.size)[1] if trace > 0.0 else 1.0)
+    exponent = min(math.frexp(trace / plain.size)[1], 1023) if trace > 0.0 else 0
+    return LinearObjective(problem, 2.0**exponent)
 
 
 @dataclass(frozen=True)

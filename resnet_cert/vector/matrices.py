@@ -81,7 +81,7 @@ def smallest_singular_value(W: Array) -> Enclosure:
     q, d = W.shape
     if d < q or not W.any():
         return Enclosure.exact(0.0)
-    scale = 2.0 ** math.frexp(float(np.max(np.abs(W))))[1]
+    scale = 2.0 ** min(math.frexp(float(np.max(np.abs(W))))[1], 1023)
     scaled = W / scale
     X, S, Zt = np.linalg.svd(scaled, full_matrices=False)
     u = X[:, -1]
