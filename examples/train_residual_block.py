@@ -1,12 +1,14 @@
 """Train a residual block on real data and write it down for `resnet-cert check`: once done, once half-way.
 
-    python examples/train_residual_block.py          # writes configs/data/{diabetes,breast-cancer}*.npz
+    python examples/train_residual_block.py          # writes configs/data/{diabetes,breast-cancer,wine}*.npz
 
 The model is wᵀ(x + V f_θ(x)) with f_θ(x) = W2·tanh(W1·x + b1) + b2.  L-BFGS moves θ, w and V together; the
 iterate after `halfway` steps is kept as it is.  At the end θ stays and (w, V) alone is polished: with z = Vᵀw
 the prediction wᵀx + zᵀf is linear in (w, z), so the best one is a convex problem that Newton's method solves
 to rounding, and V + w(z − Vᵀw)ᵀ/‖w‖² is the nearest V with Vᵀw = z.  There E[ℓ'x] = 0 and E[ℓ'f] = 0: the
 gradient in (w, V) vanishes, and the Hessian has no negative eigenvalue.
+
+With several outputs w and z are the matrices Wᵀ and (WV)ᵀ, and w/‖w‖² is the pseudoinverse of W.
 """
 
 from __future__ import annotations
@@ -41,6 +43,18 @@ class Task:
     k: int
     steps: int
     halfway: int
+    outputs: int | None = None  # None: one prediction, p a number and not a vector
+
+    @property
+    def weight(self) -> str:
+        """The name of w, or of W."""
+        return "w" if self.outputs is None else "W"
+
+
+def softmax_cross_entropy(p: jax.Array, y: jax.Array) -> jax.Array:
+    """log Σ_j e^{p_j} − p_y for class labels y."""
+    of_class = jnp.take_along_axis(p, y[:, None].astype(int), axis=1)[:, 0]
+    return jax.nn.logsumexp(p, axis=1) - of_class
 
 
 TASKS = [
@@ -69,6 +83,18 @@ TASKS = [
         steps=20,
         halfway=10,
     ),
+    Task(
+        name="wine",
+        # Three of the thirteen measurements: all of them separate the three cultivars.
+        inputs=["alcohol", "malic_acid", "color_intensity", "one"],
+        target="cultivar",
+        loss=softmax_cross_entropy,
+        hidden=4,
+        k=2,
+        steps=40,
+        halfway=20,
+        outputs=3,
+    ),
 ]
 
 
@@ -89,7 +115,7 @@ def features(parameters: Parameters, x: jax.Array) -> jax.Array:
 def objective(task: Task, parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
     """F(w, V, θ) = E[ℓ(wᵀ(x + V f_θ(x)); y)]."""
     h = x + features(parameters, x) @ parameters["V"].T
-    return jnp.mean(task.loss(h @ parameters["w"], y))
+    return jnp.mean(task.loss(h @ parameters[task.weight].T, y))
 
 
 def initial(task: Task, d: int, seed: int = 0) -> Parameters:
@@ -100,7 +126,7 @@ def initial(task: Task, d: int, seed: int = 0) -> Parameters:
         "l1.b": (task.hidden,),
         "l2.w": (task.k, task.hidden),
         "l2.b": (task.k,),
-        "w": (d,),
+        task.weight: (d,) if task.outputs is None else (task.outputs, d),
         "V": (d, task.k),
     }
     return {name: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[-1])) for name, shape in shapes.items()}
@@ -128,17 +154,19 @@ NEWTON_STEPS = 30
 def polish(task: Task, parameters: Parameters, x: jax.Array, y: jax.Array) -> Parameters:
     """The best (w, V) for this θ: Newton's method, with halved steps, on E[ℓ(wᵀx + zᵀf; y)]."""
     inputs = jnp.concatenate([x, features(parameters, x)], axis=1)
-    w, V = parameters["w"], parameters["V"]
-    coefficients = jnp.concatenate([w, V.T @ w])
-    value = jax.jit(lambda c: jnp.mean(task.loss(inputs @ c, y)))
+    w, V = parameters[task.weight].T, parameters["V"]
+    coefficients, unravel = ravel_pytree(jnp.concatenate([w, V.T @ w]))
+    value = jax.jit(lambda c: jnp.mean(task.loss(inputs @ unravel(c), y)))
     gradient, hessian = jax.jit(jax.grad(value)), jax.jit(jax.hessian(value))
     for _ in range(NEWTON_STEPS):
         step = jnp.linalg.lstsq(hessian(coefficients), gradient(coefficients))[0]
         while value(coefficients - step) > value(coefficients) + 1e-12:
             step = step / 2.0
         coefficients = coefficients - step
-    u, z = coefficients[: len(w)], coefficients[len(w) :]
-    return parameters | {"w": u, "V": V + jnp.outer(u, z - V.T @ u) / (u @ u)}
+    u, z = jnp.split(unravel(coefficients), [len(w)])
+    columns = u.reshape(len(w), -1)  # Wᵀ, or w as its only column
+    missing = (z - V.T @ u).reshape(task.k, -1)
+    return parameters | {task.weight: u.T, "V": V + jnp.linalg.pinv(columns.T) @ missing.T}
 
 
 def main() -> None:
@@ -148,9 +176,9 @@ def main() -> None:
         for name, parameters in ((f"{task.name}-halfway", halfway), (task.name, polish(task, trained, x, y))):
             np.savez(DATA / f"{name}.npz", **{key: np.asarray(array) for key, array in parameters.items()})
             at = jax.grad(lambda p, task=task, x=x, y=y: objective(task, p, x, y))(parameters)
-            norm = float(jnp.hypot(jnp.linalg.norm(at["w"]), jnp.linalg.norm(at["V"])))
+            norm = float(jnp.hypot(jnp.linalg.norm(at[task.weight]), jnp.linalg.norm(at["V"])))
             F = float(objective(task, parameters, x, y))
-            sys.stdout.write(f"{name}: F = {F:.6f}, gradient in (w, V) {norm:.2e}\n")
+            sys.stdout.write(f"{name}: F = {F:.6f}, gradient in ({task.weight}, V) {norm:.2e}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the two real data sets as scikit-learn ships them to configs/data/*.csv, ready for a spec.
+"""Write the three real data sets as scikit-learn ships them to configs/data/*.csv, ready for a spec.
 
     python examples/write_data.py            # needs scikit-learn; the CSV files are part of the repository
 
@@ -10,6 +10,9 @@ of (x, 1) is an affine predictor of x.  Numbers are written so that they read ba
                         (Efron, Hastie, Johnstone, Tibshirani, "Least Angle Regression", 2004)
     breast-cancer.csv   569 tumours, 30 measurements; `benign` is 1 or −1, as the logistic loss wants it
                         (Wolberg, Street, Mangasarian, "Breast Cancer Wisconsin (Diagnostic)", 1995)
+    wine.csv            178 wines, 13 measurements; `cultivar` is the class 0, 1 or 2, as the softmax loss wants it
+                        (Aeberhard, Coomans, de Vel, "Comparative analysis of statistical pattern recognition
+                        methods in high dimensional settings", 1994)
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def write_csv(path: Path, names: Iterable[str], inputs: np.ndarray, target: str,
 
 
 def main() -> None:
-    from sklearn.datasets import load_breast_cancer, load_diabetes
+    from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
     DATA.mkdir(parents=True, exist_ok=True)
     diabetes = load_diabetes(scaled=False)
@@ -57,6 +60,8 @@ def main() -> None:
         "benign",
         2.0 * tumours.target - 1.0,
     )
+    wines = load_wine()
+    write_csv(DATA / "wine.csv", wines.feature_names, standardised(wines.data), "cultivar", wines.target)
 
 
 if __name__ == "__main__":

@@ -191,3 +191,70 @@ def test_trained_blocks_beat_the_best_linear_predictor(name: str) -> None:
 def test_points_half_way_through_training_fail_by_their_gradient(name: str) -> None:
     assert report(f"{name}-halfway").gradient.verdict.value == "REFUTED"
     assert report(f"{name}-halfway", 1e-3).verdict.value == "REFUTED"
+
+
+def wine() -> tuple[np.ndarray, np.ndarray]:
+    """x (n, 4) and the classes as unit vectors (n, 3)."""
+    with (CONFIGS / "data" / "wine.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    x = [[float(row[name]) for name in ("alcohol", "malic_acid", "color_intensity", "one")] for row in rows]
+    return np.array(x), np.eye(3)[[int(float(row["cultivar"])) for row in rows]]
+
+
+def softmax_terms(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ℓ, ∇ℓ, ∇²ℓ of the cross-entropy of rows p against unit vectors y."""
+    e = np.exp(p - p.max(axis=1, keepdims=True))
+    s = e / e.sum(axis=1, keepdims=True)
+    return -np.log((s * y).sum(axis=1)), s - y, s[:, :, None] * np.eye(3) - s[:, :, None] * s[:, None, :]
+
+
+@pytest.mark.parametrize("name", ["wine", "wine-halfway"])
+def test_the_block_of_three_classes_has_the_numbers_of_a_plain_computation(name: str) -> None:
+    x, y = wine()
+    at = np.load(CONFIGS / "data" / f"{name}.npz")
+    f = np.tanh(x @ at["l1.w"].T + at["l1.b"]) @ at["l2.w"].T + at["l2.b"]
+    h = x + f @ at["V"].T
+    value, first, second = softmax_terms(h @ at["W"].T, y)
+    g_W, A_f = first.T @ h / len(y), first.T @ f / len(y)
+    found = report(name)
+    assert (found.problem.n, found.problem.d, found.problem.k, found.problem.outputs) == (178, 4, 2, 3)
+    assert found.objective.F.value == pytest.approx(value.mean(), rel=1e-11)
+    gradient = math.hypot(np.linalg.norm(g_W), np.linalg.norm(at["W"].T @ A_f))
+    assert found.gradient.norm.value == pytest.approx(gradient, abs=1e-11)
+    assert found.gradient.norm.upper - found.gradient.norm.lower < 1e-7
+
+    # min F_lin by Newton's method; the Hessian is singular along equal rows of W.
+    W = np.zeros((3, 4))
+    for _ in range(30):
+        value, first, second = softmax_terms(x @ W.T, y)
+        gradient = (first.T @ x / len(y)).ravel()
+        bend = np.einsum("iab,ij,il->ajbl", second, x, x).reshape(12, 12) / len(y)
+        W -= (np.linalg.pinv(bend, rcond=1e-10) @ gradient).reshape(3, 4)
+    assert found.objective.F_lin_min.value == pytest.approx(softmax_terms(x @ W.T, y)[0].mean(), rel=1e-8)
+    assert found.objective.attained
+    assert found.objective.norm_w_star == pytest.approx(np.linalg.norm(W), rel=1e-6)
+
+
+def test_the_trained_block_of_three_classes_is_certified_and_beats_the_best_linear_predictor() -> None:
+    found = report("wine")
+    assert found.gradient.norm.upper < 1e-11
+    assert found.hessian.lambda_min.lower > -1e-8
+    assert found.objective.gap.upper < -0.08
+    assert found.corollary1.verdict.value == "CERTIFIED"
+    assert report("wine-halfway").gradient.verdict.value == "REFUTED"
+    assert report("wine-halfway", 1e-2).verdict.value == "REFUTED"
+
+
+def test_one_input_and_two_outputs_have_a_strict_spurious_minimum() -> None:
+    found = report("one-input-two-outputs")
+    assert found.gradient.norm.upper < 1e-15
+    assert_encloses(found.objective.F, Fraction(1, 4))
+    assert_encloses(found.objective.F_lin_min, Fraction(1, 16))
+    assert_encloses(found.objective.gap, Fraction(3, 16))
+    # ½ times the Hessian of the sum over both samples, in (W_1, W_2, V).
+    hessian = np.array([[3.0, 0.0, 1.0], [0.0, 1.0, 0.5], [1.0, 0.5, 1.0]]) / 2.0
+    assert found.hessian.lambda_min.value == pytest.approx(np.linalg.eigvalsh(hessian)[0], abs=1e-12)
+    assert found.hessian.lambda_min.lower > 0.1415
+    assert found.corollary1.verdict.value == "REFUTED"
+    assert found.corollary1.reason is not None
+    assert "d = 1 < q = 2" in found.corollary1.reason
