@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,8 +37,14 @@ from resnet_cert.moments import Moments, merged, moment_sums, residual
 from resnet_cert.problem import Problem
 
 NEWTON_STEPS = 100
+MOST_CONVERGE = 10
+"""Newton steps after which it pays to ask whether w goes to infinity."""
+SHORTEST = 2.0**-30
+"""The least fraction of a Newton step that is tried."""
 SETTLED = 1e-6
 """Relative length of a last Newton step that has arrived."""
+NOISE = 2.0**-40
+"""Relative rounding of a sketch, more or less."""
 SEPARATION_ENTRIES = 2**24
 """The largest n·d for which a linear programme decides whether the data are separable."""
 
@@ -65,6 +71,18 @@ class LinearMinimum:
         return self.w_star.norm().intersect(0.0, self.r)
 
 
+class Sketch(NamedTuple):
+    """The value, gradient g (size,) and Hessian A (size, size) of F_lin in float64, none of it proven.
+
+    noise: differences of values below this are rounding.
+    """
+
+    value: float
+    noise: float
+    g: Array
+    A: Array
+
+
 class ConvexFunction(Protocol):
     """F_lin as a convex function on R^size, and what is known about it.
 
@@ -81,12 +99,20 @@ class ConvexFunction(Protocol):
         """F_lin, ∇F_lin (as g_w) and ∇²F_lin (as A) at w, enclosed."""
         ...
 
+    def sketch(self, w: Array) -> Sketch:
+        """The same without a proof, as quickly as it can be had."""
+        ...
+
     def third_moment(self, r: float) -> float:
         """An upper bound of |D³F_lin(w)[u, u, u]| over ‖w‖ ≤ r, ‖u‖ = 1; infinite where none is known."""
         ...
 
     def may_be_unattained(self) -> bool:
         """inf F_lin over R^size may lie at infinity."""
+        ...
+
+    def decreases_along(self, w: Array) -> bool:
+        """Proven: t ↦ F_lin(tw) decreases for ever, so that inf F_lin over R^size is not attained."""
         ...
 
     def is_attained(self, w: Array, at: Moments) -> bool:
@@ -101,15 +127,17 @@ def best_linear_predictor(problem: Problem, r: float | None, b: float) -> Linear
 
 def minimum_on_ball(function: ConvexFunction, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖w‖ ≤ r; r=None: 1.01·‖argmin F_lin‖ if inf F_lin is attained, else b."""
-    attained, start = True, np.zeros(function.size)
+    attained, u, at = True, np.zeros(function.size), None
     if r is None or function.may_be_unattained():
-        start, at = _newton(function, math.inf, start)
-        attained = function.is_attained(start, at)
+        u = _newton(function, math.inf, u)
+        at = function.at(u)
+        attained = function.is_attained(u, at)
     if r is None:
-        r = 1.01 * float(np.linalg.norm(start)) if attained else b
-    if not float(np.linalg.norm(start)) <= r:
-        start = np.zeros(function.size)
-    u, at = _newton(function, r, start)
+        r = 1.01 * float(np.linalg.norm(u)) if attained else b
+    inside = float(np.linalg.norm(u)) <= r
+    if at is None or not (attained and inside):  # else û is the minimiser on the ball too
+        u = _newton(function, r, u if inside else np.zeros(function.size))
+        at = function.at(u)
     return _enclosed(function, u, at, r, attained)
 
 
@@ -120,33 +148,34 @@ def linear_moments(problem: Problem, w: Array) -> Moments:
     return merged(moment_sums(problem.loss, chunk, residual(chunk, V), w) for chunk in chunks).expectation()
 
 
-def _newton(function: ConvexFunction, r: float, w: Array) -> tuple[Array, Moments]:
-    """A minimiser of F_lin over ‖w‖ ≤ r to rounding accuracy, and the moments there.
+def _newton(function: ConvexFunction, r: float, w: Array) -> Array:
+    """A minimiser of F_lin over ‖w‖ ≤ r to rounding accuracy.
 
     Starting from 0, every step lies in the row space of the data: of several minimisers this is the one of
     least norm.
     """
-    at = function.at(w)
-    residue = _stationarity(w, at.g_w.center, r)
-    for _ in range(NEWTON_STEPS):
-        if not math.isfinite(residue) or residue <= at.g_w.radius / 8.0:
+    at = function.sketch(w)
+    residue = _stationarity(w, at.g, r)
+    for steps in range(NEWTON_STEPS):
+        if not (residue > 0.0 and math.isfinite(residue) and np.isfinite(at.A).all()):
             break
-        step = _model_minimiser(at.A.center, at.g_w.center, w, r) - w
-        slope = float(at.g_w.center @ step)
-        size, trial, there = 1.0, w + step, None
-        while size > 2.0**-30:
-            trial = w + size * step
-            there = function.at(trial)
-            if there.F.lower <= at.F.upper + 1e-4 * size * slope:
-                break
+        if steps >= MOST_CONVERGE and r == math.inf and function.decreases_along(w):
+            break
+        step = _model_minimiser(at.A, at.g, w, r) - w
+        noise, slope = at.noise, float(at.g @ step)
+        size, trial, there = 1.0, w + step, function.sketch(w + step)
+        while size > SHORTEST and not there.value - at.value <= 1e-4 * size * slope + noise:
             size /= 2.0
-        if there is None or not math.isfinite(there.F.value):
-            break
-        after = _stationarity(trial, there.g_w.center, r)
-        if size == 1.0 and after > residue / 2.0 and there.F.upper >= at.F.lower:
+            trial = w + size * step
+            there = function.sketch(trial)
+        after = _stationarity(trial, there.g, r)
+        if size <= SHORTEST or (size == 1.0 and after > residue / 2.0 and at.value - there.value <= noise):
             break  # rounding is all that is left
+        shrunk = after / residue
         w, at, residue = trial, there, after
-    return w, at
+        if size == 1.0 and residue * shrunk**2 <= 2.0**-10 * U * frobenius(at.A) * frobenius(w):
+            return _model_minimiser(at.A, at.g, w, r)  # converging quadratically, below rounding
+    return w
 
 
 def _stationarity(w: Array, g: Array, r: float) -> float:
@@ -289,9 +318,15 @@ def is_located(function: ConvexFunction, w: Array, at: Moments) -> bool:
 
 
 def some_direction_helps(rows: Array, fixed: Array) -> bool:
-    """max Σ rows_i·u subject to 0 ≤ rows_i·u ≤ 1 and fixed·u = 0 is positive, by HiGHS."""
+    """max Σ rows_i·u subject to 0 ≤ rows_i·u ≤ 1 and fixed·u = 0 is positive, by HiGHS.
+
+    Its tolerances are absolute: every column is scaled to 1, which only changes the units of u.
+    """
     from scipy.optimize import linprog
 
+    largest = np.max(np.abs(np.concatenate([rows, fixed])), axis=0, initial=0.0)
+    units = np.where(largest > 0.0, largest, 1.0)
+    rows, fixed = rows / units, fixed / units
     result = linprog(
         -rows.sum(axis=0),
         A_ub=np.concatenate([-rows, rows]),
@@ -320,6 +355,20 @@ class LinearObjective:
     def at(self, w: Array) -> Moments:
         return linear_moments(self.problem, w)
 
+    def sketch(self, w: Array) -> Sketch:
+        value, size, total, g, A = 0.0, 0.0, 0.0, np.zeros_like(w), np.zeros((len(w), len(w)))
+        for chunk in self.problem.chunks(features=False):
+            p = chunk.x @ w
+            at = self.problem.loss.derivatives(p, np.zeros_like(p), chunk.y)
+            pi = np.ones_like(p) if chunk.weight is None else chunk.weight
+            value += float(pi @ at.value)
+            size += float(pi @ np.abs(at.value))
+            total += float(np.sum(pi))
+            g += (pi * at.first) @ chunk.x
+            weighted = np.sqrt(np.maximum(pi * at.second, 0.0))[:, None] * chunk.x
+            A += weighted.T @ weighted
+        return Sketch(value / total, NOISE * size / total, g / total, A / total)
+
     def third_moment(self, r: float) -> float:
         return _third_moment(self.problem, r)
 
@@ -340,7 +389,7 @@ class LinearObjective:
             return float(np.linalg.norm(step)) <= SETTLED * (1.0 + float(np.linalg.norm(w)))
         if not self.may_be_unattained() or is_located(self, w, at):
             return True
-        if self._separated_by(w):
+        if self.decreases_along(w):
             return False
         if self.problem.n * self.problem.d > SEPARATION_ENTRIES:
             return True
@@ -353,7 +402,7 @@ class LinearObjective:
         for chunk in self.problem.chunks(features=False):
             yield chunk.x, self.problem.loss.flat_side(chunk.y)
 
-    def _separated_by(self, w: Array) -> bool:
+    def decreases_along(self, w: Array) -> bool:
         """Proven: σ_i x_iᵀw > 0 for every sample."""
         slack = gamma(len(w)) * inflate(frobenius(w))
         return all(bool(np.all(side * (x @ w) > slack * row_norms(x) * 1.001)) for x, side in self._rows())

@@ -45,7 +45,7 @@ from resnet_cert.hessian import (
     reduced_hessian,
     unit_vector,
 )
-from resnet_cert.linear_predictor import LinearMinimum, LinearObjective, minimum_on_ball
+from resnet_cert.linear_predictor import NOISE, LinearMinimum, LinearObjective, Sketch, minimum_on_ball
 from resnet_cert.moments import Moments
 from resnet_cert.problem import BOUNDARY_WIDTH, Problem
 from resnet_cert.report.model import Regularized
@@ -222,8 +222,21 @@ class RegularizedLinearObjective(LinearObjective):
             A=Ball(A, inflate(at.A.radius + rounding)),
         )
 
+    def sketch(self, w: Array) -> Sketch:
+        at, l2 = super().sketch(w), self.problem.l2
+        penalty = l2 * float(w @ w)
+        return Sketch(
+            at.value + penalty,
+            at.noise + NOISE * penalty,
+            at.g + 2.0 * l2 * w,
+            at.A + 2.0 * l2 * np.eye(len(w)),
+        )
+
     def may_be_unattained(self) -> bool:
         return False  # strongly convex
+
+    def decreases_along(self, w: Array) -> bool:
+        return False
 
 
 def objective_lin_min(problem: Problem, r: float, F_lin_min: Enclosure) -> Enclosure:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from families import BENIGN, FAMILIES, LOSSES, gaussian, make, to_problem
+from families import BENIGN, FAMILIES, LOSSES, gaussian, make, random_sample, to_problem
 from flint import arb, ctx, fmpq, fmpq_mat
 from mpmath import mp, mpf
 from oracle import BITS, Sample, Truth
@@ -20,6 +20,7 @@ from resnet_cert import linear_predictor
 from resnet_cert.linear_predictor import LinearMinimum, LinearObjective, best_linear_predictor, linear_moments
 from resnet_cert.losses import BuiltinLoss
 from resnet_cert.problem import Problem
+from resnet_cert.regularized import RegularizedLinearObjective
 
 Array = np.ndarray
 
@@ -179,14 +180,13 @@ def test_what_is_proven_does_not_depend_on_where_the_optimiser_stops(loss, monke
     rng, located = np.random.default_rng(24), 0
     for _ in range(12):
         sample = gaussian(rng, n=12, losses=(loss,))
-        problem, r = to_problem(sample), float(10.0 ** rng.uniform(-1.5, 0.5))
+        r = float(10.0 ** rng.uniform(-1.5, 0.5))
         expected = linear_minimum(Truth(sample), r)
         for off in (1e-1, 1e-3, 1e-6, 1e-9):
             u = np.array([float(entry.mid()) for entry in expected.w_star]) * rng.choice([1.0, 1.0 - 1e-12])
             u += off * rng.choice([0.0, 1.0], p=[0.2, 0.8]) * rng.normal(size=len(u))
             u *= min(1.0, r / float(np.linalg.norm(u)))
-            stopped = (u, linear_moments(problem, u))
-            monkeypatch.setattr(linear_predictor, "_newton", lambda *_, stopped=stopped: stopped)
+            monkeypatch.setattr(linear_predictor, "_newton", lambda *_, u=u: u)
             ours = best(sample, r)
             assert holds(ours, expected.value)
             assert is_within(ours, expected.w_star)
@@ -230,6 +230,22 @@ def test_the_moments_of_a_linear_predictor_are_those_without_features(loss):
         off = norm([arb(float(u)) - v for u, v in zip(ball.center.ravel(), exact, strict=True)])
         assert off <= ball.radius
     assert at.a.center.size == 0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_sketch_is_what_is_enclosed_up_to_rounding(loss, monkeypatch):
+    monkeypatch.setattr(Problem, "chunk_rows", 3)
+    sample = gaussian(np.random.default_rng(25), n=10, d=3, losses=(loss,))
+    sample = replace(sample, probabilities=np.arange(1.0, 11.0) / 55.0)
+    for function in (
+        LinearObjective(to_problem(sample)),
+        RegularizedLinearObjective(to_problem(sample, l2=0.3)),
+    ):
+        at, sketch = function.at(sample.w), function.sketch(sample.w)
+        assert sketch.value == pytest.approx(at.F.value, abs=sketch.noise)
+        assert 0.0 < sketch.noise < 1e-10
+        assert np.allclose(sketch.g, at.g_w.center, rtol=0.0, atol=1e-13)
+        assert np.allclose(sketch.A, at.A.center, rtol=0.0, atol=1e-13)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -391,6 +407,25 @@ def test_attainment_agrees_with_the_exact_cone(make_one: Callable[..., Sample]):
         seen.add(expected)
         assert best(sample, None, 2.0).attained is expected
     assert seen == {True, False}
+
+
+def test_a_search_that_goes_to_infinity_ends_soon(monkeypatch):
+    sketches = []
+    sketch = LinearObjective.sketch
+    monkeypatch.setattr(LinearObjective, "sketch", lambda *at: sketches.append(at) or sketch(*at))
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(8, 2))
+        sample = labelled(x.tolist(), np.where(x @ [1.0, 2.0] > 0.0, 1.0, -1.0).tolist())
+        assert best(sample, None, 2.0).attained is False
+    assert len(sketches) < 10 * 30
+
+
+def test_columns_of_very_different_scales_do_not_hide_a_direction():
+    """The tolerances of a linear programme are absolute; these columns are 1e11 apart."""
+    sample = random_sample(10287)
+    with np.errstate(all="ignore"):
+        assert best(sample, None, 1.0).attained is attained(sample) is False
 
 
 def test_separation_by_a_hair_is_seen():

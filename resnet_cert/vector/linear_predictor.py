@@ -18,6 +18,7 @@ from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, gamma, i
 from resnet_cert.linear_predictor import (
     SEPARATION_ENTRIES,
     LinearMinimum,
+    Sketch,
     is_located,
     minimum_on_ball,
     some_direction_helps,
@@ -86,6 +87,10 @@ class LinearObjective:
             A = Ball(bent, inflate(A.radius + U * (frobenius(bent) + self.c * math.sqrt(problem.d))))
         return Moments(F, g, Ball(np.zeros(0), 0.0), A, NOTHING, NOTHING)
 
+    def sketch(self, w: Array) -> Sketch:
+        at = self.at(w)
+        return Sketch(at.F.value, at.F.upper - at.F.lower, at.g_w.center, at.A.center)
+
     def third_moment(self, r: float) -> float:
         """E[sup_{‖p‖ ≤ r‖x‖} ‖∇³ℓ‖ · ‖x‖³]."""
         total = weight = 0.0
@@ -109,7 +114,7 @@ class LinearObjective:
         """
         if not self.may_be_unattained() or is_located(self, w, at):
             return True
-        if self._separated_by(w.reshape(self.problem.q, self.problem.d)):
+        if self.decreases_along(w):
             return False
         rows = sum(len(helping.sample) + len(fixed.sample) for _, helping, fixed in self._rays())
         if rows * self.size > SEPARATION_ENTRIES:
@@ -137,8 +142,11 @@ class LinearObjective:
             )
             yield helping, fixed
 
-    def _separated_by(self, W: Array) -> bool:
-        """Proven: v·Wx_i > 0 for all helping rays, and there are no fixed ones."""
+    def decreases_along(self, w: Array) -> bool:
+        """Proven: v·Wx_i > 0 for all helping rays of a loss that has them, and there are no fixed ones."""
+        if self.problem.loss.formulas.recession is None:
+            return False
+        W = w.reshape(self.problem.q, self.problem.d)
         slack = gamma(sum(W.shape) + 2) * inflate(frobenius(W))
         for x, helping, fixed in self._rays():
             margins = np.einsum("ij,ij->i", helping.vector, (x @ W.T)[helping.sample])
