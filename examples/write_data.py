@@ -10,7 +10,7 @@ of (x, 1) is an affine predictor of x.  Numbers are written so that they read ba
                         (Efron, Hastie, Johnstone, Tibshirani, "Least Angle Regression", 2004)
     breast-cancer.csv   569 tumours, 30 measurements; `benign` is 1 or −1, as the logistic loss wants it
                         (Wolberg, Street, Mangasarian, "Breast Cancer Wisconsin (Diagnostic)", 1995)
-    wine.csv            178 wines, 13 measurements; `cultivar` is the class 0, 1 or 2, as the softmax loss wants it
+    wine.csv            178 wines, 13 measurements; `cultivar` is 0, 1 or 2, a class for the softmax loss
                         (Aeberhard, Coomans, de Vel, "Comparative analysis of statistical pattern recognition
                         methods in high dimensional settings", 1994)
 """

@@ -45,7 +45,7 @@ from resnet_cert.plane import Plane, plane_of, restricted
 from resnet_cert.problem import BOUNDARY_WIDTH, Domain, Problem
 from resnet_cert.regularized import lagrangian, objective, objective_lin_min
 from resnet_cert.report.numbers import given
-from resnet_cert.theorems import hypot
+from resnet_cert.theorems import hypot, shift_of_critical_point
 
 MOST_STARTS, LEAST_STARTS, START_WORK = 512, 64, 2**17
 """Starts of Newton's method: START_WORK/n of them, within these."""
@@ -303,12 +303,10 @@ def _kind(low: Enclosure, high: Enclosure) -> str:
 
 def _shift_of_exact_point(eta: Enclosure, curved: float, on: OnPlane) -> float | None:
     """δ = 2η/λ where an exact critical point is proven to lie within it; else None."""
-    if on.seen.lipschitz is None or not curved > 0.0:
+    if on.seen.lipschitz is None:
         return None
-    lam = Enclosure.exact(curved)
-    delta = (eta * 2.0 / lam).upper
-    contracts = (eta * 4.0 * on.seen.lipschitz.mu2).at_most(lam.square())
-    return delta if contracts and delta < on.room else None
+    delta = shift_of_critical_point(eta, curved, on.seen.lipschitz.mu2)
+    return delta if delta is not None and delta < on.room else None
 
 
 def _minimum_of_all(on: OnPlane) -> tuple[bool, float | None]:

@@ -324,6 +324,23 @@ def smallest_epsilon(gradient_norm: Enclosure, m: Enclosure, mu2: float | None) 
     return Enclosure(gradient_norm.value, gradient_norm.lower, math.inf)
 
 
+def shift_of_critical_point(gradient_norm: Enclosure, curvature: float, mu2: float) -> float | None:
+    """δ = 2η/λ, if an exact critical point of the same kind lies within δ of the point; None if not proven.
+
+    It does if 4μ2η ≤ λ² and ∇²F is μ2-Lipschitz within δ, which is left to the caller.
+
+    Args:
+        gradient_norm: η = ‖∇F‖.
+        curvature: λ, at most the absolute value of every eigenvalue of ∇²F.
+    Source: Newton's map contracts there (docs/enclosures.md, Critical points).
+    """
+    if not curvature > 0.0:
+        return None
+    lam = Enclosure.exact(curvature)
+    contracts = (gradient_norm * 4.0 * mu2).at_most(lam.square())
+    return (gradient_norm * 2.0 / lam).upper if contracts else None
+
+
 # --- Arithmetic -------------------------------------------------------------------------------------------
 
 

@@ -207,7 +207,8 @@ def _screen(report: Report, style: Style) -> Iterator[RenderableType]:
     yield Padding(_theorems(report), INDENT_AND_GAP)
     if style.verbosity > 0:
         yield Padding(_details(report), INDENT_AND_GAP)
-    for sentence in (_meaning(report), *report.reasons, *_not_applied(report), _against_linear(report)):
+    about = (*_not_applied(report), *_on_corollary1(report), _against_linear(report))
+    for sentence in (_meaning(report), *report.reasons, *about):
         yield Padding(sentence, INDENT)
 
 
@@ -238,8 +239,8 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def _point(report: Report, digits: int) -> Table:
-    size, objective, constants = report.problem, report.objective, report.constants
-    best = f"min F_lin = {enclosed(objective.F_lin_min, digits)} over ‖w‖ ≤ r = {plain(constants.r)}"
+    size, objective, constants, w = report.problem, report.objective, report.constants, _w(report)
+    best = f"min F_lin = {enclosed(objective.F_lin_min, digits)} over {_in_ball(report)}"
     if not objective.attained:
         best += "; without the ball no minimum is attained"
     rows = _regularized(report.regularized, digits) if report.regularized is not None else []
@@ -247,19 +248,38 @@ def _point(report: Report, digits: int) -> Table:
         wider = report.augmented
         least = f"min E[ℓ(uᵀx + zᵀf)] = {enclosed(wider.minimum, digits)}"
         rows = [("on (x, f)", f"{least} over ‖(u, z)‖ ≤ {plain(wider.r)}"), *rows]
+    outputs = []
+    if size.outputs is not None:
+        outputs = [("outputs", f"q = {size.outputs}: p = W(x + V f(x)), W in R^({size.outputs}×{size.d})")]
     return _pairs(
         [
             ("data", f"n = {size.n} samples, x in R^{size.d}, f(x) in R^{size.k}; loss {size.loss}"),
+            *outputs,
             (
-                "point (w, V)",
-                f"‖w‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
-                f"domain ‖w‖, ‖V‖ < b = {plain(constants.b)}",
+                f"point ({w}, V)",
+                f"‖{w}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
+                f"domain ‖{w}‖, ‖V‖ < b = {plain(constants.b)}",
             ),
             ("objective", f"F = {enclosed(objective.F, digits)}"),
             ("best linear", best),
             *rows,
         ]
     )
+
+
+def _w(report: Report) -> str:
+    """What multiplies x + V f: a vector, or with several outputs a matrix."""
+    return "w" if report.problem.outputs is None else "W"
+
+
+def _length_of_w(report: Report, of: str = "") -> str:
+    """The Euclidean norm of w or of another such vector, which of matrices is Frobenius'."""
+    return f"‖w{of}‖" if report.problem.outputs is None else f"‖W{of}‖_F"
+
+
+def _in_ball(report: Report) -> str:
+    """Where linear predictors are sought."""
+    return f"{_length_of_w(report)} ≤ r = {plain(report.constants.r)}"
 
 
 def _regularized(about: Regularized, digits: int) -> list[tuple[str, str]]:
@@ -327,7 +347,8 @@ def _theorems(report: Report) -> Table:
         at_least_row("1  ‖∇F‖ ≥ gap/D", gradient.norm, first.lower_bound, end)
         at_least_row("1  ‖∇F‖ ≥ gap/D, D refined", gradient.norm, first.lower_bound_refined, end)
     if second.applies is not False:
-        at_least_row("2  at w = 0: left ≥ gap/‖w*‖", second.left, second.right, _holds(second.holds))
+        statement = f"2  at {_w(report)} = 0: left ≥ gap/{_length_of_w(report, '*')}"
+        at_least_row(statement, second.left, second.right, _holds(second.holds))
     if third.applies:
         at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
     table.add_row(
@@ -366,6 +387,11 @@ def _not_applied(report: Report) -> Iterator[str]:
             yield f"Theorem {number} does not apply{reason}."
 
 
+def _on_corollary1(report: Report) -> Iterator[str]:
+    if report.corollary1.reason is not None:
+        yield f"Corollary 1: {report.corollary1.reason}."
+
+
 def _details(report: Report) -> Table:
     """What stands behind the numbers: constants and their sources, the other forms, the cross-check."""
     constants, third, cross = report.constants, report.theorem3, report.crosscheck
@@ -385,7 +411,7 @@ def _details(report: Report) -> Table:
     zeros = report.hessian.zero_multiplicity
     rows += [
         ("Hessian", f"{report.hessian.method}; {zeros} eigenvalues of ∇²F besides are exactly 0"),
-        ("‖w*‖", given(report.objective.norm_w_star)),
+        (_length_of_w(report, "*"), given(report.objective.norm_w_star)),
         (
             f"by {cross.method}",
             f"‖∇F‖ = {given(cross.gradient_norm)}, λ_min = {given(cross.lambda_min)}, "
@@ -402,17 +428,18 @@ def _meaning(report: Report) -> str:
         "" if report.regularized is None else " of G" + " on the ball" * (report.regularized.norm is not None)
     )
     claim = f"an ε-second-order stationary point{of} for ε = {given(report.epsilon)}"
+    point = f"({_w(report)}, V)"
     if report.verdict is Verdict.CERTIFIED:
-        return f"Certified: (w, V) is {claim}."
+        return f"Certified: {point} is {claim}."
     if report.verdict is Verdict.REFUTED:
-        return f"Refuted: (w, V) is not {claim}."
+        return f"Refuted: {point} is not {claim}."
     why = "μ2 is not known" if report.hessian.threshold is None else "the numerical error exceeds the margin"
-    return f"Undecided whether (w, V) is {claim}: {why}."
+    return f"Undecided whether {point} is {claim}: {why}."
 
 
 def _against_linear(report: Report) -> str:
     """The tightest proven upper bound of the gap, as a sentence."""
-    predictor = f"linear predictor with ‖w‖ ≤ r = {plain(report.constants.r)}"
+    predictor = f"linear predictor with {_in_ball(report)}"
     gap, measured, third = report.objective.gap, report.gap_bounds, report.theorem3
     upper, proof = min(
         (gap.upper, "F and min F_lin"),

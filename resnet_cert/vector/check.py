@@ -99,7 +99,7 @@ def check_vector(
         theorem1=theorem1_here(problem, gap, gradient_norm, star),
         theorem2=theorem2_here(problem, seen.origin, linear),
         theorem3=THEOREM3,
-        corollary1=corollary1_here(problem, gap),
+        corollary1=corollary1_here(problem, constants, gap, gradient_norm, lambda_min),
         gap_bounds=gap_bounds_here(problem, here, parts, m, linear, star),
         crosscheck=crosscheck(problem, here, gradient_norm, parts, bent),
     )

@@ -10,7 +10,8 @@ from resnet_cert import theorems
 from resnet_cert.enclosure import Array, Ball, Enclosure, frobenius, inflate, minimum, norm
 from resnet_cert.hessian import largest_eigenvalue, spectral_norm
 from resnet_cert.linear_predictor import LinearMinimum
-from resnet_cert.report.model import Corollary1, GapBounds, Theorem1, Theorem2, Theorem3
+from resnet_cert.report.model import Constants, Corollary1, GapBounds, Theorem1, Theorem2, Theorem3
+from resnet_cert.report.numbers import at_most
 from resnet_cert.stationarity import corollary1_verdict
 from resnet_cert.vector import theorems as vector_theorems
 from resnet_cert.vector.hessian import Reduction, curvature, gauss_newton, reduction
@@ -101,13 +102,44 @@ def theorem2_here(problem: VectorProblem, origin: VectorMoments, linear: LinearM
     return Theorem2(gradient_norm, bent, left, right, not right.above(left))
 
 
-def corollary1_here(problem: VectorProblem, gap: Enclosure) -> Corollary1:
+def corollary1_here(
+    problem: VectorProblem,
+    constants: Constants,
+    gap: Enclosure,
+    gradient_norm: Enclosure,
+    lambda_min: Enclosure,
+) -> Corollary1:
     d, q = problem.d, problem.q
     if d >= q:
-        reason = f"d = {d} ≥ q = {q}: every second-order stationary point has F ≤ inf F_lin"
+        reason = f"for d = {d} ≥ q = {q} every second-order stationary point has F ≤ inf F_lin"
     else:
-        reason = f"d = {d} < q = {q}: even a strict local minimum may have F > inf F_lin"
+        reason = f"for d = {d} < q = {q} even a strict local minimum may have F > inf F_lin"
+        shift = spurious_minimum(problem, constants, gap, gradient_norm, lambda_min)
+        if shift is not None:
+            reason += f"; one that has lies within {at_most(shift)} of (W, V)"
     return Corollary1(corollary1_verdict(gap), reason)
+
+
+def spurious_minimum(
+    problem: VectorProblem,
+    constants: Constants,
+    gap: Enclosure,
+    gradient_norm: Enclosure,
+    lambda_min: Enclosure,
+) -> float | None:
+    """δ, if an exact strict local minimum with F > min F_lin is proven to lie within δ of (W, V).
+
+    F is at most ½μ1δ² lower there, for ∇F = 0 at the minimum.
+    """
+    if constants.mu1 is None or constants.mu2 is None:
+        return None
+    shift = theorems.shift_of_critical_point(gradient_norm, lambda_min.lower, constants.mu2)
+    if shift is None:
+        return None
+    delta, room = Enclosure.exact(shift), Enclosure.exact(constants.b)
+    inside = all(room.above(spectral_norm(M) + delta) for M in (problem.point.W, problem.point.V))
+    above = (gap - delta.square() * (0.5 * constants.mu1)).lower > 0.0
+    return shift if inside and above else None
 
 
 def gap_bounds_here(
