@@ -16,9 +16,10 @@ from resnet_cert.augmented import augmented_here, joined, network_radius
 from resnet_cert.consequences import gap_bounds_here, not_plain, theorem1_here, theorem2_here, theorem3_here
 from resnet_cert.crosscheck import crosscheck
 from resnet_cert.custom_loss import CustomLoss, assumption1_fault
+from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import Array, Ball, Enclosure, difference, norm, product
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Curvature, curvature, hessian_exceeds, spectral_norm
+from resnet_cert.hessian import Curvature, curvature, hessian_exceeds
 from resnet_cert.linear_predictor import best_linear_predictor
 from resnet_cert.lipschitz import LipschitzConstants
 from resnet_cert.losses import BuiltinLoss, Loss

@@ -8,8 +8,9 @@ import numpy as np
 
 from resnet_cert import theorems
 from resnet_cert.bound import theorem3
+from resnet_cert.eigenvalues import largest_eigenvalue
 from resnet_cert.enclosure import Array, Ball, Enclosure, difference, inner, minimum, product
-from resnet_cert.hessian import curvature, curvature_off, largest_eigenvalue
+from resnet_cert.hessian import curvature, curvature_off
 from resnet_cert.linear_predictor import LinearMinimum
 from resnet_cert.moments import Moments
 from resnet_cert.problem import Problem

@@ -19,13 +19,12 @@ eigenvalues β_i of A, (β_i ± √(β_i² + 4α²))/2, and 0 with multiplicity 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from resnet_cert.eigenvalues import first_proven, is_positive_definite, smallest_eigenvalue
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
-from resnet_cert.errors import InternalError
 from resnet_cert.moments import Moments
 from resnet_cert.theorems import lambda_min_at_origin
 
@@ -164,71 +163,6 @@ def hessian_exceeds(moments: Moments, w: Array, t: float) -> bool:
     return is_positive_definite(S, margin)
 
 
-def is_positive_definite(S: Array, margin: Array | float = 0.0) -> bool:
-    """Proven: S + E ≻ 0 for every symmetric E with |xᵀEx| ≤ Σ_i margin_i x_i².
-
-    One floating-point Cholesky factorisation of S − diag(shift) that completes, T = RᵀR + ΔT with
-    |ΔT_ij| ≤ γ/(1−γ)·√(T_ii T_jj), γ = γ_{m+3} (Rump 2006, BIT 46), so that xᵀΔTx ≥ −m·γ/(1−γ)·Σ T_ii x_i².
-    Nothing is claimed where S is not finite, for LAPACK's dpotrf succeeds on NaN.
-    """
-    m = len(S)
-    if m == 0:
-        return True
-    diagonal = np.diagonal(S)
-    largest = float(np.max(diagonal))
-    if not (np.isfinite(S).all() and np.isfinite(margin).all() and float(np.min(diagonal)) > 0.0):
-        return False
-    if not 2.0**-900 < largest < 2.0**900:
-        return False
-    relative = m * gamma(m + 3) * (1.0 + 4 * gamma(m + 3)) + 4 * U
-    # Underflow, in the products and quotients of a matrix scaled to 1, is below m²·2^-1000.
-    shift = (np.asarray(margin) + relative * diagonal + 2.0**-900 * largest) * (1.0 + 8 * U)
-    T = S.copy()
-    T[np.diag_indices(m)] = diagonal - shift
-    scale = 2.0 ** (math.frexp(largest)[1] // 2 * 2)
-    T /= scale
-    if not float(np.min(np.diagonal(T))) > 0.0:
-        return False
-    try:
-        R = np.asarray(np.linalg.cholesky(T), dtype=np.float64)
-    except np.linalg.LinAlgError:
-        return False
-    if not (np.isfinite(R).all() and float(np.min(np.diagonal(R))) > 0.0):
-        return False
-    _confirm_factor(R, T)
-    return True
-
-
-def _confirm_factor(R: Array, T: Array) -> None:
-    """A factor that a faulty LAPACK got wrong anywhere fails R(Rᵀv) = Tv to rounding."""
-    v = np.cos(np.arange(1.0, len(T) + 1.0))
-    defect = frobenius(R @ (R.T @ v) - T @ v)
-    allowed = 4.0 * gamma(3 * len(T) + 3) * float(np.trace(T)) * frobenius(v)
-    if defect > inflate(allowed):
-        raise InternalError(f"a Cholesky factor of size {len(T)} is wrong by {defect:.1e}")
-
-
-def smallest_eigenvalue(M: Ball) -> Enclosure:
-    """λ_min of a symmetric matrix (m, m) known to within a spectral-norm radius."""
-    return _extreme_eigenvalue(M, sign=1.0)
-
-
-def largest_eigenvalue(M: Ball) -> Enclosure:
-    """λ_max of a symmetric matrix (m, m) known to within a spectral-norm radius."""
-    return -_extreme_eigenvalue(M, sign=-1.0)
-
-
-def spectral_norm(V: Array) -> Enclosure:
-    """‖V‖, the largest singular value of a float64 matrix."""
-    if not V.any():
-        return Enclosure.exact(0.0)
-    scale = 2.0 ** min(math.frexp(float(np.max(np.abs(V))))[1], 1023)
-    G = V / scale
-    G = G @ G.T if G.shape[0] <= G.shape[1] else G.T @ G
-    gram = Ball(G, inflate(gamma(max(V.shape)) * float(np.trace(G)) + V.size * max(V.shape) * TINY))
-    return largest_eigenvalue(gram).intersect(lower=0.0).sqrt() * scale
-
-
 def curvature_off(M: Ball, w: Array) -> Enclosure:
     """β = min{eᵀMe : ‖e‖ = 1, e ⊥ w}, for d ≥ 2 (w = 0: λ_min(M))."""
     if not w.any():
@@ -241,36 +175,6 @@ def curvature_off(M: Ball, w: Array) -> Enclosure:
     radius = M.radius + size * (turn * (2.0 + turn) + d * gamma(2 * d))
     projected = P.T @ M.center @ P
     return smallest_eigenvalue(Ball((projected + projected.T) / 2.0, inflate(radius)))
-
-
-def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:
-    S = sign * M.center
-    if not (np.isfinite(S).all() and math.isfinite(M.radius)):
-        return Enclosure(math.nan, -math.inf, math.inf)
-    eigenvalues, vectors = np.linalg.eigh(S)
-    value, v = float(eigenvalues[0]), vectors[:, 0]
-    size = frobenius(S)
-    numerator = Enclosure.around(float(v @ S @ v), inflate(gamma(2 * len(v) + 2) * size * frobenius(v) ** 2))
-    upper = (numerator / norm(v).square()).upper + M.radius
-
-    def exceeds(t: float) -> bool:
-        return is_positive_definite(S + t * np.eye(len(S)), inflate(M.radius + 2 * U * (abs(t) + size)))
-
-    lower = first_proven(exceeds, value, max(size * len(S), M.radius / U), positive=False)
-    return Enclosure(value, lower, max(math.nextafter(upper, math.inf), lower))
-
-
-def first_proven(exceeds: Callable[[float], bool], value: float, size: float, *, positive: bool) -> float:
-    """−t for the first t = −value + slack with exceeds(t), the slack growing fourfold from size·u; or −∞."""
-    if not (math.isfinite(value) and math.isfinite(size)):
-        return -math.inf
-    slack = max(size, abs(value)) * U
-    start = max(-value, 0.0) if positive else -value
-    for _ in range(40):
-        if slack > 0.0 and exceeds(start + slack):
-            return -(start + slack)
-        slack *= 4.0
-    return -math.inf
 
 
 def _scale(moments: Moments, w: Array) -> float:

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from resnet_cert.eigenvalues import largest_eigenvalue, smallest_eigenvalue
 from resnet_cert.enclosure import (
     Array,
     Ball,
@@ -31,7 +32,6 @@ from resnet_cert.enclosure import (
     row_norms,
     upper_row_norms,
 )
-from resnet_cert.hessian import largest_eigenvalue, smallest_eigenvalue
 from resnet_cert.losses import BuiltinLoss
 from resnet_cert.moments import Moments, merged, moment_sums, residual
 from resnet_cert.problem import Problem

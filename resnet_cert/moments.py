@@ -213,8 +213,9 @@ def sum_of_products(left: Array, right: Array, radius: float, size: float | None
         return total
     v = np.cos(np.arange(1.0, right.shape[1] + 1.0))  # no pattern that an error could hide behind
     defect = frobenius(total.value @ v - left.T @ (right @ v))
-    allowed = 2.0 * gamma(len(left) + right.shape[1] + 16) * size * frobenius(v)
-    if defect > inflate(allowed) + left.size * right.size * TINY:
+    allowed = inflate(2.0 * gamma(len(left) + right.shape[1] + 16) * size * frobenius(v))
+    underflow = left.size * right.size * TINY
+    if defect > allowed + underflow and defect > allowed + underflow * (1.0 + float(np.max(np.abs(left)))):
         raise InternalError(f"a matrix product over {len(left)} rows is wrong by {defect:.1e}")
     return total
 

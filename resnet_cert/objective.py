@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.enclosure import Array
+from resnet_cert.enclosure import Array, frobenius
 from resnet_cert.hessian import Direction
 from resnet_cert.jax64 import jax, jnp
 from resnet_cert.losses import Loss
@@ -86,7 +86,7 @@ def autodiff(
     lambda_min = None
     if dense and np.isfinite(hessian).all():
         lambda_min = float(np.linalg.eigvalsh(hessian)[0])
-    return Autodiff(float(np.linalg.norm(gradient)), curvature, lambda_min)
+    return Autodiff(frobenius(gradient), curvature, lambda_min)
 
 
 @lru_cache(maxsize=32)

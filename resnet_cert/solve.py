@@ -26,9 +26,10 @@ import numpy as np
 from resnet_cert.augmented import joined
 from resnet_cert.check import domain_radius
 from resnet_cert.derivatives import Derivatives
+from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import Array, Enclosure, U, norm
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Direction, curvature, reduced_hessian, spectral_norm, unit_vector
+from resnet_cert.hessian import Direction, curvature, reduced_hessian, unit_vector
 from resnet_cert.linear_predictor import best_linear_predictor
 from resnet_cert.moments import Moments
 from resnet_cert.observation import observe

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import Array, norm
 from resnet_cert.problem import BOUNDARY_WIDTH, CHUNK_BYTES, GivenFeatures, Rows
 
@@ -165,8 +166,6 @@ def number_faults(
     for name, array in point.items():
         length = norm(array)
         if length.upper >= b and array.ndim == 2:  # the Frobenius norm is an upper bound, and cheap
-            from resnet_cert.hessian import spectral_norm
-
             length = spectral_norm(array)
         if length.upper >= b:
             message = f"{name}: expected ‖{name}‖ < b = {b!r}, got ‖{name}‖ = {length.value!r}"

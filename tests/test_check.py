@@ -471,3 +471,42 @@ def test_four_million_rows_take_no_more_memory_than_one_million(tmp_path):
     ]
     assert peaks[1] <= 1.1 * peaks[0]  # kilobytes; the data alone grow by 72 MB
     assert peaks[1] <= 800_000
+
+
+# --- Extreme, finite data ---------------------------------------------------------------------------------
+
+EXTREMES: dict[str, dict[str, Any]] = {
+    "V of 1e308": {"x": [[1.0]], "y": [1.0], "f": [[1.0]], "w": [0.5], "V": [[1.2e308]]},
+    "w of 1e308": {"x": [[1.0]], "y": [1.0], "f": [[1.0]], "w": [1.7e308], "V": [[0.5]]},
+    "a gradient whose square underflows": {
+        "x": [[1e-200], [-5e-201]],
+        "y": [1.0, -1.0],
+        "f": [[5e-156], [-1e-155]],
+        "w": [3e-156],
+        "V": [[7e-156]],
+        "loss": "logistic",
+    },
+    "subnormal features beside inputs of 1e308": {
+        "x": [[1.7e308], [-8.5e307]],
+        "y": [1e-155, 5e-156],
+        "f": [[5e-321], [-1e-320]],
+        "w": [0.3],
+        "V": [[7e-201]],
+        "epsilon": 1e155,
+        "mu2": 1e200,
+    },
+    "blocks of the Hessian 1e600 apart": {
+        "x": [[1e-320], [-5e-321]],
+        "y": [1.0, -1.0],
+        "f": [[5e-101], [-1e-100]],
+        "w": [2.9999999999999997e199],
+        "V": [[7e-101]],
+        "epsilon": 1.0,
+        "loss": "logistic",
+    },
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_finite_data_end_in_a_report(name: str) -> None:
+    assert check(Problem.from_arrays(**EXTREMES[name]), escalate=False).reasons

@@ -24,7 +24,7 @@ from oracle import BITS, Sample, Truth
 from oracle_algebra import largest, largest_eigenvalue
 from oracle_linear import Minimum, attained, linear_minimum
 
-from resnet_cert import Enclosure, Report, Verdict, bound, enclosure, hessian, losses, moments
+from resnet_cert import Enclosure, Report, Verdict, bound, eigenvalues, enclosure, hessian, losses, moments
 from resnet_cert.report.model import CrossCheck
 
 check_module = importlib.import_module("resnet_cert.check")  # `resnet_cert.check` is the function
@@ -333,10 +333,10 @@ def unconfirmed(left: Any, right: Any, radius: float, size: float) -> moments.Su
 
 def without_gamma(monkeypatch: pytest.MonkeyPatch) -> None:
     """γ = 0, and the two detectors of faulty linear algebra off: they allow for γ too."""
-    for module in (enclosure, moments, hessian):
+    for module in (enclosure, moments, hessian, eigenvalues):
         monkeypatch.setattr(module, "gamma", lambda k: 0.0)
     monkeypatch.setattr(moments, "sum_of_products", unconfirmed)
-    monkeypatch.setattr(hessian, "_confirm_factor", lambda *_: None)
+    monkeypatch.setattr(eigenvalues, "_confirm_factor", lambda *_: None)
 
 
 def without_errors_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert import theorems
+from resnet_cert.eigenvalues import largest_eigenvalue, spectral_norm
 from resnet_cert.enclosure import Array, Ball, Enclosure, frobenius, inflate, minimum, norm
-from resnet_cert.hessian import largest_eigenvalue, spectral_norm
 from resnet_cert.linear_predictor import LinearMinimum
 from resnet_cert.report.model import Constants, Corollary1, GapBounds, Theorem1, Theorem2, Theorem3
 from resnet_cert.report.numbers import at_most

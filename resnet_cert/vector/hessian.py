@@ -22,8 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resnet_cert.eigenvalues import first_proven, is_positive_definite
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
-from resnet_cert.hessian import Curvature, Direction, first_proven, is_positive_definite
+from resnet_cert.hessian import Curvature, Direction
 from resnet_cert.vector.matrices import matrix_inner, minus, skewness, times
 from resnet_cert.vector.moments import VectorMoments
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, inner, norm
-from resnet_cert.hessian import spectral_norm
 
 
 def flat(M: Ball) -> Ball:

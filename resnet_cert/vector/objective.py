@@ -76,7 +76,7 @@ def autodiff(problem: VectorProblem, direction: Direction) -> Autodiff:
     lambda_min = None
     if dense and np.isfinite(hessian).all():
         lambda_min = float(np.linalg.eigvalsh(hessian / total)[0])
-    return Autodiff(float(np.linalg.norm(gradient)) / total, curvature / total, lambda_min)
+    return Autodiff(frobenius(gradient) / total, curvature / total, lambda_min)
 
 
 @lru_cache(maxsize=32)
