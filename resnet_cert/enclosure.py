@@ -35,6 +35,15 @@ def inflate(bound: float) -> float:
     return float(bound) * INFLATION + TINY
 
 
+def upper_product(*factors: Array | float) -> Array:
+    """The product of numbers ≥ 0, up to a rounding each: 0 where one of them is, and else at least TINY,
+    whatever underflows on the way."""
+    total = np.asarray(factors[0], dtype=np.float64)
+    for factor in factors[1:]:
+        total = np.where((total == 0.0) | (factor == 0.0), 0.0, np.maximum(total * factor, TINY))
+    return total
+
+
 def _outward(exact: Fraction, towards: float) -> float:
     """The nearest float to a rational number on the side of `towards` (±inf)."""
     try:
@@ -72,10 +81,12 @@ def _product_error(x: float, y: float, p: float) -> float:
 def _sum(a: float, b: float, towards: float) -> float:
     """a + b rounded towards `towards`; the error of a sum is a float (Møller, Knuth)."""
     s = a + b
-    if not math.isfinite(s):
-        return _outward(Fraction(a) + Fraction(b), towards) if math.isfinite(a) and math.isfinite(b) else s
     t = s - a
-    return _moved(s, (a - (s - t)) + (b - t), towards)
+    error = (a - (s - t)) + (b - t)
+    if math.isfinite(error):
+        return _moved(s, error, towards)
+    # The sum overflows, or, next to the largest float, its error does.
+    return _outward(Fraction(a) + Fraction(b), towards) if math.isfinite(a) and math.isfinite(b) else s
 
 
 def _product(a: float, b: float, towards: float) -> float:
@@ -280,8 +291,8 @@ def norm(v: Array) -> Enclosure:
         return Enclosure.exact(0.0) if largest == 0.0 else UNKNOWN
     scale = 2.0 ** min(math.frexp(largest)[1], 1023)
     squares = np.square(v / scale)  # exact division; squares that underflow are worth less than one rounding
-    total = float(np.sum(squares))
-    error = gamma(v.size + 2) * total + v.size * TINY
+    total = float(np.sum(squares.reshape(len(v), -1).sum(axis=1)))  # by rows: fewer roundings
+    error = gamma(sum(v.shape) + 2) * total + v.size * TINY
     return Enclosure.around(total, error).sqrt() * scale
 
 

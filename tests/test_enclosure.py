@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import product as pairs
@@ -282,6 +283,21 @@ def squared_length(v: np.ndarray) -> Fraction:
 def _vector(rng: np.random.Generator, scale: float) -> np.ndarray:
     v = rng.normal(size=int(rng.integers(1, 40))) * scale
     return v * np.where(rng.random(v.size) < 0.3, 10.0 ** rng.uniform(-30, 0, v.size), 1.0)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_sum_next_to_the_largest_float_is_rounded_outward(sign):
+    """max − 3·2^970 is rounded up, by an amount that takes the computation of the error beyond max."""
+    largest, less = sign * sys.float_info.max, sign * -3.0 * 2.0**970
+    exact = Fraction(largest) + Fraction(less)
+    for a, b in ((largest, less), (less, largest)):
+        assert is_tight(Enclosure.exact(a) + b, exact, exact)
+
+
+def test_a_norm_of_a_matrix_of_millions_of_entries_is_narrow():
+    length = norm(np.full((1500, 1600), 3.0))
+    assert Fraction(length.lower) ** 2 <= 9 * 1500 * 1600 <= Fraction(length.upper) ** 2
+    assert length.upper <= length.lower * (1.0 + 1e-12)
 
 
 @pytest.mark.parametrize("scale", SCALES)
