@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resnet_cert.enclosure import Array, gamma
+from resnet_cert.enclosure import Array, gamma, upper_product
 from resnet_cert.losses import Loss
 from resnet_cert.problem import Chunk
 
@@ -37,9 +37,13 @@ def lipschitz_terms(loss: Loss, chunk: Chunk, x_norm: Array, f_norm: Array, b: f
     Args:
         x_norm, f_norm: (m,) upper bounds of the row norms ‖x‖, ‖f‖.
     """
-    h = x_norm + b * f_norm
-    suprema = loss.suprema(b * h * (1.0 + 2.0**-48), chunk.y)
+    suprema = loss.suprema(largest_prediction(x_norm, f_norm, b), chunk.y)
     return None if suprema is None else weighted_terms(suprema, chunk.weight, x_norm, f_norm, b)
+
+
+def largest_prediction(x_norm: Array, f_norm: Array, b: float) -> Array:
+    """P = b(‖x‖ + b‖f‖), rounded up."""
+    return upper_product(b, x_norm + upper_product(b, f_norm)) * (1.0 + 2.0**-48)
 
 
 def weighted_terms(
@@ -47,11 +51,17 @@ def weighted_terms(
 ) -> Array:
     """Σ π (μ0, μ1, μ2 of one sample), rounded up: (3,), from L1, L2, L3 (m,) over |p| ≤ b(‖x‖ + b‖f‖)."""
     L1, L2, L3 = suprema
-    h = x_norm + b * f_norm
-    J = np.sqrt(h * h + (b * f_norm) ** 2)
-    pi = 1.0 if weight is None else weight
-    terms = pi * np.stack([L1 * J, L2 * J * J + L1 * f_norm, L3 * J**3 + 3.0 * L2 * J * f_norm])
-    return terms.sum(axis=1) * (1.0 + 2.0 * gamma(len(h) + FORMULA_ROUNDINGS))
+    pi = np.ones_like(x_norm) if weight is None else weight
+    V_f = upper_product(b, f_norm)
+    J = np.hypot(x_norm + V_f, V_f)
+    terms = np.stack(
+        [
+            upper_product(L1, J, pi),
+            upper_product(L2, J, J, pi) + upper_product(L1, f_norm, pi),
+            upper_product(L3, J, J, J, pi) + upper_product(3.0, L2, J, f_norm, pi),
+        ]
+    )
+    return terms.sum(axis=1) * (1.0 + 2.0 * gamma(len(J) + FORMULA_ROUNDINGS))
 
 
 def lipschitz_constants(terms: Array, total_weight: float, merges: int) -> LipschitzConstants:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.enclosure import TINY, Array, U
+from resnet_cert.enclosure import TINY, Array, U, upper_product
 
 ULPS = 8
 ELEMENTARY = 2 * ULPS * U  # relative error of one elementary function: one ulp is at most 2u
@@ -138,7 +138,8 @@ class BuiltinLoss:
     @np.errstate(over="ignore")
     def suprema(self, reach: Array, y: Array) -> tuple[Array, Array, Array]:
         first, second, third = self.formulas.suprema(self.functions, reach, y)
-        return self.scale * first, self.scale * second, self.scale * third
+        scale = self.scale
+        return upper_product(scale, first), upper_product(scale, second), upper_product(scale, third)
 
     def ball(self, p: Any, y: Any, number: Callable[[float], Any]) -> tuple[Any, Any, Any]:
         """ℓ, ℓ', ℓ'' at one prediction, in the field of `number`."""
@@ -284,8 +285,8 @@ def _pseudo_huber_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array
     at = np.clip(0.5, nearest, farthest)
     return (
         farthest / fn.hypot1(farthest),
-        fn.hypot1(nearest) ** -3.0,
-        3.0 * at * fn.hypot1(at) ** -5.0,
+        np.maximum(fn.hypot1(nearest) ** -3.0, TINY),
+        np.maximum(3.0 * at * fn.hypot1(at) ** -5.0, TINY),
     )
 
 

@@ -143,6 +143,29 @@ def test_they_are_rounded_up_where_most_squares_of_a_norm_are_lost_one_by_one():
         assert exact <= arb(mu) <= exact * (1 + arb(10) ** -8)
 
 
+@pytest.mark.parametrize(
+    ("loss", "scale", "x", "y", "f", "b"),
+    [
+        ("squared", 1.0, 1e-170, 1.0, 1e10, 1e-180),  # J² underflows, J does not
+        ("squared", 1.0, 1e-200, 1.0, 1e-200, 1.0),  # all that is in μ2 underflows
+        ("squared", 1e300, 0.0, 1.0, 1e-150, 1e-200),  # b‖f‖ underflows, beside a large scale
+        ("squared", 1.0, 1e110, 1.0, 1.0, 1.0),  # J³ overflows, and has the factor 0
+        ("poisson", 1.0, 1e-110, 1.0, 0.0, 6e112),  # J³ underflows, beside a large e^P
+        ("logistic", 1e-320, 1e100, 1.0, 0.0, 1.0),  # scale·L3 has few bits, beside a large J³
+        ("pseudo_huber", 1.0, 1e150, 1e120, 0.0, 1e-40),  # L2 and L3 underflow, beside a large J
+    ],
+)
+def test_no_underflow_takes_them_below_their_formulas(loss, scale, x, y, f, b):
+    one = Sample(
+        np.array([[x]]), np.array([y]), np.array([[f]]), np.zeros(1), np.zeros((1, 1)), loss, scale=scale
+    )
+    with np.errstate(over="ignore"):
+        bounds = constants(one, b)
+    for ours, exact in zip(bounds, exact_constants(one, b), strict=True):
+        assert exact <= arb(ours)
+        assert math.isfinite(ours)
+
+
 def test_weights_count():
     rng = np.random.default_rng(3)
     weights = np.arange(1.0, 9.0) / 36.0

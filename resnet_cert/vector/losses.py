@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.enclosure import TINY, Array, U, gamma, row_norms
+from resnet_cert.enclosure import TINY, Array, U, gamma, row_norms, upper_product
 from resnet_cert.errors import RequestError
 from resnet_cert.losses import ELEMENTARY
 
@@ -108,7 +108,7 @@ class VectorLoss:
         """‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖ at most over ‖p‖ ≤ reach (n,), up to a few roundings."""
         first, second, third = self.formulas.suprema(reach, y, omega)
         scale = self.scale * (1.0 + 2.0 * gamma(y.shape[1] + 2))  # those of norms and sums over the outputs
-        return scale * first, scale * second, scale * third
+        return upper_product(scale, first), upper_product(scale, second), upper_product(scale, third)
 
 
 def named_loss(kind: str, scale: float = 1.0) -> VectorLoss:

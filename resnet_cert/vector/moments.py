@@ -20,7 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, row_norms
-from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, weighted_terms
+from resnet_cert.lipschitz import (
+    LipschitzConstants,
+    largest_prediction,
+    lipschitz_constants,
+    weighted_terms,
+)
 from resnet_cert.moments import (
     Residual,
     Sum,
@@ -205,5 +210,5 @@ def _lipschitz_terms(loss: VectorLoss, chunk: VectorChunk, x_norm: Array, f_norm
     gives DF ≤ L1 J, D²F ≤ L2 J² + L1‖f‖ and D³F ≤ L3 J³ + 3 L2 J‖f‖; the norm of a symmetric multilinear
     form is its largest value on unit vectors (Banach 1938).
     """
-    reach = b * (x_norm + b * f_norm) * (1.0 + 2.0**-48)
-    return weighted_terms(loss.suprema(reach, chunk.y, chunk.omega), chunk.weight, x_norm, f_norm, b)
+    suprema = loss.suprema(largest_prediction(x_norm, f_norm, b), chunk.y, chunk.omega)
+    return weighted_terms(suprema, chunk.weight, x_norm, f_norm, b)
