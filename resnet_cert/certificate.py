@@ -42,6 +42,7 @@ def write_certificate(
     *,
     overrides: Sequence[str] = (),
     arithmetic: str = "float64",
+    direction: Direction | None = None,
 ) -> None:
     """Write the certificate of a report to `path` and its data beside it to `path`.data, both or none.
 
@@ -50,6 +51,7 @@ def write_certificate(
         report: what `check` found.
         overrides: the settings KEY=VALUE that replaced entries of the spec, in order.
         arithmetic: a key of `ASSUMPTIONS`.
+        direction: of the lowest curvature, as `check` found it; sought again if one is needed and not given.
     Raises:
         RequestError: the loss is not a built-in one, the problem is regularised or constrained, or there is
             no file to be written at `path`.
@@ -64,7 +66,7 @@ def write_certificate(
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):
         raise RequestError(f"expected an ordinary file in an existing folder for the certificate, got {path}")
     data = target.with_name(f"{target.name}.data")
-    claim = _curvature_claim(problem, report)
+    claim = _curvature_claim(problem, report, direction)
     new_data, new_target = (at.with_name(f".{at.name}.{os.getpid()}.tmp") for at in (data, target))
     try:
         with new_data.open("wb") as file:
@@ -102,7 +104,7 @@ class _CurvatureClaim:
     direction: Direction | None = None
 
 
-def _curvature_claim(problem: Problem, report: Report) -> _CurvatureClaim:
+def _curvature_claim(problem: Problem, report: Report, direction: Direction | None) -> _CurvatureClaim:
     """The float next to −√(μ2 ε) on the side of λ_min, if λ_min is known to lie beyond it."""
     eps, mu2, lambda_min = report.epsilon, report.constants.mu2, report.hessian.lambda_min
     t = _root_below(Fraction(mu2 or 0.0) * Fraction(eps))
@@ -111,11 +113,10 @@ def _curvature_claim(problem: Problem, report: Report) -> _CurvatureClaim:
     if report.hessian.verdict is not Verdict.REFUTED or report.gradient.verdict is Verdict.REFUTED:
         return _CurvatureClaim()
     below = -math.nextafter(t, math.inf)
-    here = observe(problem, report.constants.b).here
-    return _CurvatureClaim(
-        upper=below if lambda_min.upper <= below else None,
-        direction=curvature(here, problem.point.w).direction,
-    )
+    if direction is None:
+        here = observe(problem, report.constants.b).here
+        direction = curvature(here, problem.point.w).direction
+    return _CurvatureClaim(upper=below if lambda_min.upper <= below else None, direction=direction)
 
 
 def _root_below(square: Fraction) -> float:
