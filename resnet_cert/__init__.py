@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resnet_cert.problem import Problem
     from resnet_cert.report.model import Report
     from resnet_cert.spec import load_problem
+    from resnet_cert.vector.problem import VectorProblem
     from resnet_cert.verdict import Verdict
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "Problem",
     "Report",
     "RequestError",
+    "VectorProblem",
     "Verdict",
     "__version__",
     "bound",
@@ -39,6 +41,7 @@ _HOME = {
     "Problem": "resnet_cert.problem",
     "Report": "resnet_cert.report.model",
     "RequestError": "resnet_cert.errors",
+    "VectorProblem": "resnet_cert.vector.problem",
     "Verdict": "resnet_cert.verdict",
     "bound": "resnet_cert.bound",
     "check": "resnet_cert.check",

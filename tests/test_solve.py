@@ -10,8 +10,6 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from click.testing import CliRunner, Result
 
 from resnet_cert import Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.cli import cli
-from resnet_cert.commands.common import one_output
 from resnet_cert.derivatives import Derivatives
 from resnet_cert.losses import named_loss
 from resnet_cert.problem import Point, Regularizer
@@ -263,12 +260,6 @@ def test_a_regularized_problem_of_any_size_is_polished_to_rounding(loss: str):
     solution = solve(problem)
     assert solution.stopped is None
     assert check(replace(problem, point=solution.point)).verdict is Verdict.CERTIFIED
-
-
-def test_several_outputs_are_refused_with_the_spec_that_has_them():
-    loaded: Any = SimpleNamespace(problem=object(), path="vector.yaml")
-    with pytest.raises(RequestError, match=r"vector\.yaml: error: expected one output"):
-        one_output(loaded)
 
 
 def test_a_constraint_is_refused():

@@ -86,8 +86,15 @@ def check(
         require_writable(path)
     with stdout_as_stderr():
         problems = load(specs, allow_code, settings)
-        if certificate or witness:
-            one_output(problems[0])
+        of_one_output = {
+            "--certificate": certificate is not None,
+            "--witness": witness is not None,
+            "--augmented": augmented,
+            "--arithmetic ball": arithmetic == "ball",
+        }
+        for flag in filter(of_one_output.get, of_one_output):
+            for loaded in problems:
+                one_output(loaded, flag)
         checked = [_checked(loaded, arithmetic, not no_escalate, augmented, verbosity) for loaded in problems]
         reports = [report for report, _ in checked]
         only = checked[0][1]
@@ -95,7 +102,12 @@ def check(
             from resnet_cert.certificate import write_certificate
 
             write_certificate(
-                certificate, only.problem, only.report, overrides=settings, arithmetic=arithmetic
+                certificate,
+                only.problem,
+                only.report,
+                overrides=settings,
+                arithmetic=arithmetic,
+                direction=only.curvature.direction,
             )
         if witness is not None and only is not None:
             from resnet_cert.witness import find_witness, write_witness

@@ -83,14 +83,14 @@ def load(specs: Sequence[str], allow_code: bool, settings: tuple[str, ...]) -> l
     return loaded
 
 
-def one_output(loaded: LoadedProblem) -> Problem:
-    """The problem, for a command that knows predictions p ∈ R only."""
+def one_output(loaded: LoadedProblem, asked: str = "this command") -> Problem:
+    """The problem, for what knows predictions p ∈ R only."""
     from resnet_cert.problem import Problem
 
-    problem: object = loaded.problem
+    problem = loaded.problem
     if not isinstance(problem, Problem):
-        fault = "expected one output, a point of w and V, got several outputs"
-        raise RequestError([Diagnostic(fault, loaded.path)])
+        fault = f"expected one output, a point of w and V, for {asked}, got q = {problem.q} outputs"
+        raise RequestError([Diagnostic(fault, *loaded.point_at)])
     return problem
 
 

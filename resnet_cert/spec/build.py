@@ -41,11 +41,15 @@ SAME_ROW = 1e-9  # a row's features may differ by rounding when the other rows o
 
 @dataclass(frozen=True)
 class LoadedProblem:
-    """A problem and the spec it came from: its path as the user gave it, the sha256 of its bytes."""
+    """A problem and the spec it came from: its path as the user gave it, the sha256 of its bytes.
+
+    point_at: the file, line and column of the point.
+    """
 
     problem: Problem | VectorProblem
     path: str
     sha256: str
+    point_at: tuple[str | None, int | None, int | None]
 
 
 def load_problem(
@@ -101,7 +105,8 @@ def load_spec(
         raise RequestError(diagnostics)
     if problem is None:
         raise InternalError("expected a problem from a spec without faults, got none")
-    return LoadedProblem(problem, shown, hashlib.sha256(data).hexdigest())
+    at = document.diagnostic(_located(Fault(("point", "W"), ""), document.value))
+    return LoadedProblem(problem, shown, hashlib.sha256(data).hexdigest(), (at.file, at.line, at.column))
 
 
 def _content(path: str | Path, shown: str) -> bytes:

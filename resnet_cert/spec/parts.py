@@ -354,6 +354,8 @@ def load_point(point: Any, context: Context) -> Point | VectorPoint:
         return VectorPoint(inline(point.W), inline(point.V))
     faults, arrays, kind = Faults(), {}, Point
     with faults.under("file"), open_npz(context.folder, point.file) as array:
+        if {"w", "W"} <= set(array.names):
+            raise Refused(f"expected an array w or W in {point.file}, got both")
         first, kind = ("W", VectorPoint) if "W" in array.names else ("w", Point)
         for key in (first, "V"):
             with faults.under(key):

@@ -33,7 +33,7 @@ def shape_faults(problem: VectorProblem) -> list[Fault]:
     faults = input_faults(data.x)
     n, d = x[0] if x else None, x[1] if len(x) == 2 else None
     q = W[0] if len(W) == 2 else None
-    if loss.labels and len(y) == 1:
+    if loss.labels and (len(y) == 1 or (y[1:] == (1,) and q != 1)):
         faults += expect(("data", "y"), "y", y, (n,), "(n,)")
     else:
         faults += expect(("data", "y"), "y", y, (n, q), "(n, q)")
@@ -97,7 +97,7 @@ def _target_faults(problem: VectorProblem) -> list[Fault]:
         q = problem.q
         what = f"a class label 0, ..., {q - 1} {wanted}" if q > 1 else f"the class label 0 {wanted}"
         return entries(("data", "y"), chunks_of(y), lambda c: np.isin(c, np.arange(float(q))), what)
-    if len(y.shape) != 2:
+    if len(y.shape) != 2 or y.shape[1:] != problem.point.W.shape[:1]:
         return []
     faults = entries(("data", "y"), chunks_of(y), loss.formulas.allowed, f"{loss.formulas.targets} {wanted}")
     return faults or (_sum_faults(chunks_of(y), wanted) if loss.formulas.labels else [])
