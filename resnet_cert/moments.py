@@ -120,7 +120,7 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
     h, f, pi = at.h, chunk.f, 1.0 if chunk.weight is None else chunk.weight
     p = h @ w
     # fl(wᵀh) is off by γ_d ‖w‖‖h‖, and h itself by at.error.
-    p_error = (gamma(len(w)) * at.norm + at.error) * w_norm + (len(w) * TINY if w_norm else 0.0)
+    p_error = gamma(len(w)) * (at.norm * w_norm) + at.error * w_norm + (len(w) * TINY if w_norm else 0.0)
     loss_at = loss.derivatives(p, p_error, chunk.y)
     value, first, second = pi * loss_at.value, pi * loss_at.first, pi * loss_at.second
     value_error, first_error, second_error = (
@@ -131,10 +131,11 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
 
     h_norm, f_norm, e = at.norm, at.f_norm, at.error
     rounding = gamma(min(BLOCK_ROWS, len(p)) + 8)
-    # One TINY for every product; √c''·h may underflow beside an h that is large, hence the largest norm.
-    floor = (h.shape[1] + f.shape[1] + 1.0) ** 2 * len(p) * TINY * (1.0 + float(np.max(h_norm + f_norm)))
+    # One TINY for every product; πc' may underflow beside an h that is large, πc'' beside its square.
+    largest = 1.0 + float(np.max(h_norm + f_norm))
+    floor = (h.shape[1] + f.shape[1] + 1.0) ** 2 * len(p) * TINY * largest
 
-    def total(left: Array, right: Array | None, data: Array, size: Array) -> Sum:
+    def total(left: Array, right: Array | None, data: Array, size: Array, floor: float = floor) -> Sum:
         """leftᵀ·right, where `data` is wrong with the summands, and rounding adds γ times their `size`."""
         whole = float(np.sum(size))
         radius = inflate(float(np.sum(data)) + rounding * whole + floor)
@@ -144,18 +145,17 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
     # √c'' on both sides makes A, B, C one symmetric product; its roundings are within the 8 above.
     root = np.sqrt(np.maximum(second, 0.0))[:, None]
     second_error = second_error + np.maximum(-second, 0.0)
-    hh, hf, ff = h_norm * h_norm, h_norm * f_norm, f_norm * f_norm
+    error_h, size_h, size_f = second_error * h_norm, second_size * h_norm, second_size * f_norm
+    floor_second = floor * largest
     weighted_h = root * h
-    A = total(
-        weighted_h, weighted_h, second_error * hh + second_size * (2.0 * h_norm + e) * e, second_size * hh
-    )
+    data = error_h * h_norm + second_size * (2.0 * h_norm + e) * e
+    A = total(weighted_h, weighted_h, data, size_h * h_norm, floor_second)
     B = C = Sum(np.zeros((0, 0)), 0.0)
     if w_norm:
         weighted_f = root * f
-        B = total(
-            weighted_h, weighted_f, (second_error * h_norm + second_size * e) * f_norm, second_size * hf
-        )
-        C = total(weighted_f, weighted_f, second_error * ff, second_size * ff)
+        data = (error_h + second_size * e) * f_norm
+        B = total(weighted_h, weighted_f, data, size_h * f_norm, floor_second)
+        C = total(weighted_f, weighted_f, second_error * f_norm * f_norm, size_f * f_norm, floor_second)
     return MomentSums(
         weight=total_weight(chunk),
         F=total(value, None, value_error, np.abs(value)),

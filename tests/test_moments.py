@@ -114,6 +114,29 @@ def test_products_that_underflow_are_held():
         assert not misses(sample, small)
 
 
+@pytest.mark.parametrize(
+    ("loss", "scale", "x", "f", "w", "y", "probability"),
+    [
+        ("squared", 1e-5, 1e150, 0.0, 0.0, 0.0, 1e-320),  # πc'' underflows beside x²
+        ("poisson", 1.0, 1e-170, 0.0, 6.9e172, 1.0, 0.5),  # x² underflows beside e^p
+        ("squared", 1.0, 5e-310, 1e300, 1e300, 5e-310 * 1e300, 0.5),  # u·x underflows beside w
+    ],
+)
+def test_what_underflows_beside_something_large_is_paid_for(loss, scale, x, f, w, y, probability):
+    sample = Sample(
+        np.array([[0.0], [x]]),
+        np.array([0.0, y]),
+        np.array([[0.0], [f]]),
+        np.array([w]),
+        np.zeros((1, 1)),
+        loss,
+        scale,
+        np.array([1.0 - probability, probability]),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert not misses(sample)
+
+
 class Bent:
     """ℓ'' = −3 ± 1, as a loss known only to within its errors may come out."""
 

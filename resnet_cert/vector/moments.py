@@ -101,23 +101,24 @@ def moment_sums(loss: VectorLoss, chunk: VectorChunk, at: Residual, W: Array) ->
     h, f, pi = at.h, chunk.f, np.ones(len(chunk.x)) if chunk.weight is None else chunk.weight
     p = h @ W.T
     # fl(Wh) is off by γ_d ‖W‖_F‖h‖, and h itself by at.error.
-    p_error = (gamma(W.shape[1]) * at.norm + at.error) * W_norm + (W.size * TINY if W_norm else 0.0)
+    p_error = gamma(W.shape[1]) * (at.norm * W_norm) + at.error * W_norm + (W.size * TINY if W_norm else 0.0)
     loss_at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
     z = np.concatenate([h, f], axis=1) if W_norm else h
 
     h_norm, f_norm, e = at.norm, at.f_norm, at.error
     z_norm = np.hypot(h_norm, f_norm) if W_norm else h_norm
     rounding = gamma(min(BLOCK_ROWS, len(p)) + 10)
-    # One TINY for every product; √c·z may underflow beside a z that is large, hence the largest norm.
-    floor = (len(W) * (h.shape[1] + f.shape[1] + 1.0)) ** 2 * len(p) * TINY
-    floor *= 1.0 + float(np.max(h_norm + f_norm))
+    # One TINY for every product; π∇ℓ may underflow beside a z that is large, π∇²ℓ beside its square.
+    largest = 1.0 + float(np.max(h_norm + f_norm))
+    floor = (len(W) * (h.shape[1] + f.shape[1] + 1.0)) ** 2 * len(p) * TINY * largest
 
-    def radius(data: Array, size: Array) -> float:
+    def radius(data: Array, size: Array, floor: float = floor) -> float:
         """What is wrong with the summands, `data`, and what rounding adds: γ times their absolute `size`."""
         return inflate(float(np.sum(pi * data)) + rounding * float(np.sum(pi * size)) + floor)
 
     slope = row_norms(loss_at.first)
     slope_size, bend, bend_error = slope + loss_at.first_error, loss_at.second_size, loss_at.second_error
+    bend_data = bend_error * z_norm * z_norm + (bend + bend_error) * (2.0 * z_norm + e) * e
     first = pi[:, None] * loss_at.first
     return VectorMomentSums(
         weight=total_weight(chunk),
@@ -127,7 +128,7 @@ def moment_sums(loss: VectorLoss, chunk: VectorChunk, at: Residual, W: Array) ->
         Q=_curvature_sum(
             (pi * loss_at.second.T).T,
             z,
-            radius(bend_error * z_norm**2 + (bend + bend_error) * (2.0 * z_norm + e) * e, bend * z_norm**2),
+            radius(bend_data, bend * z_norm * z_norm, floor * largest),
         ),
     )
 
