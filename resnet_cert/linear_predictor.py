@@ -30,6 +30,7 @@ from resnet_cert.enclosure import (
     inner,
     norm,
     row_norms,
+    upper_product,
     upper_row_norms,
 )
 from resnet_cert.losses import BuiltinLoss
@@ -420,10 +421,10 @@ def _third_moment(problem: Problem, r: float) -> float:
     total = weight = 0.0
     for chunk in problem.chunks(features=False):
         x_norm = upper_row_norms(chunk.x)
-        suprema = problem.loss.suprema(r * x_norm * (1.0 + 2.0**-48), chunk.y)
+        suprema = problem.loss.suprema(upper_product(r, x_norm) * (1.0 + 2.0**-48), chunk.y)
         if suprema is None:
             return math.inf
         pi = np.ones(len(x_norm)) if chunk.weight is None else chunk.weight
-        total += float(np.sum(pi * suprema[2] * x_norm**3))
+        total += float(np.sum(upper_product(suprema[2], x_norm, x_norm, x_norm, pi)))
         weight += float(np.sum(pi))
     return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0

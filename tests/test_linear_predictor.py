@@ -195,6 +195,15 @@ def test_what_is_proven_does_not_depend_on_where_the_optimiser_stops(loss, monke
     assert located > 10
 
 
+def test_separable_data_stay_so_where_cubes_of_x_underflow():
+    sample = gaussian(np.random.default_rng(25), n=2, d=1, k=1, losses=("logistic",))
+    for x in (1.0, 1e-110):
+        separable = replace(sample, x=np.array([[x], [2.0 * x]]), y=np.ones(2))
+        assert attained(separable) is False
+        with np.errstate(all="ignore"):
+            assert best(separable, None, 1.0).attained is False
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_minimiser_agrees_with_another_optimiser(loss):
     sample = gaussian(np.random.default_rng(13), n=60, d=3, losses=(loss,))

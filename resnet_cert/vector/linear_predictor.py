@@ -14,7 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, gamma, inflate, row_norms
+from resnet_cert.enclosure import (
+    Array,
+    Ball,
+    Enclosure,
+    U,
+    frobenius,
+    gamma,
+    inflate,
+    row_norms,
+    upper_product,
+)
 from resnet_cert.linear_predictor import (
     SEPARATION_ENTRIES,
     LinearMinimum,
@@ -96,9 +106,10 @@ class LinearObjective:
         total = weight = 0.0
         for chunk in self._chunks():
             x_norm = row_norms(chunk.x)
-            third = self.problem.loss.suprema(r * x_norm * (1.0 + 2.0**-48), chunk.y, chunk.omega)[2]
+            reach = upper_product(r, x_norm) * (1.0 + 2.0**-48)
+            third = self.problem.loss.suprema(reach, chunk.y, chunk.omega)[2]
             pi = np.ones(len(x_norm)) if chunk.weight is None else chunk.weight
-            total += float(np.sum(pi * third * x_norm**3))
+            total += float(np.sum(upper_product(third, x_norm, x_norm, x_norm, pi)))
             weight += float(np.sum(pi))
         return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0
 
