@@ -12,11 +12,14 @@ import numpy as np
 from resnet_cert.enclosure import Array
 from resnet_cert.jax64 import jax
 from resnet_cert.losses import Loss
-from resnet_cert.problem import HELD_BYTES, Problem
+from resnet_cert.problem import BOUNDARY_WIDTH, HELD_BYTES, Problem
 
 
 class Derivatives:
-    """G(z) = F(w, V) + l2·‖z‖² and its derivatives, z = (w, V) ∈ R^{d(1+k)} with V row by row."""
+    """G(z) = F(w, V) + l2·‖z‖² and its derivatives, z = (w, V) ∈ R^{d(1+k)} with V row by row.
+
+    An optimiser moves coordinates y, with z = `z(y)` and y = `coordinates(z)`; here they are z itself.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -26,18 +29,26 @@ class Derivatives:
         self._total = sum(float(part[3].sum()) for part in self._held or self._parts())
         self._last: tuple[Array, tuple[float, Array]] | None = None
 
-    def at(self, z: Array) -> tuple[float, Array]:
+    def coordinates(self, z: Array) -> Array:
+        """y with z(y) = z, or the point of the ball nearest to z."""
+        return z
+
+    def z(self, y: Array) -> Array:
+        """(w, V) at the coordinates y."""
+        return y
+
+    def at(self, y: Array) -> tuple[float, Array]:
         """G, infinite where it overflows, and ∇G (d(1+k),)."""
-        if self._last is None or not np.array_equal(self._last[0], z):
+        if self._last is None or not np.array_equal(self._last[0], y):
             l2 = self._problem.l2
-            F, gradient = self._mean(self._value_and_gradient, z)
-            G = float(F) + l2 * float(z @ z)
-            self._last = z.copy(), (math.inf if math.isnan(G) else G, gradient + 2.0 * l2 * z)
+            F, gradient = self._mean(self._value_and_gradient, y)
+            G = float(F) + l2 * float(y @ y)
+            self._last = y.copy(), (math.inf if math.isnan(G) else G, gradient + 2.0 * l2 * y)
         return self._last[1]
 
-    def hessian_product(self, z: Array, tangent: Array) -> Array:
-        """∇²G(z)·tangent."""
-        [product] = self._mean(self._product, z, tangent)
+    def hessian_product(self, y: Array, tangent: Array) -> Array:
+        """∇²G(y)·tangent."""
+        [product] = self._mean(self._product, y, tangent)
         return product + 2.0 * self._problem.l2 * tangent
 
     def _mean(self, program: Any, *arguments: Array) -> list[Any]:
@@ -56,6 +67,54 @@ class Derivatives:
                 np.concatenate([a, np.repeat(a[-1:], more, axis=0)]) for a in (chunk.x, chunk.f, chunk.y)
             )
             yield (*columns, np.concatenate([weight, np.zeros(more)]))
+
+
+class DerivativesOnBall(Derivatives):
+    """G on the ball ‖z‖ ≤ ρ, as φ(y) = G(z(y)), z(y) = ρ·(y without its last entry)/‖y‖, and its derivatives.
+
+    The ball is the shadow of a sphere of one dimension more, so that φ has no constraint.  Its stationary
+    points of second order are those of G on the ball: inside, z ↦ y is a change of coordinates; on the rim
+    the last entry is 0, and the curvature of φ along it is the multiplier μ of the constraint.
+
+    With s = ‖y‖, u = y/s and P = I − uuᵀ, and up to the last entry, Dz(y) = (ρ/s)P and
+    D²z(y)[η, ξ] = −(ρ/s²)((u·η)Pξ + (u·ξ)Pη + ⟨Pη, ξ⟩u).
+    """
+
+    def __init__(self, problem: Problem, norm: float) -> None:
+        super().__init__(problem)
+        self._norm = norm
+
+    def coordinates(self, z: Array) -> Array:
+        length = float(np.linalg.norm(z))
+        if length >= self._norm * (1.0 - BOUNDARY_WIDTH):
+            return np.append(z * (self._norm / length), 0.0)
+        return np.append(z, math.sqrt(self._norm - length) * math.sqrt(self._norm + length))
+
+    def z(self, y: Array) -> Array:
+        return y[:-1] * (self._norm / float(np.linalg.norm(y)))
+
+    def at(self, y: Array) -> tuple[float, Array]:
+        G, gradient = super().at(self.z(y))
+        u, factor = self._direction(y)
+        return G, factor * _off(u, np.append(gradient, 0.0))
+
+    def hessian_product(self, y: Array, tangent: Array) -> Array:
+        z, (u, factor) = self.z(y), self._direction(y)
+        along, across = float(u @ tangent), _off(u, tangent)
+        g = np.append(super().at(z)[1], 0.0)
+        bent = np.append(super().hessian_product(z, factor * across[:-1]), 0.0)
+        turned = along * _off(u, g) + float(g @ across) * u + float(g @ u) * across
+        return factor * (_off(u, bent) - turned / float(np.linalg.norm(y)))
+
+    def _direction(self, y: Array) -> tuple[Array, float]:
+        """u and ρ/s."""
+        length = float(np.linalg.norm(y))
+        return y / length, self._norm / length
+
+
+def _off(u: Array, v: Array) -> Array:
+    """The part of v that is orthogonal to a unit vector u."""
+    return v - float(u @ v) * u
 
 
 @lru_cache(maxsize=32)

@@ -8,8 +8,10 @@ escape: where the gradient is small and λ_min(∇²F) too negative, along the e
     reduced Hessian (`hessian`), to a point where F is proven to be lower.
 polish: where F is flat to rounding, Newton steps in the reduced space that lower ‖∇F‖.
 
-With a regularizer all of this is about F + l2·‖(w, V)‖².  What is reached is for `check` to say: nothing here
-is proven but the decrease of an escape.
+With a regularizer all of this is about G = F + l2·‖(w, V)‖².  On a ball ‖(w, V)‖ ≤ norm, descent goes along
+a sphere whose shadow the ball is (`DerivativesOnBall`); every other step ends at the nearest point of the
+ball, and polishing stays on the rim where the multiplier is positive.  What is reached is for `check` to say:
+nothing here is proven but the decrease of an escape.
 """
 
 from __future__ import annotations
@@ -25,17 +27,17 @@ import numpy as np
 
 from resnet_cert.augmented import joined
 from resnet_cert.check import domain_radius
-from resnet_cert.derivatives import Derivatives
+from resnet_cert.derivatives import Derivatives, DerivativesOnBall
 from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import Array, Enclosure, U, norm
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Direction, curvature, reduced_hessian, unit_vector
+from resnet_cert.hessian import Direction, curvature, orthogonal_complement, reduced_hessian, unit_vector
 from resnet_cert.linear_predictor import best_linear_predictor
 from resnet_cert.moments import Moments
 from resnet_cert.observation import observe
 from resnet_cert.output import write_whole
-from resnet_cert.problem import Point, Problem
-from resnet_cert.regularized import lagrangian, objective
+from resnet_cert.problem import BOUNDARY_WIDTH, Point, Problem
+from resnet_cert.regularized import Lagrangian, lagrangian, length, objective
 from resnet_cert.stationarity import threshold
 from resnet_cert.witness import objective_at
 
@@ -80,10 +82,8 @@ def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -
         watch: called at the start and after every step; what it raises ends the search.
 
     Raises:
-        RequestError: F or ∇F overflows at the problem's point, or there is a constraint.
+        RequestError: F or ∇F overflows at the problem's point.
     """
-    if problem.constraint is not None:
-        raise RequestError("expected a problem without a constraint to solve, got constraint.norm")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return _Search(problem.with_features_held(), watch).run()
 
@@ -116,14 +116,32 @@ class _View:
     point: Point
     moments: Moments
     objective: Enclosure
-    gradient_norm: float  # its upper end, for that is what a check certifies
-    lambda_min: float
-    direction: Direction
+    judged: Lagrangian
     allowed: float
+
+    @property
+    def gradient_norm(self) -> float:
+        """Its upper end, for that is what a check certifies."""
+        return self.judged.gradient_norm.upper
+
+    @property
+    def lambda_min(self) -> float:
+        return self.judged.lambda_min.value
 
     @property
     def bends_down(self) -> bool:
         return -self.lambda_min > self.allowed
+
+    @property
+    def slopes_inside(self) -> bool:
+        """The point is on the rim of a ball, and the objective falls on the way inside."""
+        return self.judged.multiplier is not None and self.judged.multiplier.upper < 0.0
+
+    def slope(self) -> Direction:
+        """∇L = ∇F + ρ(w, V)."""
+        w, V, rho = self.point.w, self.point.V, self.judged.rho.value
+        g_w, a = self.moments.g_w.center, self.moments.a.center
+        return Direction(g_w + rho * w, np.outer(w, a) + rho * V)
 
 
 class _Search:
@@ -132,7 +150,10 @@ class _Search:
     def __init__(self, problem: Problem, watch: Callable[[Step], None]) -> None:
         self.problem = problem
         self.watch = watch
-        self.derivatives = Derivatives(problem)
+        self.norm = None if problem.constraint is None else problem.constraint.norm
+        self.derivatives = (
+            Derivatives(problem) if self.norm is None else DerivativesOnBall(problem, self.norm)
+        )
         self.point = problem.point
         self.iterations = 0
         self.lambda_min: float | None = None
@@ -147,18 +168,22 @@ class _Search:
         return max(self.problem.epsilon / MARGIN, U * U * self.steepest)
 
     def run(self) -> Solution:
-        F, gradient = self.derivatives.at(_flat(self.point))
+        start = self.derivatives.coordinates(_flat(self.point))
+        F, gradient = self.derivatives.at(start)
         if not (math.isfinite(F) and np.isfinite(gradient).all()):
             raise RequestError(
                 "expected a point to start from where F and ∇F are finite, got one where they overflow"
             )
-        self.arrive(self.point, F, gradient, new=False)
+        outside = self.norm is not None and length(self.problem).lower > self.norm * (1.0 + BOUNDARY_WIDTH)
+        self.arrive(self.unflat(start) if outside else self.point, F, gradient, new=False)
         reason = f"no end after {ROUNDS} rounds"
         for _ in range(ROUNDS):
             self.descend()
             view = self.look(self.point)
             self.lambda_min = view.lambda_min
-            if view.bends_down and self.escape(view):
+            if view.slopes_inside and view.gradient_norm > self.aim and self.search(view, view.slope()):
+                continue
+            if view.bends_down and self.search(view, view.judged.direction):
                 continue
             if not (view.gradient_norm > self.aim and self.polish(view)):
                 reason = "rounding hides any further descent"
@@ -177,7 +202,7 @@ class _Search:
         """Trust-region Newton steps until ‖∇F‖ ≤ aim or F is flat to rounding."""
         from scipy.optimize import minimize
 
-        start = _flat(self.point)
+        start = latest = self.derivatives.coordinates(_flat(self.point))
         F, gradient = self.derivatives.at(start)
         unit = float(np.linalg.norm(gradient))  # of F: SciPy's accuracy of a step depends on the size of ∇F
         if not unit > self.aim:
@@ -189,12 +214,12 @@ class _Search:
             return value / unit, gradient / unit
 
         def after(intermediate_result: Any) -> None:
-            nonlocal F, stalled
+            nonlocal F, latest, stalled
             x = intermediate_result.x
             there, gradient = self.derivatives.at(x)
             stalled = 0 if there < F - FLAT * abs(F) else stalled + 1
-            if not np.array_equal(x, _flat(self.point)):
-                F = there
+            if not np.array_equal(x, latest):
+                F, latest = there, x
                 self.arrive(self.unflat(x), there, gradient)
             if stalled == STALLED:
                 raise StopIteration
@@ -205,7 +230,7 @@ class _Search:
                 raise FloatingPointError  # on which SciPy's conjugate gradients would never end
             return product
 
-        size = max(1.0, float(np.linalg.norm(start)))
+        size = max(1.0, float(np.linalg.norm(start))) if self.norm is None else self.norm / 2.0
         with contextlib.suppress(FloatingPointError):
             minimize(
                 scaled,
@@ -218,7 +243,7 @@ class _Search:
                     "gtol": max(self.aim / unit, U),
                     "maxiter": DESCENT_STEPS,
                     "initial_trust_radius": size,
-                    "max_trust_radius": 1e6 * size,
+                    "max_trust_radius": (1e6 if self.norm is None else 2.0) * size,
                 },
             )
 
@@ -238,31 +263,32 @@ class _Search:
             point,
             seen.here,
             objective(here, seen.here.F),
-            judged.gradient_norm.upper,
-            judged.lambda_min.value,
-            judged.direction,
+            judged,
             allowed,
         )
 
-    def escape(self, view: _View) -> bool:
-        """Move along ± the lowest direction to the lowest of the points seen, if descent is proven there."""
+    def search(self, view: _View, along: Direction) -> bool:
+        """Move along ± a direction to the lowest of the points seen, if descent is proven there."""
         start = _flat(view.point)
-        direction = _flat(Point(view.direction.dw, view.direction.dV))
+        direction = _flat(Point(along.dw, along.dV))
         direction = direction / float(np.linalg.norm(direction))
-        best, lowest = start, self.derivatives.at(start)[0]
+        best = self.derivatives.coordinates(start)
+        lowest, moved = self.derivatives.at(best)[0], False
         length = max(1.0, float(np.linalg.norm(start)))
         for _ in range(HALVINGS):
             found = False
             for trial in (start + length * direction, start - length * direction):
-                there = self.derivatives.at(trial)[0]
+                y = self.derivatives.coordinates(trial)
+                there = self.derivatives.at(y)[0]
                 if there < lowest:
-                    best, lowest, found = trial, there, True
-            if best is not start and not found:
+                    best, lowest, found = y, there, True
+            if moved and not found:
                 break
+            moved |= found
             length /= 2.0
         point = self.unflat(best)
         there = objective(replace(self.problem, point=point), objective_at(self.problem, point))
-        if best is start or not there.upper < view.objective.lower:
+        if not (moved and there.upper < view.objective.lower):
             return False
         self.arrive(point, *self.derivatives.at(best))
         return True
@@ -278,13 +304,14 @@ class _Search:
         if not math.isfinite(view.lambda_min):  # the Hessian overflows
             return False
         for _ in range(POLISH_STEPS):
-            there = self.look(_newton_step(view, self.problem.l2, damping))
+            there = self.look(self.inside(_newton_step(view, damping), rim=view.judged.tangent is True))
             halved = there.gradient_norm <= view.gradient_norm / 2.0
             if (halved and not there.objective.above(view.objective)) or view.objective.above(
                 there.objective
             ):
                 view, damping, failures, moved = there, damping / 16.0, 0, True
-                self.arrive(view.point, *self.derivatives.at(_flat(view.point)))
+                y = self.derivatives.coordinates(_flat(view.point))
+                self.arrive(view.point, *self.derivatives.at(y))
                 if view.gradient_norm <= self.aim:
                     break
             else:
@@ -294,12 +321,21 @@ class _Search:
         return moved
 
     def why_stopped(self, reason: str) -> str:
-        if not (self.problem.l2 or is_attained(self.problem)):
+        if self.problem.is_plain and not is_attained(self.problem):
             reason = "inf F is not attained: a linear function of (x, f) separates the data"
         return f"{reason}; ‖w‖ = {norm(self.point.w).value:.3g}, ‖V‖ = {norm(self.point.V).value:.3g}"
 
-    def unflat(self, z: Array) -> Point:
+    def inside(self, point: Point, *, rim: bool) -> Point:
+        """The nearest point of the ball; of its rim."""
+        if self.norm is None:
+            return point
+        size = float(np.linalg.norm(_flat(point)))
+        factor = self.norm / size if rim or size > self.norm else 1.0
+        return Point(point.w * factor, point.V * factor)
+
+    def unflat(self, y: Array) -> Point:
         d, k = self.problem.d, self.problem.k
+        z = self.derivatives.z(y)
         return Point(z[:d].copy(), z[d:].reshape(d, k).copy())
 
 
@@ -312,31 +348,42 @@ def is_attained(problem: Problem) -> bool:
     return best_linear_predictor(joined(problem), None, 1.0).attained
 
 
-def _newton_step(view: _View, l2: float, damping: float) -> Point:
-    """The point −D(|DHD| + λI)⁻¹Dg away, λ = damping·‖Dg‖, for the Hessian H and gradient g of the objective.
+def _newton_step(view: _View, damping: float) -> Point:
+    """The point −D(|DHD| + λI)⁻¹Dg away, λ = damping·‖Dg‖, for the H and g of the Lagrangian.
 
-    H is the reduced one, shifted by 2·l2, on the directions (dw, e vᵀ + P u tᵀ), t = a/‖a‖, and 2·l2·I on
-    what is orthogonal to them.  D scales the diagonal of H to 1, so that the units of x and f do not matter.
+    Both live on the directions (dw, e vᵀ + P u tᵀ) of the reduced Hessian, t = a/‖a‖, and on the rest R of
+    (w, V), where ∇²F vanishes.  D scales the diagonal of H to 1, so that the units of x and f do not matter.
+    Where the point is held on a sphere the step is orthogonal to (w, V).
     """
     w, V, a = view.point.w, view.point.V, view.moments.a.center
     H, P = reduced_hessian(view.moments, w)
-    H[np.diag_indices(len(H))] += 2.0 * l2
     e, t = unit_vector(w)[0], unit_vector(a)[0]
-    gradient_w = view.moments.g_w.center + 2.0 * l2 * w
-    gradient_V = np.outer(w, a) + 2.0 * l2 * V
-    g = np.concatenate([gradient_w, gradient_V.T @ e, P.T @ (gradient_V @ t)])
+
+    def reduced(direction: Direction) -> Array:
+        return np.concatenate([direction.dw, direction.dV.T @ e, P.T @ (direction.dV @ t)])
+
+    def lifted(z: Array) -> Direction:
+        dw, v, u = np.split(z, [len(w), len(w) + len(a)])
+        return Direction(dw, np.outer(e, v) + np.outer(P @ u, t))
+
+    z, rho = reduced(Direction(w, V)), view.judged.rho.value
+    R = V - lifted(z).dV
+    size = float(np.linalg.norm(R))
+    z, g = np.append(z, size), np.append(reduced(view.slope()), rho * size)
+    H = np.pad(H, (0, 1))
+    H[np.diag_indices(len(H))] += rho
     diagonal = np.abs(np.diagonal(H))
     D = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, float(np.max(diagonal)) or 1.0))
-    eigenvalues, Q = np.linalg.eigh(H * np.outer(D, D))
-    size = np.abs(eigenvalues) + damping * float(np.linalg.norm(D * g))
-    z = -D * (Q @ np.divide(Q.T @ (D * g), size, out=np.zeros_like(g), where=size > 0.0))
-    parts = [len(w), len(w) + len(a)]
-    dw, v, u = np.split(z, parts)
-    dV = np.outer(e, v) + np.outer(P @ u, t)
-    if l2:
-        _, of_v, of_u = np.split(g, parts)
-        dV -= (gradient_V - np.outer(e, of_v) - np.outer(P @ of_u, t)) / (2.0 * l2)
-    return Point(w + dw, V + dV)
+    H, g = H * np.outer(D, D), D * g
+    T = np.eye(len(g))
+    if view.judged.tangent:
+        T = orthogonal_complement(unit_vector(D * z)[0])
+        H, g = T.T @ H @ T, T.T @ g
+    eigenvalues, Q = np.linalg.eigh(H)
+    bent = np.abs(eigenvalues) + damping * float(np.linalg.norm(g))
+    step = -D * (T @ Q @ np.divide(Q.T @ g, bent, out=np.zeros_like(g), where=bent > 0.0))
+    moved = lifted(step[:-1])
+    return Point(w + moved.dw, V + moved.dV + (step[-1] / size if size else 0.0) * R)
 
 
 def _flat(point: Point) -> Array:

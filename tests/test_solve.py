@@ -17,9 +17,9 @@ from click.testing import CliRunner, Result
 
 from resnet_cert import Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.cli import cli
-from resnet_cert.derivatives import Derivatives
+from resnet_cert.derivatives import Derivatives, DerivativesOnBall
 from resnet_cert.losses import named_loss
-from resnet_cert.problem import Point, Regularizer
+from resnet_cert.problem import Constraint, GivenFeatures, Point, Regularizer
 from resnet_cert.solve import Step, is_attained, perturbed, read_point, solve, write_point
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -262,9 +262,110 @@ def test_a_regularized_problem_of_any_size_is_polished_to_rounding(loss: str):
     assert check(replace(problem, point=solution.point)).verdict is Verdict.CERTIFIED
 
 
-def test_a_constraint_is_refused():
-    with pytest.raises(RequestError, match="constraint"):
-        solve(figure(0.0, -1.0, norm=2.0))
+def on_ball(problem: Problem, norm: float, **changes: Any) -> Problem:
+    return replace(problem, constraint=Constraint(norm), **changes)
+
+
+def radius(point: Point) -> float:
+    return float(np.sqrt(np.sum(point.w**2) + np.sum(point.V**2)))
+
+
+BEST = (-1.07560665, -1.68614066)  # of the minima of the figure on the ball ‖(w, v)‖ ≤ 2 the spurious one
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ((-1.0, -1.0), BEST),
+        ((0.0, -2.0), BEST),  # on the rim
+        ((-2.0, 0.0), BEST),
+        ((-9.0, -9.0), BEST),  # outside
+        ((1.0, 1.0), None),  # the curve w(1 + v) = 1 of global minima
+        ((0.0, -1.0), None),  # the saddle
+        ((1.2, 1.6), None),  # on the rim, where F falls on the way inside
+    ],
+)
+def test_on_a_ball_it_comes_to_a_minimum_nearby(start: tuple[float, float], end: tuple[float, float] | None):
+    steps: list[Step] = []
+    problem = on_ball(figure(*start), 2.0)
+    solution = solve(problem, steps.append)
+    w, v = float(solution.point.w[0]), float(solution.point.V[0, 0])
+    report = check(replace(problem, point=solution.point))
+    assert report.verdict is Verdict.CERTIFIED
+    assert solution.stopped is None
+    assert all(radius(step.point) <= 2.0 * (1.0 + 1e-15) or step.iteration == 0 for step in steps)
+    if end is BEST or (start == (0.0, -1.0) and w < 0.0):
+        assert (w, v) == pytest.approx(BEST, abs=1e-6)
+        assert report.regularized is not None
+        assert report.regularized.multiplier is not None
+        assert report.regularized.multiplier.value == pytest.approx(0.33424277, abs=1e-6)
+    else:
+        assert w * (1.0 + v) == pytest.approx(1.0, abs=1e-5)
+
+
+def ridge(problem: Problem, norm: float) -> float:
+    """min ½E(wᵀx − y)² over ‖w‖ ≤ norm by its multiplier, from the eigenvalues of E[xxᵀ]."""
+    x, _, y = arrays(problem)
+    values, Q = np.linalg.eigh(x.T @ x / len(x))
+    b = Q.T @ (x.T @ y / len(x))
+    low, high = 0.0, float(np.linalg.norm(b)) / norm
+    for _ in range(200):
+        mu = (low + high) / 2.0
+        low, high = (mu, high) if np.linalg.norm(b / (values + mu)) > norm else (low, mu)
+    return float(0.5 * np.mean((x @ (Q @ (b / (values + high))) - y) ** 2))
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3, 5])
+@pytest.mark.parametrize("norm", [1e-3, 0.5])
+def test_without_features_the_ball_is_that_of_ridge_regression(seed: int, norm: float):
+    problem = random_problem(seed)
+    problem = on_ball(problem, norm, features=GivenFeatures(np.zeros((problem.n, problem.k))), epsilon=1e-10)
+    report = check(replace(problem, point=solve(problem).point))
+    assert report.verdict is Verdict.CERTIFIED
+    assert report.objective.F.value == pytest.approx(ridge(problem, norm), rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "poisson"])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+def test_on_a_ball_that_matters_the_end_is_certified_and_on_its_rim(seed: int, loss: str, l2: float):
+    problem = on_ball(at_zero(random_problem(seed, loss)), 0.2, regularizer=Regularizer(l2), epsilon=1e-8)
+    solution = solve(problem)
+    report = check(replace(problem, point=solution.point))
+    assert report.verdict is Verdict.CERTIFIED
+    assert radius(solution.point) == pytest.approx(0.2, rel=1e-12)
+    assert report.regularized is not None
+    assert report.regularized.multiplier is not None
+    assert report.regularized.multiplier.lower > 0.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_ball_that_does_not_matter_changes_nothing(seed: int):
+    problem = on_ball(random_problem(seed), 100.0)
+    point = solve(problem).point
+    assert check(replace(problem, point=point)).verdict is Verdict.CERTIFIED
+    assert check(replace(problem, point=point, constraint=None)).objective.F.value == pytest.approx(
+        least_squares(problem), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", ["diabetes", "breast-cancer"])
+def test_real_data_on_a_ball_from_random_starts(name: str):
+    problem = at_zero(on_ball(load_problem(CONFIGS / f"{name}.yaml"), 0.5, epsilon=EPS))
+    starts = [problem.point, *(perturbed(problem.point, seed) for seed in range(2))]
+    points = [solve(replace(problem, point=start)).point for start in starts]
+    assert {check(replace(problem, point=point)).verdict for point in points} == {Verdict.CERTIFIED}
+    assert [radius(point) for point in points] == pytest.approx([0.5] * 3, rel=1e-12)
+
+
+def test_derivatives_on_a_ball_are_those_of_differences():
+    problem = on_ball(replace(random_problem(1), regularizer=Regularizer(0.1)), 2.0)
+    derivatives = DerivativesOnBall(problem, 2.0)
+    rng = np.random.default_rng(0)
+    y, η = rng.normal(size=(2, problem.d * (1 + problem.k) + 1))
+    (G_after, after), (G_before, before) = (derivatives.at(y + h * η) for h in (1e-6, -1e-6))
+    assert derivatives.at(y)[1] @ η == pytest.approx((G_after - G_before) / 2e-6, rel=1e-6)
+    assert derivatives.hessian_product(y, η) == pytest.approx((after - before) / 2e-6, rel=1e-6, abs=1e-7)
 
 
 def test_a_random_start_is_repeatable_and_near_enough():
@@ -381,7 +482,7 @@ def test_what_cannot_be_reached_is_said_with_the_honest_exit_code(tmp_path: Path
         (["SPEC", "--output", "p.npz", "--eps", "-1"], ">= 0"),
         (["SPEC", "--output", "p.npz", "--set", "epsilon=x"], "epsilon"),
         (["missing.yaml", "--output", "p.npz"], "missing.yaml"),
-        (["SPEC", "--output", "p.npz", "--set", "constraint={norm: 5.0}"], "constraint"),
+        (["SPEC", "--output", "p.npz", "--set", "constraint={norm: 0.5}"], "norm = 0.5"),
     ],
 )
 def test_a_wrong_request_writes_nothing(
