@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -11,9 +12,14 @@ import click
 
 from resnet_cert.errors import InternalError, RequestError
 
-INTERRUPTED = 130  # as a shell reports a program ended by SIGINT, and by SIGPIPE
+INTERRUPTED = 130  # as a shell reports a program ended by SIGINT, by SIGPIPE and by SIGTERM
 READER_GONE = 141
+TERMINATED = 143
 VERBOSE = "verbose"  # in a context's meta
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever is to be left behind at an interrupt is left behind."""
 
 
 class Program(click.Group):
@@ -31,6 +37,8 @@ class Program(click.Group):
             for diagnostic in error.diagnostics:
                 click.echo(str(diagnostic), err=True)
             ctx.exit(RequestError.exit_code)
+        except Terminated:
+            ctx.exit(TERMINATED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
@@ -49,10 +57,16 @@ def _tell(error: BaseException, with_traceback: object) -> None:
     click.echo(f"internal error: {kind}{' '.join(str(error).split())}", err=True)
 
 
+def _terminate(signum: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what the first one began
+    raise Terminated
+
+
 def run_to_the_end(program: click.Group, name: str) -> NoReturn:
     """Run the program as this process, and end it."""
     with open(os.devnull, "w") as nowhere:
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere  # None if closed
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             program.main(prog_name=name)
         except SystemExit as end:

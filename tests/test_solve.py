@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -513,16 +514,17 @@ main()
 """
 
 
-def test_an_interrupt_leaves_the_best_point_so_far(tmp_path: Path):
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_the_best_point_so_far(how: signal.Signals, code: int, tmp_path: Path):
     spec, output = str(CONFIGS / "diabetes-halfway.yaml"), str(tmp_path / "p.npz")
     command = [sys.executable, "-c", SLOW, spec, "--seed", "1", "--output", output]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for _ in range(3):
             assert process.stderr.readline() == "step\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert stdout == ""
     assert f"the best point so far is in {output}" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
