@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cert.enclosure import Array
+from resnet_cert.hessian import unit_vector
 from resnet_cert.jax64 import jax
 from resnet_cert.losses import Loss
 from resnet_cert.problem import BOUNDARY_WIDTH, HELD_BYTES, Problem
@@ -85,31 +86,27 @@ class DerivativesOnBall(Derivatives):
         self._norm = norm
 
     def coordinates(self, z: Array) -> Array:
-        length = float(np.linalg.norm(z))
+        u, length = unit_vector(z)
         if length >= self._norm * (1.0 - BOUNDARY_WIDTH):
-            return np.append(z * (self._norm / length), 0.0)
+            return np.append(u * self._norm, 0.0)
         return np.append(z, math.sqrt(self._norm - length) * math.sqrt(self._norm + length))
 
     def z(self, y: Array) -> Array:
-        return y[:-1] * (self._norm / float(np.linalg.norm(y)))
+        return unit_vector(y)[0][:-1] * self._norm
 
     def at(self, y: Array) -> tuple[float, Array]:
         G, gradient = super().at(self.z(y))
-        u, factor = self._direction(y)
-        return G, factor * _off(u, np.append(gradient, 0.0))
+        u, s = unit_vector(y)
+        return G, self._norm / s * _off(u, np.append(gradient, 0.0))
 
     def hessian_product(self, y: Array, tangent: Array) -> Array:
-        z, (u, factor) = self.z(y), self._direction(y)
+        z, (u, s) = self.z(y), unit_vector(y)
+        factor = self._norm / s
         along, across = float(u @ tangent), _off(u, tangent)
         g = np.append(super().at(z)[1], 0.0)
         bent = np.append(super().hessian_product(z, factor * across[:-1]), 0.0)
         turned = along * _off(u, g) + float(g @ across) * u + float(g @ u) * across
-        return factor * (_off(u, bent) - turned / float(np.linalg.norm(y)))
-
-    def _direction(self, y: Array) -> tuple[Array, float]:
-        """u and ρ/s."""
-        length = float(np.linalg.norm(y))
-        return y / length, self._norm / length
+        return factor * (_off(u, bent) - turned / s)
 
 
 def _off(u: Array, v: Array) -> Array:

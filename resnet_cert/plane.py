@@ -126,8 +126,9 @@ def _with_circle(plane: Plane, problem: Problem) -> Plane:
         _flat(plane.second.dw, plane.second.dV),
     )
     center = (-float(z @ first), -float(z @ second))
-    squared = problem.constraint.norm**2 - float(z @ z) + center[0] ** 2 + center[1] ** 2
-    return replace(plane, center=center, radius=math.sqrt(max(squared, 0.0)))
+    off, norm = float(np.linalg.norm(z + center[0] * first + center[1] * second)), problem.constraint.norm
+    radius = math.sqrt(max(norm - off, 0.0)) * math.sqrt(norm + off)
+    return replace(plane, center=center, radius=radius)
 
 
 def _flat(w: Array, V: Array) -> Array:

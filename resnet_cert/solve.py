@@ -230,7 +230,8 @@ class _Search:
                 raise FloatingPointError  # on which SciPy's conjugate gradients would never end
             return product
 
-        size = max(1.0, float(np.linalg.norm(start))) if self.norm is None else self.norm / 2.0
+        most = math.inf if self.norm is None else self.norm
+        size = min(max(1.0, float(np.linalg.norm(_flat(self.point)))), most / 2.0)
         with contextlib.suppress(FloatingPointError):
             minimize(
                 scaled,
@@ -243,7 +244,7 @@ class _Search:
                     "gtol": max(self.aim / unit, U),
                     "maxiter": DESCENT_STEPS,
                     "initial_trust_radius": size,
-                    "max_trust_radius": (1e6 if self.norm is None else 2.0) * size,
+                    "max_trust_radius": min(1e6 * size, most),
                 },
             )
 
@@ -275,6 +276,8 @@ class _Search:
         best = self.derivatives.coordinates(start)
         lowest, moved = self.derivatives.at(best)[0], False
         length = max(1.0, float(np.linalg.norm(start)))
+        if self.norm is not None:
+            length = min(length, 2.0 * self.norm)
         for _ in range(HALVINGS):
             found = False
             for trial in (start + length * direction, start - length * direction):
@@ -329,13 +332,14 @@ class _Search:
         """The nearest point of the ball; of its rim."""
         if self.norm is None:
             return point
-        size = float(np.linalg.norm(_flat(point)))
-        factor = self.norm / size if rim or size > self.norm else 1.0
-        return Point(point.w * factor, point.V * factor)
+        u, size = unit_vector(_flat(point))
+        return self.as_point(u * self.norm) if rim or size > self.norm else point
 
     def unflat(self, y: Array) -> Point:
+        return self.as_point(self.derivatives.z(y))
+
+    def as_point(self, z: Array) -> Point:
         d, k = self.problem.d, self.problem.k
-        z = self.derivatives.z(y)
         return Point(z[:d].copy(), z[d:].reshape(d, k).copy())
 
 

@@ -347,6 +347,15 @@ def test_the_circle_is_where_the_sphere_meets_the_plane() -> None:
         assert math.hypot(np.linalg.norm(point.w), np.linalg.norm(point.V)) == pytest.approx(10.0, rel=1e-13)
 
 
+@pytest.mark.parametrize("norm", [1e-160, 1e160])
+def test_a_circle_whose_square_is_no_float64_is_drawn(norm: float) -> None:
+    origin = Point(np.zeros(1), np.zeros((1, 1)))
+    problem = replace(random_problem(0, l2=0.1), constraint=Constraint(norm), point=origin)
+    plane = plane_of(problem, None)
+    assert plane.radius == pytest.approx(norm, rel=1e-15)
+    assert landscape(problem).plane.radius == plane.radius
+
+
 def second_picture_in_two_dimensions(scale: float) -> Landscape:
     """The second picture on (w_1, V_1), with a second input that tells a linear predictor to leave it alone.
 

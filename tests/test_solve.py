@@ -359,6 +359,14 @@ def test_real_data_on_a_ball_from_random_starts(name: str):
     assert [radius(point) for point in points] == pytest.approx([0.5] * 3, rel=1e-12)
 
 
+@pytest.mark.parametrize("norm", [1e-100, 1e160])
+def test_tiny_and_huge_balls(norm: float):
+    problem = on_ball(at_zero(random_problem(0)), norm)
+    report = check(replace(problem, point=solve(problem).point))
+    assert report.verdict is Verdict.CERTIFIED
+    assert (report.objective.F.value == pytest.approx(least_squares(problem))) == (norm > 1.0)
+
+
 def test_derivatives_on_a_ball_are_those_of_differences():
     problem = on_ball(replace(random_problem(1), regularizer=Regularizer(0.1)), 2.0)
     derivatives = DerivativesOnBall(problem, 2.0)
