@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_cert.errors import Diagnostic, RequestError
@@ -24,6 +25,20 @@ def require_writable(path: str) -> None:
     else:
         return
     raise RequestError([Diagnostic(fault, file=path)])
+
+
+def require_apart(writes: Sequence[str], reads: Sequence[str]) -> None:
+    """Find out before the work that a file would be lost: one that is read, or one that is written twice.
+
+    Raises:
+        RequestError: if two of the paths to write to, or one of them and one to read from, are the same file.
+    """
+    taken = {os.path.realpath(path): "which is read" for path in reads}
+    for path in writes:
+        target = os.path.realpath(path)
+        if target in taken and _is_replaceable(Path(target)):
+            raise RequestError([Diagnostic(f"expected another file, not one {taken[target]}", file=path)])
+        taken[target] = "which is written too"
 
 
 def write_whole(path: str, content: bytes) -> None:

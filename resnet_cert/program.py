@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from typing import Any, NoReturn
 
 import click
@@ -20,6 +21,17 @@ VERBOSE = "verbose"  # in a context's meta
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: whatever is to be left behind at an interrupt is left behind."""
+
+
+class Strict(click.Command):
+    """A command that does not take the last of two `--output` and forget the first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, count in Counter(given).items():
+            if isinstance(option, click.Option) and count > 1 and not (option.multiple or option.is_flag):
+                raise click.UsageError(f"expected {option.opts[0]} once, got it {count} times", ctx)
+        return super().parse_args(ctx, args)
 
 
 class Program(click.Group):

@@ -50,7 +50,7 @@ def test_an_exception_in_any_stage_is_an_internal_error(
     monkeypatch.setattr(importlib.import_module(f"resnet_cert.{module}"), stage, failing)
     arguments = ["check", str(ROOT / "configs/yun-sra-jadbabaie.yaml"), "--format", "json"]
     for option in ("--witness",) if module == "witness" else ("--output", "--certificate"):
-        arguments += [option, str(tmp_path / option.strip("-"))]
+        arguments += [option, str(tmp_path / f"{option.strip('-')}.npz")]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 70
     assert result.stdout == ""

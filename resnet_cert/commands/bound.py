@@ -19,6 +19,7 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
+from resnet_cert.program import Strict
 from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def constant_options(command: Command) -> Command:
     return command
 
 
-@click.command()
+@click.command(cls=Strict)
 @click.argument("spec", required=False)
 @click.option("--eps", metavar="X[,X...]|A:B:N", help="Values of ε; A:B:N are N from A to B, log-spaced.")
 @constant_options

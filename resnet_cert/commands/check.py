@@ -12,13 +12,14 @@ from resnet_cert.commands.common import (
     load,
     one_output,
     progress,
+    require_name,
     spec_options,
     stdout_as_stderr,
     style,
     write,
 )
-from resnet_cert.output import require_writable
-from resnet_cert.program import VERBOSE
+from resnet_cert.output import require_apart, require_writable
+from resnet_cert.program import VERBOSE, Strict
 from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
-@click.command()
+@click.command(cls=Strict)
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @spec_options
@@ -82,8 +83,13 @@ def check(
         settings = (*settings, f"epsilon={eps!r}")
     if (certificate or witness) and len(specs) > 1:
         raise click.UsageError(f"expected one SPEC for a certificate or a witness, got {len(specs)}")
-    for path in filter(None, (output, certificate, witness)):
+    if witness is not None:
+        require_name(witness, ".npz")
+    data = None if certificate is None else f"{certificate}.data"
+    writes = [path for path in (output, certificate, data, witness) if path is not None]
+    for path in writes:
         require_writable(path)
+    require_apart(writes, specs)
     with stdout_as_stderr():
         problems = load(specs, allow_code, settings)
         of_one_output = {

@@ -24,17 +24,23 @@ STDIN = "-"
 
 
 class Number(click.ParamType):
-    """A finite number ≥ 0."""
+    """A finite number ≥ 0; or greater than one number, or less than another."""
 
     name = "number"
+
+    def __init__(self, *, above: float | None = None, below: float = math.inf) -> None:
+        self.above, self.below = above, below
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not 0.0 <= number < math.inf:
-            self.fail(f"expected a finite number >= 0, got {value!r}", param, ctx)
+        low = number >= 0.0 if self.above is None else number > self.above
+        if not (low and number < self.below):
+            least = ">= 0" if self.above is None else f"> {self.above:g}"
+            most = "" if math.isinf(self.below) else f" and < {self.below:g}"
+            self.fail(f"expected a finite number {least}{most}, got {value!r}", param, ctx)
         return number
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from resnet_cert.commands.common import style, write
+from resnet_cert.program import Strict
 
 PAGES = Path(__file__).resolve().parent.parent / "explanations"
 TOPICS = (
@@ -31,7 +32,7 @@ TOPICS = (
 """The pages in the order in which they are best read."""
 
 
-@click.command()
+@click.command(cls=Strict)
 @click.argument("topic", required=False, metavar="[TOPIC]")
 def explain(topic: str | None) -> None:
     """Explain a theorem, a definition or a number of the report.  Without TOPIC: list the topics."""

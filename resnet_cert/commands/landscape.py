@@ -18,7 +18,8 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.output import require_writable, write_whole
+from resnet_cert.output import require_apart, require_writable, write_whole
+from resnet_cert.program import Strict
 from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Range(click.ParamType):
         return numbers
 
 
-@click.command()
+@click.command(cls=Strict)
 @click.argument("spec")
 @click.option(
     "--output", metavar="FILE.png", help="Draw the picture there; .svg and .pdf as well.  Else a map in text."
@@ -81,6 +82,7 @@ def landscape(
 
         require_name(output, *ENDINGS)
         require_writable(output)
+        require_apart([output], [path for path in (spec, directions) if path is not None])
         require_matplotlib()
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings)

@@ -7,9 +7,10 @@ import json
 import click
 
 from resnet_cert.commands.common import write
+from resnet_cert.program import Strict
 
 
-@click.command()
+@click.command(cls=Strict)
 def schema() -> None:
     """Print the JSON Schema of the spec."""
     from resnet_cert.spec import spec_schema

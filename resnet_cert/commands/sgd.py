@@ -19,22 +19,30 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.output import require_writable, write_whole
+from resnet_cert.output import require_apart, require_writable, write_whole
+from resnet_cert.program import Strict
 from resnet_cert.report import formatter
 
+MOST_STEPS = 10**12
+"""Years of work."""
 
-@click.command()
+
+@click.command(cls=Strict)
 @click.argument("spec")
-@click.option("--steps", type=click.IntRange(min=1), required=True, metavar="T", help="Number of steps.")
+@click.option(
+    "--steps", type=click.IntRange(1, MOST_STEPS), required=True, metavar="T", help="Number of steps."
+)
 @click.option(
     "--delta",
-    type=Number(),
+    type=Number(above=0.0, below=1.0),
     default=0.05,
     show_default=True,
     metavar="X",
     help="The bound may fail with probability X.",
 )
-@click.option("--radius", type=Number(), metavar="B", help="‖(w, v)‖ ≤ B; the r of SPEC's domain by default.")
+@click.option(
+    "--radius", type=Number(above=0.0), metavar="B", help="‖(w, v)‖ ≤ B; the r of SPEC's domain by default."
+)
 @click.option(
     "--theta",
     type=click.Choice(["frozen", "sgd"]),
@@ -79,6 +87,7 @@ def sgd(
 
         require_name(output, *ENDINGS)
         require_writable(output)
+        require_apart([output], [spec])
         require_matplotlib()
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings)

@@ -20,7 +20,8 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.output import require_writable
+from resnet_cert.output import require_apart, require_writable
+from resnet_cert.program import Strict
 from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from resnet_cert.solve import Solution, Step
 
 
-@click.command()
+@click.command(cls=Strict)
 @click.argument("spec")
 @click.option("--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w and V.")
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
@@ -57,6 +58,7 @@ def solve(
     """
     require_name(output, ".npz")
     require_writable(output)
+    require_apart([output], [spec])
     if eps is not None:
         settings = (*settings, f"epsilon={eps!r}")
     with stdout_as_stderr():

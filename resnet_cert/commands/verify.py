@@ -6,10 +6,11 @@ import click
 
 from resnet_cert.commands.common import format_option, progress, stdout_as_stderr, style, write
 from resnet_cert.errors import RequestError
+from resnet_cert.program import Strict
 from resnet_cert.report import formatter
 
 
-@click.command()
+@click.command(cls=Strict)
 @click.argument("certificate", metavar="FILE")
 @format_option
 @click.pass_context
