@@ -6,10 +6,11 @@ f = f_θ(x) ∈ R^k, w ∈ R^d, V ∈ R^{d×k}, prediction p = wᵀ(x + V f) (Sh
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,11 @@ class Distribution:
     x: Rows
     y: Rows
     probabilities: Rows | None = None
+
+    @staticmethod
+    def of(x: npt.ArrayLike, y: npt.ArrayLike, probabilities: npt.ArrayLike | None) -> Distribution:
+        """That of arrays of any framework that NumPy can read."""
+        return Distribution(float64(x), float64(y), None if probabilities is None else float64(probabilities))
 
     @property
     def n(self) -> int:
@@ -170,30 +176,22 @@ class Chunk:
     weight: Array | None
 
 
+Fault = tuple[tuple[str | int, ...], str]
+"""What is wrong with a problem: (path in the spec, message)."""
+
+
 @dataclass(frozen=True)
-class Problem:
-    """Is (w, V) an ε-second-order partial stationary point of F(w,V,θ) = E[ℓ(wᵀ(x + V f_θ(x)); y)]?"""
+class AnyProblem(ABC):
+    """Is a point an ε-second-order partial stationary point?  The same for any number of outputs."""
 
     distribution: Distribution
-    loss: Loss
+    loss: Any
     features: Features
-    point: Point
+    point: Any
     epsilon: float
     domain: Domain = field(default_factory=Domain)
     lipschitz: Lipschitz = field(default_factory=Lipschitz)
     name: str = "problem"
-    regularizer: Regularizer | None = None
-    constraint: Constraint | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """The objective is F itself, on the whole domain: what the theorems of the paper speak of."""
-        return self.l2 == 0.0 and self.constraint is None
-
-    @property
-    def l2(self) -> float:
-        """The coefficient of ‖w‖² + ‖V‖_F² in the objective."""
-        return 0.0 if self.regularizer is None else self.regularizer.l2
 
     @property
     def n(self) -> int:
@@ -210,31 +208,94 @@ class Problem:
     @property
     def chunk_rows(self) -> int:
         """Rows of a chunk: whole blocks, n at the most."""
-        wanted = CHUNK_BYTES // (8 * (self.d + self.k + 1))
+        wanted = CHUNK_BYTES // (8 * self.numbers_a_row)
         return min(self.n, max(1, wanted // BLOCK_ROWS) * BLOCK_ROWS)
 
+    @property
+    def numbers_a_row(self) -> int:
+        """How many float64 numbers a sample takes in a chunk."""
+        return self.d + self.k + 1
+
+    @abstractmethod
     def chunks(self, *, features: bool = True) -> Iterator[Chunk]:
         """The samples in order, `chunk_rows` at a time (fewer in the last one).
 
         With features=False every f is empty (m, 0): a linear predictor is a residual network without them.
         """
+
+    def slices(self, *, features: bool) -> Iterator[tuple[slice, Chunk]]:
+        """The chunks as they stand in the arrays, with their rows."""
         data, size = self.distribution, self.chunk_rows
         for start in range(0, self.n, size):
             rows = slice(start, min(start + size, self.n))
-            x = np.asarray(data.x[rows], dtype=np.float64)
-            y = np.asarray(data.y[rows], dtype=np.float64)
-            weight = None
-            if data.probabilities is not None:
-                weight = np.asarray(data.probabilities[rows], dtype=np.float64)
+            x, y = float64(data.x[rows]), float64(data.y[rows])
+            weight = None if data.probabilities is None else float64(data.probabilities[rows])
             f = self.features.rows(rows, x, size) if features else np.empty((len(x), 0))
-            yield Chunk(x, y, f, weight)
+            yield rows, Chunk(x, y, f, weight)
 
-    def with_features_held(self) -> Problem:
+    def with_features_held(self) -> Self:
         """The same problem with a network's features evaluated once and kept, if they fit in HELD_BYTES."""
         if isinstance(self.features, GivenFeatures) or self.n * self.k * 8 > HELD_BYTES:
             return self
-        f = np.concatenate([chunk.f for chunk in self.chunks()])
+        f = np.concatenate([chunk.f for _, chunk in self.slices(features=True)])
         return replace(self, features=GivenFeatures(f, self.features))
+
+    def faults(self) -> list[Fault]:
+        """Everything about shapes and values that makes this no problem."""
+        unfit = self.shape_faults()
+        return unfit + self.value_faults(evaluate=not unfit)
+
+    @abstractmethod
+    def shape_faults(self) -> list[Fault]:
+        """The arrays whose shapes do not fit each other."""
+
+    @abstractmethod
+    def value_faults(self, *, evaluate: bool) -> list[Fault]:
+        """The values that are not allowed; with evaluate, those of a network too."""
+
+    def without_faults(self) -> Self:
+        """The same problem.
+
+        Raises:
+            RequestError: naming every array whose shape or values do not fit.
+        """
+        faults = self.faults()
+        if faults:
+            raise RequestError([Diagnostic(message) for _, message in faults])
+        return self
+
+
+@dataclass(frozen=True)
+class Problem(AnyProblem):
+    """Is (w, V) an ε-second-order partial stationary point of F(w,V,θ) = E[ℓ(wᵀ(x + V f_θ(x)); y)]?"""
+
+    loss: Loss
+    point: Point
+    regularizer: Regularizer | None = None
+    constraint: Constraint | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """The objective is F itself, on the whole domain: what the theorems of the paper speak of."""
+        return self.l2 == 0.0 and self.constraint is None
+
+    @property
+    def l2(self) -> float:
+        """The coefficient of ‖w‖² + ‖V‖_F² in the objective."""
+        return 0.0 if self.regularizer is None else self.regularizer.l2
+
+    def chunks(self, *, features: bool = True) -> Iterator[Chunk]:
+        return (chunk for _, chunk in self.slices(features=features))
+
+    def shape_faults(self) -> list[Fault]:
+        from resnet_cert import wellformed
+
+        return wellformed.shape_faults(self)
+
+    def value_faults(self, *, evaluate: bool) -> list[Fault]:
+        from resnet_cert import wellformed
+
+        return wellformed.value_faults(self, evaluate=evaluate)
 
     @staticmethod
     def from_arrays(
@@ -272,32 +333,19 @@ class Problem:
         """
         from resnet_cert.losses import named_loss
 
-        problem = Problem(
-            distribution=Distribution(
-                _float64(x), _float64(y), None if probabilities is None else _float64(probabilities)
-            ),
+        return Problem(
+            distribution=Distribution.of(x, y, probabilities),
             loss=named_loss(loss) if isinstance(loss, str) else loss,
-            features=GivenFeatures(_float64(f)),
-            point=Point(_float64(w), _float64(V)),
+            features=GivenFeatures(float64(f)),
+            point=Point(float64(w), float64(V)),
             epsilon=float(epsilon),
             domain=Domain(b, r),
             lipschitz=Lipschitz(mu0, mu1, mu2),
             name=name,
             regularizer=None if l2 is None else Regularizer(float(l2)),
             constraint=None if norm is None else Constraint(float(norm)),
-        )
-        faults = problem.faults()
-        if faults:
-            raise RequestError([Diagnostic(message) for _, message in faults])
-        return problem
-
-    def faults(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """Everything about shapes and values that makes this no problem: (path in the spec, message)."""
-        from resnet_cert.wellformed import shape_faults, value_faults
-
-        unfit = shape_faults(self)
-        return unfit + value_faults(self, evaluate=not unfit)
+        ).without_faults()
 
 
-def _float64(a: npt.ArrayLike) -> Array:
+def float64(a: npt.ArrayLike) -> Array:
     return np.asarray(a, dtype=np.float64)

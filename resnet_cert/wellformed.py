@@ -15,15 +15,14 @@ import numpy.typing as npt
 
 from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import Array, norm
-from resnet_cert.problem import BOUNDARY_WIDTH, CHUNK_BYTES, GivenFeatures, Rows
+from resnet_cert.problem import BOUNDARY_WIDTH, CHUNK_BYTES, Fault, GivenFeatures, Rows
 
 if TYPE_CHECKING:
-    from resnet_cert.problem import Domain, Lipschitz, Problem
+    from resnet_cert.problem import AnyProblem, Problem
 
 PROBABILITY_SUM_TOLERANCE = 1e-9  # decimals do not sum to 1 exactly; expectations are normalised
 
 Path = tuple[str | int, ...]
-Fault = tuple[Path, str]
 
 
 def input_faults(x: Rows) -> list[Fault]:
@@ -44,20 +43,28 @@ def shape_faults(problem: Problem) -> list[Fault]:
     faults = input_faults(data.x)
     n, d = x[0] if x else None, x[1] if len(x) == 2 else None
     faults += expect(("data", "y"), "y", y, (n,), "(n,)")
-    if data.probabilities is not None:
-        faults += expect(("data", "probabilities"), "probabilities", data.probabilities.shape, (n,), "(n,)")
-    k = None
-    if not isinstance(problem.features, GivenFeatures):
-        k = problem.features.k
-    else:
-        f = tuple(problem.features.f.shape)
-        k = f[1] if len(f) == 2 else None
-        faults += expect(("data", "f"), "f", f, (n, k), "(n, k)")
-    if k == 0:
-        faults.append((("network",), "expected at least one feature, got k = 0"))
+    k, unfit = features_and_probabilities(problem, n)
+    faults += unfit
     faults += expect(("point", "w"), "w", point.w.shape, (d,), "(d,)")
     faults += expect(("point", "V"), "V", point.V.shape, (d, k), "(d, k)")
     return faults
+
+
+def features_and_probabilities(problem: AnyProblem, n: int | None) -> tuple[int | None, list[Fault]]:
+    """k, if it is known, and what is wrong with the shapes of the two."""
+    faults: list[Fault] = []
+    probabilities, features = problem.distribution.probabilities, problem.features
+    if probabilities is not None:
+        faults += expect(("data", "probabilities"), "probabilities", probabilities.shape, (n,), "(n,)")
+    if isinstance(features, GivenFeatures):
+        f = tuple(features.f.shape)
+        k = f[1] if len(f) == 2 else None
+        faults += expect(("data", "f"), "f", f, (n, k), "(n, k)")
+    else:
+        k = features.k
+    if k == 0:
+        faults.append((("network",), "expected at least one feature, got k = 0"))
+    return k, faults
 
 
 def expect(
@@ -81,19 +88,33 @@ def value_faults(problem: Problem, *, evaluate: bool) -> list[Fault]:
     data, point = problem.distribution, problem.point
     faults = not_finite(("data", "x"), chunks_of(data.x))
     faults += not_finite(("data", "y"), chunks_of(data.y)) or _target_faults(problem)
-    if data.probabilities is not None:
-        faults += probability_faults(data.probabilities)
+    faults += sample_faults(problem, evaluate=evaluate)
+    sound, unsound = finite_arrays(w=(point.w, 1), V=(point.V, 2))
+    return [*faults, *unsound, *number_faults(problem, sound), *_objective_faults(problem, sound)]
+
+
+def sample_faults(problem: AnyProblem, *, evaluate: bool) -> list[Fault]:
+    """Those of the probabilities and of the features."""
+    faults: list[Fault] = []
+    if problem.distribution.probabilities is not None:
+        faults += probability_faults(problem.distribution.probabilities)
     if isinstance(problem.features, GivenFeatures):
         faults += not_finite(("data", "f"), chunks_of(problem.features.f))
     elif evaluate:
         faults += not_finite(("data", "f"), (chunk.f for chunk in problem.chunks()))
-    w_faults = not_finite(("point", "w"), chunks_of(point.w))
-    V_faults = not_finite(("point", "V"), chunks_of(point.V))
-    sound = {"w": point.w} if not w_faults else {}
-    if not V_faults and point.V.ndim == 2:
-        sound["V"] = point.V
-    numbers = number_faults(problem.epsilon, problem.domain, problem.lipschitz, sound)
-    return faults + w_faults + V_faults + numbers + _objective_faults(problem, sound)
+    return faults
+
+
+def finite_arrays(**point: tuple[Array, int]) -> tuple[dict[str, Array], list[Fault]]:
+    """Those arrays of a point that are finite and have so many axes, and what is wrong with their values."""
+    sound: dict[str, Array] = {}
+    faults: list[Fault] = []
+    for name, (array, axes) in point.items():
+        found = not_finite(("point", name), chunks_of(array))
+        faults += found
+        if not found and array.ndim == axes:
+            sound[name] = array
+    return sound, faults
 
 
 def not_finite(path: Path, chunks: Iterator[Array]) -> list[Fault]:
@@ -142,23 +163,21 @@ def probability_faults(probabilities: Rows) -> list[Fault]:
     return [(path, f"probabilities: expected the sum 1 up to {PROBABILITY_SUM_TOLERANCE:g}, got {total!r}")]
 
 
-def number_faults(
-    epsilon: float, domain: Domain, lipschitz: Lipschitz, point: dict[str, Array]
-) -> list[Fault]:
+def number_faults(problem: AnyProblem, point: dict[str, Array]) -> list[Fault]:
     """ε, b, r, the μ's, and whether the finite arrays of the point lie in the domain: those of a vector in
     Euclidean norm, those of a matrix in spectral norm."""
     faults: list[Fault] = []
     limits: list[tuple[Path, float | None]] = [
-        (("epsilon",), epsilon),
-        (("domain", "r"), domain.r),
-        (("lipschitz", "mu0"), lipschitz.mu0),
-        (("lipschitz", "mu1"), lipschitz.mu1),
-        (("lipschitz", "mu2"), lipschitz.mu2),
+        (("epsilon",), problem.epsilon),
+        (("domain", "r"), problem.domain.r),
+        (("lipschitz", "mu0"), problem.lipschitz.mu0),
+        (("lipschitz", "mu1"), problem.lipschitz.mu1),
+        (("lipschitz", "mu2"), problem.lipschitz.mu2),
     ]
     for path, number in limits:
         if number is not None and not 0.0 <= number < math.inf:
             faults.append((path, f"{path[-1]}: expected a finite number ≥ 0, got {number!r}"))
-    b = domain.b
+    b = problem.domain.b
     if b is None:
         return faults
     if not 0.0 < b < math.inf:

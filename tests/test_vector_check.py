@@ -191,10 +191,12 @@ def test_margins_in_the_corners(corner: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("corner", CORNERS)
 def test_many_margins_are_decided_rightly_or_not_at_all(corner: str) -> None:
-    for seed in range(300, 312):
+    for seed in range(300, 306):
         sample = draw(seed, corner)
-        verdicts_around(sample, "gradient")
-        if VectorTruth(sample).lambda_min < -1e-6:
+        truth = VectorTruth(sample)
+        if any(abs(entry) > 1e-6 for entry in truth.gradient):  # it is 0 for softmax with one class
+            verdicts_around(sample, "gradient")
+        if truth.lambda_min < -1e-6:
             verdicts_around(sample, "curvature")
 
 

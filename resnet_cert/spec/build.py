@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from resnet_cert.errors import Diagnostic, InternalError, RequestError
-from resnet_cert.problem import Constraint, Distribution, Domain, Lipschitz, Problem, Regularizer
+from resnet_cert.problem import AnyProblem, Constraint, Distribution, Domain, Lipschitz, Problem, Regularizer
 from resnet_cert.spec import models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.document import Document, with_overrides
@@ -29,9 +29,8 @@ from resnet_cert.spec.parts import (
 )
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
-from resnet_cert.vector import wellformed as vector_wellformed
 from resnet_cert.vector.problem import VectorPoint, VectorProblem
-from resnet_cert.wellformed import input_faults, shape_faults, value_faults
+from resnet_cert.wellformed import input_faults
 
 STDIN, STDIN_SHOWN = "-", "<stdin>"
 Part = TypeVar("Part")
@@ -185,27 +184,16 @@ def _of(section: models.Section | None, part: Callable[..., Part]) -> Part | Non
 
 def _checked(problem: P, network: Any, context: Context, faults: Faults) -> P:
     """The problem with its features evaluated, if they can be; what is wrong with it joins the faults."""
-    unfit = _shape_faults(problem)
+    unfit = problem.shape_faults()
     evaluated = None
     if not unfit:
         with faults.under("network"):
             evaluated = _evaluated(problem, network, context)
-    for path, message in [*unfit, *_value_faults(evaluated or problem, evaluate=evaluated is not None)]:
+    known = evaluated or problem
+    for path, message in [*unfit, *known.value_faults(evaluate=evaluated is not None)]:
         of_network = path[:2] == ("data", "f") and not context.given
         faults.append(Fault(("network",) if of_network else path, message))
-    return evaluated or problem
-
-
-def _shape_faults(problem: Problem | VectorProblem) -> list[Any]:
-    if isinstance(problem, VectorProblem):
-        return vector_wellformed.shape_faults(problem)
-    return shape_faults(problem)
-
-
-def _value_faults(problem: Problem | VectorProblem, *, evaluate: bool) -> list[Any]:
-    if isinstance(problem, VectorProblem):
-        return vector_wellformed.value_faults(problem, evaluate=evaluate)
-    return value_faults(problem, evaluate=evaluate)
+    return known
 
 
 def _evaluated(problem: P, network: Any, context: Context) -> P:
@@ -216,7 +204,7 @@ def _evaluated(problem: P, network: Any, context: Context) -> P:
         return problem.with_features_held()
 
 
-def _require_rowwise(problem: Problem | VectorProblem, reference: str) -> None:
+def _require_rowwise(problem: AnyProblem, reference: str) -> None:
     """f_θ is a function of x: other rows of a batch, and those that fill it up, must not matter."""
     chunk = next(problem.chunks())
     m = len(chunk.x)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.enclosure import Array
-from resnet_cert.errors import RequestError
 from resnet_cert.problem import (
-    BLOCK_ROWS,
-    CHUNK_BYTES,
-    HELD_BYTES,
+    AnyProblem,
     Chunk,
     Distribution,
     Domain,
-    Features,
+    Fault,
     GivenFeatures,
     Lipschitz,
     Rows,
+    float64,
 )
 from resnet_cert.vector.losses import VectorLoss, named_loss
 
@@ -41,7 +39,7 @@ class VectorChunk(Chunk):
 
 
 @dataclass(frozen=True)
-class VectorProblem:
+class VectorProblem(AnyProblem):
     """Is (W, V) an ε-second-order partial stationary point of F(W,V,θ) = E[ℓ(W(x + V f_θ(x)); y)]?
 
     Args:
@@ -50,57 +48,33 @@ class VectorProblem:
         domain: ‖W‖ < b, ‖V‖ < b in spectral norm; ‖W*‖_F ≤ r for the linear predictors.
     """
 
-    distribution: Distribution
     loss: VectorLoss
-    features: Features
     point: VectorPoint
-    epsilon: float
     omega: Rows | None = None
-    domain: Domain = field(default_factory=Domain)
-    lipschitz: Lipschitz = field(default_factory=Lipschitz)
-    name: str = "problem"
-
-    @property
-    def n(self) -> int:
-        return self.distribution.n
-
-    @property
-    def d(self) -> int:
-        return self.distribution.d
-
-    @property
-    def k(self) -> int:
-        return self.features.k
 
     @property
     def q(self) -> int:
         return self.point.W.shape[0]
 
     @property
-    def chunk_rows(self) -> int:
-        """Rows of a chunk: whole blocks, n at the most."""
-        wanted = CHUNK_BYTES // (8 * (self.d + self.k + self.q * (self.q + 4)))
-        return min(self.n, max(1, wanted // BLOCK_ROWS) * BLOCK_ROWS)
+    def numbers_a_row(self) -> int:
+        return self.d + self.k + self.q * (self.q + 4)
 
     def chunks(self, *, features: bool = True) -> Iterator[VectorChunk]:
-        """The samples in order, `chunk_rows` at a time; with features=False every f is empty (m, 0)."""
-        data, size = self.distribution, self.chunk_rows
-        for start in range(0, self.n, size):
-            rows = slice(start, min(start + size, self.n))
-            x, y = _float64(data.x[rows]), _float64(data.y[rows])
-            if y.ndim == 1:
-                y = one_hot(y, self.q)
-            weight = None if data.probabilities is None else _float64(data.probabilities[rows])
-            omega = None if self.omega is None else _float64(self.omega[rows])
-            f = self.features.rows(rows, x, size) if features else np.empty((len(x), 0))
-            yield VectorChunk(x, y, f, weight, omega)
+        for rows, chunk in self.slices(features=features):
+            y = one_hot(chunk.y, self.q) if chunk.y.ndim == 1 else chunk.y
+            omega = None if self.omega is None else float64(self.omega[rows])
+            yield VectorChunk(chunk.x, y, chunk.f, chunk.weight, omega)
 
-    def with_features_held(self) -> VectorProblem:
-        """The same problem with a network's features evaluated once and kept, if they fit in HELD_BYTES."""
-        if isinstance(self.features, GivenFeatures) or self.n * self.k * 8 > HELD_BYTES:
-            return self
-        f = np.concatenate([chunk.f for chunk in self.chunks()])
-        return replace(self, features=GivenFeatures(f, self.features))
+    def shape_faults(self) -> list[Fault]:
+        from resnet_cert.vector import wellformed
+
+        return wellformed.shape_faults(self)
+
+    def value_faults(self, *, evaluate: bool) -> list[Fault]:
+        from resnet_cert.vector import wellformed
+
+        return wellformed.value_faults(self, evaluate=evaluate)
 
     @staticmethod
     def from_arrays(
@@ -136,36 +110,19 @@ class VectorProblem:
         Raises:
             RequestError: naming every array whose shape or values do not fit.
         """
-        problem = VectorProblem(
-            distribution=Distribution(
-                _float64(x), _float64(y), None if probabilities is None else _float64(probabilities)
-            ),
+        return VectorProblem(
+            distribution=Distribution.of(x, y, probabilities),
             loss=named_loss(loss) if isinstance(loss, str) else loss,
-            features=GivenFeatures(_float64(f)),
-            point=VectorPoint(_float64(W), _float64(V)),
+            features=GivenFeatures(float64(f)),
+            point=VectorPoint(float64(W), float64(V)),
             epsilon=float(epsilon),
-            omega=None if omega is None else _float64(omega),
+            omega=None if omega is None else float64(omega),
             domain=Domain(b, r),
             lipschitz=Lipschitz(mu0, mu1, mu2),
             name=name,
-        )
-        faults = problem.faults()
-        if faults:
-            raise RequestError("\n".join(message for _, message in faults))
-        return problem
-
-    def faults(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """Everything about shapes and values that makes this no problem: (path in the spec, message)."""
-        from resnet_cert.vector.wellformed import shape_faults, value_faults
-
-        unfit = shape_faults(self)
-        return unfit + value_faults(self, evaluate=not unfit)
+        ).without_faults()
 
 
 def one_hot(labels: Array, q: int) -> Array:
     """(m, q): row i has its 1 at labels_i."""
     return (labels[:, None] == np.arange(float(q))).astype(np.float64)
-
-
-def _float64(a: npt.ArrayLike) -> Array:
-    return np.asarray(a, dtype=np.float64)

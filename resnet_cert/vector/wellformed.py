@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resnet_cert.enclosure import Array
-from resnet_cert.problem import GivenFeatures
+from resnet_cert.problem import Fault
 from resnet_cert.vector.losses import PROBABILITY_TOLERANCE
 from resnet_cert.wellformed import (
-    Fault,
     chunks_of,
     entries,
     expect,
+    features_and_probabilities,
+    finite_arrays,
     input_faults,
     not_finite,
     number_faults,
-    probability_faults,
+    sample_faults,
 )
 
 if TYPE_CHECKING:
@@ -45,17 +46,8 @@ def shape_faults(problem: VectorProblem) -> list[Fault]:
         faults.append(
             (("data",), f"expected weights omega (n, q) for the loss {problem.loss.kind}, got none")
         )
-    if data.probabilities is not None:
-        faults += expect(("data", "probabilities"), "probabilities", data.probabilities.shape, (n,), "(n,)")
-    k = None
-    if not isinstance(problem.features, GivenFeatures):
-        k = problem.features.k
-    else:
-        f = tuple(problem.features.f.shape)
-        k = f[1] if len(f) == 2 else None
-        faults += expect(("data", "f"), "f", f, (n, k), "(n, k)")
-    if k == 0:
-        faults.append((("network",), "expected at least one feature, got k = 0"))
+    k, unfit = features_and_probabilities(problem, n)
+    faults += unfit
     faults += expect(("point", "W"), "W", W, (q, d), "(q, d)")
     if q == 0:
         faults.append((("point", "W"), "W: expected at least one row, got q = 0"))
@@ -72,19 +64,9 @@ def value_faults(problem: VectorProblem, *, evaluate: bool) -> list[Fault]:
         faults += entries(
             ("data", "omega"), weights, lambda w: (w >= 0.0) & (w < math.inf), "a finite number ≥ 0"
         )
-    if data.probabilities is not None:
-        faults += probability_faults(data.probabilities)
-    if isinstance(problem.features, GivenFeatures):
-        faults += not_finite(("data", "f"), chunks_of(problem.features.f))
-    elif evaluate:
-        faults += not_finite(("data", "f"), (chunk.f for chunk in problem.chunks()))
-    sound: dict[str, Array] = {}
-    for name, array in (("W", point.W), ("V", point.V)):
-        found = not_finite(("point", name), chunks_of(array))
-        faults += found
-        if not found and array.ndim == 2:
-            sound[name] = array
-    return faults + number_faults(problem.epsilon, problem.domain, problem.lipschitz, sound)
+    faults += sample_faults(problem, evaluate=evaluate)
+    sound, unsound = finite_arrays(W=(point.W, 2), V=(point.V, 2))
+    return [*faults, *unsound, *number_faults(problem, sound)]
 
 
 def _target_faults(problem: VectorProblem) -> list[Fault]:
