@@ -29,6 +29,7 @@ from resnet_cert.enclosure import (
     inflate,
     inner,
     norm,
+    product,
     row_norms,
     upper_product,
     upper_row_norms,
@@ -36,6 +37,7 @@ from resnet_cert.enclosure import (
 from resnet_cert.losses import BuiltinLoss
 from resnet_cert.moments import Moments, merged, moment_sums, residual
 from resnet_cert.problem import Problem
+from resnet_cert.row_space import Unseen, unseen_directions
 
 NEWTON_STEPS = 100
 MOST_CONVERGE = 10
@@ -106,6 +108,10 @@ class ConvexFunction(Protocol):
 
     def third_moment(self, r: float) -> float:
         """An upper bound of |D³F_lin(w)[u, u, u]| over ‖w‖ ≤ r, ‖u‖ = 1; infinite where none is known."""
+        ...
+
+    def unseen(self) -> Unseen | None:
+        """Directions along which F_lin is constant, as far as they are proven."""
         ...
 
     def may_be_unattained(self) -> bool:
@@ -244,7 +250,7 @@ def _enclosed(function: ConvexFunction, u: Array, at: Moments, r: float, attaine
     slope = Ball(
         g.center + lam * u, inflate(g.radius + 4 * U * (frobenius(g.center) + lam * frobenius(u)))
     ).norm()
-    distance = _distance(function, at, r, lam, slope, length)
+    distance = _distance(function, u, at, r, lam, slope)
     if math.isfinite(distance):
         lowers["strong convexity"] = (at.F - slope * distance - lam * length * (r - length)).lower
     source = max(lowers, key=lambda name: lowers[name])
@@ -260,36 +266,70 @@ def _enclosed(function: ConvexFunction, u: Array, at: Moments, r: float, attaine
 
 
 def _distance(
-    function: ConvexFunction, at: Moments, r: float, lam: float, slope: Enclosure, length: Enclosure
+    function: ConvexFunction, u: Array, at: Moments, r: float, lam: float, slope: Enclosure
 ) -> float:
-    """δ with ‖w* − û‖ ≤ δ for the minimiser w* on the ball; infinite if the proof does not reach.
+    """δ with ‖w* − û‖ ≤ δ for the minimiser w* of least norm on the ball; infinite if it is not proven.
 
     L(w) = F_lin(w) + λ/2(‖w‖² − r²) satisfies L(w*) ≤ F_lin(w*) ≤ F_lin(û) = L(û) + c, c = λ/2(r² − ‖û‖²).
-    Within q of û its curvature is at least m = λ_min(∇²F_lin(û)) + λ − qT, T = E[sup|ℓ'''|·‖x‖³].  A
+    Within q of û its curvature is at least m = λ_min(∇²F_lin(û)) + λ − qT, T = E[sup|ℓ'''|·‖x‖³] there.  A
     minimiser beyond q would give, on the segment to it, (m/2)q² ≤ ‖∇L(û)‖q + c; so it is within the root δ
     of that if δ < q.  Where λ > 0 the root is of the order √(r − ‖û‖), and `_across_the_boundary` improves
     on it.
+
+    Where the data leave directions unseen, a penalty P on them is added to F_lin.  Then
+    L(w*) + P(w*) ≤ L(û) + P(û) + c + ‖∇P(w*)‖q, for P is convex: ‖∇P(w*)‖ joins ‖∇L(û)‖.
     """
-    convexity = smallest_eigenvalue(at.A)
+    length = norm(u)
+    c = (Enclosure.exact(r).square() - length.square()).positive_part() * (lam / 2.0)
+    A, convexity = at.A, smallest_eigenvalue(at.A)
+    unseen = function.unseen() if not convexity.lower > 0.0 else None
+    borrowed = Enclosure.exact(0.0)
+    if unseen is not None:
+        A, pull, borrowed = _penalised(A, u, r, unseen)
+        slope, convexity = slope + pull, smallest_eigenvalue(A)
     m0 = (convexity + lam).lower
     if not m0 > 0.0:
         return math.inf
+    trace = float(np.trace(at.A.center))
+    near = length.upper + max(length.upper, 1.0 / math.sqrt(trace) if trace > 0.0 else 0.0)
     T = function.third_moment(r)
+    delta = _root(slope, c, m0, T, math.inf)
+    if delta == math.inf and near < r:  # ℓ''' may be much smaller near û than on the ball
+        T = function.third_moment(near)
+        delta = _root(slope, c, m0, T, (Enclosure.exact(near) - length).lower)
+    if lam == 0.0 or delta == math.inf:
+        return delta
+    change = Enclosure.exact(T) * delta  # of the curvature, this close to û
+    least, M = convexity - borrowed - change, largest_eigenvalue(A) + change
+    return min(delta, _across_the_boundary(r, lam, slope, length, least, M))
+
+
+def _root(slope: Enclosure, c: Enclosure, m0: float, T: float, most: float) -> float:
+    """The root δ of (m/2)δ² = slope·δ + c, m = m0 − qT, if it is less than q = min(m0/(2T), most); else ∞."""
     if not math.isfinite(T):
         return math.inf
-    q = m0 / (2.0 * T) if T > 0.0 else math.inf
+    q = min(m0 / (2.0 * T) if T > 0.0 else math.inf, most)
     m = Enclosure.exact(m0) if T == 0.0 else Enclosure.exact(m0) - Enclosure.exact(q) * T
     if not m.lower > 0.0:
         return math.inf
-    c = (Enclosure.exact(r).square() - length.square()).positive_part() * (lam / 2.0)
     delta = ((slope + (slope.square() + m * c * 2.0).sqrt()) / m).upper
-    if not delta < q:
-        return math.inf
-    if lam == 0.0:
-        return delta
-    change = Enclosure.exact(T) * delta  # of the curvature, this close to û
-    least, M = convexity - change, largest_eigenvalue(at.A) + change
-    return min(delta, _across_the_boundary(r, lam, slope, length, least, M))
+    return delta if delta < q else math.inf
+
+
+def _penalised(A: Ball, u: Array, r: float, unseen: Unseen) -> tuple[Ball, Enclosure, Enclosure]:
+    """What P(w) = κ/2·‖Zᵀw‖² changes, κ on the scale of A.
+
+    A + κZZᵀ; ‖∇P(û)‖ + ‖∇P(w)‖ ≤ κ‖Z‖(‖Zᵀû‖ + sine·r) and its curvature κ·sine², for w of the row space in
+    the ball and directions in the row space.
+    """
+    Z, sine = unseen.Z, Enclosure.exact(unseen.sine)
+    scale = float(np.trace(A.center)) / len(u)
+    kappa = 2.0 ** min(max(math.frexp(scale)[1], -1000), 1000) if scale > 0.0 else 1.0
+    size = norm(Z)
+    center = A.center + kappa * (Z @ Z.T)
+    rounding = gamma(len(u) + 4) * kappa * size.upper**2 + U * frobenius(center)
+    pull = (product(Z.T, Ball(u, 0.0)).norm() + sine * r) * size * kappa
+    return Ball(center, inflate(A.radius + rounding)), pull, sine.square() * kappa
 
 
 def _across_the_boundary(
@@ -300,7 +340,8 @@ def _across_the_boundary(
     û is within δ1 = 2‖∇L(û)‖/(least + λ) of the minimiser v on the ball of radius ρ = ‖û‖, with multiplier
     λ' ≤ λ'' := (‖∇F_lin(û)‖ + Mδ1)/ρ.  From ∇F_lin(v) = −λ'v, ∇F_lin(w*) = −λ*w* and monotonicity of ∇F_lin,
     Δ = ‖w* − v‖ has least·Δ² ≤ (λ' − λ*)(r² − ρ²)/2 − λ'Δ²/2, and λ' − λ* ≤ λ'(r/ρ − 1) + MΔ/ρ.  So, with
-    e = r − ρ: least·Δ² ≤ e·r·(λ''e + MΔ)/ρ, hence Δ ≤ e·r·M/(ρ·least) + e√(rλ''/(ρ·least)).
+    e = r − ρ: least·Δ² ≤ e·r·(λ''e + MΔ)/ρ, hence Δ ≤ e·r·M/(ρ·least) + e√(rλ''/(ρ·least)).  Both v and w*
+    lie in the row space; only there need F_lin be curved.
     """
     if not (least.lower > 0.0 and length.lower > 0.0):
         return math.inf
@@ -315,7 +356,7 @@ def is_located(function: ConvexFunction, w: Array, at: Moments) -> bool:
     """Proven: inf F_lin over R^size is attained, near w: the minimiser on a larger ball lies inside."""
     length = norm(w)
     reach = 2.0 * length.upper + 1.0
-    return _distance(function, at, reach, 0.0, at.g_w.norm(), length) < length.upper + 1.0
+    return _distance(function, w, at, reach, 0.0, at.g_w.norm()) < length.upper + 1.0
 
 
 def some_direction_helps(rows: Array, fixed: Array) -> bool:
@@ -372,6 +413,9 @@ class LinearObjective:
 
     def third_moment(self, r: float) -> float:
         return _third_moment(self.problem, r)
+
+    def unseen(self) -> Unseen | None:
+        return unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
 
     def may_be_unattained(self) -> bool:
         """A custom loss, or some sample's loss stays bounded towards one side."""

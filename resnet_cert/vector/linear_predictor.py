@@ -34,6 +34,7 @@ from resnet_cert.linear_predictor import (
     some_direction_helps,
 )
 from resnet_cert.moments import Moments, merged, residual
+from resnet_cert.row_space import Unseen, unseen_directions
 from resnet_cert.vector.losses import Rays
 from resnet_cert.vector.moments import VectorMoments, moment_sums
 from resnet_cert.vector.problem import VectorChunk, VectorProblem
@@ -112,6 +113,10 @@ class LinearObjective:
             total += float(np.sum(upper_product(third, x_norm, x_norm, x_norm, pi)))
             weight += float(np.sum(pi))
         return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0
+
+    def unseen(self) -> Unseen | None:
+        found = unseen_directions(lambda: (chunk.x for chunk in self._chunks()))
+        return None if found is None else Unseen(np.kron(np.eye(self.problem.q), found.Z), found.sine)
 
     def may_be_unattained(self) -> bool:
         return any(len(helping.sample) for _, helping, _ in self._rays())
