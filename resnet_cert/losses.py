@@ -11,7 +11,7 @@ line in `LOSSES`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.enclosure import TINY, Array, U, upper_product
+from resnet_cert.errors import RequestError
 
 ULPS = 8
 ELEMENTARY = 2 * ULPS * U  # relative error of one elementary function: one ulp is at most 2u
@@ -164,13 +165,16 @@ def named_loss(kind: str, scale: float = 1.0) -> BuiltinLoss:
     Raises:
         RequestError: an unknown name, or a scale that is not positive and finite.
     """
-    from resnet_cert.errors import RequestError
+    require_loss(kind, scale, LOSSES, "losses")
+    return BuiltinLoss(kind, float(scale))
 
-    if kind not in LOSSES:
-        raise RequestError(f"expected one of the losses {', '.join(LOSSES)}, got {kind!r}")
+
+def require_loss(kind: str, scale: float, known: Iterable[str], what: str) -> None:
+    """Refuse a name that is not known, and a scale that is not positive and finite."""
+    if kind not in known:
+        raise RequestError(f"expected one of the {what} {', '.join(known)}, got {kind!r}")
     if not (scale > 0.0 and math.isfinite(scale)):
         raise RequestError(f"expected a positive finite scale, got {scale!r}")
-    return BuiltinLoss(kind, float(scale))
 
 
 # squared: ½(p − y)²

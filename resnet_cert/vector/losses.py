@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.enclosure import TINY, Array, U, gamma, row_norms, upper_product
-from resnet_cert.errors import RequestError
-from resnet_cert.losses import ELEMENTARY
+from resnet_cert.losses import ELEMENTARY, require_loss
 
 Bools = npt.NDArray[np.bool_]
 
@@ -117,10 +116,7 @@ def named_loss(kind: str, scale: float = 1.0) -> VectorLoss:
     Raises:
         RequestError: an unknown name, or a scale that is not positive and finite.
     """
-    if kind not in LOSSES:
-        raise RequestError(f"expected one of the losses {', '.join(LOSSES)} of vector outputs, got {kind!r}")
-    if not (scale > 0.0 and math.isfinite(scale)):
-        raise RequestError(f"expected a positive finite scale, got {scale!r}")
+    require_loss(kind, scale, LOSSES, "losses of vector outputs")
     return VectorLoss(kind, float(scale))
 
 
