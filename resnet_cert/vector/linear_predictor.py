@@ -89,8 +89,9 @@ class LinearObjective:
             q = problem.q
             mean = W.mean(axis=0)
             mean_norm, error = frobenius(mean), inflate(gamma(q + 1) * frobenius(W))
-            penalty = 0.5 * self.c * q * mean_norm**2
-            F = F + Enclosure(penalty, 0.0, inflate(0.5 * self.c * q * (mean_norm + error) ** 2))
+            farthest = mean_norm + error
+            penalty = 0.5 * self.c * q * mean_norm * mean_norm
+            F = F + Enclosure(penalty, 0.0, inflate(0.5 * self.c * q * farthest * farthest))
             pull = np.tile(self.c * mean, q)
             added = g.center + pull
             g = Ball(added, inflate(g.radius + self.c * math.sqrt(q) * error + 2 * U * frobenius(added)))
@@ -116,7 +117,10 @@ class LinearObjective:
 
     def unseen(self) -> Unseen | None:
         found = unseen_directions(lambda: (chunk.x for chunk in self._chunks()))
-        return None if found is None else Unseen(np.kron(np.eye(self.problem.q), found.Z), found.sine)
+        if found is None:
+            return None
+        Z = np.kron(np.eye(self.problem.q), found.Z)
+        return Unseen(np.asarray(Z, dtype=np.float64), found.sine)
 
     def may_be_unattained(self) -> bool:
         return any(len(helping.sample) for _, helping, _ in self._rays())
