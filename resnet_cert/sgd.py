@@ -24,7 +24,13 @@ from resnet_cert.losses import BuiltinLoss, Loss
 from resnet_cert.networks import NetworkFeatures
 from resnet_cert.problem import GivenFeatures, Problem
 from resnet_cert.report.model import Repeats, Sgd
-from resnet_cert.theorem4 import largest_features, layer_norms, theorem4_constants, theorem4_terms
+from resnet_cert.theorem4 import (
+    largest_features,
+    layer_norms,
+    require_enclosed,
+    theorem4_constants,
+    theorem4_terms,
+)
 
 Integers = npt.NDArray[np.int64]
 
@@ -37,6 +43,10 @@ WORK_ENTRIES = 2**9
 EVALUATION_WORK = 2**36
 """Multiplications that values of F may cost, a minute or less; beyond, only every s-th one is evaluated."""
 CURVE_POINTS = 1000
+SMALLEST_RADIUS = 1e-100
+"""The squares of smaller numbers underflow, and ‖(w, v)‖ with them."""
+ROUNDING = 1e-12
+"""Relative to its terms: an average above the bound by less is not above it."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +84,17 @@ def sgd(
         watch: called with the number of steps done so far.
 
     Raises:
-        RequestError: the loss has no known suprema, l or r overflows, the data do not fit into memory, there
-            is a regularizer or a constraint, θ is to move and there is none, or a number is out of range.
+        RequestError: a custom loss is not convex or has no proven bounds, l or r overflows, the data do not
+            fit into memory, there is a regularizer or a constraint, θ is to move and there is none, or a
+            number is out of range.
     """
     _require_in_range(steps, delta, radius, repeat)
     if not problem.is_plain:
-        raise RequestError("expected a problem without regularizer and constraint for Theorem 4")
+        raise RequestError(
+            "Theorem 4 is about F itself on a ball of its own (--radius): expected a problem without "
+            "regularizer and constraint"
+        )
+    require_enclosed(problem.loss)
     problem = problem.with_features_held()
     network = _trainable(problem) if theta == "sgd" else None
     data = _held(problem)
@@ -114,7 +129,7 @@ def sgd(
         evaluated += len(block)
         watch(min(evaluated * stride, steps))
     average = total / evaluated
-    within = average <= bound
+    within = average - bound <= ROUNDING * (np.abs(average) + abs(bound))
     report = Sgd(
         steps=steps,
         delta=delta,
@@ -140,7 +155,11 @@ def _require_in_range(steps: int, delta: float, radius: float | None, repeat: in
     wanted = (
         (steps >= 1, "an integer >= 1 for steps", steps),
         (0.0 < delta < 1.0, "a number between 0 and 1 for delta", delta),
-        (radius is None or 0.0 < radius < math.inf, "a finite number > 0 for radius", radius),
+        (
+            radius is None or SMALLEST_RADIUS <= radius < math.inf,
+            f"a finite number >= {SMALLEST_RADIUS:g} for radius",
+            radius,
+        ),
         (repeat >= 1, "an integer >= 1 for repeat", repeat),
     )
     faults = [Diagnostic(f"expected {what}, got {value!r}") for good, what, value in wanted if not good]

@@ -23,43 +23,65 @@ from collections.abc import Callable
 
 import numpy as np
 
+from resnet_cert.custom_loss import CustomLoss, assumption1_fault
 from resnet_cert.enclosure import Array
 from resnet_cert.errors import RequestError
 from resnet_cert.losses import Loss
 from resnet_cert.networks import NetworkFeatures
 from resnet_cert.report.model import SgdConstants
 
+CONVEX_AT = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""Where on [−p̄, p̄] a custom loss is asked whether it is convex."""
+
 
 def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) -> SgdConstants:
     """b, l, r and D of Theorem 4 over all samples.
 
-    On M1 a prediction is at most p̄ = b·√(‖x‖² + ‖f‖²) in absolute value.  ℓ is convex, hence nowhere above
-    max ℓ(±p̄); and the built-in losses are nonnegative or, like Poisson's, e^p − yp ≥ 1 − |1 − y|p̄, nowhere
-    below −max|ℓ(±p̄)|: that is r.  ℓ is l-Lipschitz in z for l = max sup|ℓ'|·√(‖x‖² + ‖f‖²).  From z_1 = 0
-    no point of M1 is farther than D = b.
+    On M1 a prediction is at most p̄ = b·√(‖x‖² + ‖f‖²) in absolute value.  There, ℓ being convex,
+    |ℓ'| ≤ max|ℓ'(±p̄)| and ℓ(0) − |ℓ'(0)|p̄ ≤ ℓ ≤ max ℓ(±p̄), whose larger end in absolute value is r.  ℓ is
+    l-Lipschitz in z for l = max sup|ℓ'|·√(‖x‖² + ‖f‖²).  From z_1 = 0 no point of M1 is farther than D = b.
 
     Args:
         x: (n, d);  y: (n,).
         f_norm: (n,) upper bounds of ‖f_θ(x)‖ for every θ that is met.
     Raises:
-        RequestError: sup|ℓ'| is not known for this loss, or l or r overflows.
+        RequestError: the loss contradicts Assumption 1, or l or r overflows.
     """
     size = np.hypot(np.linalg.norm(x, axis=1), f_norm)
     with np.errstate(over="ignore", invalid="ignore"):
         reach = b * size
-        suprema = loss.suprema(reach, y)
-        if suprema is None:
-            raise RequestError(
-                "Theorem 4 needs bounds of |ℓ| and |ℓ'| for |p| ≤ b‖(x, f)‖: expected a built-in loss, got "
-                f"{loss.name}, for which they are not known"
-            )
-        l = float(np.max(suprema[0] * size))
+        if isinstance(loss, CustomLoss):
+            _require_convex(loss, reach, y)
         exact = np.zeros_like(reach)
-        ends = [loss.derivatives(p, exact, y) for p in (reach, -reach)]
-        r = max(float(np.max(np.abs(end.value) + end.value_error)) for end in ends)
+        right, left, middle = (loss.derivatives(p, exact, y) for p in (reach, -reach, exact))
+        steepest = np.maximum(*(np.abs(end.first) + end.first_error for end in (right, left)))
+        highest = np.maximum(*(end.value + end.value_error for end in (right, left)))
+        lowest = middle.value - middle.value_error - (np.abs(middle.first) + middle.first_error) * reach
+        if loss.nonnegative:
+            lowest = np.maximum(lowest, 0.0)
+        l = float(np.max(steepest * size))
+        r = float(np.max(np.maximum(highest, -lowest)))
     if not (math.isfinite(l) and math.isfinite(r)):
         raise RequestError(f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball")
     return SgdConstants(b, l, r, b)
+
+
+def require_enclosed(loss: Loss) -> None:
+    """Refuse a loss whose values and derivatives have no proven bounds.
+
+    Raises:
+        RequestError: saying why.
+    """
+    fault = loss.why_unknown() if isinstance(loss, CustomLoss) else None
+    if fault:
+        raise RequestError(f"Theorem 4 needs bounds of |ℓ| and |ℓ'|: {fault}")
+
+
+def _require_convex(loss: CustomLoss, reach: Array, y: Array) -> None:
+    for share in CONVEX_AT:
+        fault = assumption1_fault(loss, share * reach, y)
+        if fault:
+            raise RequestError(f"Theorem 4 needs a convex loss: {fault}")
 
 
 def theorem4_terms(constants: SgdConstants, steps: int, delta: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from resnet_cert import Problem, RequestError, load_problem
 from resnet_cert import sgd as module
 from resnet_cert.cli import cli
 from resnet_cert.custom_loss import CustomLoss
+from resnet_cert.jax64 import jax, jnp
 from resnet_cert.losses import named_loss
 from resnet_cert.networks import ACTIVATIONS, NetworkFeatures, draw_layers
 from resnet_cert.problem import GivenFeatures
@@ -144,6 +146,31 @@ def test_the_constants_bound_the_losses_and_slopes_on_the_ball(loss: str):
     assert (constants.b, constants.D) == (b, b)
 
 
+def linex(p: Any, y: Any) -> Any:
+    """e^{p−y} − (p − y) − 1 (Varian 1975), lowered by 7 so that its least value counts too."""
+    return jnp.exp(p - y) - (p - y) - 8.0
+
+
+def test_the_constants_of_a_custom_loss_bound_it_on_the_ball():
+    problem, b = problem_of("squared"), 0.4
+    x, y, f, _ = arrays(problem)
+    constants = theorem4_constants(CustomLoss(linex, "linex"), x, y, np.linalg.norm(f, axis=1), b)
+    size = np.linalg.norm(np.hstack([x, f]), axis=1)
+    p = b * size * np.linspace(-1.0, 1.0, 2001)[:, None]
+    values, slopes = np.exp(p - y) - (p - y) - 8.0, np.expm1(p - y)
+    assert np.abs(values).max() <= constants.r <= 1.5 * np.abs(values).max()
+    assert constants.l == pytest.approx(float(np.max(np.abs(slopes) * size)), rel=1e-12)
+
+
+def test_a_custom_loss_runs_as_the_built_in_one_that_it_is():
+    problem = problem_of("logistic")
+    mine = CustomLoss(lambda p, y: jnp.logaddexp(0.0, -y * p), "mine")
+    one, other = sgd(problem, 50).report, sgd(replace(problem, loss=mine), 50).report
+    assert (other.bound, other.average_objective) == pytest.approx(
+        (one.bound, one.average_objective), rel=1e-9
+    )
+
+
 def test_the_numbers_of_one_sample_are_those_of_the_formulas():
     # x = y = 1, f = 0.1, squared loss on ‖(w, v)‖ ≤ 1: min F_lin = 0 at w = 1.
     problem = Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[0.1]], w=[0.0], V=[[0.0]])
@@ -166,6 +193,14 @@ def test_the_bound_holds_as_often_as_promised(loss: str):
         assert report.repeats.n == 100
         assert report.repeats.within_bound >= report.repeats.required == 0.8
         assert report.holds is (report.average_objective <= report.bound)
+
+
+def test_rounding_does_not_break_the_bound():
+    report = sgd(problem_of("squared"), 10, radius=1e-100, repeat=3).report
+    assert report.bound - report.F_lin_min < 1e-16
+    assert report.holds
+    assert report.repeats is not None
+    assert report.repeats.within_bound == 1.0
 
 
 def test_a_bound_that_fails_is_reported_as_failing(monkeypatch: pytest.MonkeyPatch):
@@ -325,9 +360,17 @@ def test_a_loaded_problem_remembers_the_network_behind_its_features():
 # --- refusals ----------------------------------------------------------------------------------------------
 
 
-def test_a_loss_without_suprema_is_refused_with_what_is_missing():
-    problem = replace(problem_of("squared"), loss=CustomLoss(lambda p, y: (p - y) ** 4, "quartic"))
-    with pytest.raises(RequestError, match="built-in loss, got quartic"):
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda p, y: jnp.cos(p) + y, "is not convex"),
+        (lambda p, y: jnp.abs(p - y), "kink"),
+        (lambda p, y: jax.scipy.special.gammaln(jnp.exp(p)) + y * y, "no proven bounds"),
+    ],
+)
+def test_a_custom_loss_that_is_not_convex_or_not_enclosed_is_refused(loss: Any, message: str):
+    problem = replace(problem_of("squared"), loss=CustomLoss(loss, "mine"))
+    with pytest.raises(RequestError, match=f"Theorem 4 needs .*{message}"):
         sgd(problem, 10)
 
 
