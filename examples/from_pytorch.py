@@ -22,7 +22,7 @@ version: 1
 data: {{file: {name}.npz}}                 # arrays x, y, f
 loss: {loss}
 network: {{kind: given}}
-point: {{file: {name}.npz}}                # arrays w, V
+point: {{file: {name}.npz}}                # arrays {w}, V
 epsilon: {epsilon!r}
 """
 
@@ -44,14 +44,17 @@ def write_problem(
     Args:
         x: (n, d) inputs;  y: (n,) targets;  f: (n, k) outputs of the network.
         w: (d,);  V: (d, k): the prediction is wᵀ(x + V f).
-        loss: squared, logistic, pseudo_huber or poisson.
+            Or W (q, d), as the weight of a torch.nn.Linear(d, q), for q outputs W(x + V f); then y is (n, q),
+            or (n,) class labels.
+        loss: squared, logistic, pseudo_huber or poisson; of several outputs squared, logistic or softmax.
         epsilon: ε of the question "is (w, V) an ε-second-order partial stationary point?".
     """
     directory.mkdir(parents=True, exist_ok=True)
-    arrays = {"x": x, "y": y, "f": f, "w": w, "V": V}
+    weight = "w" if np.ndim(w) == 1 else "W"
+    arrays = {"x": x, "y": y, "f": f, weight: w, "V": V}
     np.savez(directory / f"{name}.npz", **{key: np.asarray(a, np.float64) for key, a in arrays.items()})
     spec = directory / f"{name}.yaml"
-    spec.write_text(SPEC.format(name=name, loss=loss, epsilon=epsilon), encoding="utf-8")
+    spec.write_text(SPEC.format(name=name, w=weight, loss=loss, epsilon=epsilon), encoding="utf-8")
     return spec
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from resnet_cert import check, load_problem
+from resnet_cert import VectorProblem, check, load_problem
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -48,6 +48,19 @@ def test_exported_arrays_reach_the_check_unchanged(tmp_path: Path) -> None:
     report = check(problem)
     assert report.verdict.value == "CERTIFIED"
     assert report.objective.F.upper < 1e-20
+
+
+def test_a_matrix_is_exported_as_the_weight_of_several_outputs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    x, f, W, V = (rng.normal(size=shape) for shape in ((20, 3), (20, 2), (3, 3), (3, 2)))
+    labels = rng.integers(0, 3, size=20)
+    spec = example("from_pytorch").write_problem(
+        tmp_path, "classes", x=x, y=labels, f=f, w=W, V=V, loss="softmax", epsilon=1e-6
+    )
+    problem = load_problem(spec)
+    assert isinstance(problem, VectorProblem)
+    np.testing.assert_array_equal(problem.point.W, W)
+    assert check(problem).verdict.value == "REFUTED"
 
 
 def test_the_export_can_be_read_without_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -51,15 +51,17 @@ def test_every_command_shown_is_one(line: str):
     assert command.make_context(name, arguments).params
 
 
-def test_the_annotated_spec_is_a_problem(tmp_path: Path):
+@pytest.mark.parametrize("text", [text for text in blocks("yaml") if text.startswith("version:")])
+def test_the_specs_shown_are_problems(text: str, tmp_path: Path):
     spec = tmp_path / "spec.yaml"
-    spec.write_text(blocks("yaml")[0], encoding="utf-8")
+    spec.write_text(text, encoding="utf-8")
     assert check_problem(load_problem(spec)).verdict is Verdict.CERTIFIED
 
 
-def test_the_python_example_says_what_python_says():
-    [example] = blocks("pycon")
-    test = doctest.DocTestParser().get_doctest(example, {}, "README.md", "README.md", 0)
+@pytest.mark.parametrize("text", blocks("pycon"))
+def test_the_python_examples_say_what_python_says(text: str):
+    test = doctest.DocTestParser().get_doctest(text, {}, "README.md", "README.md", 0)
+    assert test.examples
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
