@@ -13,6 +13,7 @@ from flint import arb, ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp, mpf
+from oracle_algebra import norm
 from vector_families import CORNERS, LOSSES, draw
 from vector_oracle import BITS, VectorSample, VectorTruth
 from vector_oracle_report import ReportTruth
@@ -122,6 +123,47 @@ def test_on_a_small_ball_too(loss: str) -> None:
     assert holds(report.gap_bounds.first_order, truth.first_order, 1e-5)
     assert holds(report.theorem1.lower_bound_refined, truth.theorem1[1], 1e-5)
     assert report.constants.source["r"] == "given"
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+@pytest.mark.parametrize("margin", [5.0, 20.0, 40.0, 100.0, 800.0])
+def test_where_all_samples_are_fitted_a_tiny_gradient_is_no_contradiction(margin: float, loss: str) -> None:
+    """∇ℓ is of the order e^{−margin}: autodiff, which subtracts 1 from nearly 1, sees nothing of it."""
+    report = check(
+        VectorProblem.from_arrays(
+            x=[[1.0, 0.5], [1.0, -0.5]],
+            y=[[1.0, 0.0], [1.0, 0.0]],
+            f=[[1.0], [0.5]],
+            W=[[margin, 1.0], [-margin, 0.0]],
+            V=[[0.0], [0.1]],
+            loss=loss,
+            epsilon=0.1,
+        )
+    )
+    assert report.verdict is Verdict.CERTIFIED
+    assert (report.gradient.norm.lower > 0.0) == (margin < 800.0)
+
+
+def test_one_class_has_a_loss_of_0() -> None:
+    sample = draw(95, "generic", "softmax", n=5, d=3, k=2, q=1)
+    report = check(replace(sample, W=np.zeros((1, 3))).problem(epsilon=1e-9))
+    assert report.verdict is Verdict.CERTIFIED
+    assert report.objective.F.upper <= 1e-300
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", ["x", "y", "f", "W", "V"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_extreme_numbers_get_a_verdict_that_is_true(name: str, loss: str, scale: float) -> None:
+    """Every exception is a failure; what overflows is unknown and decides nothing."""
+    sample = draw(96, "generic", loss, n=3, d=2, k=2, q=2)
+    if name == "y" and loss in ("softmax", "logistic"):
+        return
+    extreme = replace(sample, **{name: getattr(sample, name) * scale})
+    report = check(extreme.problem(epsilon=1.0))
+    if report.gradient.norm.known:
+        truth = norm(VectorTruth(extreme).gradient)
+        assert arb(report.gradient.norm.lower) <= truth <= arb(report.gradient.norm.upper)
 
 
 # --- Verdicts -----------------------------------------------------------------------------------------------

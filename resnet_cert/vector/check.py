@@ -102,7 +102,7 @@ def check_vector(
         theorem3=THEOREM3,
         corollary1=corollary1_here(problem, constants, gap, gradient_norm, lambda_min),
         gap_bounds=gap_bounds_here(problem, here, parts, m, linear, star),
-        crosscheck=crosscheck(problem, here, gradient_norm, parts, bent),
+        crosscheck=crosscheck(problem, seen, gradient_norm, parts, bent),
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     return replace(report, seconds=Seconds(time.perf_counter() - started))

@@ -181,6 +181,8 @@ def local_lemma(parts: Reduction, top: Enclosure, m: Enclosure) -> Enclosure:
     smallest β, else the one with the smallest ‖We‖.
     """
     W, A_f = parts.W, parts.A_f.center
+    if not (np.isfinite(A_f).all() and np.isfinite(parts.Q.center).all()):
+        return top
     (q, d), k = W.shape, A_f.shape[1]
     X, _, Yt = np.linalg.svd(A_f)
     u, t = X[:, 0], Yt[0]

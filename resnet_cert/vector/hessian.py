@@ -145,8 +145,9 @@ def gauss_newton(parts: Reduction, B: Ball) -> Enclosure:
     """⟨B, Q B⟩ = E[(Bz)ᵀ∇²ℓ(Bz)] for B (q, m) known to within a Frobenius norm."""
     b, Q = B.center.ravel(), parts.Q
     Q_norm, b_norm = frobenius(Q.center), frobenius(b)
-    error = Q.radius * (b_norm + B.radius) ** 2 + Q_norm * (2.0 * b_norm + B.radius) * B.radius
-    rounding = gamma(2 * len(b) + 2) * Q_norm * b_norm**2 + len(b) ** 2 * TINY
+    reach = b_norm + B.radius
+    error = Q.radius * reach * reach + Q_norm * (b_norm + reach) * B.radius
+    rounding = gamma(2 * len(b) + 2) * Q_norm * b_norm * b_norm + len(b) ** 2 * TINY
     return Enclosure.around(float(b @ (Q.center @ b)), inflate(error + rounding))
 
 
@@ -180,17 +181,19 @@ def hessian_exceeds(parts: Reduction, t: float) -> bool:
         first -= np.kron(AA, P) / t
         P_norm = frobenius(P)
         P_error = turn + gamma(parts.rho + 2) * (frobenius(E) ** 2 + P_norm)
-        AA_error = A_radius * (2.0 * A_norm + A_radius) + gamma(A_f.shape[1] + 2) * A_norm**2
-        first_error += (AA_error * (1.0 + P_error) + A_norm**2 * (P_error + 8 * U * P_norm)) / t
+        AA_error = A_radius * (2.0 * A_norm + A_radius) + gamma(A_f.shape[1] + 2) * A_norm * A_norm
+        first_error += (AA_error * (1.0 + P_error) + A_norm * A_norm * (P_error + 8 * U * P_norm)) / t
     cross_error = Q_radius * reach + hf * WE_radius + (gamma(q + 2) + 4 * U) * hf * W_norm
     cross_error += A_radius * (1.0 + turn) + A_norm * (turn + 4 * U * frobenius(E))
     last = parts.last + t * np.eye(len(parts.last))
-    last_error = Q_radius * reach**2 + ff * (2.0 * W_norm + WE_radius) * WE_radius
-    last_error += (gamma(2 * q + 4) + 4 * U) * ff * W_norm**2 + 4 * U * abs(t)
+    last_error = Q_radius * reach * reach + ff * (2.0 * W_norm + WE_radius) * WE_radius
+    last_error += (gamma(2 * q + 4) + 4 * U) * ff * W_norm * W_norm + 4 * U * abs(t)
 
     # 2|xᵀEy| ≤ ‖E‖(θ‖x‖² + ‖y‖²/θ): share the error of the off-diagonal block between the two.
     scales = [float(np.trace(block)) / max(len(block), 1) for block in (first, last)]
-    theta = math.sqrt(scales[0] / scales[1]) if min(scales) > 0.0 else 1.0
+    theta = 1.0
+    if min(scales) > 0.0:
+        theta = min(max(math.sqrt(scales[0]) / math.sqrt(scales[1]), 2.0**-500), 2.0**500)
     shares = cross_error * theta * (1.0 + 4 * U), cross_error / theta * (1.0 + 4 * U)
     margins = inflate(first_error + shares[0]), inflate(last_error + shares[1])
     S = np.block([[first, parts.cross], [parts.cross.T, last]])
@@ -199,5 +202,5 @@ def hessian_exceeds(parts: Reduction, t: float) -> bool:
 
 def _scale(parts: Reduction) -> float:
     """The size of ∇²F, or a number below any that matters where it vanishes."""
-    hh, _, ff = parts.sizes
-    return max(hh + frobenius(parts.WE.center) ** 2 * ff, 2.0**-800)
+    (hh, _, ff), W_norm = parts.sizes, frobenius(parts.WE.center)
+    return max(hh + W_norm * W_norm * ff, 2.0**-800)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from resnet_cert.crosscheck import ROUNDING_ALLOWANCE, require_agreement
-from resnet_cert.enclosure import Array, Enclosure, frobenius
+from resnet_cert.enclosure import Array, Enclosure, U, frobenius
 from resnet_cert.hessian import Curvature, Direction
 from resnet_cert.jax64 import jax, jnp
 from resnet_cert.objective import DENSE_PARAMETERS, DENSE_WORK, TANGENT_ENTRIES, Autodiff, padded
 from resnet_cert.report.model import CrossCheck
 from resnet_cert.vector.hessian import Reduction, rayleigh_quotient
 from resnet_cert.vector.losses import VectorLoss
-from resnet_cert.vector.moments import VectorMoments
+from resnet_cert.vector.moments import Observed
 from resnet_cert.vector.problem import VectorProblem
 
 
@@ -28,20 +28,25 @@ def objective(W: Any, V: Any, x: Any, f: Any, y: Any, omega: Any, weight: Any, l
 
 def crosscheck(
     problem: VectorProblem,
-    here: VectorMoments,
+    seen: Observed,
     gradient_norm: Enclosure,
     parts: Reduction,
     bent: Curvature,
 ) -> CrossCheck:
     """Autodiff of the objective as written, compared with every number that it can speak of.
 
+    Our radii are relative to a derivative, even where it is e^{−50}; autodiff takes it from numbers of the
+    size of the largest one on the domain, μ0 or μ1, and errs on that scale.
+
     Raises:
         InternalError: they differ by more than the enclosure and a rounding allowance.
     """
-    s = frobenius(problem.point.W)
+    here, s = seen.here, frobenius(problem.point.W)
+    size = max(1.0, s)
     auto = autodiff(problem, bent.direction)
-    first = ROUNDING_ALLOWANCE * (here.g_W.radius + s * here.A_f.radius)
-    second = ROUNDING_ALLOWANCE * (max(1.0, s) ** 2 * here.Q.radius + 2.0 * here.A_f.radius)
+    first = ROUNDING_ALLOWANCE * (here.g_W.radius + s * here.A_f.radius + U * seen.lipschitz.mu0)
+    second = here.Q.radius * size * size + 2.0 * here.A_f.radius
+    second = ROUNDING_ALLOWANCE * (second + U * seen.lipschitz.mu1)
     along = rayleigh_quotient(parts, bent.direction)
     require_agreement("gradient norm", auto.gradient_norm, gradient_norm, first)
     require_agreement("curvature along the witness", auto.curvature, along, second)
