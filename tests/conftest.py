@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: small matrices are slower with more
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -13,6 +14,9 @@ from hypothesis import settings
 from resnet_cert.jax64 import jax
 
 LONG_EXAMPLES = 2000
+LONGER = 5
+"""How many times as many starts, and steps from each, a long search has."""
+RATIOS = pytest.StashKey[dict[str, float]]()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -26,6 +30,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("long" if config.getoption("--long") else "short")
+    config.stash[RATIOS] = {}
+
+
+@pytest.fixture
+def longer(request: pytest.FixtureRequest) -> int:
+    return LONGER if request.config.getoption("--long") else 1
+
+
+@pytest.fixture
+def record_ratio(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Show at the end of a long run how near a search came to breaking an inequality."""
+    return request.config.stash[RATIOS].__setitem__
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--long") and config.stash[RATIOS]:
+        terminalreporter.section("largest ratio of the two sides that the search came to: at most 1")
+        for name, ratio in config.stash[RATIOS].items():
+            terminalreporter.write_line(f"{name:36}{ratio:.12f}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

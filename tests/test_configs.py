@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_cert import Enclosure, Report, check, load_problem
+from resnet_cert import Enclosure, Problem, Report, check, load_problem
+from resnet_cert.losses import named_loss
 from resnet_cert.problem import Lipschitz
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -102,6 +103,19 @@ def test_the_block_of_yun_sra_jadbabaie_reaches_their_value() -> None:
         assert_encloses(found.objective.F_lin_min, 8 * rho**2 / 15, width=1e-9)
         assert found.corollary1.verdict.value == "CERTIFIED"
     assert report("yun-sra-jadbabaie").gradient.norm.value == pytest.approx(0.0929, abs=1e-4)
+
+
+@pytest.mark.parametrize("rho", [0.125, 0.5, 2.0, 3.75])
+def test_the_block_of_yun_sra_jadbabaie_reaches_their_value_for_every_rho(rho: float) -> None:
+    """h = x + (ρ/2)·relu(x − 3) and least squares on (h, 1), the mean of squares without ½."""
+    X, y = np.arange(6.0), np.array([-rho, 1 - rho, 2 + rho, 3 - rho, 4 + rho, 5 + rho])
+    x, f = np.stack([X, np.ones(6)], axis=1), np.maximum(X - 3.0, 0.0)[:, None]
+    V = np.array([[rho / 2.0], [0.0]])
+    w = np.linalg.lstsq(x + f @ V.T, y)[0]
+    found = check(Problem.from_arrays(x=x, y=y, f=f, w=w, V=V, loss=named_loss("squared", 2.0)))
+    reached = rho**2 * (12 * rho**2 + 82 * rho + 215) / (21 * rho**2 + 156 * rho + 420)
+    assert found.objective.F.value == pytest.approx(reached, rel=1e-13)
+    assert found.objective.F_lin_min.value == pytest.approx(8 * rho**2 / 15, rel=1e-12)
 
 
 def test_the_saddle_is_refuted_by_its_curvature_alone() -> None:

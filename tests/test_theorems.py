@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from mpmath import mp, mpf
 
 from resnet_cert import theorems
 from resnet_cert.enclosure import Enclosure
+from resnet_cert.losses import named_loss
+from resnet_cert.report.model import SgdConstants
+from resnet_cert.theorem4 import theorem4_constants, theorem4_terms
 
 SLACK = 1e-12
 Array = np.ndarray
@@ -317,7 +321,8 @@ def test_the_smallest_epsilon_at_its_corners(
 
 @dataclass(frozen=True)
 class Tiny:
-    """n samples with equal weights: x (n, d), y (n,), f (n, k), a point w (d,), V (d, k) and a comparator."""
+    """n samples with equal weights: x (n, d), y (n,), f (n, k), a point w (d,), V (d, k) and a comparator,
+    linear in x, or with z_star (k,) in (x, f); rho (1,): the regulariser of Proposition R."""
 
     x: Array
     y: Array
@@ -325,6 +330,8 @@ class Tiny:
     w: Array
     V: Array
     w_star: Array
+    z_star: Array
+    rho: Array
     logistic: bool
 
     @property
@@ -395,8 +402,11 @@ def norm(v: Array) -> float:
     return float(np.linalg.norm(v, 2))
 
 
-def draw(rng: np.random.Generator, d: int, *, logistic: bool, at_origin: bool = False) -> Tiny:
+def draw(
+    rng: np.random.Generator, d: int, *, logistic: bool, at_origin: bool = False, samples: int | None = None
+) -> Tiny:
     n, k = rng.integers(1, 4, 2)
+    n = samples or n
     w = np.zeros(d) if at_origin else rng.normal(size=d)
     return Tiny(
         rng.normal(size=(n, d)),
@@ -405,134 +415,275 @@ def draw(rng: np.random.Generator, d: int, *, logistic: bool, at_origin: bool = 
         w,
         rng.normal(size=(d, k)),
         rng.normal(size=d),
+        rng.normal(size=k),
+        rng.normal(size=1),
         logistic,
     )
 
 
-def climb(ratio: Callable[[Tiny], float], starts: list[Tiny], steps: int) -> float:
-    """The largest ratio that a random walk uphill from several problems comes to; none may pass 1."""
-    rng = np.random.default_rng(0)
-    best = 0.0
-    for problem in starts:
-        reached, size = ratio(problem), 1.0
-        for _ in range(steps):
-            moved = replace(
-                problem,
-                **{
-                    name: array + size * rng.normal(size=array.shape)
-                    for name, array in vars(problem).items()
-                    if name != "logistic" and array.any()  # a point at w = 0 stays there
-                },
-            )
-            value = ratio(moved)
-            assert value <= 1.0 + SLACK, moved
-            if value > reached:
-                problem, reached = moved, value
-            else:
-                size = max(size * 0.97, 1e-7)
-        best = max(best, reached)
-    return best
-
-
-def starts(
-    seed: int, number: int, *, dimensions: tuple[int, ...] = (1, 2, 3), at_origin: bool = False
-) -> list[Tiny]:
-    rng = np.random.default_rng(seed)
-    return [
-        draw(rng, dimensions[i % len(dimensions)], logistic=bool(i % 2), at_origin=at_origin)
-        for i in range(number)
-    ]
-
-
-def theorem1_ratio(problem: Tiny) -> float:
-    gap = problem.gap
-    if gap < 1e-3 * problem.scale:
-        return 0.0
-    w = exact(norm(problem.w))
-    bound = theorems.theorem1(exact(gap), w, exact(norm(problem.w_star)), exact(norm(problem.V)))
-    refined = theorems.theorem1_refined(
-        exact(gap), exact(norm(problem.w - problem.w_star)), exact(norm(problem.V.T @ problem.w_star)), w
+def theorem1(problem: Tiny) -> float:
+    bound = theorems.theorem1(
+        exact(problem.gap), *map(exact, (norm(problem.w), norm(problem.w_star), norm(problem.V)))
     )
-    assert bound.lower <= refined.upper * (1 + SLACK)
-    return refined.value / norm(problem.gradient)
+    return bound.value / norm(problem.gradient)
 
 
-def test_no_problem_breaks_theorem_1_and_some_come_close() -> None:
-    assert climb(theorem1_ratio, starts(1, 6), steps=400) > 0.99
+def theorem1_refined(problem: Tiny) -> float:
+    lengths = norm(problem.w - problem.w_star), norm(problem.V.T @ problem.w_star), norm(problem.w)
+    bound = theorems.theorem1_refined(exact(problem.gap), *map(exact, lengths))
+    return bound.value / norm(problem.gradient)
 
 
-def theorem2_ratio(problem: Tiny) -> float:
-    gap = problem.gap
-    if gap < 1e-3 * problem.scale:
-        return 0.0
+def theorem1_augmented(problem: Tiny) -> float:
+    """Against w*ᵀx + z*ᵀf."""
+    q = problem.x @ problem.w_star + problem.f @ problem.z_star
+    gap = float(np.mean(problem.loss(problem.predictions)[0] - problem.loss(q)[0]))
+    turned = problem.V.T @ problem.w_star - problem.z_star
+    lengths = norm(problem.w - problem.w_star), norm(turned), norm(problem.w)
+    bound = theorems.theorem1_refined(exact(gap), *map(exact, lengths))
+    return bound.value / norm(problem.gradient) if gap > 1e-3 * problem.scale else 0.0
+
+
+def theorem2(problem: Tiny) -> float:
     H = problem.hessian
+    sizes = norm(problem.w_star), norm(problem.gradient), problem.lambda_min, norm(problem.V)
     left, right = theorems.theorem2(
-        exact(gap),
-        exact(norm(problem.w_star)),
-        exact(norm(problem.gradient)),
-        exact(float(np.linalg.eigvalsh(H)[0])),
-        exact(norm(problem.V)),
-        exact(norm(H[: problem.d, : problem.d])),
+        exact(problem.gap), *map(exact, (*sizes, norm(H[: problem.d, : problem.d])))
     )
     return right.value / left.value
 
 
-def test_no_problem_breaks_theorem_2_and_some_come_close() -> None:
-    assert climb(theorem2_ratio, starts(2, 6, at_origin=True), steps=400) > 0.99
+def curvatures(problem: Tiny) -> tuple[float, ...]:
+    """m = max(0, −λ_min), and β; for d = 1: m, ∂²F/∂w² and tᵀ(∂²F/∂V²)t, t = a/‖a‖."""
+    H, d = problem.hessian, problem.d
+    m = max(0.0, -problem.lambda_min)
+    if d == 1:
+        t = np.concatenate([[0.0], problem.a / norm(problem.a)])
+        return m, max(H[0, 0], 0.0), max(float(t @ H @ t), 0.0)
+    across = np.linalg.svd(problem.w[None])[2][1:] if problem.w.any() else np.eye(d)
+    return m, max(float(np.linalg.eigvalsh(across @ H[:d, :d] @ across.T)[0]), 0.0)
+
+
+def local_lemma(problem: Tiny) -> float:
+    if norm(problem.a) < 1e-3:
+        return 0.0
+    lemma = theorems.local_lemma_scalar if problem.d == 1 else theorems.local_lemma
+    return norm(problem.a) / lemma(*map(exact, curvatures(problem))).value
+
+
+def linear_functional(problem: Tiny) -> float:
+    g_w, star = problem.gradient[: problem.d], problem.w_star
+    parts = float((problem.w - star) @ g_w), float(star @ problem.V @ problem.a)
+    return problem.gap / theorems.gap_linear_functional(*map(exact, parts)).value
+
+
+def linear_functional_on_ball(problem: Tiny) -> float:
+    g_w = problem.gradient[: problem.d]
+    parts = float(problem.w @ g_w), norm(g_w - problem.V @ problem.a)
+    bound = theorems.gap_linear_functional_on_ball(*map(exact, parts), norm(problem.w_star))
+    return problem.gap / bound.value
+
+
+def first_order(problem: Tiny, norm_a: Enclosure | None = None) -> float:
+    lengths = norm(problem.w - problem.w_star), norm(problem.gradient[: problem.d])
+    turned = norm(problem.V.T @ problem.w_star)
+    bound = theorems.gap_first_order(*map(exact, (*lengths, turned)), norm_a or exact(norm(problem.a)))
+    return problem.gap / bound.value
+
+
+def local_bound(problem: Tiny) -> float:
+    """The same with the local lemma's bound of ‖a‖."""
+    lemma = theorems.local_lemma_scalar if problem.d == 1 else theorems.local_lemma
+    return first_order(problem, lemma(*map(exact, curvatures(problem)))) if norm(problem.a) > 1e-3 else 0.0
+
+
+def proposition_R(problem: Tiny) -> float:
+    w, V, star, rho = problem.w, problem.V, problem.w_star, abs(float(problem.rho[0]))
+    residual = problem.gradient + rho * np.concatenate([w, V.ravel()])
+    products = norm(w), float(star @ w), float((V.T @ star) @ (V.T @ w))
+    sizes = norm(residual), norm(w - star), norm(V.T @ star)
+    return problem.gap / theorems.proposition_R(exact(rho), *map(exact, (*products, *sizes))).value
+
+
+def theorem3(form: Callable[..., Enclosure]) -> Callable[[Tiny], float]:
+    """At the smallest ε for which the point is an ε-SOPSP."""
+
+    def ratio(problem: Tiny) -> float:
+        b, r = 1.01 * max(norm(problem.w), norm(problem.V)), norm(problem.w_star)
+        if b == 0.0:
+            return 0.0
+        mu, m = problem.lipschitz(b), max(0.0, -problem.lambda_min)
+        eps = theorems.smallest_epsilon(exact(norm(problem.gradient)), exact(m), mu[2])
+        assert eps is not None
+        return problem.gap / form(eps.upper, b, r, *mu, problem.d).value
+
+    return ratio
+
+
+def threshold_form(eps: float, b: float, r: float, *others: float) -> Enclosure:
+    return theorems.threshold_form(eps, b, r, *others[:3]).bound
+
+
+def refined_form(eps: float, b: float, r: float, mu0: float, mu1: float, mu2: float, d: int) -> Enclosure:
+    return theorems.refined_form(eps, b, r, mu1, mu2, d)
+
+
+# Theorem 4: the samples are a stream, of which θ makes anything; M1 is the unit ball, the comparator in it
+
+
+def online_gradient_descent(problem: Tiny, order: Array) -> tuple[Array, SgdConstants]:
+    """(runs, T, d + k): the z_t of runs that meet the samples in the orders (runs, T)."""
+    g = np.hstack([problem.x, problem.f])
+    loss = named_loss("logistic" if problem.logistic else "squared")
+    y = np.where(problem.y < 0, -1.0, 1.0) if problem.logistic else problem.y
+    constants = theorem4_constants(loss, problem.x, y, np.linalg.norm(problem.f, axis=1), 1.0)
+    eta = constants.D / (constants.l * math.sqrt(order.shape[1]))
+    z, visited = np.zeros((len(order), g.shape[1])), []
+    for i in order.T:
+        visited.append(z)
+        p = np.einsum("rj,rj->r", z, g[i])
+        z = z - eta * sampled(problem, i).loss(p)[1][:, None] * g[i]
+        z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1.0)
+    return np.stack(visited, axis=1), constants
+
+
+def sampled(problem: Tiny, i: Array) -> Tiny:
+    return replace(problem, x=problem.x[i], y=problem.y[i], f=problem.f[i])
+
+
+def compared(problem: Tiny) -> Tiny:
+    """With the comparator projected onto the ball."""
+    return replace(problem, w_star=problem.w_star / max(norm(problem.w_star), 1.0))
+
+
+def regret(problem: Tiny) -> float:
+    """Of one run that meets every sample once."""
+    problem, order = compared(problem), np.arange(len(problem.x))
+    [visited], constants = online_gradient_descent(problem, order[None])
+    p = np.sum(np.hstack([problem.x, problem.f]) * visited, axis=1)
+    losses = problem.loss(p)[0] - problem.loss(problem.x @ problem.w_star)[0]
+    return float(np.mean(losses)) / theorem4_terms(constants, len(order), 0.5)[0]
+
+
+def sampling(problem: Tiny) -> float:
+    """Of all runs of 5 steps on 3 samples, all of one probability, the j-th worst, which δ ≥ j/243 allows."""
+    problem = compared(sampled(problem, np.arange(3)))
+    order = np.array(list(product(range(3), repeat=5)))
+    visited, constants = online_gradient_descent(problem, order)
+    p = visited @ np.hstack([problem.x, problem.f]).T
+    linear = np.mean(problem.loss(problem.x @ problem.w_star)[0])
+    excess = np.sort(np.mean(problem.loss(p)[0], axis=(1, 2)) - linear)[::-1]
+    bounds = [sum(theorem4_terms(constants, 5, (j + 1) / len(order))) for j in range(len(order))]
+    return float(np.max(excess / np.array(bounds)))
+
+
+# The search
+
+
+@dataclass(frozen=True)
+class Inequality:
+    """ratio: the smaller side over the larger one, at most 1.  reached: what the search has to come to, to be
+    worth anything; 1 is not reached where constants are worst cases."""
+
+    ratio: Callable[[Tiny], float]
+    reached: float
+    dimensions: tuple[int, ...] = (1, 2, 3)
+    at_origin: bool = False
+    needs_gap: bool = True
+    samples: int | None = None
+
+
+INEQUALITIES = {
+    "Theorem 1": Inequality(theorem1, 0.7),
+    "Theorem 1, refined": Inequality(theorem1_refined, 0.99),
+    "Theorem 1 against (x, f)": Inequality(theorem1_augmented, 0.99, needs_gap=False),
+    "Theorem 2": Inequality(theorem2, 0.99, at_origin=True),
+    "Theorem 2, refined": Inequality(first_order, 0.99, at_origin=True),
+    "Theorem 3, threshold form": Inequality(theorem3(threshold_form), 0.05),
+    "Theorem 3, refined form": Inequality(theorem3(refined_form), 0.05),
+    "Theorem 3 at w = 0, threshold form": Inequality(theorem3(threshold_form), 0.05, at_origin=True),
+    "Theorem 3 at w = 0, refined form": Inequality(theorem3(refined_form), 0.05, at_origin=True),
+    "Theorem 4, regret": Inequality(regret, 0.5, needs_gap=False, samples=6),
+    "Theorem 4, probability": Inequality(sampling, 0.1, needs_gap=False, samples=3),
+    "Proposition R": Inequality(proposition_R, 0.99),
+    "local lemma, d = 1": Inequality(local_lemma, 0.99, dimensions=(1,), needs_gap=False),
+    "local lemma, d > 1": Inequality(local_lemma, 0.99, dimensions=(2, 3), needs_gap=False),
+    "gap, linear functional": Inequality(linear_functional, 0.99),
+    "gap, linear functional on a ball": Inequality(linear_functional_on_ball, 0.99),
+    "gap, first order": Inequality(first_order, 0.99),
+    "gap, local": Inequality(local_bound, 0.5),
+}
+
+
+def climb(inequality: Inequality, start: Tiny, steps: int, rng: np.random.Generator) -> float:
+    """The largest ratio on a random walk uphill; none may pass 1."""
+
+    def ratio(problem: Tiny) -> float:
+        if inequality.needs_gap and problem.gap < 1e-3 * problem.scale:
+            return 0.0
+        return inequality.ratio(problem)
+
+    problem, reached, size = start, ratio(start), 1.0
+    for _ in range(steps):
+        moved = replace(
+            problem,
+            **{
+                name: array + size * rng.normal(size=array.shape)
+                for name, array in vars(problem).items()
+                if name != "logistic" and array.any()  # a point at w = 0 stays there
+            },
+        )
+        value = ratio(moved)
+        assert value <= 1.0 + SLACK, moved
+        if value > reached:
+            problem, reached = moved, value
+        else:
+            size = max(size * 0.97, 1e-7)
+    return reached
+
+
+def search(inequality: Inequality, seed: str, longer: int = 1) -> float:
+    """The largest ratio over several starts."""
+    rng, largest = np.random.default_rng([*seed.encode()]), 0.0
+    for i in range(6 * longer):
+        d = inequality.dimensions[i % len(inequality.dimensions)]
+        start = draw(rng, d, logistic=bool(i % 2), at_origin=inequality.at_origin, samples=inequality.samples)
+        largest = max(largest, climb(inequality, start, 250 * longer, rng))
+    return largest
+
+
+@pytest.mark.parametrize("name", INEQUALITIES)
+def test_no_problem_breaks_the_inequality_and_some_come_close(
+    name: str, longer: int, record_ratio: Callable[[str, float], None]
+) -> None:
+    largest = search(INEQUALITIES[name], name, longer)
+    record_ratio(name, largest)
+    assert INEQUALITIES[name].reached < largest
+
+
+@pytest.mark.parametrize("name", ["Theorem 1, refined", "Theorem 2", "Theorem 4, regret", "Proposition R"])
+def test_the_search_finds_violations_of_what_is_false(name: str) -> None:
+    true = INEQUALITIES[name]
+    false = replace(true, ratio=lambda problem: true.ratio(problem) / true.reached)
+    with pytest.raises(AssertionError):
+        search(false, name)
 
 
 def test_the_smallest_eigenvalue_at_the_origin_is_that_of_the_dense_hessian() -> None:
-    for problem in starts(3, 60, at_origin=True):
+    for problem in tiny_problems(3, 60, at_origin=True):
         H, d = problem.hessian, problem.d
         beta = max(float(np.linalg.eigvalsh(H[:d, :d])[0]), 0.0)
         found = theorems.lambda_min_at_origin(exact(beta), exact(norm(problem.a))).value
         assert found == pytest.approx(np.linalg.eigvalsh(H)[0], rel=1e-9, abs=1e-9)
 
 
-def local_lemma_ratio(problem: Tiny) -> float:
-    H, d, a = problem.hessian, problem.d, problem.a
-    m = max(0.0, -float(np.linalg.eigvalsh(H)[0]))
-    if norm(a) < 1e-3:
-        return 0.0
-    if d == 1:
-        t = np.concatenate([[0.0], a / norm(a)])
-        eta, kappa = max(H[0, 0], 0.0), max(float(t @ H @ t), 0.0)
-        bound = theorems.local_lemma_scalar(exact(m), exact(eta), exact(kappa))
-    else:
-        across = np.linalg.svd(problem.w[None])[2][1:] if problem.w.any() else np.eye(d)
-        beta = max(float(np.linalg.eigvalsh(across @ H[:d, :d] @ across.T)[0]), 0.0)
-        bound = theorems.local_lemma(exact(m), exact(beta))
-    return norm(a) / bound.value
-
-
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_no_problem_breaks_the_local_lemma_and_some_come_close(d: int) -> None:
-    assert climb(local_lemma_ratio, starts(d, 4, dimensions=(d,)), steps=300) > 0.99
-
-
-def theorem3_ratio(problem: Tiny) -> float:
-    """gap over the smallest form at the smallest ε for which the point is an ε-SOPSP."""
-    b, r = 1.01 * max(norm(problem.w), norm(problem.V)), norm(problem.w_star)
-    if problem.gap < 1e-3 * problem.scale or b == 0.0:
-        return 0.0
-    mu = problem.lipschitz(b)
-    m = max(0.0, -problem.lambda_min)
-    eps = theorems.smallest_epsilon(exact(norm(problem.gradient)), exact(m), mu[2])
-    assert eps is not None
-    forms = (
-        theorems.threshold_form(eps.upper, b, r, *mu).bound,
-        theorems.refined_form(eps.upper, b, r, *mu[1:], problem.d),
-    )
-    return max(problem.gap / form.value for form in forms)
-
-
-@pytest.mark.parametrize("at_origin", [False, True])
-def test_no_problem_breaks_theorem_3(at_origin: bool) -> None:
-    assert climb(theorem3_ratio, starts(5, 4, at_origin=at_origin), steps=120) > 0.05
+def tiny_problems(seed: int, number: int, *, at_origin: bool = False) -> Iterator[Tiny]:
+    rng = np.random.default_rng(seed)
+    return (draw(rng, 1 + i % 3, logistic=bool(i % 2), at_origin=at_origin) for i in range(number))
 
 
 def test_the_measured_bounds_of_the_gap_are_in_order() -> None:
-    for problem in starts(6, 100) + starts(7, 50, at_origin=True):
+    for problem in (*tiny_problems(6, 100), *tiny_problems(7, 50, at_origin=True)):
         d, a, star = problem.d, problem.a, problem.w_star
         g_w = problem.gradient[:d]
         functional = theorems.gap_linear_functional(
@@ -555,7 +706,8 @@ def sharp(a: float) -> Tiny:
     """y, z independent signs, x = a·y, f = −a·y + z, ½(p − y)², at w = 0, V = 1, against w* = 1."""
     y, z = np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.0, -1.0, 1.0, -1.0])
     one = np.ones(1)
-    return Tiny((a * y)[:, None], y, (-a * y + z)[:, None], 0 * one, one[:, None], one, logistic=False)
+    f = -a * y + z
+    return Tiny((a * y)[:, None], y, f[:, None], 0 * one, one[:, None], one, one, one, logistic=False)
 
 
 @pytest.mark.parametrize("a", [0.5, 0.1, 1e-2, 1e-3])
