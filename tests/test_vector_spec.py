@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from spec_cases import wrong_specs
 
-from resnet_cert import VectorProblem, load_problem
+from resnet_cert import RequestError, VectorProblem, load_problem
 from resnet_cert.cli import cli
 
 BASE = {
@@ -132,6 +132,15 @@ def test_the_text_speaks_of_matrices_in_a_hundred_columns(folder: Path, verbosit
     for scalar in ("‖w‖", "(w, V)", "w*", "w = 0"):
         assert scalar not in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_what_would_not_fit_into_the_memory_is_refused() -> None:
+    d, k = 4000, 97
+    arrays = {"x": np.ones((1, d)), "f": np.ones((1, k)), "V": np.zeros((d, k)), "y": np.zeros((1, 2))}
+    with pytest.raises(RequestError, match=r"W: expected q\(d \+ k\) ≤ 8192 for several outputs, got 8194"):
+        VectorProblem.from_arrays(**arrays, W=np.zeros((2, d)))
+    arrays["f"], arrays["V"] = np.ones((1, 96)), np.zeros((d, 96))
+    assert VectorProblem.from_arrays(**arrays, W=np.zeros((2, d))).faults() == []
 
 
 # --- Faults -----------------------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ from resnet_cert.wellformed import (
 if TYPE_CHECKING:
     from resnet_cert.vector.problem import VectorProblem
 
+LARGEST_MOMENT = 2**13
+"""Rows of the moment Q, which is held as a matrix, and factorised in cubic time."""
+
 
 def shape_faults(problem: VectorProblem) -> list[Fault]:
     """The arrays whose shapes do not fit, as (path in the spec, message)."""
@@ -51,7 +54,11 @@ def shape_faults(problem: VectorProblem) -> list[Fault]:
     faults += expect(("point", "W"), "W", W, (q, d), "(q, d)")
     if q == 0:
         faults.append((("point", "W"), "W: expected at least one row, got q = 0"))
-    return faults + expect(("point", "V"), "V", tuple(point.V.shape), (d, k), "(d, k)")
+    faults += expect(("point", "V"), "V", tuple(point.V.shape), (d, k), "(d, k)")
+    if not faults and problem.q * (problem.d + problem.k) > LARGEST_MOMENT:
+        size = f"q(d + k) ≤ {LARGEST_MOMENT} for several outputs"
+        faults.append((("point", "W"), f"W: expected {size}, got {problem.q * (problem.d + problem.k)}"))
+    return faults
 
 
 def value_faults(problem: VectorProblem, *, evaluate: bool) -> list[Fault]:
