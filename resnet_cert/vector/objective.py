@@ -48,9 +48,12 @@ def crosscheck(
     second = here.Q.radius * size * size + 2.0 * here.A_f.radius
     second = ROUNDING_ALLOWANCE * (second + U * seen.lipschitz.mu1)
     along = rayleigh_quotient(parts, bent.direction)
-    require_agreement("gradient norm", auto.gradient_norm, gradient_norm, first)
-    require_agreement("curvature along the witness", auto.curvature, along, second)
-    require_agreement("smallest Hessian eigenvalue", auto.lambda_min, bent.lambda_min, second)
+    require_agreement(
+        problem,
+        ("gradient norm", auto.gradient_norm, gradient_norm, first),
+        ("curvature along the witness", auto.curvature, along, second),
+        ("smallest Hessian eigenvalue", auto.lambda_min, bent.lambda_min, second),
+    )
     return CrossCheck(auto.gradient_norm, auto.curvature, auto.lambda_min)
 
 
