@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from resnet_cert import check, load_problem
-from resnet_cert.errors import InternalError
 from resnet_cert.eigenvalues import is_positive_definite
+from resnet_cert.errors import InternalError
 from resnet_cert.losses import named_loss
 from resnet_cert.moments import moment_sums, residual
 from resnet_cert.problem import Chunk
