@@ -102,6 +102,19 @@ def test_confident_predictions_keep_their_relative_accuracy(kind: str) -> None:
         assert float(np.max(error)) <= 1e-12 * float(np.max(value))
 
 
+@pytest.mark.parametrize("kind", ["logistic", "softmax"])
+def test_a_derivative_that_underflows_may_be_large_nearby(kind: str) -> None:
+    """At a margin of 750 ∇ℓ and ∇²ℓ come out as 0; predictions are known to within 100 only."""
+    p = 750.0 if kind == "logistic" else 375.0  # of softmax, p_1 − p_2 counts
+    at = named_loss(kind).derivatives(np.array([[p, -p]]), np.array([100.0]), np.array([[1.0, 0.0]]), None)
+    near = [arb(p - 70.0), arb(70.0 - p)]
+    with ctx.workprec(8 * BITS):  # e^−610 beside 1
+        _, slope, bend = loss_and_derivatives(kind, near, [arb(1), arb(0)], [arb(1), arb(1)])
+        assert not at.first.any()
+        assert off(at.first, [slope]) <= arb(float(at.first_error[0]))
+        assert off(dense_second(at.second, 2), bend) <= arb(float(at.second_error[0]))
+
+
 @pytest.mark.parametrize("kind", LOSSES)
 def test_suprema_bound_the_derivatives_on_the_ball_and_are_nearly_reached(kind: str) -> None:
     rng = np.random.default_rng(5)

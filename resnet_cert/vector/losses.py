@@ -215,7 +215,7 @@ def _logistic_derivatives(p: Array, error: Array, y: Array, omega: Array | None)
     value = (np.log1p(e) + rest * np.maximum(p, 0.0) + y * np.maximum(-p, 0.0)).sum(axis=1)
     first = rest * up - y * down
     second = small * large
-    steepest, drift = second.max(axis=1), _drift(error)
+    steepest, drift = second.max(axis=1) + TINY, _drift(error)  # what underflowed may grow
     first_error = steepest * drift + relative * row_norms(rest * up + y * down) + q * TINY
     return VectorDerivatives(
         value=value,
@@ -284,10 +284,11 @@ def _softmax_derivatives(p: Array, error: Array, y: Array, omega: Array | None) 
     value = (y * (np.log1p(tail) - shifted)).sum(axis=1)
     first = s * Y_rest - y * o
     underflow = q * TINY * (1.0 + Y)
-    first_error = (_drift(1.5 * error) + relative) * row_norms(s * Y_rest + y * o) + underflow
+    magnitude = row_norms(s * Y_rest + y * o) + underflow  # what underflowed may grow
+    first_error = (_drift(1.5 * error) + relative) * magnitude + underflow
     second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
     second[:, range(q), range(q)] = Y[:, None] * s * o
-    size, drift = 2.0 * Y * (s * o).max(axis=1), _drift(3.0 * error)
+    size, drift = 2.0 * Y * (s * o).max(axis=1) + underflow, _drift(3.0 * error)
     return VectorDerivatives(
         value=value,
         value_error=(row_norms(first) + first_error + size * (1.0 + drift) * error) * error
