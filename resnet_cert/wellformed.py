@@ -42,7 +42,9 @@ def shape_faults(problem: Problem) -> list[Fault]:
     x, y = tuple(data.x.shape), tuple(data.y.shape)
     faults = input_faults(data.x)
     n, d = x[0] if x else None, x[1] if len(x) == 2 else None
-    faults += expect(("data", "y"), "y", y, (n,), "(n,)")
+    several = len(y) == 2 and y[0] == n and y[1] > 1
+    hint = ": several outputs take a matrix W in place of w" if several else ""
+    faults += expect(("data", "y"), "y", y, (n,), "(n,)", hint)
     k, unfit = features_and_probabilities(problem, n)
     faults += unfit
     faults += expect(("point", "w"), "w", point.w.shape, (d,), "(d,)")
@@ -68,14 +70,18 @@ def features_and_probabilities(problem: AnyProblem, n: int | None) -> tuple[int 
 
 
 def expect(
-    path: Path, name: str, shape: tuple[int, ...], wanted: tuple[int | None, ...], letters: str
+    path: Path,
+    name: str,
+    shape: tuple[int, ...],
+    wanted: tuple[int | None, ...],
+    letters: str,
+    hint: str = "",
 ) -> list[Fault]:
     """A fault unless the shape is as wanted; None stands for a size that is not known."""
     shape = tuple(shape)
     if len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True)):
         return []
     sizes = letters if None in wanted else f"{letters} = {wanted}"
-    hint = ""
     if shape == (*wanted, 1):
         hint = ": drop its last axis"
     elif len(shape) == 2 and shape[::-1] == wanted:

@@ -173,10 +173,10 @@ point: {W: [[1, 0], [0, 1], [1, 1]]}
   5:1: missing key 'V' in a point of several outputs
 
 point: {w: [1, 2], V: [[0, 0], [0, 0]]}
-  2:40: y: expected the shape (n,) = (2,), got (2, 3)
+  2:40: y: expected the shape (n,) = (2,), got (2, 3): several outputs take a matrix W in place of w
 
 point: {file: one.npz}
-  2:40: y: expected the shape (n,) = (2,), got (2, 3)
+  2:40: y: expected the shape (n,) = (2,), got (2, 3): several outputs take a matrix W in place of w
 
 point: {file: both.npz}
   5:15: expected an array w or W in both.npz, got both
