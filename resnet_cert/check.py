@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import time
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
 
-import resnet_cert
 from resnet_cert import theorems
 from resnet_cert.augmented import augmented_here, joined, network_radius
 from resnet_cert.consequences import gap_bounds_here, not_plain, theorem1_here, theorem2_here, theorem3_here
 from resnet_cert.crosscheck import crosscheck
 from resnet_cert.custom_loss import CustomLoss, assumption1_fault
+from resnet_cert.domain import domain_radius, lipschitz_claims
 from resnet_cert.eigenvalues import spectral_norm
-from resnet_cert.enclosure import Array, Ball, Enclosure, difference, norm, product
+from resnet_cert.enclosure import QUIET, Array, Ball, Enclosure, difference, norm, product
 from resnet_cert.errors import RequestError
 from resnet_cert.hessian import Curvature, curvature, hessian_exceeds
 from resnet_cert.linear_predictor import best_linear_predictor
-from resnet_cert.lipschitz import LipschitzConstants
 from resnet_cert.losses import BuiltinLoss, Loss
 from resnet_cert.moments import Moments, residual
 from resnet_cert.observation import observe
@@ -30,7 +28,6 @@ from resnet_cert.regularized import lagrangian, regularized_here
 from resnet_cert.report.model import (
     Augmented,
     BoundConstants,
-    Constants,
     Corollary1,
     Gradient,
     Hessian,
@@ -39,6 +36,7 @@ from resnet_cert.report.model import (
     Seconds,
     Size,
     Source,
+    versions,
 )
 from resnet_cert.selftest import require_sound_arithmetic
 from resnet_cert.stationarity import corollary1_verdict, definition1, threshold
@@ -95,10 +93,6 @@ def check(
 
         return check_vector(problem, spec=spec, arithmetic=arithmetic, augmented=augmented)
     return examine(problem, spec=spec, arithmetic=arithmetic, escalate=escalate, augmented=augmented).report
-
-
-QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-"""What overflows becomes infinite or NaN, and an enclosure of it unknown: it is no news on standard error."""
 
 
 @QUIET
@@ -222,32 +216,6 @@ def against_augmented(problem: Problem, here: Moments, gradient_norm: Enclosure)
     return augmented_here(problem, here, gradient_norm, best)
 
 
-def domain_radius(problem: Problem | VectorProblem, norm_w: Enclosure, norm_V: Enclosure) -> float:
-    """b: as given, or 1.01·max(‖w‖, ‖V‖), or 1 if both are 0."""
-    if problem.domain.b is not None:
-        return problem.domain.b
-    return 1.01 * max(norm_w.upper, norm_V.upper) or 1.0
-
-
-def lipschitz_claims(
-    problem: Problem | VectorProblem, bounds: LipschitzConstants | None, b: float, r: float
-) -> Constants:
-    """μ0, μ1, μ2: the user's claims, else the computed bounds, else None; and where each is from."""
-    values: dict[str, float | None] = {}
-    source = {
-        "b": "computed" if problem.domain.b is None else "given",
-        "r": "computed" if problem.domain.r is None else "given",
-    }
-    for name in ("mu0", "mu1", "mu2"):
-        claim = getattr(problem.lipschitz, name)
-        bound = None if bounds is None else getattr(bounds, name)
-        if bound is not None and not math.isfinite(bound):  # it overflows: a claim is as good as none
-            bound = None
-        values[name] = bound if claim is None else claim
-        source[name] = "given" if claim is not None else "missing" if bound is None else "computed"
-    return Constants(b=b, r=r, source=source, **values)
-
-
 def decided(bent: Curvature, here: Moments, w: Array, limit: Enclosure | None) -> Curvature:
     """The same curvature, its lower end raised to −threshold where one factorisation at it proves that."""
     lambda_min = bent.lambda_min
@@ -320,15 +288,3 @@ def require_assumption1(problem: Problem, *points: Point) -> None:
             if fault:
                 raise RequestError(fault)
         first += len(chunk.y)
-
-
-def versions(arithmetic: str) -> dict[str, str]:
-    """What computed this report; python_flint only where ball arithmetic had a part in it."""
-    import jax
-
-    names = {"resnet_cert": resnet_cert.__version__, "jax": jax.__version__, "numpy": np.__version__}
-    if arithmetic == "ball":
-        import flint
-
-        names["python_flint"] = flint.__version__
-    return names

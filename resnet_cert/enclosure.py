@@ -22,6 +22,9 @@ INFLATION = 1.0 + 2.0**-30
 """Sums and products of at most 2^21 nonnegative floats are below their exact value by a factor of at most
 1/(1 − γ_{2^21}) < 1 + 2^−31; a bound computed in plain float64 and multiplied by INFLATION is a bound."""
 
+QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""What overflows becomes infinite or NaN, and an enclosure of it unknown: it is no news on standard error."""
+
 
 def gamma(k: int) -> float:
     """γ_k = ku/(1 − ku), rounded up: the relative error of k roundings (Higham 2002, Lemma 3.1)."""

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.check import QUIET, domain_radius
 from resnet_cert.critical_points import Box, critical_angles, critical_points
+from resnet_cert.domain import domain_radius
 from resnet_cert.eigenvalues import largest_eigenvalue, smallest_eigenvalue, spectral_norm
-from resnet_cert.enclosure import Array, Ball, Enclosure, U, frobenius, inflate, inner, norm, product
+from resnet_cert.enclosure import QUIET, Array, Ball, Enclosure, U, frobenius, inflate, inner, norm, product
 from resnet_cert.errors import RequestError
 from resnet_cert.hessian import Direction, curvature, rayleigh_quotient
 from resnet_cert.linear_predictor import best_linear_predictor

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from resnet_cert.augmented import joined
-from resnet_cert.check import domain_radius
 from resnet_cert.derivatives import Derivatives, DerivativesOnBall
+from resnet_cert.domain import domain_radius
 from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import Array, Enclosure, U, norm
 from resnet_cert.errors import RequestError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import resnet_cert
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.verdict import Verdict
 
@@ -308,3 +309,16 @@ class Solved:
     iterations: int
     point: str
     report: Report
+
+
+def versions(arithmetic: str) -> dict[str, str]:
+    """What computed this report; python_flint only where ball arithmetic had a part in it."""
+    import jax
+    import numpy
+
+    names = {"resnet_cert": resnet_cert.__version__, "jax": jax.__version__, "numpy": numpy.__version__}
+    if arithmetic == "ball":
+        import flint
+
+        names["python_flint"] = flint.__version__
+    return names

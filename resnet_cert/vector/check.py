@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Literal
 
 from resnet_cert import theorems
-from resnet_cert.check import QUIET, domain_radius, lipschitz_claims, versions
+from resnet_cert.domain import domain_radius, lipschitz_claims
 from resnet_cert.eigenvalues import spectral_norm
-from resnet_cert.enclosure import Ball, Enclosure
+from resnet_cert.enclosure import QUIET, Ball, Enclosure
 from resnet_cert.errors import RequestError
 from resnet_cert.hessian import Curvature
-from resnet_cert.report.model import Gradient, Hessian, Objective, Report, Seconds, Size, Source
+from resnet_cert.report.model import Gradient, Hessian, Objective, Report, Seconds, Size, Source, versions
 from resnet_cert.selftest import require_sound_arithmetic
 from resnet_cert.stationarity import definition1, threshold
 from resnet_cert.vector.consequences import (
