@@ -14,7 +14,7 @@ from hypothesis import settings
 from resnet_cert.jax64 import jax
 
 LONG_EXAMPLES = 2000
-LONGER = 5
+LONGER = 4
 """How many times as many starts, and steps from each, a long search has."""
 RATIOS = pytest.StashKey[dict[str, float]]()
 
@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.getoption("--long") and config.stash[RATIOS]:
         terminalreporter.section("largest ratio of the two sides that the search came to: at most 1")
         for name, ratio in config.stash[RATIOS].items():
-            terminalreporter.write_line(f"{name:36}{ratio:.12f}")
+            terminalreporter.write_line(f"{ratio:.12f}  {name}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
