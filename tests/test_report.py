@@ -226,6 +226,23 @@ def test_text_fits_a_hundred_columns_and_needs_no_colour(shown: str):
     assert shown.endswith("\n")
 
 
+@pytest.mark.parametrize("verbosity", [0, 1])
+@pytest.mark.parametrize("name", [*REPORTS, "bound"])
+@pytest.mark.parametrize("width", [60, 80, 90])
+def test_a_narrow_terminal_shows_every_word_of_a_wide_one(width: int, name: str, verbosity: int):
+    def shown(width: int) -> str:
+        if name == "bound":
+            return text.bound(bound_table(F_lin_min=exact(0.25)), Style(verbosity, width=width))
+        return text.check([REPORTS[name]], Style(verbosity, width=width))
+
+    def words(shown: str) -> list[str]:
+        return re.findall(r"[^\s,;:]+", shown)
+
+    assert max(map(len, shown(width).splitlines())) <= width
+    assert "…" not in shown(width)
+    assert sorted(set(words(shown(200))) - set(words(shown(width)))) == []
+
+
 @pytest.mark.parametrize("verbosity", [-1, 0, 1])
 @pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
 def test_the_last_line_is_the_verdict(report: Report, verbosity: int):

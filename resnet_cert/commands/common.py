@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from resnet_cert.spec import LoadedProblem
 
 STDIN = "-"
+NARROWEST = 60
+"""Columns that a result takes on any terminal."""
 
 
 class Number(click.ParamType):
@@ -126,7 +128,7 @@ def style(output: str | None, verbosity: int) -> Style:
     if output is not None or not sys.stdout.isatty():
         return Style(verbosity)
     color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Style(verbosity, color, width=min(Style.width, max(80, shutil.get_terminal_size().columns)))
+    return Style(verbosity, color, width=min(Style.width, max(NARROWEST, shutil.get_terminal_size().columns)))
 
 
 def write(text: str, output: str | None) -> None:

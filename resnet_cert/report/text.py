@@ -17,6 +17,7 @@ from resnet_cert.bound import binding_form
 from resnet_cert.enclosure import Enclosure
 from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
+from resnet_cert.report.listing import Listing
 from resnet_cert.report.model import BoundTable, Regularized, Report, Sgd, Solved
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
 from resnet_cert.stationarity import corollary1_verdict
@@ -99,23 +100,21 @@ def _sgd_setting(run: Sgd) -> Table:
     )
 
 
-def _sgd_values(run: Sgd) -> Table:
-    regret, sampling = theorem4_terms(run.constants, run.steps, run.delta)
+def _sgd_values(run: Sgd) -> Listing:
     steps = "all steps" if run.evaluated == run.steps else f"{run.evaluated} evenly spaced steps"
-    table = _table("objective", "value", "above min F_lin", "")
-    table.add_row("min F_lin, ‖w‖ ≤ b", plain(run.F_lin_min, DIGITS), "", "")
+    table = Listing("objective", "value", "above min F_lin")
+    table.add_row("min F_lin, ‖w‖ ≤ b", plain(run.F_lin_min, DIGITS), "")
     for name, value in (("best step", run.best_objective), (f"average of {steps}", run.average_objective)):
-        table.add_row(name, plain(value, DIGITS), plain(value - run.F_lin_min), "")
-    table.add_row(
-        f"bound, probability {plain(1.0 - run.delta)}",
-        plain(run.bound, DIGITS),
-        plain(regret + sampling),
-        f"= D·l/√T + 2R√(2 ln(1/δ)/T) = {plain(regret, 4)} + {plain(sampling, 4)}",
-    )
+        table.add_row(name, plain(value, DIGITS), plain(value - run.F_lin_min))
+    above = sum(theorem4_terms(run.constants, run.steps, run.delta))
+    table.add_row(f"bound, probability {plain(1.0 - run.delta)}", plain(run.bound, DIGITS), plain(above))
     return table
 
 
 def _sgd_meaning(run: Sgd) -> Iterator[str]:
+    regret, sampling = theorem4_terms(run.constants, run.steps, run.delta)
+    terms = f"D·l/√T + 2R√(2 ln(1/δ)/T) = {plain(regret, 4)} + {plain(sampling, 4)}"
+    yield f"The bound is min F_lin + {terms}."
     claim = "By Theorem 4 the average of all steps, hence the best one, is at most the bound"
     if run.holds is None:
         yield f"{claim}: left open here, for F was too costly to be evaluated at every step."
@@ -146,13 +145,13 @@ def landscape(found: Landscape, style: Style, picture: str | None) -> str:
         Text(f"{found.name}: the landscape of G = {found.objective}{first}", "bold")
     ]
     parts += ["", *contour_map(found), ""] if picture is None else [""]
-    table = _table("critical point", plane.names[0][0], plane.names[1][0], "G", "eigenvalues", "μ", "")
+    table = Listing("critical point", plane.names[0][0], plane.names[1][0], "G", "eigenvalues", "μ")
     for point in found.critical_points:
         numbers = (plain(value, 8) for value in (*point.at, point.objective))
         curvatures = ", ".join(plain(value, 3) for value in point.eigenvalues)
         multiplier = "" if point.multiplier is None else plain(point.multiplier, 8)
-        remark = "" if point.proven else "not proven" if point.isolated else "not isolated"
-        table.add_row(point.name, *numbers, curvatures, multiplier, remark)
+        remark = "" if point.proven else ", not proven" if point.isolated else ", not isolated"
+        table.add_row(point.name + remark, *numbers, curvatures, multiplier)
     parts += [table] if found.critical_points else ["No critical points here."]
     parts += ["", *_landscape_meaning(found)]
     return _rendered(parts, style)
@@ -219,14 +218,6 @@ def _title(report: Report) -> str:
 
 def _word(verdict: Verdict) -> Text:
     return Text(verdict.value, style=COLOR[verdict])
-
-
-def _table(*headings: str) -> Table:
-    """A table without rules; where it is too wide, only its first column is broken."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, no_wrap=number > 0)
-    return table
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
@@ -302,10 +293,10 @@ def _judged(report: Report) -> str:
     return "L" if report.regularized.active else "G"
 
 
-def _conditions(report: Report, digits: int) -> Table:
+def _conditions(report: Report, digits: int) -> Listing:
     """Definition 1 at ε: both conditions with value, threshold, margin and verdict."""
     gradient, hessian = report.gradient, report.hessian
-    table = _table(f"ε = {given(report.epsilon)}", "value", "threshold", "margin", "verdict")
+    table = Listing(f"ε = {given(report.epsilon)}", "value", "threshold", "margin", "verdict")
     table.add_row(
         f"‖∇{_judged(report)}‖ ≤ ε",
         enclosed(gradient.norm, digits),
@@ -326,13 +317,13 @@ def _conditions(report: Report, digits: int) -> Table:
     return table
 
 
-def _theorems(report: Report) -> Table:
+def _theorems(report: Report) -> Listing:
     """Both sides of every theorem at this point."""
     objective, gradient, measured = report.objective, report.gradient, report.gap_bounds
     F, gap = objective.F, objective.gap
     first, second, third = report.theorem1, report.theorem2, report.theorem3
     about = report.regularized
-    table = _table("theorem", "left side", "right side", "slack", "")
+    table = Listing("theorem", "left side", "right side", "slack", "")
 
     def at_most_row(statement: str, left: Enclosure, right: Enclosure | None, end: str = "") -> None:
         by = None if right is None else right - left
@@ -459,9 +450,9 @@ def _against_linear(report: Report) -> str:
     return f"No {predictor} does better by more than {at_most(upper)} (by {proof})."
 
 
-def _forms(table: BoundTable) -> Table:
+def _forms(table: BoundTable) -> Listing:
     last = () if table.F_lin_min is None else ("F ≤",)
-    listing = _table("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
+    listing = Listing("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
     for row in table.rows:
         forms = {"refined": row.refined_form, "threshold": row.threshold_form}
         binding = binding_form(row)
