@@ -43,15 +43,21 @@ def holds(ours: Enclosure | None, truth: mpf, width: float = 1e-7) -> bool:
 WELL_POSED = [corner for corner in CORNERS if corner not in ("one sample", "hard labels", "f = 0")]
 
 
-SHAPES = ((3, 2, 2), (2, 1, 3), (2, 3, 2))
+WIDE, NARROW, SQUARE = (
+    {"d": 3, "k": 2, "q": 2, "n": 8},
+    {"d": 2, "k": 1, "q": 3, "n": 10},
+    {"d": 2, "k": 3, "q": 2, "n": 8},
+)
+SHAPES = (WIDE, NARROW, SQUARE)
+"""Few, so that JAX compiles one objective for each of them and each loss."""
 REPORTED = ("generic", "weights", "W = 0", "V = 0", "rank 1")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("corner", REPORTED)
 def test_every_number_of_a_report_holds_the_truth(corner: str, loss: str) -> None:
-    d, k, q = SHAPES[(REPORTED.index(corner) + LOSSES.index(loss)) % 3]
-    assert_every_number_is_true(draw(50, corner, loss, d=d, k=k, q=q, n=3 * d + 4), corner)
+    shape = SHAPES[(REPORTED.index(corner) + LOSSES.index(loss)) % 3]
+    assert_every_number_is_true(draw(50, corner, loss, **shape), corner)
 
 
 @pytest.mark.long
@@ -59,8 +65,8 @@ def test_every_number_of_a_report_holds_the_truth(corner: str, loss: str) -> Non
 @pytest.mark.parametrize("corner", REPORTED)
 def test_every_number_of_many_reports_holds_the_truth(corner: str, loss: str) -> None:
     for seed in range(400, 404):
-        for d, k, q in SHAPES:
-            assert_every_number_is_true(draw(seed, corner, loss, d=d, k=k, q=q, n=3 * d + 4), corner)
+        for shape in SHAPES:
+            assert_every_number_is_true(draw(seed, corner, loss, **shape), corner)
 
 
 def assert_every_number_is_true(sample: VectorSample, corner: str) -> None:
@@ -168,7 +174,7 @@ def test_extreme_numbers_get_a_verdict_that_is_true(name: str, loss: str, scale:
 
 # --- Verdicts -----------------------------------------------------------------------------------------------
 
-OFF = (1e-1, 1e-4, 1e-8, 1e-11, 1e-13, 1e-15, 3e-16, 0.0)
+OFF = (1e-1, 1e-8, 1e-12, 1e-14, 3e-16, 0.0)
 """Relative distances of a threshold from what is compared with it."""
 
 
@@ -215,7 +221,7 @@ def verdicts_around(sample: VectorSample, condition: str) -> dict[float, list[Ve
 @pytest.mark.parametrize(("d", "k", "q"), [(3, 2, 2), (1, 2, 3)])
 def test_margins_are_decided_rightly_or_not_at_all(d: int, k: int, q: int, loss: str, condition: str) -> None:
     seen = verdicts_around(draw(60, "generic", loss, d=d, k=k, q=q, n=5), condition)
-    for off in (1e-1, 1e-4, 1e-8):
+    for off in (1e-1, 1e-8):
         assert seen[off] == [Verdict.CERTIFIED, Verdict.REFUTED], off
     assert Verdict.UNDECIDED in {*seen[0.0], *seen[3e-16]}
 
@@ -223,7 +229,7 @@ def test_margins_are_decided_rightly_or_not_at_all(d: int, k: int, q: int, loss:
 @pytest.mark.parametrize("corner", [corner for corner in CORNERS if corner != "f = 0"])
 def test_margins_in_the_corners(corner: str) -> None:
     for condition in ("gradient", "curvature"):
-        sample = draw(61, corner, LOSSES[CORNERS.index(corner) % 4], d=2, k=2, q=2, n=4)
+        sample = draw(61, corner, LOSSES[CORNERS.index(corner) % 4], **SQUARE)
         if condition == "curvature" and not VectorTruth(sample).lambda_min < -1e-6:
             continue
         seen = verdicts_around(sample, condition)
@@ -338,25 +344,25 @@ def spurious() -> VectorSample:
 @pytest.mark.parametrize(
     ("corner", "sizes", "reason"),
     [
-        ("generic", {"d": 3, "q": 2}, None),
-        ("generic", {"d": 2, "q": 2}, None),
-        ("V = 0", {"d": 1, "q": 3}, None),
-        ("W = 0", {"d": 3, "q": 2}, "W = 0: theorem 2 speaks of this point"),
-        ("generic", {"d": 2, "q": 3}, "W X = W* V need not have a solution X, for d = 2 < q = 3"),
+        ("generic", WIDE, None),
+        ("generic", SQUARE, None),
+        ("V = 0", NARROW, None),
+        ("W = 0", WIDE, "W = 0: theorem 2 speaks of this point"),
+        ("generic", NARROW, "W X = W* V need not have a solution X, for d = 2 < q = 3"),
         (
             "a row of zeros",
-            {"d": 3, "q": 2},
+            WIDE,
             "W X = W* V need not have a solution X, for W is not proven to have full row rank",
         ),
         (
             "rank 1",
-            {"d": 3, "q": 2},
+            WIDE,
             "W X = W* V need not have a solution X, for W is not proven to have full row rank",
         ),
     ],
 )
 def test_theorem_1_applies_or_says_why_not(corner: str, sizes: dict[str, int], reason: str | None) -> None:
-    report = check(draw(80, corner, "squared", k=2, n=5, **sizes).problem(epsilon=0.1))
+    report = check(draw(80, corner, "squared", **sizes).problem(epsilon=0.1))
     assert report.theorem1.reason == reason
     assert report.theorem1.applies is (reason is None)
     assert (report.theorem1.lower_bound is None) is (reason is not None)
@@ -366,8 +372,9 @@ def test_theorem_1_applies_or_says_why_not(corner: str, sizes: dict[str, int], r
 
 
 def test_corollary_1_is_said_to_hold_for_d_at_least_q_only() -> None:
-    for d, q in ((2, 2), (3, 2), (2, 3)):
-        reason = check(draw(81, "generic", "squared", d=d, q=q, k=2, n=5).problem()).corollary1.reason
+    for shape in SHAPES:
+        d, q = shape["d"], shape["q"]
+        reason = check(draw(81, "generic", "squared", **shape).problem()).corollary1.reason
         assert reason is not None
         if d >= q:
             assert reason == f"for d = {d} ≥ q = {q} every second-order stationary point has F ≤ inf F_lin"
@@ -421,8 +428,8 @@ def assert_same_report(ours: VectorProblem, theirs: VectorProblem, scale: float 
 @given(seed=st.integers(0, 10**6), corner=st.sampled_from(WELL_POSED), loss=st.sampled_from(LOSSES))
 def test_the_order_of_samples_outputs_and_inputs_does_not_matter(seed: int, corner: str, loss: str) -> None:
     rng = np.random.default_rng(seed)
-    sample = draw(seed, corner, loss, n=9, d=2, k=2, q=3)
-    rows, outputs, inputs, features = (rng.permutation(size) for size in (len(sample.x), 3, 2, 2))
+    sample = draw(seed, corner, loss, **NARROW)
+    rows, outputs, inputs, features = (rng.permutation(size) for size in (len(sample.x), 3, 2, 1))
 
     def taken(array: np.ndarray | None, *axes: np.ndarray) -> np.ndarray | None:
         return None if array is None else array[np.ix_(*axes)] if len(axes) > 1 else array[axes[0]]
@@ -442,13 +449,13 @@ def test_the_order_of_samples_outputs_and_inputs_does_not_matter(seed: int, corn
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_sample_twice_is_one_of_twice_the_probability(loss: str) -> None:
-    sample = draw(90, "generic", loss, n=6, d=2, k=2, q=2)
+    sample = draw(90, "generic", loss, **SQUARE)
     twice = {
         name: np.concatenate([getattr(sample, name), getattr(sample, name)[:1]])
         for name in ("x", "y", "f", "omega")
         if getattr(sample, name) is not None
     }
-    weights = np.array([2.0, 1.0, 1.0, 1.0, 1.0, 1.0]) / 7.0
+    weights = np.array([2.0] + 7 * [1.0]) / 9.0
     assert_same_report(
         replace(sample, **twice).problem(epsilon=0.5),
         replace(sample, probabilities=weights).problem(epsilon=0.5),
@@ -459,13 +466,13 @@ def test_a_sample_twice_is_one_of_twice_the_probability(loss: str) -> None:
 def test_a_power_of_two_before_the_loss_is_one_before_every_number(kind: str) -> None:
     from resnet_cert.vector.losses import named_loss
 
-    sample = draw(91, "generic", kind, n=6, d=2, k=2, q=2)
+    sample = draw(91, "generic", kind, **SQUARE)
     scaled = replace(sample.problem(epsilon=2.0), loss=named_loss(kind, 4.0))
     assert_same_report(scaled, sample.problem(epsilon=0.5), 4.0)
 
 
 def test_labels_are_rows_of_probabilities() -> None:
-    sample = draw(92, "hard labels", "softmax", n=12, d=2, k=2, q=3)
+    sample = draw(92, "hard labels", "softmax", **NARROW)
     labels = sample.problem(epsilon=0.5)
     labels = VectorProblem.from_arrays(
         x=sample.x, y=sample.y.argmax(axis=1), f=sample.f, W=sample.W, V=sample.V, loss="softmax", epsilon=0.5
@@ -475,7 +482,7 @@ def test_labels_are_rows_of_probabilities() -> None:
 
 
 def test_weights_of_one_are_none() -> None:
-    sample = draw(93, "generic", "squared", n=6, d=2, k=2, q=2)
+    sample = draw(93, "generic", "squared", **SQUARE)
     weighted = replace(sample, loss="weighted_squared", omega=np.ones_like(sample.y))
     assert_same_report(weighted.problem(epsilon=0.5), sample.problem(epsilon=0.5))
 
