@@ -248,6 +248,21 @@ def test_many_margins_are_decided_rightly_or_not_at_all(corner: str) -> None:
             verdicts_around(sample, "curvature")
 
 
+def test_one_factorisation_at_the_threshold_decides_where_the_enclosure_is_wide(monkeypatch) -> None:
+    from resnet_cert.vector import hessian
+
+    def wide(parts: hessian.Reduction) -> hessian.Curvature:
+        bent = hessian.curvature(parts)
+        return replace(bent, lambda_min=bent.lambda_min + Enclosure(0.0, -1.0, 0.0))
+
+    sample = draw(60, "generic", "squared", **WIDE)
+    m = -check(sample.problem(epsilon=1.0)).hessian.lambda_min.value
+    monkeypatch.setattr("resnet_cert.vector.check.curvature", wide)
+    for by, verdict in ((1.0 + 1e-8, Verdict.CERTIFIED), (1.0 - 1e-8, Verdict.REFUTED)):
+        report = check(sample.problem(epsilon=100.0, mu2=m * m / 100.0 * by))
+        assert report.hessian.verdict is verdict
+
+
 def test_a_positive_hessian_is_certified_even_for_mu2_0() -> None:
     assert check(spurious().problem(epsilon=1e-9, mu2=0.0)).verdict is Verdict.CERTIFIED
 
