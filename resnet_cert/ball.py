@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
 
-from resnet_cert.enclosure import Array, Enclosure
+from resnet_cert.enclosure import Array, Ball, Enclosure, inflate
 from resnet_cert.losses import BuiltinLoss, Elementary
+from resnet_cert.moments import Moments as Float64Moments
 from resnet_cert.problem import Chunk, Problem
 from resnet_cert.stationarity import Proven
 
@@ -105,11 +106,12 @@ class Moments:
 
 @dataclass(frozen=True)
 class Decision:
-    """What ball arithmetic proves at a point: the two conditions, and F and ‖∇F‖ to the last place."""
+    """What ball arithmetic proves at a point: the two conditions; F, ‖∇F‖, moments to the last place."""
 
     proven: Proven
     F: Enclosure
     gradient_norm: Enclosure
+    moments: Float64Moments
 
 
 def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
@@ -151,7 +153,8 @@ def _decide(
     arithmetic = "rational numbers" if bits is None else f"balls of {bits} bits"
     with ctx.workprec(bits or PRECISIONS[-1]):
         root = arb(squared_norm).nonnegative_part().sqrt()
-        return Decision(Proven(gradient, curvature, arithmetic), outward(arb(at.F)), outward(root))
+        proven = Proven(gradient, curvature, arithmetic)
+        return Decision(proven, outward(arb(at.F)), outward(root), in_float64(at))
 
 
 def _squared_gradient(field: Field, problem: Problem, at: Moments) -> Any:
@@ -266,6 +269,19 @@ def _is_positive_semidefinite(field: Field, S: Any) -> bool | None:
             for l in range(j + 1, i + 1):
                 rows[i][l] -= factor * rows[l][j]
     return True
+
+
+def in_float64(at: Moments) -> Float64Moments:
+    """The same moments, each a ball around the nearest floats."""
+
+    def rounded(part: Any) -> Ball:
+        entries = [outward(arb(entry)) for entry in part.entries()]
+        center = np.array([entry.value for entry in entries]).reshape(part.nrows(), part.ncols())
+        radius = math.hypot(*(max(entry.upper - entry.value, entry.value - entry.lower) for entry in entries))
+        return Ball(center, inflate(radius) if np.isfinite(center).all() else math.inf)
+
+    vectors = (replace(ball, center=ball.center.ravel()) for ball in map(rounded, (at.g_w, at.a)))
+    return Float64Moments(outward(arb(at.F)), *vectors, *map(rounded, (at.A, at.B, at.C)))
 
 
 def outward(x: Any) -> Enclosure:

@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 import resnet_cert
 from resnet_cert.enclosure import Array, Enclosure
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Direction, curvature
+from resnet_cert.hessian import Direction, curvature, refuting_direction
 from resnet_cert.losses import ULPS, BuiltinLoss
 from resnet_cert.observation import observe
 from resnet_cert.problem import Problem
@@ -113,10 +113,15 @@ def _curvature_claim(problem: Problem, report: Report, direction: Direction | No
     if report.hessian.verdict is not Verdict.REFUTED or report.gradient.verdict is Verdict.REFUTED:
         return _CurvatureClaim()
     below = -math.nextafter(t, math.inf)
-    if direction is None:
-        here = observe(problem, report.constants.b).here
-        direction = curvature(here, problem.point.w).direction
-    return _CurvatureClaim(upper=below if lambda_min.upper <= below else None, direction=direction)
+    w, upper = problem.point.w, below if lambda_min.upper <= below else None
+    if direction is None and upper is not None:
+        direction = curvature(observe(problem, report.constants.b).here, w).direction
+    if direction is None:  # float64 does not show it
+        from resnet_cert import ball
+
+        decision = ball.decide(problem, cast(BuiltinLoss, problem.loss), mu2)
+        direction = refuting_direction(decision.moments, w, t)
+    return _CurvatureClaim(upper=upper, direction=direction)
 
 
 def _root_below(square: Fraction) -> float:

@@ -18,7 +18,7 @@ from resnet_cert.domain import domain_radius, lipschitz_claims
 from resnet_cert.eigenvalues import spectral_norm
 from resnet_cert.enclosure import QUIET, Array, Ball, Enclosure, difference, norm, product
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Curvature, curvature, hessian_exceeds
+from resnet_cert.hessian import Curvature, curvature, hessian_exceeds, refuting_direction
 from resnet_cert.linear_predictor import best_linear_predictor
 from resnet_cert.losses import BuiltinLoss, Loss
 from resnet_cert.moments import Moments, residual
@@ -53,8 +53,8 @@ ESCALATION_SIZE = 256
 class Examination:
     """A report and what it was made from.
 
-    problem: with its features held, and a loss whose functions are those of the arithmetic.  moments,
-    curvature: at its point, in float64.
+    problem: with its features held, and a loss whose functions are those of the arithmetic.  moments: at its
+    point.  curvature: of F there; its direction refutes what the report calls refuted by the curvature.
     """
 
     report: Report
@@ -121,7 +121,8 @@ def examine(
     require_assumption1(problem, Point(linear.w_star.center, np.zeros_like(V)))
     seen = observe(problem, b)
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
-    here, origin = seen.here, seen.origin
+    moments = here = seen.here
+    origin = seen.origin
 
     limit = threshold(constants.mu2, eps)
     bent = curvature(here, w)
@@ -135,12 +136,16 @@ def examine(
 
         arithmetic = "ball"
         finer = ball.decide(problem, cast(BuiltinLoss, problem.loss), constants.mu2)
+        before = verdicts.curvature
         verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, constants.mu2, finer.proven)
         here = replace(here, F=here.F.intersect(finer.F.lower, finer.F.upper))
         narrow = narrowed(judged.lambda_min, verdicts.curvature, limit)
         judged = replace(judged, gradient_norm=finer.gradient_norm, lambda_min=narrow)
+        moments = finer.moments
         if problem.is_plain:
             bent = replace(bent, lambda_min=narrow)
+        if limit is not None and before is not verdicts.curvature is Verdict.REFUTED:
+            bent = replace(bent, direction=refuting_direction(moments, w, limit.upper))
     gradient_norm, lambda_min = judged.gradient_norm, judged.lambda_min
     m = (-lambda_min).positive_part()
     gap = here.F - linear.F_min
@@ -182,7 +187,7 @@ def examine(
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
-    return Examination(report, problem, seen.here, bent)
+    return Examination(report, problem, moments, bent)
 
 
 @QUIET

@@ -100,6 +100,35 @@ def _smallest_eigenpair(moments: Moments, w: Array) -> tuple[float, Direction]:
     return float(eigenvalues[0]), Direction(dw, dV)
 
 
+def refuting_direction(moments: Moments, w: Array, threshold: float) -> Direction:
+    """A direction that shows λ_min(∇²F) < −threshold, if that is so: for moments good to the last place.
+
+    The computed eigenvector; but for threshold 0, and d ≥ 2 or w = 0, any a ≠ 0 makes λ_min negative, though
+    it may be as little as −‖a‖²/‖A‖.  With e ⊥ w and the unit vector t of the largest entry of a,
+
+        D²F(τe, −e tᵀ) = τ(τ eᵀAe − 2‖e‖²|tᵀa|) < 0   for 0 < τ ≤ ‖e‖²|tᵀa|/eᵀAe.
+
+    e is orthogonal to w, and the direction a multiple of e, without rounding.
+    """
+    d, a, A = len(w), moments.a.center, moments.A.center
+    if threshold > 0.0 or (d == 1 and w.any()) or not a.any():
+        return curvature(moments, w).direction
+    e = np.zeros(d)
+    if w.all():
+        scale = 2.0 ** min(math.frexp(float(np.max(np.abs(w[:2]))))[1], 1023)
+        e[0], e[1] = w[1] / scale, -w[0] / scale
+    else:
+        e[int(np.argmin(np.abs(w)))] = 1.0
+    l = int(np.argmax(np.abs(a)))
+    gain, bend = float(e @ e) * abs(float(a[l])), float(e @ A @ e)
+    tau = 1.0
+    if bend > 0.0 and gain > 0.0:
+        tau = 2.0 ** min(max(math.frexp(gain)[1] - math.frexp(bend)[1] - 2, -1000), 1000)
+    dV = np.zeros((d, len(a)))
+    dV[:, l] = -math.copysign(1.0, a[l]) * e
+    return Direction(tau * e, dV)
+
+
 def rayleigh_quotient(moments: Moments, w: Array, direction: Direction) -> Enclosure:
     """D²F(u, U)/(‖u‖² + ‖U‖²) for a direction (u, U), with q = Uᵀw:
 

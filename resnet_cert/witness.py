@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,7 +40,7 @@ class Witness:
 
 
 def find_witness(examination: Examination) -> Witness | None:
-    """The witness of a REFUTED report; None for any other.
+    """The witness of a REFUTED report; None for any other, and for a gradient that underflows.
 
     Raises:
         RequestError: the problem is regularised or constrained.
@@ -53,7 +52,10 @@ def find_witness(examination: Examination) -> Witness | None:
         return None
     w = problem.point.w
     if report.gradient.verdict is Verdict.REFUTED:
-        direction = _unit(Direction(-moments.g_w.center, -np.outer(w, moments.a.center)))
+        downhill = Direction(-moments.g_w.center, -np.outer(w, moments.a.center))
+        if not _length(downhill).value > 0.0:
+            return None
+        direction = _unit(downhill)
         rate = _slope(examination, direction) / _length(direction)
         witness = Witness("gradient", direction, rate, report.objective.F)
     else:
@@ -123,7 +125,7 @@ def _length(direction: Direction) -> Enclosure:
 
 
 def _unit(direction: Direction) -> Direction:
-    length = math.hypot(float(np.linalg.norm(direction.dw)), float(np.linalg.norm(direction.dV)))
+    length = _length(direction).value
     return Direction(direction.dw / length, direction.dV / length)
 
 

@@ -17,6 +17,7 @@ from oracle import Sample, Truth
 import resnet_cert.certificate
 from resnet_cert import Problem, RequestError, Verdict, check
 from resnet_cert.certificate import write_certificate
+from resnet_cert.check import examine
 from resnet_cert.problem import Constraint, Regularizer
 from resnet_cert.report.model import Report, Source
 from resnet_cert.verify import verify
@@ -66,6 +67,27 @@ def test_each_verdict_claims_what_it_needs(tmp_path: Path) -> None:
         claimed = document["bounds"]["lambda_min"]
         assert (claimed["lower"] is not None, claimed["upper"] is not None) == ends
         assert verify(path).verdict is verdict
+
+
+@pytest.mark.parametrize("w", [[0.0, 0.0], [0.0, 0.7], [0.3, -0.7]])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_curvature_that_only_rational_numbers_see_is_shown_by_a_direction(
+    tmp_path: Path, w: list[float], given: bool
+) -> None:
+    """E[ℓ' f] = (2^−60, 0)/4 comes out as 0 in float64, and with it λ_min, which is −‖a‖²/‖A‖ or so."""
+    x = np.array([[1.0, 0.5], [1.0, 0.5], [-1.0, 0.25], [-1.0, 0.25]])
+    residuals = np.array([-1.0, 1.0, 0.5, -0.5])
+    f = np.array([[1.0, 2.0], [1.0 + 2.0**-52, 2.0], [-1.0, 1.0], [-1.0, 1.0]])
+    problem = Problem.from_arrays(
+        x=x, y=x @ w - residuals, f=f, w=w, V=np.zeros((2, 2)), epsilon=1.0, mu2=0.0
+    )
+    examination = examine(problem)
+    assert examination.curvature.lambda_min.upper == 0.0
+    assert examination.report.gradient.verdict is Verdict.CERTIFIED
+    assert examination.report.hessian.verdict is Verdict.REFUTED
+    direction = examination.curvature.direction if given else None
+    write_certificate(tmp_path / "c.json", problem, examination.report, direction=direction)
+    assert verify(tmp_path / "c.json").verdict is Verdict.REFUTED
 
 
 def test_the_certificate_names_its_spec_from_its_own_folder(tmp_path: Path) -> None:

@@ -63,6 +63,24 @@ def test_a_certified_point_has_no_witness():
     assert find_witness(examine(load_problem(CONFIGS / "example-1.yaml"))) is None
 
 
+def test_a_gradient_that_float64_takes_for_zero_has_a_witness():
+    """E[ℓ' x] = −2^−60/9, which a float64 sum of residuals between −1 and 1 does not see."""
+    y = [1.0, 2.0**-60, -1.0, *[0.0] * 6]
+    witness = find_witness(
+        examine(Problem.from_arrays(x=[[1.0]] * 9, y=y, f=[[0.0]] * 9, w=[0.0], V=[[0.0]], epsilon=0.0))
+    )
+    assert witness is not None
+    assert witness.condition == "gradient"
+    assert witness.rate.lower <= -(2.0**-60) / 9.0 <= witness.rate.upper < 0.0
+
+
+def test_a_gradient_that_underflows_has_none():
+    problem = Problem.from_arrays(x=[[1e-200]], y=[1e-200], f=[[0.0]], w=[0.0], V=[[0.0]], epsilon=0.0)
+    examination = examine(problem)
+    assert examination.report.verdict is Verdict.REFUTED
+    assert find_witness(examination) is None
+
+
 def test_the_file_holds_numbers_only_and_reads_back(tmp_path: Path):
     witness = find_witness(examine(load_problem(CONFIGS / "saddle.yaml")))
     assert witness is not None
