@@ -47,6 +47,7 @@ def _undated(path: str) -> dict[str, None]:
 def sgd_figure(run: SgdRun) -> Any:
     """F(z_t, θ_t) over the steps against min F_lin and the bound of Theorem 4."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     report, at, curve = run.report, run.at, run.curve
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
@@ -67,7 +68,9 @@ def sgd_figure(run: SgdRun) -> Any:
     lowest = min(float(low.min()), report.F_lin_min)
     if lowest > 0.0 and LOG_SCALE[0] < report.bound / lowest < LOG_SCALE[1]:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(1, max(report.steps, 2))
     axes.set_xlabel("step t")
     axes.set_ylabel("objective F")

@@ -43,7 +43,7 @@ from resnet_cert.theorems import hypot, shift_of_critical_point
 
 MOST_STARTS, LEAST_STARTS, START_WORK = 512, 64, 2**17
 """Starts of Newton's method: START_WORK/n of them, within these."""
-MOST_PIXELS, LEAST_PIXELS, PIXEL_WORK = 201, 61, 2**24
+MOST_PIXELS, LEAST_PIXELS, PIXEL_WORK = 401, 61, 2**24
 """Points of the picture in each direction: √(PIXEL_WORK/n) of them, within these."""
 MARGIN = 1.2
 """The picture goes so much beyond what it must show,"""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from resnet_cert.landscape import Landscape
 
 BANDS = 12
+SIMILAR = 1.5
+"""Up to this ratio of the sides a unit is as long in both directions, and a circle is round."""
 INK, PAPER = "#111111", "#ffffff"
 MARKERS: dict[str, dict[str, Any]] = {
     "spurious minimum": {"marker": "*", "s": 230},
@@ -31,7 +33,7 @@ def landscape_figure(landscape: Landscape) -> Any:
     from matplotlib.colors import BoundaryNorm
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 6.2), layout="constrained")
     axes = figure.subplots()
     s, t, G = landscape.s, landscape.t, np.ma.masked_invalid(landscape.values)
     bounds = levels(landscape.inside(), BANDS)
@@ -43,7 +45,10 @@ def landscape_figure(landscape: Landscape) -> Any:
 
     least = landscape.objective_lin_min.value
     saddles = [point.objective for point in landscape.critical_points if point.kind == "saddle"]
-    _level_lines(axes, s, t, G, [least], "dashed", 1.6, f"the best at V = 0: {plain(least, 4)}")
+    best = f"the best at V = 0: {plain(least, 4)}"
+    _level_lines(axes, s, t, G, [least], "dashed", 1.6, best)
+    if least <= min([float(G.min()), *(point.objective for point in landscape.critical_points)]):
+        axes.plot([], [], " ", label=f"{best}, nowhere less")
     _level_lines(axes, s, t, G, saddles, "dotted", 1.0, "level of a saddle")
     for number, curve in enumerate(landscape.curves):
         label = None if number else "not isolated"
@@ -58,10 +63,12 @@ def landscape_figure(landscape: Landscape) -> Any:
         axes.scatter([0.0], [0.0], label="the point", zorder=6, marker="+", s=120, color=INK, linewidth=1.4)
     name = landscape.name.replace("$", r"\$")  # a dollar begins a formula
     axes.set(xlim=(s[0], s[-1]), ylim=(t[0], t[-1]), title=name)
+    if 1.0 / SIMILAR < (s[-1] - s[0]) / (t[-1] - t[0]) < SIMILAR:
+        axes.set_aspect("equal")
     axes.set_xlabel(landscape.plane.names[0])
     axes.set_ylabel(landscape.plane.names[1])
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", fontsize=8, framealpha=0.9, edgecolor=INK)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

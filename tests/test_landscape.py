@@ -418,6 +418,7 @@ def test_the_same_landscape_is_the_same_picture(name: str, ending: str) -> None:
 def test_the_picture_has_an_entry_for_everything_in_it() -> None:
     labels = landscape_figure(figure("c")).axes[0].get_legend_handles_labels()[1]
     assert labels == [
+        "the best at V = 0: 0, nowhere less",
         "level of a saddle",
         "not isolated",
         "‖(w, V)‖ = 2",
