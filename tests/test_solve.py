@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from resnet_cert import Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.cli import cli
+from resnet_cert.commands.solve import _shown
 from resnet_cert.derivatives import Derivatives, DerivativesOnBall
 from resnet_cert.losses import named_loss
 from resnet_cert.problem import Constraint, GivenFeatures, Point, Regularizer
@@ -414,6 +416,22 @@ def test_the_derivatives_are_those_of_the_formulas_over_chunks_and_weights(monke
 
 
 # --- the command -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"), [({}, "F − F_lin "), ({"l2": 0.25, "norm": 2.0}, "G − G_lin ")]
+)
+def test_where_the_search_is_takes_one_line_of_80_columns(options: dict[str, float], shown: str):
+    lines: list[str] = []
+    problem = figure(-1.0, -1.0, **options)
+    show = _shown(problem, SimpleNamespace(update=lines.append))
+    step = Step(123, problem.point, 0.123456789, 1e-16, -1e-16)
+    show(step)
+    assert len(lines[0]) <= 78
+    assert lines[0].startswith(f"step 123  {shown[0]} 0.12345679  ‖∇{shown[0]}‖ 1.00e-16")
+    least = 0.0 if not options else 0.2
+    show(replace(step, objective=1.0, lambda_min=None))
+    assert float(lines[1].partition(shown)[2]) == pytest.approx(1.0 - least, abs=0.005)
 
 
 def test_exit_code_report_and_file_agree(tmp_path: Path):

@@ -114,17 +114,16 @@ def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
     if status is None:
         return lambda step: None
     from resnet_cert.linear_predictor import best_linear_predictor
+    from resnet_cert.regularized import objective_lin_min
 
-    F_lin_min = None
-    if problem.is_plain:
-        F_lin_min = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0).F_min.value
+    linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0)
+    least = objective_lin_min(problem, linear.r, linear.F_min).value
+    G = "F" if problem.is_plain else "G"
 
     def show(step: Step) -> None:
-        parts = [f"step {step.iteration}", f"objective {step.objective:.8g}", f"‖∇‖ {step.gradient_norm:.2e}"]
+        parts = [f"step {step.iteration}", f"{G} {step.objective:.8g}", f"‖∇{G}‖ {step.gradient_norm:.2e}"]
         if step.lambda_min is not None:
             parts += [f"λ_min {step.lambda_min:.2e}"]
-        if F_lin_min is not None:
-            parts += [f"F − min F_lin {step.objective - F_lin_min:.3g}"]
-        status.update(f"solving: {'  '.join(parts)}")
+        status.update("  ".join([*parts, f"{G} − {G}_lin {step.objective - least:.2e}"]))
 
     return show
