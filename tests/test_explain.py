@@ -66,11 +66,23 @@ def test_the_terminal_shows_what_markdown_shows(topic: str):
     assert max(map(len, shown.stdout.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_narrow_terminal_shows_the_same_words_unbroken(topic: str, width: int):
+    narrow, wide = (rendered(page(topic), color=False, width=w) for w in (width, 100))
+    assert narrow.split() == wide.split()
+    assert max(map(len, narrow.splitlines())) <= width
+    assert narrow.endswith("\n")
+    assert wide == rendered(page(topic), color=False, width=98)  # as in the page itself
+    for line in wide.splitlines():  # a formula that fits stays as it is
+        assert not line.startswith("    ") or len(line) > width or line in narrow.splitlines()
+
+
 @pytest.mark.parametrize("topic", TOPICS)
 def test_colour_adds_nothing_but_escapes(topic: str):
-    colored = rendered(page(topic), color=True)
-    assert colored != rendered(page(topic), color=False)
-    assert re.sub(r"\x1b\[\d*m", "", colored) == rendered(page(topic), color=False) == explain(topic).stdout
+    colored, plain = (rendered(page(topic), color=color, width=100) for color in (True, False))
+    assert colored != plain
+    assert re.sub(r"\x1b\[\d*m", "", colored) == plain == explain(topic).stdout
 
 
 @pytest.mark.parametrize("topic", TOPICS)

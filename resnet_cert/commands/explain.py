@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import click
@@ -30,20 +31,25 @@ TOPICS = (
     "certificate",
 )
 """The pages in the order in which they are best read."""
+LIST_INDENT = 13
+FORMULA = "    "
+"""How a formula begins."""
 
 
 @click.command(cls=Strict)
 @click.argument("topic", required=False, metavar="[TOPIC]")
 def explain(topic: str | None) -> None:
     """Explain a theorem, a definition or a number of the report.  Without TOPIC: list the topics."""
+    screen = style(None, 0)
     if topic is None:
-        write("".join(f"{name:<13}{title(name)}\n" for name in TOPICS), None)
+        listing = (f"{name:<{LIST_INDENT}}{title(name)}" for name in TOPICS)
+        write("".join(_wrapped(line, screen.width, LIST_INDENT) + "\n" for line in listing), None)
         return
     if topic not in TOPICS:
         from resnet_cert.spec.faults import suggestion
 
         raise click.UsageError(f"unknown topic {topic!r}{suggestion(topic, TOPICS)}")
-    write(rendered(page(topic), style(None, 0).color), None)
+    write(rendered(page(topic), screen.color, screen.width), None)
 
 
 def page(topic: str) -> str:
@@ -56,18 +62,45 @@ def title(topic: str) -> str:
     return page(topic).partition("\n")[0].removeprefix("# ")
 
 
-def rendered(markdown: str, color: bool) -> str:
-    """A page for the terminal: headings and **strong** words bold, indented formulas untouched."""
+def rendered(markdown: str, color: bool, width: int) -> str:
+    """A page for the terminal: headings and **strong** words bold; reflowed where it is too wide."""
 
     def bold(words: str) -> str:
         return click.style(words, bold=True) if color else words
 
     blocks = []
-    for block in markdown.split("\n\n"):
+    for block in markdown.rstrip().split("\n\n"):
+        if max(map(len, block.splitlines())) > width:
+            block = _formulas(block, width) if block.startswith(FORMULA) else _prose(block, width)
         if block.startswith("#"):
             block = bold(block.lstrip("# "))
-        elif not block.startswith("    "):
+        elif not block.startswith(FORMULA):
             block = re.sub(r"\*\*(.+?)\*\*", lambda strong: bold(strong[1]), block, flags=re.DOTALL)
             block = block.replace(r"\*", "*")
         blocks.append(block)
-    return "\n\n".join(blocks)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _wrapped(line: str, width: int, indent: int) -> str:
+    """The line in lines of at most `width` columns, all but the first one indented."""
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _prose(block: str, width: int) -> str:
+    """A paragraph, or a list whose items begin with `- `."""
+    items = re.split(r"\n(?=- )", block)
+    return "\n".join(_wrapped(" ".join(item.split()), width, 2 * item.startswith("- ")) for item in items)
+
+
+def _formulas(block: str, width: int) -> str:
+    """Formulas, broken where several stand side by side, and where one is still too wide."""
+    lines = []
+    for line in block.splitlines():
+        if len(line) <= width:
+            lines.append(line)
+            continue
+        for side in re.split(r"(?<=\S) {3,}", line):
+            lines.append(_wrapped(FORMULA + side.strip(), width, 2 * len(FORMULA)))
+    return "\n".join(lines)
