@@ -43,6 +43,8 @@ WORK_ENTRIES = 2**9
 EVALUATION_WORK = 2**36
 """Multiplications that values of F may cost, a minute or less; beyond, only every s-th one is evaluated."""
 CURVE_POINTS = 1000
+MOST_STEPS = 10**12
+"""Years of work."""
 SMALLEST_RADIUS = 1e-100
 """The squares of smaller numbers underflow, and ‖(w, v)‖ with them."""
 ROUNDING = 1e-12
@@ -153,7 +155,7 @@ def sgd(
 
 def _require_in_range(steps: int, delta: float, radius: float | None, repeat: int) -> None:
     wanted = (
-        (steps >= 1, "an integer >= 1 for steps", steps),
+        (1 <= steps <= MOST_STEPS, f"an integer from 1 to {MOST_STEPS} for steps", steps),
         (0.0 < delta < 1.0, "a number between 0 and 1 for delta", delta),
         (
             radius is None or SMALLEST_RADIUS <= radius < math.inf,

@@ -42,7 +42,7 @@ def constant_options(command: Command) -> Command:
     return command
 
 
-@click.command(cls=Strict)
+@click.command(cls=Strict, short_help="Theorem 3 over ε: how far above the best linear predictor?")
 @click.argument("spec", required=False)
 @click.option("--eps", metavar="X[,X...]|A:B:N", help="Values of ε; A:B:N are N from A to B, log-spaced.")
 @constant_options

@@ -33,7 +33,7 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
-@click.command(cls=Strict)
+@click.command(cls=Strict, short_help="Is the point of each SPEC an ε-second-order stationary point?")
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @spec_options

@@ -48,7 +48,7 @@ class Range(click.ParamType):
         return numbers
 
 
-@click.command(cls=Strict)
+@click.command(cls=Strict, short_help="Find and draw the critical points on a plane of (w, V).")
 @click.argument("spec")
 @click.option(
     "--output", metavar="FILE.png", help="Draw the picture there; .svg and .pdf as well.  Else a map in text."

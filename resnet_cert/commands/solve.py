@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from resnet_cert.solve import Solution, Step
 
 
-@click.command(cls=Strict)
+@click.command(cls=Strict, short_help="Go from a point to an ε-second-order stationary point.")
 @click.argument("spec")
 @click.option("--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w and V.")
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")

@@ -10,7 +10,7 @@ from resnet_cert.program import Strict
 from resnet_cert.report import formatter
 
 
-@click.command(cls=Strict)
+@click.command(cls=Strict, short_help="Decide a certificate again, by other code.")
 @click.argument("certificate", metavar="FILE")
 @format_option
 @click.pass_context
