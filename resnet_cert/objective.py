@@ -78,7 +78,8 @@ def autodiff(
     gradient, curvature, hessian = gradient / total, curvature / total, hessian / total
     if on_boundary:
         z = np.concatenate([w, V.ravel()])
-        mu = max(0.0, -float(gradient @ z) / float(z @ z))
+        size = frobenius(z)
+        mu = max(0.0, -float(gradient @ (z / size)) / size)
         gradient, curvature, hessian = gradient + mu * z, curvature + mu, hessian + mu * np.eye(len(hessian))
         if tangent and dense:
             basis = np.linalg.qr(np.column_stack([z, np.eye(len(z))]))[0][:, 1:]

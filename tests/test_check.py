@@ -513,6 +513,14 @@ EXTREMES: dict[str, dict[str, Any]] = {
         "epsilon": 1e300,
         "loss": "logistic",
     },
+    "a ball whose squared radius underflows": {
+        "x": [[1.0]],
+        "y": [3e-200],
+        "f": [[0.0]],
+        "w": [1e-200],
+        "V": [[0.0]],
+        "norm": 1e-200,
+    },
     "blocks of the Hessian 1e600 apart": {
         "x": [[1e-320], [-5e-321]],
         "y": [1.0, -1.0],
