@@ -24,7 +24,15 @@ SAME = 1e-6
 """Distance of two points that are one, in sizes of the box."""
 LINK = 0.2
 """Distance of neighbours on a curve of critical points, in sizes of the box."""
+FOLLOWED = 0.005
+"""Distance of the points on a curve that is followed, in sizes of the box;"""
+LONGEST = 5.0
+"""how long it may be, and"""
+CORRECTIONS = 3
+"""the Newton steps back onto it."""
 CIRCLE_POINTS = 2048
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Box:
         """Points of the unit square (m, 2) in the box."""
         return np.array([self.s0, self.t0]) + unit * np.array([self.s1 - self.s0, self.t1 - self.t0])
 
-    def holds(self, at: Array) -> npt.NDArray[np.bool_]:
+    def holds(self, at: Array) -> Mask:
         """Which of the points (m, 2) lie in the box."""
         s, t = at[:, 0], at[:, 1]
         return (self.s0 <= s) & (s <= self.s1) & (self.t0 <= t) & (t <= self.t1)
@@ -73,14 +81,65 @@ def critical_points(G: PlaneObjective, box: Box, starts: int) -> tuple[Array, li
         at = _newton_step(G, at, reach=0.2 * box.size)
     for _ in range(POLISH_STEPS):
         at = _newton_step(G, at, reach=1e-3 * box.size)
+    critical, isolated = _examined(G, at, box)
+    curves = [_followed(G, group, box) for group in _linked(at[critical & ~isolated], box)]
+    return _merged(at[critical & isolated], SAME * box.size), curves
+
+
+def _examined(G: PlaneObjective, at: Array, box: Box) -> tuple[Mask, Mask]:
+    """Which points (m, 2) are critical, to rounding, and in the box; which of them are isolated."""
     value, gradient, hessian = G.derivatives(at)
     norms = np.linalg.norm(hessian, axis=(1, 2))
     small = np.linalg.norm(gradient, axis=1) <= STATIONARY * norms * box.size
-    found = small & box.holds(at) & np.isfinite(value) & (norms > 0.0)
-    at, hessian = at[found], hessian[found]
-    curvatures = np.abs(np.linalg.eigvalsh(hessian))
-    isolated = curvatures.min(axis=1) > DEGENERATE * curvatures.max(axis=1)
-    return _merged(at[isolated], SAME * box.size), _linked(at[~isolated], box)
+    critical = small & box.holds(at) & np.isfinite(value) & np.isfinite(norms) & (norms > 0.0)
+    curvatures = np.abs(np.linalg.eigvalsh(np.where(critical[:, None, None], hessian, 0.0)))
+    return critical, curvatures.min(axis=1) > DEGENERATE * curvatures.max(axis=1)
+
+
+def _followed(G: PlaneObjective, group: Array, box: Box) -> Array:
+    """The curve of critical points through a group of them (m, 2), and what of the group lies off it.
+
+    It goes from the first one in both directions, each step along the flat direction and back onto the curve,
+    to the end of the box or around.
+    """
+    step = FOLLOWED * box.size
+    at = np.repeat(group[:1], 2, axis=0)
+    flat, _, _ = _flat_and_steep(G, at)
+    along, path = flat * np.array([[1.0], [-1.0]]), [group[:1]]
+    for _ in range(int(LONGEST / FOLLOWED)):
+        moved = at + step * along
+        for _ in range(CORRECTIONS):
+            _, steep, newton = _flat_and_steep(G, moved)
+            moved = moved - newton[:, None] * steep
+        critical, isolated = _examined(G, moved, box)
+        length = np.linalg.norm(moved - at, axis=1)
+        far = np.linalg.norm(moved - group[0], axis=1) > step / 2.0  # or else around a closed curve
+        on = critical & ~isolated & far & (length > step / 2.0) & (length < 2.0 * step)
+        if not on.any():
+            break
+        path.append(moved[on])
+        flat, _, _ = _flat_and_steep(G, moved[on])
+        turned = np.sum(flat * along[on], axis=1, keepdims=True) < 0.0
+        at, along = moved[on], np.where(turned, -flat, flat)
+    walked = np.concatenate(path)
+    gaps = np.linalg.norm(group[:, None] - walked[None], axis=2).min(axis=1)
+    return np.concatenate([walked, group[gaps > step]])
+
+
+def _flat_and_steep(G: PlaneObjective, at: Array) -> tuple[Array, Array, Array]:
+    """Unit vectors of least and of largest curvature (m, 2), and Newton's step along the latter (m,)."""
+    _, gradient, hessian = G.derivatives(at)
+    finite = np.asarray(np.isfinite(hessian).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1))
+    eigenvalues, Q = np.linalg.eigh(np.where(finite[:, None, None], hessian, 0.0))
+    steepest = np.abs(eigenvalues).argmax(axis=1)
+    rows = np.arange(len(at))
+    steep, curvature = Q[rows, :, steepest], eigenvalues[rows, steepest]
+    slope = np.where(finite, np.sum(steep * gradient, axis=1), 0.0)
+    return (
+        Q[rows, :, 1 - steepest],
+        steep,
+        np.divide(slope, curvature, out=0.0 * slope, where=curvature != 0.0),
+    )
 
 
 def critical_angles(G: PlaneObjective, center: Array, radius: float) -> Array:

@@ -26,7 +26,9 @@ from resnet_cert.regularized import lagrangian
 BATCH_ENTRIES = 2**20
 """Losses evaluated by one call,"""
 MOST_ROWS = 1024
-"""at so many points at most."""
+"""at so many points at most;"""
+FEW_ROWS = 16
+"""at so many for those who walk along a curve."""
 FLAT = 1e-9
 """A gradient this small, relative to the curvature, has no direction to speak of,"""
 INDEPENDENT = 1e-6
@@ -159,7 +161,8 @@ class PlaneObjective:
         return value, gradient, hessian
 
     def _each(self, which: int, at: Array) -> list[Array]:
-        rows = max(1, min(BATCH_ENTRIES // len(self.y), MOST_ROWS))  # one shape to compile
+        rows = max(1, min(BATCH_ENTRIES // len(self.y), MOST_ROWS))
+        rows = min(rows, FEW_ROWS) if len(at) <= FEW_ROWS else rows  # two shapes to compile
         function = _compiled(self.loss)[which]
         parts = []
         for start in range(0, len(at), rows):

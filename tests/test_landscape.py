@@ -30,9 +30,10 @@ from resnet_cert.landscape import (
     _shift_of_exact_point,
     landscape,
 )
+from resnet_cert.losses import named_loss
 from resnet_cert.objective import objective
 from resnet_cert.picture import landscape_figure
-from resnet_cert.plane import plane_of, restricted
+from resnet_cert.plane import PlaneObjective, plane_of, restricted
 from resnet_cert.problem import Constraint, Point, Regularizer
 from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
 
@@ -80,6 +81,29 @@ def test_the_first_picture_has_one_saddle_and_two_branches_of_minima() -> None:
     assert all(point.objective < 1e-28 and not point.spurious for point in branches)
     for curve in found.curves:
         np.testing.assert_allclose(curve[:, 0] * (1.0 + curve[:, 1]), 1.0, atol=1e-12)
+
+
+def test_a_curve_of_minima_is_followed_to_the_ends_of_the_box() -> None:
+    found = figure("a")
+    for curve in found.curves:
+        w, v = curve[np.argsort(curve[:, 0])].T
+        assert np.abs(w * (1.0 + v) - 1.0).max() < 1e-12
+        assert np.hypot(np.diff(w), np.diff(v)).max() < 0.1
+        ends = sorted([(w[0], v[0]), (w[-1], v[-1])], key=lambda end: abs(end[0]))
+        true = ((0.25, 3.0), (3.0, -2.0 / 3.0)) if w[0] > 0.0 else ((-0.5, -3.0), (-3.0, -4.0 / 3.0))
+        assert np.abs(np.array(ends) - true).max() < 0.05
+
+
+def test_a_closed_curve_is_followed_once_around() -> None:
+    """G = ½(s² + t² − 1)²: a maximum in the middle of a circle of minima."""
+    p, one = np.array([[0.0, 0.0, 0.0, 1.0, 0.0, 1.0]]), np.ones(1)
+    G = PlaneObjective(named_loss("squared"), p, one, one, np.zeros(6), 0.0)
+    isolated, curves = critical_points(G, Box(-2.0, 2.0, -2.0, 2.0), 64)
+    assert np.abs(isolated).max() < 1e-12
+    angles = np.sort(np.concatenate([np.arctan2(*curve.T) for curve in curves]))
+    assert np.abs(np.linalg.norm(np.concatenate(curves), axis=1) - 1.0).max() < 1e-12
+    assert np.diff(angles).max() < 0.06
+    assert len(angles) < 2.2 * 2.0 * math.pi / (0.005 * math.sqrt(32.0))
 
 
 def test_the_second_picture_has_a_spurious_minimum() -> None:
