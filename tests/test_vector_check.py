@@ -218,9 +218,9 @@ def verdicts_around(sample: VectorSample, condition: str) -> dict[float, list[Ve
 
 @pytest.mark.parametrize("condition", ["gradient", "curvature"])
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(("d", "k", "q"), [(3, 2, 2), (1, 2, 3)])
-def test_margins_are_decided_rightly_or_not_at_all(d: int, k: int, q: int, loss: str, condition: str) -> None:
-    seen = verdicts_around(draw(60, "generic", loss, d=d, k=k, q=q, n=5), condition)
+@pytest.mark.parametrize("shape", [WIDE, NARROW], ids=["d ≥ q", "d < q"])
+def test_margins_are_decided_rightly_or_not_at_all(shape: dict[str, int], loss: str, condition: str) -> None:
+    seen = verdicts_around(draw(60, "generic", loss, **shape), condition)
     for off in (1e-1, 1e-8):
         assert seen[off] == [Verdict.CERTIFIED, Verdict.REFUTED], off
     assert Verdict.UNDECIDED in {*seen[0.0], *seen[3e-16]}
