@@ -62,8 +62,17 @@ class Plain:
         return float(np.einsum("i,i,a,iab,b->", self.pi, (self.sample.f @ t) ** 2, We, self.second, We))
 
 
+SHAPES = (
+    {"d": 3, "k": 2, "q": 2, "n": 5},
+    {"d": 2, "k": 2, "q": 3, "n": 5},
+    {"d": 2, "k": 3, "q": 2, "n": 5},
+    {"d": 3, "k": 1, "q": 3, "n": 5},
+)
+"""One for each loss, so that JAX compiles few objectives."""
+
+
 def random_plain(seed: int, corner: str = "generic", **sizes: int) -> Plain:
-    sample = draw(seed, corner, LOSSES[seed % 4], **sizes)
+    sample = draw(seed, corner, LOSSES[seed % 4], **(SHAPES[seed % 4] | sizes))
     rng = np.random.default_rng(seed)
     return Plain(sample, rng.normal(size=sample.W.shape) * rng.choice([0.1, 1.0, 3.0]))
 
