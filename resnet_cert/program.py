@@ -24,7 +24,8 @@ class Terminated(KeyboardInterrupt):
 
 
 class Strict(click.Command):
-    """A command that does not take the last of two `--output` and forget the first."""
+    """A command that does not take the last of two `--output` and forget the first, and whose exit code is
+    what its function returns (0 for None): nothing that is raised inside can be one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(list(args))
@@ -32,6 +33,15 @@ class Strict(click.Command):
             if isinstance(option, click.Option) and count > 1 and not (option.multiple or option.is_flag):
                 raise click.UsageError(f"expected {option.opts[0]} once, got it {count} times", ctx)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> None:
+        try:
+            code = super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException) as error:
+            if isinstance(error, click.UsageError) and error.exit_code == RequestError.exit_code:
+                raise
+            raise InternalError(f"{type(error).__name__} raised") from error
+        ctx.exit(code or 0)
 
 
 class Program(click.Group):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -252,6 +253,8 @@ def test_output_through_a_link_and_to_a_device(tmp_path: Path):
         (EOFError("a file ends"), "internal error: EOFError: a file ends\n"),
         (SystemExit(0), "internal error: SystemExit: 0\n"),
         (MemoryError(), "internal error: MemoryError: \n"),
+        (click.exceptions.Exit(0), "internal error: Exit raised\n"),
+        (click.ClickException("no"), "internal error: ClickException raised\n"),
     ],
 )
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -58,9 +58,7 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     callback=_verbose,
     help="Also constants, cross-check, versions, all digits.",
 )
-@click.pass_context
 def check(
-    ctx: click.Context,
     specs: tuple[str, ...],
     eps: float | None,
     settings: tuple[str, ...],
@@ -74,7 +72,7 @@ def check(
     augmented: bool,
     quiet: bool,
     verbose: bool,
-) -> None:
+) -> int:
     """Is the point of each SPEC an ε-second-order stationary point?  `-` is standard input."""
     from resnet_cert.verdict import Verdict
 
@@ -124,7 +122,7 @@ def check(
             else:
                 write_witness(witness, found)
     write(formatter(format_name).check(reports, style(output, verbosity)), output)
-    ctx.exit(Verdict.all_of(report.verdict for report in reports).exit_code)
+    return Verdict.all_of(report.verdict for report in reports).exit_code
 
 
 def _checked(

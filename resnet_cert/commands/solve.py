@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 )
 @spec_options
 @format_option
-@click.pass_context
 def solve(
-    ctx: click.Context,
     spec: str,
     output: str,
     eps: float | None,
@@ -51,7 +49,7 @@ def solve(
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
-) -> None:
+) -> int:
     """Go from the point of SPEC to an ε-second-order stationary point, and check that.
 
     Exit codes as of check, for the point that was written.  Interrupted: the best point so far is written.
@@ -80,7 +78,7 @@ def solve(
         click.echo(f"stopped short of ε: {solution.stopped}", err=True)
     solved = Solved(solution.iterations, output, report)
     write(formatter(format_name).solve(solved, style(None, 0)), None)
-    ctx.exit(report.verdict.exit_code)
+    return report.verdict.exit_code
 
 
 def _solved(problem: Problem, output: str) -> Solution:

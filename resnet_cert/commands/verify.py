@@ -13,8 +13,7 @@ from resnet_cert.report import formatter
 @click.command(cls=Strict, short_help="Decide a certificate again, by other code.")
 @click.argument("certificate", metavar="FILE")
 @format_option
-@click.pass_context
-def verify(ctx: click.Context, certificate: str, format_name: str) -> None:
+def verify(certificate: str, format_name: str) -> int:
     """Decide a certificate again, by code that shares nothing with `check`.
 
     Exit codes: 0 CERTIFIED, 10 REFUTED, 20 UNDECIDED if it is accepted, 30 REJECTED.
@@ -30,4 +29,4 @@ def verify(ctx: click.Context, certificate: str, format_name: str) -> None:
     with stdout_as_stderr(), progress(f"verifying {certificate}", 0):
         verification = verify(certificate)
     write(formatter(format_name).verify(verification, style(None, 0)), None)
-    ctx.exit(verification.exit_code)
+    return verification.exit_code
