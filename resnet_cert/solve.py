@@ -132,11 +132,6 @@ class _View:
     def bends_down(self) -> bool:
         return -self.lambda_min > self.allowed
 
-    @property
-    def slopes_inside(self) -> bool:
-        """The point is on the rim of a ball, and the objective falls on the way inside."""
-        return self.judged.multiplier is not None and self.judged.multiplier.upper < 0.0
-
     def slope(self) -> Direction:
         """∇L = ∇F + ρ(w, V)."""
         w, V, rho = self.point.w, self.point.V, self.judged.rho.value
@@ -181,9 +176,7 @@ class _Search:
             self.descend()
             view = self.look(self.point)
             self.lambda_min = view.lambda_min
-            if view.slopes_inside and view.gradient_norm > self.aim and self.search(view, view.slope()):
-                continue
-            if view.bends_down and self.search(view, view.judged.direction):
+            if view.bends_down and self.escape(view):
                 continue
             if not (view.gradient_norm > self.aim and self.polish(view)):
                 reason = "rounding hides any further descent"
@@ -268,10 +261,10 @@ class _Search:
             allowed,
         )
 
-    def search(self, view: _View, along: Direction) -> bool:
-        """Move along ± a direction to the lowest of the points seen, if descent is proven there."""
+    def escape(self, view: _View) -> bool:
+        """Move along ± the lowest direction to the lowest of the points seen, if descent is proven there."""
         start = _flat(view.point)
-        direction = _flat(Point(along.dw, along.dV))
+        direction = _flat(Point(view.judged.direction.dw, view.judged.direction.dV))
         direction = direction / float(np.linalg.norm(direction))
         best = self.derivatives.coordinates(start)
         lowest, moved = self.derivatives.at(best)[0], False

@@ -57,8 +57,6 @@ def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) 
         steepest = np.maximum(*(np.abs(end.first) + end.first_error for end in (right, left)))
         highest = np.maximum(*(end.value + end.value_error for end in (right, left)))
         lowest = middle.value - middle.value_error - (np.abs(middle.first) + middle.first_error) * reach
-        if loss.nonnegative:
-            lowest = np.maximum(lowest, 0.0)
         l = float(np.max(steepest * size))
         r = float(np.max(np.maximum(highest, -lowest)))
     if not (math.isfinite(l) and math.isfinite(r)):

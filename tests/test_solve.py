@@ -23,7 +23,16 @@ from resnet_cert.commands.solve import _shown
 from resnet_cert.derivatives import Derivatives, DerivativesOnBall
 from resnet_cert.losses import named_loss
 from resnet_cert.problem import Constraint, GivenFeatures, Point, Regularizer
-from resnet_cert.solve import Step, is_attained, perturbed, read_point, solve, write_point
+from resnet_cert.solve import (
+    Step,
+    _newton_step,
+    _Search,
+    is_attained,
+    perturbed,
+    read_point,
+    solve,
+    write_point,
+)
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 REAL_DATA = ("diabetes", "diabetes-halfway", "breast-cancer", "breast-cancer-halfway")
@@ -340,6 +349,20 @@ def test_on_a_ball_that_matters_the_end_is_certified_and_on_its_rim(seed: int, l
     assert report.regularized is not None
     assert report.regularized.multiplier is not None
     assert report.regularized.multiplier.lower > 0.0
+
+
+@pytest.mark.parametrize("norm", [0.2, None])
+@pytest.mark.parametrize("seed", range(6))
+def test_polishing_converges_quadratically_on_the_rim_and_inside(seed: int, norm: float | None):
+    problem = replace(random_problem(seed), regularizer=Regularizer(0.05), epsilon=1e-12)
+    problem = problem if norm is None else on_ball(problem, norm)
+    search, end = _Search(problem, lambda step: None), solve(problem).point
+    rng = np.random.default_rng(seed)
+    moved = [part + 1e-5 * rng.normal(size=part.shape) for part in (end.w, end.V)]
+    view = search.look(search.inside(Point(*moved), rim=norm is not None))
+    after = search.look(search.inside(_newton_step(view, 0.0), rim=norm is not None))
+    assert 1e-7 < view.gradient_norm < 1e-3
+    assert after.gradient_norm < 1e-3 * view.gradient_norm
 
 
 @pytest.mark.parametrize("seed", range(6))
