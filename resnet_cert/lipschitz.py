@@ -53,7 +53,9 @@ def weighted_terms(
     L1, L2, L3 = suprema
     pi = np.ones_like(x_norm) if weight is None else weight
     V_f = upper_product(b, f_norm)
-    J = np.hypot(x_norm + V_f, V_f)
+    h = x_norm + V_f
+    share = np.divide(V_f, h, out=np.zeros_like(h), where=h > 0.0)
+    J = h * np.sqrt(1.0 + share * share)  # no square of a norm that over- or underflows
     terms = np.stack(
         [
             upper_product(L1, J, pi),

@@ -247,7 +247,7 @@ _LOGISTIC_THIRD = math.log(2.0 + math.sqrt(3.0))  # where |ℓ'''| is largest: 1
 
 def _logistic_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
     e = fn.exp(-np.minimum(reach, _LOGISTIC_THIRD))
-    third = -fn.expm1(-np.minimum(reach, _LOGISTIC_THIRD)) * e / (1.0 + e) ** 3
+    third = -fn.expm1(-np.minimum(reach, _LOGISTIC_THIRD)) * e / ((1.0 + e) * (1.0 + e) * (1.0 + e))
     return 1.0 / (1.0 + fn.exp(-reach)), np.full_like(y, 0.25), third
 
 
@@ -287,10 +287,11 @@ def _pseudo_huber_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array
     farthest = reach + np.abs(y)
     nearest = np.maximum(np.abs(y) - reach, 0.0)
     at = np.clip(0.5, nearest, farthest)
+    near, s = fn.hypot1(nearest), fn.hypot1(at)
     return (
         farthest / fn.hypot1(farthest),
-        np.maximum(fn.hypot1(nearest) ** -3.0, TINY),
-        np.maximum(3.0 * at * fn.hypot1(at) ** -5.0, TINY),
+        np.maximum(1.0 / near / near / near, TINY),
+        np.maximum(3.0 * at / s / s / s / s / s, TINY),
     )
 
 

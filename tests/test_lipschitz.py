@@ -18,6 +18,7 @@ from oracle_algebra import norm
 from oracle_theorems import lipschitz as exact_lipschitz
 
 from resnet_cert import problem as problem_module
+from resnet_cert.check import with_ball_functions
 from resnet_cert.enclosure import upper_row_norms
 from resnet_cert.jax64 import jax, jnp
 from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
@@ -164,6 +165,18 @@ def test_no_underflow_takes_them_below_their_formulas(loss, scale, x, y, f, b):
     for ours, exact in zip(bounds, exact_constants(one, b), strict=True):
         assert exact <= arb(ours)
         assert math.isfinite(ours)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_in_ball_arithmetic_they_assume_nothing_of_numpys_elementary_functions(loss, monkeypatch):
+    def forbidden(*_: object) -> None:
+        raise AssertionError("an elementary function of NumPy")
+
+    problem = to_problem(gaussian(np.random.default_rng(9), losses=(loss,)))
+    problem = replace(problem, loss=with_ball_functions(problem.loss))
+    for name in ("exp", "expm1", "log1p", "hypot", "power"):
+        monkeypatch.setattr(np, name, forbidden)
+    assert observe(problem, 0.5).lipschitz is not None
 
 
 def test_weights_count():

@@ -236,7 +236,7 @@ _LOGISTIC_THIRD = math.log(2.0 + math.sqrt(3.0))  # where |ℓ'''| is largest: 1
 def _logistic_suprema(reach: Array, y: Array, omega: Array | None) -> tuple[Array, Array, Array]:
     # |σ(p) − y| ≤ σ(R) − min(y, 1 − y) for |p| ≤ R; ∇²ℓ and ∇³ℓ are diagonal.
     e = np.exp(-np.minimum(reach, _LOGISTIC_THIRD))
-    third = -np.expm1(-np.minimum(reach, _LOGISTIC_THIRD)) * e / (1.0 + e) ** 3
+    third = -np.expm1(-np.minimum(reach, _LOGISTIC_THIRD)) * e / ((1.0 + e) * (1.0 + e) * (1.0 + e))
     largest = 1.0 / (1.0 + np.exp(-reach))
     slopes = largest[:, None] - np.minimum(y, 1.0 - y) + 2 * ELEMENTARY  # pays for the cancellation
     return row_norms(slopes), np.full_like(reach, 0.25), third
