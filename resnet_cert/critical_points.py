@@ -17,7 +17,7 @@ from resnet_cert.plane import PlaneObjective
 STEPS = 60
 POLISH_STEPS = 12
 STATIONARY = 1e-10
-"""‖∇G‖ over ‖∇²G‖ and the size of the box, at a point that counts as found."""
+"""max|∇G| over max|∇²G| and the size of the box, at a point that counts as found."""
 DEGENERATE = 1e-6
 """The ratio of the curvatures of a point that is not isolated."""
 SAME = 1e-6
@@ -89,9 +89,9 @@ def critical_points(G: PlaneObjective, box: Box, starts: int) -> tuple[Array, li
 def _examined(G: PlaneObjective, at: Array, box: Box) -> tuple[Mask, Mask]:
     """Which points (m, 2) are critical, to rounding, and in the box; which of them are isolated."""
     value, gradient, hessian = G.derivatives(at)
-    norms = np.linalg.norm(hessian, axis=(1, 2))
-    small = np.linalg.norm(gradient, axis=1) <= STATIONARY * norms * box.size
-    critical = small & box.holds(at) & np.isfinite(value) & np.isfinite(norms) & (norms > 0.0)
+    size = np.abs(hessian).max(axis=(1, 2))
+    small = np.abs(gradient).max(axis=1) <= STATIONARY * size * box.size
+    critical = small & box.holds(at) & np.isfinite(value) & np.isfinite(size) & (size > 0.0)
     curvatures = np.abs(np.linalg.eigvalsh(np.where(critical[:, None, None], hessian, 0.0)))
     return critical, curvatures.min(axis=1) > DEGENERATE * curvatures.max(axis=1)
 

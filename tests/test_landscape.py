@@ -94,6 +94,11 @@ def test_a_curve_of_minima_is_followed_to_the_ends_of_the_box() -> None:
         assert np.abs(np.array(ends) - true).max() < 0.05
 
 
+def test_a_regularizer_whose_square_is_no_float64_has_its_minimum() -> None:
+    [point] = landscape(replace(load_problem(FIGURES["b"]), regularizer=Regularizer(1e300))).critical_points
+    assert (point.kind, point.objective) == ("minimum", pytest.approx(1.0))
+
+
 def test_a_closed_curve_is_followed_once_around() -> None:
     """G = ½(s² + t² − 1)²: a maximum in the middle of a circle of minima."""
     p, one = np.array([[0.0, 0.0, 0.0, 1.0, 0.0, 1.0]]), np.ones(1)
@@ -555,8 +560,8 @@ def test_directions_are_read_from_a_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", **{**arrays, "dV2": np.ones((11, 7)), "dw1": np.full(11, np.nan)})
     wrong = run(str(spec), "--directions", str(tmp_path / "wrong.npz"))
     assert wrong.exit_code == 2
-    assert "dw1: expected finite numbers of the shape (11,)" in wrong.stderr
-    assert "dV2: expected finite numbers of the shape (11, 8), got the shape (11, 7)" in wrong.stderr
+    assert "dw1: expected finite numbers, got NaN or infinity" in wrong.stderr
+    assert "dV2: expected the shape (11, 8), got the shape (11, 7)" in wrong.stderr
     assert run(str(spec), "--directions", str(tmp_path / "none.npz")).exit_code == 2
 
 

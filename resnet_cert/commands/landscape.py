@@ -121,9 +121,12 @@ def _read_directions(path: str, problem: Problem) -> tuple[Direction, Direction]
         with open_npz(Path(), path) as array:
             for name in ("dw1", "dV1", "dw2", "dV2"):
                 arrays[name] = np.asarray(array(name), dtype=np.float64)
-                if arrays[name].shape != shapes[name[:2]] or not np.isfinite(arrays[name]).all():
-                    wanted = f"finite numbers of the shape {shapes[name[:2]]}"
-                    faults.append(f"{name}: expected {wanted}, got the shape {arrays[name].shape}")
+                if arrays[name].shape != shapes[name[:2]]:
+                    faults.append(
+                        f"{name}: expected the shape {shapes[name[:2]]}, got the shape {arrays[name].shape}"
+                    )
+                elif not np.isfinite(arrays[name]).all():
+                    faults.append(f"{name}: expected finite numbers, got NaN or infinity")
     except Refused as refused:
         faults += [fault.message for fault in refused.faults]
     if faults:
