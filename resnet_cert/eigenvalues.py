@@ -15,6 +15,9 @@ import numpy as np
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
 from resnet_cert.errors import InternalError
 
+SUBSET_SIZE = 1000
+"""From this size on a single eigenpair is worth the import of SciPy: it costs a third of all of them."""
+
 
 def is_positive_definite(S: Array, margin: Array | float = 0.0) -> bool:
     """Proven: S + E ≻ 0 for every symmetric E with |xᵀEx| ≤ Σ_i margin_i x_i².
@@ -81,12 +84,22 @@ def spectral_norm(V: Array) -> Enclosure:
     return largest_eigenvalue(gram).intersect(lower=0.0).sqrt() * scale
 
 
+def smallest_eigenpair(S: Array) -> tuple[float, Array]:
+    """λ_min of a finite symmetric matrix (m, m) and its eigenvector (m,) in float64, unproven."""
+    if len(S) < SUBSET_SIZE:
+        eigenvalues, vectors = np.linalg.eigh(S)
+    else:
+        from scipy.linalg import eigh
+
+        eigenvalues, vectors = eigh(S, subset_by_index=[0, 0])
+    return float(eigenvalues[0]), vectors[:, 0]
+
+
 def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:
     S = sign * M.center
     if not (np.isfinite(S).all() and math.isfinite(M.radius)):
         return Enclosure(math.nan, -math.inf, math.inf)
-    eigenvalues, vectors = np.linalg.eigh(S)
-    value, v = float(eigenvalues[0]), vectors[:, 0]
+    value, v = smallest_eigenpair(S)
     size = frobenius(S)
     numerator = Enclosure.around(float(v @ S @ v), inflate(gamma(2 * len(v) + 2) * size * frobenius(v) ** 2))
     upper = (numerator / norm(v).square()).upper + M.radius

@@ -23,7 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.eigenvalues import first_proven, is_positive_definite, smallest_eigenvalue
+from resnet_cert.eigenvalues import (
+    first_proven,
+    is_positive_definite,
+    smallest_eigenpair,
+    smallest_eigenvalue,
+)
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
 from resnet_cert.moments import Moments
 from resnet_cert.theorems import lambda_min_at_origin
@@ -91,13 +96,13 @@ def _smallest_eigenpair(moments: Moments, w: Array) -> tuple[float, Direction]:
     d, k = len(w), len(a)
     if not np.isfinite(H).all():
         return math.nan, Direction(np.zeros(d), np.zeros((d, k)))
-    eigenvalues, vectors = np.linalg.eigh(H)
-    dw, v, u = np.split(vectors[:, 0], [d, d + k])
+    value, vector = smallest_eigenpair(H)
+    dw, v, u = np.split(vector, [d, d + k])
     alpha = float(np.linalg.norm(a))
     dV = np.outer(unit_vector(w)[0], v)
     if alpha:
         dV += np.outer(P @ u, a / alpha)
-    return float(eigenvalues[0]), Direction(dw, dV)
+    return value, Direction(dw, dV)
 
 
 def refuting_direction(moments: Moments, w: Array, threshold: float) -> Direction:

@@ -204,6 +204,9 @@ def _model_minimiser(H: Array, g: Array, w: Array, r: float) -> Array:
     """
     if r == 0.0:
         return np.zeros_like(w)
+    step = _solution(H, g)
+    if step is not None and float(np.linalg.norm(w - step)) <= r:
+        return w - step
     eigenvalues, Q = np.linalg.eigh(H)
     eigenvalues = np.maximum(eigenvalues, 0.0)
     cutoff = 16.0 * len(w) * U * float(eigenvalues[-1])
@@ -234,6 +237,15 @@ def _model_minimiser(H: Array, g: Array, w: Array, r: float) -> Array:
         if length > r:
             v *= r / length
     return Q @ v
+
+
+def _solution(H: Array, b: Array) -> Array | None:
+    """H⁻¹b, for an H ⪰ 0 that is far enough from singular."""
+    try:
+        np.linalg.cholesky(H - 16.0 * len(b) * U * float(np.trace(H)) * np.eye(len(b)))
+        return np.asarray(np.linalg.solve(H, b), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return None
 
 
 def _enclosed(function: ConvexFunction, u: Array, at: Moments, r: float, attained: bool) -> LinearMinimum:
@@ -282,7 +294,8 @@ def _distance(
     length = norm(u)
     c = (Enclosure.exact(r).square() - length.square()).positive_part() * (lam / 2.0)
     A, convexity = at.A, smallest_eigenvalue(at.A)
-    unseen = function.unseen() if not convexity.lower > 0.0 else None
+    may_be_flat = not convexity.lower > 0.0 and np.isfinite(A.center).all()
+    unseen = function.unseen() if may_be_flat else None
     borrowed = Enclosure.exact(0.0)
     if unseen is not None:
         A, pull, borrowed = _penalised(A, u, r, unseen)
@@ -317,13 +330,13 @@ def _root(slope: Enclosure, c: Enclosure, m0: float, T: float, most: float) -> f
 
 
 def _penalised(A: Ball, u: Array, r: float, unseen: Unseen) -> tuple[Ball, Enclosure, Enclosure]:
-    """What P(w) = κ/2·‖Zᵀw‖² changes, κ on the scale of A.
+    """What P(w) = κ/2·‖Zᵀw‖² changes, κ on the scale of the least curvature that A has on the row space.
 
     A + κZZᵀ; ‖∇P(û)‖ + ‖∇P(w)‖ ≤ κ‖Z‖(‖Zᵀû‖ + sine·r) and its curvature κ·sine², for w of the row space in
     the ball and directions in the row space.
     """
     Z, sine = unseen.Z, Enclosure.exact(unseen.sine)
-    scale = float(np.trace(A.center)) / len(u)
+    scale = float(np.linalg.eigvalsh(A.center)[min(Z.shape[1], len(u) - 1)])
     kappa = 2.0 ** min(max(math.frexp(scale)[1], -1000), 1000) if scale > 0.0 else 1.0
     size = norm(Z)
     center = A.center + kappa * (Z @ Z.T)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from resnet_cert.eigenvalues import smallest_eigenpair
 from resnet_cert.enclosure import (
     TINY,
     Array,
@@ -196,7 +197,7 @@ def tangent_curvature(here: Moments, w: Array, V: Array) -> Curvature:
     if np.isfinite(H).all():
         T = orthogonal_complement(unit_vector(z)[0])
         projected = T.T @ H @ T
-        y = T @ np.linalg.eigh((projected + projected.T) / 2.0)[1][:, 0]
+        y = T @ smallest_eigenpair((projected + projected.T) / 2.0)[1]
         dV = np.outer(e, y[d : d + k]) + np.outer(P @ y[d + k : 2 * d + k - 1], t)
         if zeros and rest.any():
             dV += y[-1] / frobenius(rest) * rest

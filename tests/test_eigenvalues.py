@@ -16,6 +16,7 @@ from resnet_cert import eigenvalues
 from resnet_cert.eigenvalues import (
     is_positive_definite,
     largest_eigenvalue,
+    smallest_eigenpair,
     smallest_eigenvalue,
     spectral_norm,
 )
@@ -233,3 +234,13 @@ def test_a_spectral_norm_of_the_least_and_largest_floats_is_held(entry):
 
 def test_a_spectral_norm_of_zero_is_zero():
     assert spectral_norm(np.zeros((3, 2))) == Enclosure.exact(0.0)
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_the_smallest_eigenpair_is_one(limit, monkeypatch):
+    monkeypatch.setattr(eigenvalues, "SUBSET_SIZE", limit)
+    S = with_spectrum([-5.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    value, v = smallest_eigenpair(S)
+    assert value == pytest.approx(-5.0, abs=1e-14)
+    assert np.linalg.norm(v) == pytest.approx(1.0)
+    assert np.allclose(S @ v, -5.0 * v, atol=1e-14)

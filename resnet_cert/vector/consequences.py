@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert import theorems
-from resnet_cert.eigenvalues import largest_eigenvalue, spectral_norm
+from resnet_cert.eigenvalues import largest_eigenvalue, smallest_eigenpair, spectral_norm
 from resnet_cert.enclosure import Array, Ball, Enclosure, frobenius, inflate, minimum, norm
 from resnet_cert.linear_predictor import LinearMinimum
 from resnet_cert.report.model import Constants, Corollary1, GapBounds, Theorem1, Theorem2, Theorem3
@@ -214,4 +214,4 @@ def _kernel_vector(W: Array, M: Array) -> Array:
     kernel = Zt[sizes <= sizes[0] * d * 2.0**-50]
     if not len(kernel):
         return Zt[-1]
-    return np.asarray(np.linalg.eigh(kernel @ M @ kernel.T)[1][:, 0] @ kernel, dtype=np.float64)
+    return np.asarray(smallest_eigenpair(kernel @ M @ kernel.T)[1] @ kernel, dtype=np.float64)

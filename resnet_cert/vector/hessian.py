@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.eigenvalues import first_proven, is_positive_definite
+from resnet_cert.eigenvalues import first_proven, is_positive_definite, smallest_eigenpair
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
 from resnet_cert.hessian import Curvature, Direction
 from resnet_cert.vector.matrices import matrix_inner, minus, skewness, times
@@ -135,10 +135,10 @@ def _smallest_eigenpair(parts: Reduction) -> tuple[float, Direction]:
     H, across, R = reduced_hessian(parts)
     if not np.isfinite(H).all():
         return math.nan, Direction(np.zeros((q, d)), np.zeros((d, k)))
-    eigenvalues, vectors = np.linalg.eigh(H)
-    dW, C, Y = np.split(vectors[:, 0], [q * d, q * d + rho * k])
+    value, vector = smallest_eigenpair(H)
+    dW, C, Y = np.split(vector, [q * d, q * d + rho * k])
     dV = parts.E @ C.reshape(rho, k) + across @ Y.reshape(d - rho, R.shape[1]) @ R.T
-    return float(eigenvalues[0]), Direction(dW.reshape(q, d), dV)
+    return value, Direction(dW.reshape(q, d), dV)
 
 
 def gauss_newton(parts: Reduction, B: Ball) -> Enclosure:
