@@ -243,7 +243,8 @@ class RegularizedLinearObjective(LinearObjective):
 def objective_lin_min(problem: Problem, r: float, F_lin_min: Enclosure) -> Enclosure:
     """The least G at V = 0: min F_lin(w) + l2·‖w‖² over ‖w‖ ≤ norm, or over all w without a constraint.
 
-    Without one, G_lin is 2·l2-strongly convex: G_lin ≥ G_lin(û) − ‖∇G_lin(û)‖²/(4·l2) for any û.
+    Without one, G_lin is 2·l2-strongly convex: G_lin ≥ G_lin(û) − ‖∇G_lin(û)‖²/(4·l2) for any û; for a
+    nonnegative loss G_lin ≥ 0, which says more for a tiny l2.
 
     Args:
         r, F_lin_min: min F_lin over ‖w‖ ≤ r; that is the answer for a plain problem.
@@ -255,7 +256,8 @@ def objective_lin_min(problem: Problem, r: float, F_lin_min: Enclosure) -> Enclo
         return minimum_on_ball(function, problem.constraint.norm, r).F_min
     at = function.at(minimum_on_ball(function, None, r).w_star.center)
     below = at.g_w.norm().square() / (Enclosure.exact(problem.l2) * 4.0)
-    return Enclosure(at.F.value, min((at.F - below).lower, at.F.upper), at.F.upper)
+    least = max((at.F - below).lower, 0.0 if problem.loss.nonnegative else -math.inf)
+    return Enclosure(at.F.value, min(least, at.F.upper), at.F.upper)
 
 
 def regularized_here(

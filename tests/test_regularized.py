@@ -403,6 +403,12 @@ def test_ridge_regression_has_the_value_of_its_normal_equations(seed: int, l2: f
     assert found.upper - found.lower < 1e-13 * (1.0 + value)
 
 
+def test_a_tiny_regularizer_leaves_the_best_value_at_v_0_enclosed() -> None:
+    problem = Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[0.0], V=[[-1.0]], l2=1e-300)
+    found = objective_lin_min(problem, 1.0, Enclosure.exact(0.0))
+    assert 0.0 <= found.lower <= 1e-300 <= found.upper < 1e-15
+
+
 @pytest.mark.parametrize("l2", [None, 0.25])
 def test_the_best_linear_predictor_on_the_ball_has_the_value_of_a_scan(l2: float | None) -> None:
     """F_lin(u) = ½(2u − 3)² on |u| ≤ 1: the minimum is at u = 1."""
