@@ -161,6 +161,20 @@ def test_a_computed_mu2_cannot_be_called_given(tmp_path: Path) -> None:
     assert verify(path).reasons[0].startswith("claim.mu2")
 
 
+@pytest.mark.parametrize("b", [1.0 - 1e-5, 1.0 + 1e-5, 100.0])
+def test_what_the_spec_leaves_open_is_no_choice_of_the_certificate(tmp_path: Path, b: float) -> None:
+    """A larger μ2, or a larger domain, would make a refuted point an ε-SOPSP."""
+    path = certified_spec(write_spec(tmp_path, DATA["inline"], NETWORKS["linear"]))
+    claim = json.loads(path.read_text())["claim"]
+    mu2 = float.fromhex(claim["mu2"]["value"])
+    assert verify(path).accepted
+    forged(path, "claim", "mu2", "value", value=(mu2 * (1.0 + 1e-5)).hex())
+    assert "claim.mu2" in verify(path).reasons[0]
+    forged(path, "claim", "mu2", "value", value=(mu2 * 1e6).hex())
+    forged(path, "claim", "b", value=(float.fromhex(claim["b"]) * b).hex())
+    assert verify(path).reasons[0].startswith("claim.b")
+
+
 def test_settings_beside_the_spec_are_part_of_it(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, DATA["inline"], NETWORKS["linear"])
     path = certified_spec(spec, ["epsilon=0.125", "point.w=[0.5, 0.375]"])

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from resnet_cert.errors import RequestError
+from resnet_cert.verify.proofs import COMPUTED
 from resnet_cert.verify.reading import Array, Certificate, Rejected, Spec
 
 ROUNDING = 1e-9
 """How far computed numbers may be off, relative to the largest of their array."""
+SUBNORMAL = 2.0**-1022
 CHUNK_ROWS = 4096
 SECTIONS = {"version", "name", "data", "loss", "network", "point", "epsilon", "domain", "lipschitz"}
 """What a spec may say.  Whatever else it says is about a problem that this verifier does not know."""
@@ -57,6 +59,8 @@ def bind(certificate: Certificate, data: dict[str, Array], folder: Path) -> tupl
     if not isinstance(point, Point):
         raise Rejected("spec: expected a point of one output, w and V, got W and V")
     _require_same_claim(certificate, parts)
+    if parts["domain"].b == "auto":
+        _require_computed_b(certificate, data)
 
     drawn = ROUNDING if isinstance(parts["data"], data_models.SampleData) else 0.0
     stated = {"x": samples.x, "y": samples.y, "w": point.w, "V": point.V}
@@ -112,6 +116,15 @@ def _require_same_claim(certificate: Certificate, parts: dict[str, Any]) -> None
     for name, (ours, theirs) in claimed.items():
         if ours != theirs:
             raise Rejected(f"claim.{name}: expected {theirs!r} as in the spec, got {ours!r}")
+
+
+def _require_computed_b(certificate: Certificate, data: dict[str, Array]) -> None:
+    """b = 1.01·max(‖w‖, ‖V‖), or 1 if both are 0, to COMPUTED."""
+    largest = float(max(np.max(np.abs(data["w"])), np.max(np.abs(data["V"])))) or 1.0
+    sizes = (float(np.linalg.norm(data[name] / largest, 2)) for name in ("w", "V"))
+    b = 1.01 * max(sizes) * largest or 1.0
+    if not abs(certificate.b - b) <= COMPUTED * b + SUBNORMAL:
+        raise Rejected(f"claim.b: expected {b!r}, which the spec leaves open, got {certificate.b!r}")
 
 
 def _require_close(

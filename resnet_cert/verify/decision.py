@@ -30,7 +30,7 @@ from resnet_cert.verify.proofs import (
     encloses_root,
     evaluate,
     inside,
-    lipschitz_at_most,
+    lipschitz_is,
 )
 from resnet_cert.verify.reading import Array, Certificate, Rejected, read_certificate, read_data
 
@@ -118,7 +118,7 @@ def _claims(certificate: Certificate, data: dict[str, Array]) -> dict[str, Calla
     if upper is not None:
         claims["bounds.lambda_min.upper"] = lambda facts: _curvature_at_most(facts, data, upper)
     if certificate.mu2_source == "computed":
-        claims["claim.mu2"] = lambda facts: lipschitz_at_most(certificate, data)
+        claims["claim.mu2"] = lambda facts: lipschitz_is(certificate, data)
     return claims | _verdict_claims(certificate, data)
 
 
