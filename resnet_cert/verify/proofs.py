@@ -178,8 +178,8 @@ def lipschitz_is(certificate: Certificate, data: dict[str, Array]) -> bool:
     """E[L3 J³ + 3 L2 J‖f‖] ≤ μ2, which makes μ2 a Lipschitz constant of ∇²F on ‖w‖, ‖V‖ ≤ b.
 
     J² = (‖x‖ + b‖f‖)² + b²‖f‖², and L2, L3 bound |ℓ''|, |ℓ'''| over |p| ≤ b(‖x‖ + b‖f‖).  Where a
-    spec leaves μ2 open it is this number, to COMPUTED, or one too small for floats: a larger μ2 is a Lipschitz
-    constant as well, but makes more points stationary than the spec does.
+    spec leaves μ2 open it is this number, to COMPUTED, or one too small for floats: a larger one is a
+    Lipschitz constant as well, but makes more points stationary than the spec does.
     """
     b, suprema = arb(certificate.b), SUPREMA[certificate.loss]
     weights = data.get("probabilities", np.ones(certificate.n))
