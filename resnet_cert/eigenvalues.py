@@ -112,13 +112,22 @@ def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:
 
 
 def first_proven(exceeds: Callable[[float], bool], value: float, size: float, *, positive: bool) -> float:
-    """−t for the first t = −value + slack with exceeds(t), the slack growing fourfold from size·u; or −∞."""
-    if not (math.isfinite(value) and math.isfinite(size)):
+    """−t for about the first t = −value + slack with exceeds(t), of slacks size·u·4^j; or −∞.
+
+    Most tries fail, and each is a factorisation: j leaps by 4, and is then halved in between.
+    """
+    least = max(size, abs(value)) * U
+    if not (math.isfinite(value) and 0.0 < least < math.inf):
         return -math.inf
-    slack = max(size, abs(value)) * U
     start = max(-value, 0.0) if positive else -value
-    for _ in range(40):
-        if slack > 0.0 and exceeds(start + slack):
-            return -(start + slack)
-        slack *= 4.0
-    return -math.inf
+
+    def t(j: int) -> float:
+        return start + least * 4.0**j
+
+    found = next((j for j in range(0, 40, 4) if exceeds(t(j))), None)
+    if found is None:
+        return -math.inf
+    for back in (2, 1):
+        if found >= back and exceeds(t(found - back)):
+            found -= back
+    return -t(found)

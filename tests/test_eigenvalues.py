@@ -14,6 +14,7 @@ from scipy.linalg import hadamard
 
 from resnet_cert import eigenvalues
 from resnet_cert.eigenvalues import (
+    first_proven,
     is_positive_definite,
     largest_eigenvalue,
     smallest_eigenpair,
@@ -244,3 +245,18 @@ def test_the_smallest_eigenpair_is_one(limit, monkeypatch):
     assert value == pytest.approx(-5.0, abs=1e-14)
     assert np.linalg.norm(v) == pytest.approx(1.0)
     assert np.allclose(S @ v, -5.0 * v, atol=1e-14)
+
+
+def test_the_first_slack_that_is_proven_is_found_in_few_tries():
+    for needed in range(37):
+        tries = []
+
+        def exceeds(t, needed=needed, tries=tries):
+            tries.append(t)
+            return t >= 4.0**needed
+
+        assert first_proven(exceeds, 0.0, 2.0**53, positive=True) == -(4.0**needed)
+        assert len(tries) <= needed / 4 + 4
+    for value, size in ((0.0, 0.0), (math.nan, 1.0), (1.0, math.inf)):
+        assert first_proven(lambda t: True, value, size, positive=False) == -math.inf
+    assert first_proven(lambda t: False, 1.0, 1.0, positive=False) == -math.inf
