@@ -91,6 +91,8 @@ def reduced_hessian(moments: Moments, w: Array) -> tuple[Array, Array]:
 
 def _smallest_eigenpair(moments: Moments, w: Array) -> tuple[float, Direction]:
     """λ_min in float64 and its eigenvector lifted to (dw, dV), both unproven."""
+    if not w.any():
+        return _smallest_eigenpair_at_origin(moments)
     H, P = reduced_hessian(moments, w)
     a = moments.a.center
     d, k = len(w), len(a)
@@ -103,6 +105,25 @@ def _smallest_eigenpair(moments: Moments, w: Array) -> tuple[float, Direction]:
     if alpha:
         dV += np.outer(P @ u, a / alpha)
     return value, Direction(dw, dV)
+
+
+def _smallest_eigenpair_at_origin(moments: Moments) -> tuple[float, Direction]:
+    """At w = 0, D²F(dw, z tᵀ) = dwᵀA dw + 2α dwᵀz, t = a/α.
+
+    On dw and z along an eigenvector of A with eigenvalue β this is [[β, α], [α, 0]].
+    """
+    A, a = moments.A.center, moments.a.center
+    nothing = Direction(np.zeros(len(A)), np.zeros((len(A), len(a))))
+    if not (np.isfinite(A).all() and np.isfinite(a).all()):
+        return math.nan, nothing
+    beta, q = smallest_eigenpair(A)
+    t, alpha = unit_vector(a)
+    if not alpha:
+        return 0.0, Direction(nothing.dw, np.outer(q, t))
+    ratio = max(beta, 0.0) / alpha
+    value = -alpha * (2.0 / (ratio + math.hypot(ratio, 2.0)))
+    length = math.hypot(value, alpha)
+    return value, Direction(value / length * q, np.outer(alpha / length * q, t))
 
 
 def refuting_direction(moments: Moments, w: Array, threshold: float) -> Direction:

@@ -409,6 +409,19 @@ def test_a_millionth_below_zero_is_seen_among_thousands_of_exact_zeros(w_is_zero
     assert -1e-6 < bent.lambda_min.upper < -0.9e-6
 
 
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (1, 3), (4, 1), (3, 5)])
+@pytest.mark.parametrize("alpha", [0.0, 1e-200, 1e-12, 1.0, 1e6])
+def test_at_w_zero_the_direction_has_the_least_curvature(d, k, alpha):
+    rng = np.random.default_rng(16)
+    G, a = rng.normal(size=(d, d)), alpha * rng.normal(size=k)
+    nothing = Ball(np.zeros((d, k)), 0.0), Ball(np.zeros((k, k)), 0.0)
+    at = Moments(Enclosure.exact(1.0), Ball(np.zeros(d), 0.0), Ball(a, 0.0), Ball(G @ G.T, 0.0), *nothing)
+    bent = curvature(at, np.zeros(d))
+    along = rayleigh_quotient(at, np.zeros(d), bent.direction)
+    assert along.upper - bent.lambda_min.lower <= 1e-12 * abs(bent.lambda_min.lower) + 1e-300
+    assert bent.lambda_min.value == pytest.approx(along.value, rel=1e-12, abs=1e-300)
+
+
 def test_a_curvature_that_is_not_known_has_no_lower_end():
     at, w = known_moments(np.random.default_rng(14), 2, 2)
     for part in ("a", "A", "B", "C"):
