@@ -84,7 +84,7 @@ def reduced_hessian(moments: Moments, w: Array) -> tuple[Array, Array]:
     if s:
         H[:d, d : d + k] += s * moments.B.center
         H[d : d + k, d : d + k] = s * s * moments.C.center
-    H[:d, d + k :] = float(np.linalg.norm(a)) * P
+    H[:d, d + k :] = frobenius(a) * P
     H[d:, :d] = H[:d, d:].T
     return H, P
 
@@ -100,10 +100,9 @@ def _smallest_eigenpair(moments: Moments, w: Array) -> tuple[float, Direction]:
         return math.nan, Direction(np.zeros(d), np.zeros((d, k)))
     value, vector = smallest_eigenpair(H)
     dw, v, u = np.split(vector, [d, d + k])
-    alpha = float(np.linalg.norm(a))
     dV = np.outer(unit_vector(w)[0], v)
-    if alpha:
-        dV += np.outer(P @ u, a / alpha)
+    if a.any():
+        dV += np.outer(P @ u, unit_vector(a)[0])
     return value, Direction(dw, dV)
 
 
@@ -168,17 +167,17 @@ def rayleigh_quotient(moments: Moments, w: Array, direction: Direction) -> Enclo
     u_norm, V_norm, w_norm = frobenius(u), frobenius(V), frobenius(w)
     roundings = gamma(2 * (len(u) + V.shape[1]) + 4)
     value = float(u @ A.center @ u) + 2.0 * float(u @ (V @ a.center))
-    error = A.radius * u_norm**2 + 2.0 * a.radius * u_norm * V_norm
-    size = frobenius(A.center) * u_norm**2 + 2.0 * frobenius(a.center) * u_norm * V_norm
+    error = A.radius * u_norm * u_norm + 2.0 * a.radius * u_norm * V_norm
+    size = frobenius(A.center) * u_norm * u_norm + 2.0 * frobenius(a.center) * u_norm * V_norm
     if w_norm:
         q = V.T @ w
         q_norm, q_error = frobenius(q), roundings * V_norm * w_norm + V.size * TINY
         reach = q_norm + q_error
         B_norm, C_norm = frobenius(B.center) + B.radius, frobenius(C.center) + C.radius
         value += 2.0 * float(u @ (B.center @ q)) + float(q @ C.center @ q)
-        error += 2.0 * u_norm * (B.radius * reach + B_norm * q_error) + C.radius * reach**2
+        error += 2.0 * u_norm * (B.radius * reach + B_norm * q_error) + C.radius * reach * reach
         error += C_norm * (2.0 * q_norm + q_error) * q_error
-        size += 2.0 * u_norm * B_norm * q_norm + C_norm * q_norm**2
+        size += 2.0 * u_norm * B_norm * q_norm + C_norm * q_norm * q_norm
     return Enclosure.around(value, inflate(error + roundings * size + (u.size + V.size) ** 2 * TINY)) / length
 
 
@@ -233,7 +232,8 @@ def curvature_off(M: Ball, w: Array) -> Enclosure:
 
 
 def _scale(moments: Moments, w: Array) -> float:
-    return frobenius(moments.A.center) + float(np.linalg.norm(w)) ** 2 * frobenius(moments.C.center)
+    s = frobenius(w)
+    return frobenius(moments.A.center) + s * s * frobenius(moments.C.center)
 
 
 def unit_vector(w: Array) -> tuple[Array, float]:
