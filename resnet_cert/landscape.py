@@ -214,7 +214,7 @@ class OnPlane:
     gradient: tuple[Enclosure, Enclosure]
     hessian: Ball
     room: float
-    seen: Observed
+    seen: Observed[Moments]
 
 
 def _on_plane(problem: Problem, plane: Plane, at: Array) -> OnPlane:

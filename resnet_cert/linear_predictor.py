@@ -12,7 +12,7 @@ below:  convexity over the ball, F_lin(û) − gᵀû − r‖g‖; where the cu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -425,7 +425,13 @@ class LinearObjective:
         return Sketch(value / total, NOISE * size / total, g / total, A / total)
 
     def third_moment(self, r: float) -> float:
-        return _third_moment(self.problem, r)
+        def parts() -> Iterator[tuple[Array | None, Array, Array | None]]:
+            for chunk in self.problem.chunks(features=False):
+                x_norm = upper_row_norms(chunk.x)
+                suprema = self.problem.loss.suprema(upper_product(r, x_norm) * (1.0 + 2.0**-48), chunk.y)
+                yield None if suprema is None else suprema[2], x_norm, chunk.weight
+
+        return mean_third_moment(parts())
 
     def unseen(self) -> Unseen | None:
         return unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
@@ -473,15 +479,16 @@ class LinearObjective:
         return some_direction_helps((side[:, None] * unit)[~flat], unit[flat])
 
 
-def _third_moment(problem: Problem, r: float) -> float:
-    """An upper bound of E[sup_{|p| ≤ r‖x‖} |ℓ'''| · ‖x‖³]; infinite where the loss has no suprema."""
+def mean_third_moment(parts: Iterable[tuple[Array | None, Array, Array | None]]) -> float:
+    """An upper bound of E[sup |ℓ'''| · ‖x‖³] from sup |ℓ'''|, ‖x‖, both rounded up, and π of each chunk.
+
+    Infinite where the loss has no suprema (None).  π = None: all 1.
+    """
     total = weight = 0.0
-    for chunk in problem.chunks(features=False):
-        x_norm = upper_row_norms(chunk.x)
-        suprema = problem.loss.suprema(upper_product(r, x_norm) * (1.0 + 2.0**-48), chunk.y)
-        if suprema is None:
+    for third, x_norm, weights in parts:
+        if third is None:
             return math.inf
-        pi = np.ones(len(x_norm)) if chunk.weight is None else chunk.weight
-        total += float(np.sum(upper_product(suprema[2], x_norm, x_norm, x_norm, pi)))
+        pi = np.ones(len(x_norm)) if weights is None else weights
+        total += float(np.sum(upper_product(third, x_norm, x_norm, x_norm, pi)))
         weight += float(np.sum(pi))
     return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0

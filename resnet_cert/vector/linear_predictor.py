@@ -24,12 +24,14 @@ from resnet_cert.enclosure import (
     inflate,
     row_norms,
     upper_product,
+    upper_row_norms,
 )
 from resnet_cert.linear_predictor import (
     SEPARATION_ENTRIES,
     LinearMinimum,
     Sketch,
     is_located,
+    mean_third_moment,
     minimum_on_ball,
     some_direction_helps,
 )
@@ -105,15 +107,14 @@ class LinearObjective:
 
     def third_moment(self, r: float) -> float:
         """E[sup_{‖p‖ ≤ r‖x‖} ‖∇³ℓ‖ · ‖x‖³]."""
-        total = weight = 0.0
-        for chunk in self._chunks():
-            x_norm = row_norms(chunk.x)
-            reach = upper_product(r, x_norm) * (1.0 + 2.0**-48)
-            third = self.problem.loss.suprema(reach, chunk.y, chunk.omega)[2]
-            pi = np.ones(len(x_norm)) if chunk.weight is None else chunk.weight
-            total += float(np.sum(upper_product(third, x_norm, x_norm, x_norm, pi)))
-            weight += float(np.sum(pi))
-        return inflate(total / weight * (1.0 + 2.0**-30)) if total else 0.0
+
+        def parts() -> Iterator[tuple[Array, Array, Array | None]]:
+            for chunk in self._chunks():
+                x_norm = upper_row_norms(chunk.x)
+                reach = upper_product(r, x_norm) * (1.0 + 2.0**-48)
+                yield self.problem.loss.suprema(reach, chunk.y, chunk.omega)[2], x_norm, chunk.weight
+
+        return mean_third_moment(parts())
 
     def unseen(self) -> Unseen | None:
         found = unseen_directions(lambda: (chunk.x for chunk in self._chunks()))

@@ -20,22 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, row_norms
-from resnet_cert.lipschitz import (
-    LipschitzConstants,
-    largest_prediction,
-    lipschitz_constants,
-    weighted_terms,
-)
-from resnet_cert.moments import (
-    Residual,
-    Sum,
-    merged,
-    quotient,
-    residual,
-    sum_of,
-    sum_of_products,
-    total_weight,
-)
+from resnet_cert.lipschitz import largest_prediction, weighted_terms
+from resnet_cert.moments import Residual, Sum, quotient, sum_of, sum_of_products, total_weight
+from resnet_cert.observation import Observed, observed
 from resnet_cert.problem import BLOCK_ROWS
 from resnet_cert.vector.losses import VectorLoss
 from resnet_cert.vector.problem import VectorChunk, VectorProblem
@@ -153,52 +140,15 @@ def _stacked(value: Array, radii: list[float], radius: float) -> Sum:
     return Sum(value, inflate(math.hypot(*radii) + radius))
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What one pass over the data gives: the moments at (W, V) and at (0, V), and μ0, μ1, μ2."""
-
-    here: VectorMoments
-    origin: VectorMoments
-    lipschitz: LipschitzConstants
-
-
-@dataclass(frozen=True)
-class _ObservedSums:
-    """The same, unnormalised and of some chunks only.  Mergeable."""
-
-    here: VectorMomentSums | None  # None at W = 0, where it is the origin
-    origin: VectorMomentSums
-    lipschitz: Array
-    chunks: int = 1
-
-    def __add__(self, other: _ObservedSums) -> _ObservedSums:
-        return _ObservedSums(
-            None if self.here is None or other.here is None else self.here + other.here,
-            self.origin + other.origin,
-            self.lipschitz + other.lipschitz,
-            self.chunks + other.chunks,
-        )
-
-
-def observe(problem: VectorProblem, b: float) -> Observed:
+def observe(problem: VectorProblem, b: float) -> Observed[VectorMoments]:
     """One pass over the data, a chunk at a time."""
-    W, V, loss = problem.point.W, problem.point.V, problem.loss
-
-    def sums(chunk: VectorChunk) -> _ObservedSums:
-        at = residual(chunk, V)
-        return _ObservedSums(
-            moment_sums(loss, chunk, at, W) if W.any() else None,
-            moment_sums(loss, chunk, at, np.zeros_like(W)),
-            _lipschitz_terms(loss, chunk, row_norms(chunk.x), at.f_norm, b),
-        )
-
-    total = merged(map(sums, problem.chunks()))
-    origin = total.origin.expectation()
-    least_weight = float(total.origin.weight.value) - total.origin.weight.radius
-    return Observed(
-        origin if total.here is None else total.here.expectation(),
-        origin,
-        lipschitz_constants(total.lipschitz, least_weight, total.chunks),
+    loss = problem.loss
+    return observed(
+        problem.chunks(),
+        problem.point.W,
+        problem.point.V,
+        lambda chunk, at, W: moment_sums(loss, chunk, at, W),
+        lambda chunk, x_norm, f_norm: _lipschitz_terms(loss, chunk, x_norm, f_norm, b),
     )
 
 

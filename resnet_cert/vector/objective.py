@@ -13,10 +13,11 @@ from resnet_cert.enclosure import Array, Enclosure, U, frobenius
 from resnet_cert.hessian import Curvature, Direction
 from resnet_cert.jax64 import jax, jnp
 from resnet_cert.objective import DENSE_PARAMETERS, DENSE_WORK, TANGENT_ENTRIES, Autodiff, padded
+from resnet_cert.observation import Observed
 from resnet_cert.report.model import CrossCheck
 from resnet_cert.vector.hessian import Reduction, rayleigh_quotient
 from resnet_cert.vector.losses import VectorLoss
-from resnet_cert.vector.moments import Observed
+from resnet_cert.vector.moments import VectorMoments
 from resnet_cert.vector.problem import VectorProblem
 
 
@@ -28,7 +29,7 @@ def objective(W: Any, V: Any, x: Any, f: Any, y: Any, omega: Any, weight: Any, l
 
 def crosscheck(
     problem: VectorProblem,
-    seen: Observed,
+    seen: Observed[VectorMoments],
     gradient_norm: Enclosure,
     parts: Reduction,
     bent: Curvature,
@@ -41,12 +42,13 @@ def crosscheck(
     Raises:
         InternalError: they differ by more than the enclosure and a rounding allowance.
     """
-    here, s = seen.here, frobenius(problem.point.W)
+    here, bounds, s = seen.here, seen.lipschitz, frobenius(problem.point.W)
+    assert bounds is not None  # every loss of several outputs has suprema
     size = max(1.0, s)
     auto = autodiff(problem, bent.direction)
-    first = ROUNDING_ALLOWANCE * (here.g_W.radius + s * here.A_f.radius + U * seen.lipschitz.mu0)
+    first = ROUNDING_ALLOWANCE * (here.g_W.radius + s * here.A_f.radius + U * bounds.mu0)
     second = here.Q.radius * size * size + 2.0 * here.A_f.radius
-    second = ROUNDING_ALLOWANCE * (second + U * seen.lipschitz.mu1)
+    second = ROUNDING_ALLOWANCE * (second + U * bounds.mu1)
     along = rayleigh_quotient(parts, bent.direction)
     require_agreement(
         problem,
