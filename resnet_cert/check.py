@@ -16,9 +16,9 @@ from resnet_cert.crosscheck import crosscheck
 from resnet_cert.custom_loss import CustomLoss, assumption1_fault
 from resnet_cert.domain import domain_radius, lipschitz_claims
 from resnet_cert.eigenvalues import spectral_norm
-from resnet_cert.enclosure import QUIET, Array, Ball, Enclosure, difference, norm, product
+from resnet_cert.enclosure import QUIET, Ball, Enclosure, difference, norm, product
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Curvature, curvature, hessian_exceeds, refuting_direction
+from resnet_cert.hessian import Curvature, curvature, decided, hessian_exceeds, refuting_direction
 from resnet_cert.linear_predictor import best_linear_predictor
 from resnet_cert.losses import BuiltinLoss, Loss
 from resnet_cert.moments import Moments, residual
@@ -126,8 +126,8 @@ def examine(
 
     limit = threshold(constants.mu2, eps)
     bent = curvature(here, w)
-    if problem.is_plain:
-        bent = decided(bent, here, w, limit)
+    if problem.is_plain and w.any():
+        bent = decided(bent, limit, lambda t: hessian_exceeds(here, w, t))
     judged = lagrangian(problem, here, bent)  # of F itself, unless it is regularised or constrained
     verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, constants.mu2)
     undecided = verdicts.verdict is Verdict.UNDECIDED
@@ -219,16 +219,6 @@ def against_augmented(problem: Problem, here: Moments, gradient_norm: Enclosure)
     best = best_linear_predictor(wider, None, network_radius(problem))
     require_assumption1(wider, Point(best.w_star.center, wider.point.V))
     return augmented_here(problem, here, gradient_norm, best)
-
-
-def decided(bent: Curvature, here: Moments, w: Array, limit: Enclosure | None) -> Curvature:
-    """The same curvature, its lower end raised to −threshold where one factorisation at it proves that."""
-    lambda_min = bent.lambda_min
-    if limit is None or not w.any() or not lambda_min.lower < -limit.lower <= lambda_min.upper:
-        return bent
-    if not hessian_exceeds(here, w, limit.lower):
-        return bent
-    return replace(bent, lambda_min=lambda_min.intersect(lower=-limit.lower))
 
 
 def narrowed(lambda_min: Enclosure, verdict: Verdict, limit: Enclosure | None) -> Enclosure:

@@ -54,6 +54,27 @@ def is_positive_definite(S: Array, margin: Array | float = 0.0) -> bool:
     return True
 
 
+def is_block_positive_definite(
+    blocks: tuple[Array, Array, Array], errors: tuple[float, float, float]
+) -> bool:
+    """Proven: [[A, B], [Bᵀ, C]] + E ≻ 0 for every symmetric E whose blocks have at most these spectral norms.
+
+    2|xᵀEy| ≤ ‖E‖(θ‖x‖² + ‖y‖²/θ) shares the error of the off-diagonal block between the other two.
+
+    Args:
+        blocks: A (m, m), B (m, l), C (l, l);  errors: in the same order.
+    """
+    (first, cross, last), (first_error, cross_error, last_error) = blocks, errors
+    scales = [float(np.trace(block)) / max(len(block), 1) for block in (first, last)]
+    theta = 1.0
+    if min(scales) > 0.0:
+        theta = min(max(math.sqrt(scales[0]) / math.sqrt(scales[1]), 2.0**-500), 2.0**500)
+    shares = cross_error * theta * (1.0 + 4 * U), cross_error / theta * (1.0 + 4 * U)
+    margins = inflate(first_error + shares[0]), inflate(last_error + shares[1])
+    S = np.block([[first, cross], [cross.T, last]])
+    return is_positive_definite(S, np.repeat(margins, [len(first), len(last)]))
+
+
 def _confirm_factor(R: Array, T: Array) -> None:
     """A factor that a faulty LAPACK got wrong anywhere fails R(Rᵀv) = Tv to rounding."""
     v = np.cos(np.arange(1.0, len(T) + 1.0))

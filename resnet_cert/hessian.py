@@ -19,13 +19,14 @@ eigenvalues β_i of A, (β_i ± √(β_i² + 4α²))/2, and 0 with multiplicity 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from resnet_cert.eigenvalues import (
     first_proven,
-    is_positive_definite,
+    is_block_positive_definite,
     smallest_eigenpair,
     smallest_eigenvalue,
 )
@@ -55,7 +56,7 @@ def curvature(moments: Moments, w: Array) -> Curvature:
     """λ_min(∇²F(w, V)) enclosed.
 
     Above: the Rayleigh quotient of the computed eigenvector, and 0 wherever the Hessian has a zero diagonal
-    block (d ≥ 2 or w = 0).  Below: −t for a t with S(t) ≻ 0, proven by `is_positive_definite`.
+    block (d ≥ 2 or w = 0).  Below: −t for a t with S(t) ≻ 0, proven by `is_block_positive_definite`.
     """
     d, k = len(w), len(moments.a.center)
     value, direction = _smallest_eigenpair(moments, w)
@@ -194,11 +195,11 @@ def hessian_exceeds(moments: Moments, w: Array, t: float) -> bool:
     turn = gamma(d + 4)  # relative error of s, and ‖e − w/‖w‖‖, each
     alpha = a.norm()
     eliminated = (alpha.square() / t).upper if d > 1 else 0.0
-    S = np.empty((d + len(a.center),) * 2)
-    S[:d, :d] = A.center - eliminated * (np.eye(d) - np.outer(e, e)) + t * np.eye(d)
-    S[:d, d:] = s * B.center + np.outer(e, a.center)
-    S[d:, :d] = S[:d, d:].T
-    S[d:, d:] = s * s * C.center + t * np.eye(len(a.center))
+    blocks = (
+        A.center - eliminated * (np.eye(d) - np.outer(e, e)) + t * np.eye(d),
+        s * B.center + np.outer(e, a.center),
+        s * s * C.center + t * np.eye(len(a.center)),
+    )
 
     A_norm, B_norm, C_norm, a_norm = (frobenius(m.center) for m in (A, B, C, a))
     first = (
@@ -206,15 +207,17 @@ def hessian_exceeds(moments: Moments, w: Array, t: float) -> bool:
     )
     cross = s * B.radius + a.radius + (turn + 4 * U) * (s * B_norm + a_norm)
     last = s * s * C.radius + (2.0 * turn + 6 * U) * (s * s * C_norm) + 2 * U * abs(t)
-    # 2|xᵀEy| ≤ ‖E‖(θ‖x‖² + ‖y‖²/θ): share the error of the off-diagonal block between the two.
-    scale_first, scale_last = float(np.trace(S[:d, :d])) / d, float(np.trace(S[d:, d:])) / max(len(S) - d, 1)
-    theta = 1.0
-    if scale_first > 0.0 and scale_last > 0.0:
-        theta = min(max(math.sqrt(scale_first) / math.sqrt(scale_last), 2.0**-500), 2.0**500)
-    margin = np.empty(len(S))
-    margin[:d] = inflate(first + cross * theta * (1.0 + 4 * U))
-    margin[d:] = inflate(last + cross / theta * (1.0 + 4 * U))
-    return is_positive_definite(S, margin)
+    return is_block_positive_definite(blocks, (first, cross, last))
+
+
+def decided(bent: Curvature, limit: Enclosure | None, exceeds: Callable[[float], bool]) -> Curvature:
+    """The same curvature, its lower end raised to −threshold where one factorisation at it proves that."""
+    lambda_min = bent.lambda_min
+    if limit is None or not lambda_min.lower < -limit.lower <= lambda_min.upper:
+        return bent
+    if not exceeds(limit.lower):
+        return bent
+    return replace(bent, lambda_min=lambda_min.intersect(lower=-limit.lower))
 
 
 def curvature_off(M: Ball, w: Array) -> Enclosure:

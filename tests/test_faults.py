@@ -31,7 +31,8 @@ STAGES = {
     "observation": ["lipschitz_terms", "merged", "moment_sums", "residual"],
     "linear_predictor": ["moment_sums", "smallest_eigenvalue"],
     "crosscheck": ["autodiff"],
-    "hessian": ["is_positive_definite", "norm"],
+    "eigenvalues": ["is_positive_definite"],
+    "hessian": ["is_block_positive_definite", "norm"],
     "witness": ["find_witness", "write_witness"],
     "certificate": ["write_certificate"],
 }

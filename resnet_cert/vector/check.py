@@ -9,9 +9,9 @@ from typing import Literal
 from resnet_cert import theorems
 from resnet_cert.domain import domain_radius, lipschitz_claims
 from resnet_cert.eigenvalues import spectral_norm
-from resnet_cert.enclosure import QUIET, Ball, Enclosure
+from resnet_cert.enclosure import QUIET, Ball
 from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Curvature
+from resnet_cert.hessian import decided
 from resnet_cert.report.model import Gradient, Hessian, Objective, Report, Seconds, Size, Source, versions
 from resnet_cert.selftest import require_sound_arithmetic
 from resnet_cert.stationarity import definition1, threshold
@@ -23,7 +23,7 @@ from resnet_cert.vector.consequences import (
     theorem1_here,
     theorem2_here,
 )
-from resnet_cert.vector.hessian import Reduction, curvature, hessian_exceeds, reduction
+from resnet_cert.vector.hessian import curvature, hessian_exceeds, reduction
 from resnet_cert.vector.linear_predictor import best_linear_predictor
 from resnet_cert.vector.matrices import times
 from resnet_cert.vector.moments import observe
@@ -68,7 +68,7 @@ def check_vector(
     gradient_V = times(Ball(here.A_f.center.T, here.A_f.radius), W).norm()
     gradient_norm = theorems.hypot(gradient_W, gradient_V)
     limit = threshold(constants.mu2, eps)
-    bent = decided(curvature(parts), parts, limit)
+    bent = decided(curvature(parts), limit, lambda t: hessian_exceeds(parts, t))
     lambda_min = bent.lambda_min
     verdicts = definition1(gradient_norm, lambda_min, eps, constants.mu2)
     m = (-lambda_min).positive_part()
@@ -106,13 +106,3 @@ def check_vector(
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     return replace(report, seconds=Seconds(time.perf_counter() - started))
-
-
-def decided(bent: Curvature, parts: Reduction, limit: Enclosure | None) -> Curvature:
-    """The same curvature, its lower end raised to −threshold where one factorisation at it proves that."""
-    lambda_min = bent.lambda_min
-    if limit is None or not lambda_min.lower < -limit.lower <= lambda_min.upper:
-        return bent
-    if not hessian_exceeds(parts, limit.lower):
-        return bent
-    return replace(bent, lambda_min=lambda_min.intersect(lower=-limit.lower))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.eigenvalues import first_proven, is_positive_definite, smallest_eigenpair
+from resnet_cert.eigenvalues import first_proven, is_block_positive_definite, smallest_eigenpair
 from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
 from resnet_cert.hessian import Curvature, Direction
 from resnet_cert.vector.matrices import matrix_inner, minus, skewness, times
@@ -101,7 +101,7 @@ def curvature(parts: Reduction) -> Curvature:
     """λ_min(∇²F(W, V)) enclosed.
 
     Above: the Rayleigh quotient of the computed eigenvector, and 0 wherever some e ⊥ all rows of W exists,
-    for D²F(0, e tᵀ) = 0.  Below: −t for a t with S(t) ≻ 0, proven by `is_positive_definite`.
+    for D²F(0, e tᵀ) = 0.  Below: −t for a t with S(t) ≻ 0, proven by `is_block_positive_definite`.
     """
     (q, d), rho, k = parts.W.shape, parts.rho, parts.A_f.center.shape[1]
     value, direction = _smallest_eigenpair(parts)
@@ -189,15 +189,8 @@ def hessian_exceeds(parts: Reduction, t: float) -> bool:
     last_error = Q_radius * reach * reach + ff * (2.0 * W_norm + WE_radius) * WE_radius
     last_error += (gamma(2 * q + 4) + 4 * U) * ff * W_norm * W_norm + 4 * U * abs(t)
 
-    # 2|xᵀEy| ≤ ‖E‖(θ‖x‖² + ‖y‖²/θ): share the error of the off-diagonal block between the two.
-    scales = [float(np.trace(block)) / max(len(block), 1) for block in (first, last)]
-    theta = 1.0
-    if min(scales) > 0.0:
-        theta = min(max(math.sqrt(scales[0]) / math.sqrt(scales[1]), 2.0**-500), 2.0**500)
-    shares = cross_error * theta * (1.0 + 4 * U), cross_error / theta * (1.0 + 4 * U)
-    margins = inflate(first_error + shares[0]), inflate(last_error + shares[1])
-    S = np.block([[first, parts.cross], [parts.cross.T, last]])
-    return is_positive_definite(S, np.repeat(margins, [len(first), len(last)]))
+    errors = first_error, cross_error, last_error
+    return is_block_positive_definite((first, parts.cross, last), errors)
 
 
 def _scale(parts: Reduction) -> float:
