@@ -93,6 +93,9 @@ def run_to_the_end(program: click.Group, name: str) -> NoReturn:
             program.main(prog_name=name)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else InternalError.exit_code
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # what is left in its buffer could not be written, and cannot be now
+                code = InternalError.exit_code
         os._exit(code)  # at once: taking XLA down first can take longer than the check

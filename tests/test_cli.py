@@ -452,12 +452,18 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_result_that_is_not_written_is_no_success():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_result_that_is_not_written_is_no_success(unbuffered):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*PROGRAM, "bound", *CONSTANTS, "--eps", "1"], stdout=full, stderr=subprocess.PIPE, timeout=60
+            [*PROGRAM, "bound", *CONSTANTS, "--eps", "1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert done.returncode == 70
+    assert done.stderr.count(b"\n") == 1
 
 
 def on_terminal(**environment: str) -> str:
