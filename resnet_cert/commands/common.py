@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resnet_cert.errors import Diagnostic, RequestError
-from resnet_cert.output import write_whole
+from resnet_cert.output import require_apart, require_writable, write_whole
 from resnet_cert.report import FORMATS, Style
 
 if TYPE_CHECKING:
@@ -113,6 +113,16 @@ def require_name(path: str, *endings: str) -> None:
     """Refuse an output file whose name does not end as what is written into it."""
     if not path.endswith(endings):
         raise click.UsageError(f"expected a file name that ends in {' or '.join(endings)}, got {path!r}")
+
+
+def require_picture(path: str, reads: Sequence[str]) -> None:
+    """Refuse a picture that could not be drawn or written, or would lose a file that the command reads."""
+    from resnet_cert.figures import ENDINGS, require_matplotlib
+
+    require_name(path, *ENDINGS)
+    require_writable(path)
+    require_apart([path], reads)
+    require_matplotlib()
 
 
 def progress(doing: str, verbosity: int) -> contextlib.AbstractContextManager[Any]:

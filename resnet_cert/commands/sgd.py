@@ -13,13 +13,13 @@ from resnet_cert.commands.common import (
     load,
     one_output,
     progress,
-    require_name,
+    require_picture,
     spec_options,
     stdout_as_stderr,
     style,
     write,
 )
-from resnet_cert.output import require_apart, require_writable, write_whole
+from resnet_cert.output import write_whole
 from resnet_cert.program import Strict
 from resnet_cert.report import formatter
 
@@ -78,12 +78,7 @@ def sgd(
     probability at least 1 − delta.
     """
     if output is not None:
-        from resnet_cert.figures import ENDINGS, require_matplotlib
-
-        require_name(output, *ENDINGS)
-        require_writable(output)
-        require_apart([output], [spec])
-        require_matplotlib()
+        require_picture(output, [spec])
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings)
         from resnet_cert.sgd import sgd
