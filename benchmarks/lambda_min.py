@@ -4,7 +4,7 @@
 
 Side by side in one process, interleaved, medians:
 
-    reduced        moments with proven radii in one pass, λ_min enclosed (resnet_cert.moments, .hessian)
+    reduced        moments with proven radii in one pass, λ_min enclosed (moments/, decide/hessian)
     dense          jax.hessian of E[ℓ(wᵀ(x + V f))] and eigvalsh
     dense, split   the same with the prediction written as x·w + f·(Vᵀw)
     eigsh          scipy's Lanczos for the smallest eigenvalue (SA) over a compiled Hessian-vector product of
@@ -28,9 +28,9 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from timing import interleaved_medians, random_logistic_problem, write_table
 
 from resnet_cert import Enclosure, Problem
-from resnet_cert.hessian import curvature
-from resnet_cert.jax64 import jax, jnp
-from resnet_cert.moments import merged, moment_sums, residual
+from resnet_cert.decide.hessian import curvature
+from resnet_cert.moments.moments import merged, moment_sums, residual
+from resnet_cert.numerics.jax64 import jax, jnp
 
 SIZES = [(2000, 20, 20), (5000, 32, 64), (20000, 64, 128), (20000, 128, 512)]
 DENSE_BYTES = 2**32

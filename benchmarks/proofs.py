@@ -16,8 +16,8 @@ import numpy as np
 from timing import interleaved_medians, random_logistic_problem
 
 from resnet_cert import Problem, check
-from resnet_cert.hessian import Direction
-from resnet_cert.objective import autodiff
+from resnet_cert.decide.hessian import Direction
+from resnet_cert.decide.objective import autodiff
 
 SIZES = ((20000, 64, 128), (100000, 20, 64))
 

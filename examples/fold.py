@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from resnet_cert import Problem, load_problem
-from resnet_cert.landscape import landscape
-from resnet_cert.problem import Regularizer
+from resnet_cert.problem.problem import Regularizer
+from resnet_cert.search.landscape import landscape
 
 FIGURE = Path(__file__).resolve().parent.parent / "configs" / "figure-1b.yaml"
 

@@ -11,15 +11,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_cert.bound import bound
     from resnet_cert.check import check
-    from resnet_cert.enclosure import Enclosure
-    from resnet_cert.errors import RequestError
-    from resnet_cert.problem import Problem
-    from resnet_cert.report.model import Report
+    from resnet_cert.numerics.enclosure import Enclosure
+    from resnet_cert.outcomes import RequestError, Verdict
+    from resnet_cert.problem.problem import Problem
+    from resnet_cert.results import Report
     from resnet_cert.spec import load_problem
+    from resnet_cert.theory.bound import bound
     from resnet_cert.vector.problem import VectorProblem
-    from resnet_cert.verdict import Verdict
 
 __version__ = "0.1.0"
 
@@ -37,13 +36,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "Enclosure": "resnet_cert.enclosure",
-    "Problem": "resnet_cert.problem",
-    "Report": "resnet_cert.report.model",
-    "RequestError": "resnet_cert.errors",
+    "Enclosure": "resnet_cert.numerics.enclosure",
+    "Problem": "resnet_cert.problem.problem",
+    "Report": "resnet_cert.results",
+    "RequestError": "resnet_cert.outcomes",
     "VectorProblem": "resnet_cert.vector.problem",
-    "Verdict": "resnet_cert.verdict",
-    "bound": "resnet_cert.bound",
+    "Verdict": "resnet_cert.outcomes",
+    "bound": "resnet_cert.theory.bound",
     "check": "resnet_cert.check",
     "load_problem": "resnet_cert.spec",
 }

@@ -9,23 +9,30 @@ from typing import Literal, cast
 
 import numpy as np
 
-from resnet_cert import theorems
-from resnet_cert.augmented import augmented_here, joined, network_radius
-from resnet_cert.consequences import gap_bounds_here, not_plain, theorem1_here, theorem2_here, theorem3_here
-from resnet_cert.crosscheck import crosscheck
-from resnet_cert.custom_loss import CustomLoss, assumption1_fault
-from resnet_cert.domain import domain_radius, lipschitz_claims
-from resnet_cert.eigenvalues import spectral_norm
-from resnet_cert.enclosure import QUIET, Ball, Enclosure, difference, norm, product
-from resnet_cert.errors import RequestError
-from resnet_cert.hessian import Curvature, curvature, decided, hessian_exceeds, refuting_direction
-from resnet_cert.linear_predictor import best_linear_predictor
-from resnet_cert.losses import BuiltinLoss, Loss
-from resnet_cert.moments import Moments, residual
-from resnet_cert.observation import observe
-from resnet_cert.problem import Point, Problem
-from resnet_cert.regularized import lagrangian, regularized_here
-from resnet_cert.report.model import (
+from resnet_cert.compare.augmented import augmented_here, joined, network_radius
+from resnet_cert.compare.consequences import (
+    gap_bounds_here,
+    not_plain,
+    theorem1_here,
+    theorem2_here,
+    theorem3_here,
+)
+from resnet_cert.compare.linear_predictor import best_linear_predictor
+from resnet_cert.decide.crosscheck import crosscheck
+from resnet_cert.decide.definition1 import corollary1_verdict, definition1, threshold
+from resnet_cert.decide.hessian import Curvature, curvature, decided, hessian_exceeds, refuting_direction
+from resnet_cert.decide.lagrangian import lagrangian, regularized_here
+from resnet_cert.moments.domain import domain_radius, lipschitz_claims
+from resnet_cert.moments.moments import Moments, residual
+from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics.eigenvalues import spectral_norm
+from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, difference, norm, product
+from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.outcomes import RequestError, Verdict
+from resnet_cert.problem.custom_loss import CustomLoss, assumption1_fault
+from resnet_cert.problem.losses import BuiltinLoss, Loss
+from resnet_cert.problem.problem import Point, Problem
+from resnet_cert.results import (
     Augmented,
     BoundConstants,
     Corollary1,
@@ -38,10 +45,8 @@ from resnet_cert.report.model import (
     Source,
     versions,
 )
-from resnet_cert.selftest import require_sound_arithmetic
-from resnet_cert.stationarity import corollary1_verdict, definition1, threshold
+from resnet_cert.theory import theorems
 from resnet_cert.vector.problem import VectorProblem
-from resnet_cert.verdict import Verdict
 
 ESCALATION_WORK = 5 * 10**7
 """Largest n(d + k)² for which an undecided check goes on in ball arithmetic by itself: some seconds,"""
@@ -132,7 +137,7 @@ def examine(
     verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, constants.mu2)
     undecided = verdicts.verdict is Verdict.UNDECIDED
     if arithmetic == "ball" or (undecided and escalate and is_affordable(problem)):
-        from resnet_cert import ball
+        from resnet_cert.decide import ball
 
         arithmetic = "ball"
         finer = ball.decide(problem, cast(BuiltinLoss, problem.loss), constants.mu2)
@@ -240,7 +245,7 @@ def with_ball_functions(loss: Loss) -> Loss:
         raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}")
     if not has_flint():
         raise RequestError("ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'")
-    from resnet_cert import ball
+    from resnet_cert.decide import ball
 
     return replace(loss, functions=ball.elementary())
 

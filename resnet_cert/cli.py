@@ -15,11 +15,11 @@ from resnet_cert.commands.bound import bound
 from resnet_cert.commands.check import check
 from resnet_cert.commands.explain import explain
 from resnet_cert.commands.landscape import landscape
+from resnet_cert.commands.program import Program, run_to_the_end
 from resnet_cert.commands.schema import schema
 from resnet_cert.commands.sgd import sgd
 from resnet_cert.commands.solve import solve
 from resnet_cert.commands.verify import verify
-from resnet_cert.program import Program, run_to_the_end
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import pytest
 from hypothesis import settings
 
-from resnet_cert.jax64 import jax
+from resnet_cert.numerics.jax64 import jax
 
 LONG_EXAMPLES = 2000
 LONGER = 4

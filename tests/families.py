@@ -310,8 +310,8 @@ def margin(truth: Truth, rng: Generator) -> tuple[float, float]:
 
 def to_problem(sample: Sample, **options: float | None) -> Problem:
     """The package's problem; options: epsilon, b, r, mu0, mu1, mu2 of `Problem.from_arrays`."""
-    from resnet_cert.losses import named_loss
-    from resnet_cert.problem import Problem
+    from resnet_cert.problem.losses import named_loss
+    from resnet_cert.problem.problem import Problem
 
     return Problem.from_arrays(
         x=sample.x,

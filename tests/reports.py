@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from resnet_cert.enclosure import Enclosure
-from resnet_cert.report import model
-from resnet_cert.verdict import Verdict
+from resnet_cert import results as model
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.outcomes import Verdict
 
 exact = Enclosure.exact
 

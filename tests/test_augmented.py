@@ -17,17 +17,17 @@ from flint import arb
 from oracle import Truth
 from oracle_linear import attained, linear_minimum
 
-import resnet_cert.problem
+import resnet_cert.problem.problem
 from resnet_cert import Problem, check, load_problem
-from resnet_cert.augmented import augmented_here
 from resnet_cert.check import examine
 from resnet_cert.cli import cli
-from resnet_cert.custom_loss import CustomLoss
-from resnet_cert.enclosure import Array, Ball, Enclosure
-from resnet_cert.errors import RequestError
-from resnet_cert.jax64 import jnp
-from resnet_cert.linear_predictor import LinearMinimum
-from resnet_cert.report.model import Augmented
+from resnet_cert.compare.augmented import augmented_here
+from resnet_cert.compare.linear_predictor import LinearMinimum
+from resnet_cert.numerics.enclosure import Array, Ball, Enclosure
+from resnet_cert.numerics.jax64 import jnp
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.custom_loss import CustomLoss
+from resnet_cert.results import Augmented
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 LOSSES = ("squared", "logistic", "pseudo_huber", "poisson")
@@ -273,7 +273,7 @@ def test_a_regularised_point_gets_the_bounds_of_F_but_none_of_its_gradient():
 def test_features_of_a_network_need_not_be_held(monkeypatch: pytest.MonkeyPatch):
     problem = load_problem(CONFIGS / "diabetes.yaml")
     held = augmented(problem)
-    monkeypatch.setattr(resnet_cert.problem, "HELD_BYTES", 0)
+    monkeypatch.setattr(resnet_cert.problem.problem, "HELD_BYTES", 0)
     assert augmented(problem).minimum.value == pytest.approx(held.minimum.value, rel=1e-13)
 
 
@@ -284,7 +284,7 @@ def test_every_chunk_gets_its_own_features(monkeypatch: pytest.MonkeyPatch):
         x=x, y=random.normal(size=1100) + f[:, 0], f=f, w=np.ones(D), V=np.zeros((D, K))
     )
     whole = augmented(problem)
-    monkeypatch.setattr(resnet_cert.problem, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(resnet_cert.problem.problem, "CHUNK_BYTES", 1)
     assert problem.chunk_rows == 512
     assert augmented(problem).minimum.value == pytest.approx(whole.minimum.value, rel=1e-13)
 

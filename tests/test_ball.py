@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from resnet_cert import Problem, check
-from resnet_cert.ball import elementary
-from resnet_cert.losses import LOSSES
-from resnet_cert.verdict import Verdict
+from resnet_cert.decide.ball import elementary
+from resnet_cert.outcomes import Verdict
+from resnet_cert.problem.losses import LOSSES
 
 CERTIFIED, REFUTED, UNDECIDED = Verdict.CERTIFIED, Verdict.REFUTED, Verdict.UNDECIDED
 
@@ -126,8 +126,8 @@ def test_elementary_functions_in_balls_are_within_one_ulp(name: str):
 
 
 def test_a_custom_loss_is_refused(tmp_path: Path):
-    from resnet_cert.custom_loss import CustomLoss
-    from resnet_cert.errors import RequestError
+    from resnet_cert.outcomes import RequestError
+    from resnet_cert.problem.custom_loss import CustomLoss
 
     problem = dataclasses.replace(example_1(0.5, 8.0), loss=CustomLoss(lambda p, y: (p - y) ** 2, "mine"))
     with pytest.raises(RequestError, match="built-in"):

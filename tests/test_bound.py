@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from resnet_cert.bound import binding_form, bound, largest_epsilon, parse_epsilons, theorem3
-from resnet_cert.enclosure import Enclosure
-from resnet_cert.errors import RequestError
-from resnet_cert.report.model import BoundConstants
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.outcomes import RequestError
+from resnet_cert.results import BoundConstants
+from resnet_cert.theory.bound import binding_form, bound, largest_epsilon, parse_epsilons, theorem3
 
 ONES = {"b": 1.0, "r": 1.0, "mu0": 1.0, "mu1": 1.0, "mu2": 1.0}
 OTHER = {"b": 2.0, "r": 1.0, "mu0": 3.0, "mu1": 5.0, "mu2": 7.0}

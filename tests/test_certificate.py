@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from oracle import Sample, Truth
 
-import resnet_cert.certificate
+import resnet_cert.certificate.writing
 from resnet_cert import Problem, RequestError, Verdict, check
-from resnet_cert.certificate import write_certificate
+from resnet_cert.certificate.decision import verify
+from resnet_cert.certificate.writing import write_certificate
 from resnet_cert.check import examine
-from resnet_cert.problem import Constraint, Regularizer
-from resnet_cert.report.model import Report, Source
-from resnet_cert.verify import verify
+from resnet_cert.problem.problem import Constraint, Regularizer
+from resnet_cert.results import Report, Source
 
 
 def checked(sample: Sample, epsilon: float, mu2: float | None = None) -> tuple[Problem, Report]:
@@ -172,13 +172,13 @@ def test_an_interrupt_leaves_nothing_behind_and_the_old_certificate_as_it_was(
     def interrupted(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resnet_cert.certificate, at, interrupted)
+    monkeypatch.setattr(resnet_cert.certificate.writing, at, interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_certificate(path, problem, report)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     write_certificate(path, problem, report)
-    monkeypatch.setattr(resnet_cert.certificate, at, interrupted)
+    monkeypatch.setattr(resnet_cert.certificate.writing, at, interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_certificate(path, other, other_report)
     assert sorted(os.listdir(tmp_path)) == ["certificate.json", "certificate.json.data"]

@@ -22,13 +22,13 @@ from mpmath import mp, mpf
 import resnet_cert
 from resnet_cert import Enclosure, Report, RequestError, Verdict, check
 from resnet_cert.check import bound_constants
-from resnet_cert.custom_loss import CustomLoss
-from resnet_cert.enclosure import Ball
-from resnet_cert.errors import InternalError
-from resnet_cert.jax64 import jnp
-from resnet_cert.observation import Observed, observe
-from resnet_cert.problem import Problem
-from resnet_cert.report.model import Seconds, Source
+from resnet_cert.moments.one_pass import Observed, observe
+from resnet_cert.numerics.enclosure import Ball
+from resnet_cert.numerics.jax64 import jnp
+from resnet_cert.outcomes import InternalError
+from resnet_cert.problem.custom_loss import CustomLoss
+from resnet_cert.problem.problem import Problem
+from resnet_cert.results import Seconds, Source
 
 check_module = importlib.import_module("resnet_cert.check")  # `resnet_cert.check` is the function
 HERE = Path(__file__).parent
@@ -342,7 +342,7 @@ def test_a_moment_that_autodiff_contradicts_is_an_internal_error(part, monkeypat
 
 @pytest.mark.parametrize("number", ["gradient_norm", "curvature", "lambda_min"])
 def test_an_autodiff_that_contradicts_the_moments_is_an_internal_error(number, monkeypatch):
-    crosscheck = importlib.import_module("resnet_cert.crosscheck")
+    crosscheck = importlib.import_module("resnet_cert.decide.crosscheck")
     autodiff = crosscheck.autodiff
 
     def falsified(*arguments: Any, **options: Any) -> Any:
@@ -446,8 +446,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from resnet_cert import check
-from resnet_cert.problem import Distribution, GivenFeatures, MappedRows, Point, Problem
-from resnet_cert.losses import named_loss
+from resnet_cert.problem.problem import Distribution, GivenFeatures, MappedRows, Point, Problem
+from resnet_cert.problem.losses import named_loss
 folder, n = Path(sys.argv[1]), int(sys.argv[2])
 x, y, f = (MappedRows(folder / name, np.dtype(float), shape, 0)
            for name, shape in (("x", (n, 1)), ("y", (n,)), ("f", (n, 1))))

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from resnet_cert import Verdict, __version__
 from resnet_cert.cli import cli
-from resnet_cert.errors import InternalError, RequestError
+from resnet_cert.outcomes import InternalError, RequestError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BY_VERDICT = {
@@ -344,7 +344,7 @@ def test_one_certificate_is_for_one_spec(tmp_path: Path):
 
 
 def test_verify_says_what_it_needs(monkeypatch: pytest.MonkeyPatch):
-    for name in [name for name in sys.modules if name.startswith(("resnet_cert.verify", "flint"))]:
+    for name in [name for name in sys.modules if name.startswith(("resnet_cert.certificate.", "flint"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flint", None)
     monkeypatch.delattr(of_module("resnet_cert"), "verify", raising=False)
@@ -433,6 +433,9 @@ sys.exit(f"loaded {heavy}" if heavy else 0)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Exit codes" in done.stdout
     assert f"version {__version__}" in done.stdout
+
+
+pytestmark = pytest.mark.drift
 
 
 def test_the_process_ends_with_the_exit_code_and_one_document():

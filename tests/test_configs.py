@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from resnet_cert import Enclosure, Problem, Report, check, load_problem
-from resnet_cert.losses import named_loss
-from resnet_cert.problem import Lipschitz
+from resnet_cert.problem.losses import named_loss
+from resnet_cert.problem.problem import Lipschitz
+
+pytestmark = pytest.mark.drift
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

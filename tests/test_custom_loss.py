@@ -13,12 +13,12 @@ from flint import ctx
 from user_losses import BITS, LOSSES, truth
 
 from resnet_cert.check import check
-from resnet_cert.custom_loss import CustomLoss, assumption1_fault
-from resnet_cert.enclosure import Array
-from resnet_cert.errors import RequestError
-from resnet_cert.jax64 import jax, jnp
-from resnet_cert.losses import Loss, named_loss
-from resnet_cert.problem import Distribution, GivenFeatures, Lipschitz, Point, Problem
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.custom_loss import CustomLoss, assumption1_fault
+from resnet_cert.problem.losses import Loss, named_loss
+from resnet_cert.problem.problem import Distribution, GivenFeatures, Lipschitz, Point, Problem
 
 Function = Callable[[Any, Any], Any]
 

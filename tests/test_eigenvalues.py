@@ -12,8 +12,8 @@ from oracle_algebra import rational
 from oracle_algebra import spectral_norm as exact_spectral_norm
 from scipy.linalg import hadamard
 
-from resnet_cert import eigenvalues
-from resnet_cert.eigenvalues import (
+from resnet_cert.numerics import eigenvalues
+from resnet_cert.numerics.eigenvalues import (
     first_proven,
     is_positive_definite,
     largest_eigenvalue,
@@ -21,8 +21,8 @@ from resnet_cert.eigenvalues import (
     smallest_eigenvalue,
     spectral_norm,
 )
-from resnet_cert.enclosure import Ball, Enclosure
-from resnet_cert.errors import InternalError
+from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.outcomes import InternalError
 
 Array = np.ndarray
 

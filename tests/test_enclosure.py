@@ -15,8 +15,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mpmath import mp
 
-from resnet_cert import enclosure
-from resnet_cert.enclosure import (
+from resnet_cert.numerics import enclosure
+from resnet_cert.numerics.enclosure import (
     INFLATION,
     UNKNOWN,
     Ball,

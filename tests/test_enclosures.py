@@ -24,8 +24,12 @@ from oracle import BITS, Sample, Truth
 from oracle_algebra import largest, largest_eigenvalue
 from oracle_linear import Minimum, attained, linear_minimum
 
-from resnet_cert import Enclosure, Report, Verdict, bound, eigenvalues, enclosure, hessian, losses, moments
-from resnet_cert.report.model import CrossCheck
+from resnet_cert import Enclosure, Report, Verdict, bound
+from resnet_cert.decide import hessian
+from resnet_cert.moments import moments
+from resnet_cert.numerics import eigenvalues, enclosure
+from resnet_cert.problem import losses
+from resnet_cert.results import CrossCheck
 
 check_module = importlib.import_module("resnet_cert.check")  # `resnet_cert.check` is the function
 

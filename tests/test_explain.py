@@ -14,10 +14,10 @@ from markdown_it.token import Token
 from resnet_cert import Problem, check
 from resnet_cert.cli import cli
 from resnet_cert.commands.explain import PAGES, TOPICS, page, rendered, title
-from resnet_cert.report.model import Report
+from resnet_cert.results import Report
 
-DOCS = PAGES.parent.parent / "docs"
-REPORT = (PAGES.parent / "report" / "model.py").read_text(encoding="utf-8")
+DOCS = PAGES.parents[2] / "docs"
+REPORT = (PAGES.parent.parent / "results.py").read_text(encoding="utf-8")
 
 
 def explain(*arguments: str) -> Result:

@@ -28,13 +28,13 @@ STAGES = {
         "theorem3_here",
         "threshold",
     ],
-    "observation": ["lipschitz_terms", "merged", "moment_sums", "residual"],
-    "linear_predictor": ["moment_sums", "smallest_eigenvalue"],
-    "crosscheck": ["autodiff"],
-    "eigenvalues": ["is_positive_definite"],
-    "hessian": ["is_block_positive_definite", "norm"],
-    "witness": ["find_witness", "write_witness"],
-    "certificate": ["write_certificate"],
+    "moments.one_pass": ["lipschitz_terms", "merged", "moment_sums", "residual"],
+    "compare.linear_predictor": ["moment_sums", "smallest_eigenvalue"],
+    "decide.crosscheck": ["autodiff"],
+    "numerics.eigenvalues": ["is_positive_definite"],
+    "decide.hessian": ["is_block_positive_definite", "norm"],
+    "search.witness": ["find_witness", "write_witness"],
+    "certificate.writing": ["write_certificate"],
 }
 
 
@@ -50,7 +50,7 @@ def test_an_exception_in_any_stage_is_an_internal_error(
 
     monkeypatch.setattr(importlib.import_module(f"resnet_cert.{module}"), stage, failing)
     arguments = ["check", str(ROOT / "configs/yun-sra-jadbabaie.yaml"), "--format", "json"]
-    for option in ("--witness",) if module == "witness" else ("--output", "--certificate"):
+    for option in ("--witness",) if module == "search.witness" else ("--output", "--certificate"):
         arguments += [option, str(tmp_path / f"{option.strip('-')}.npz")]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 70

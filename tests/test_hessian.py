@@ -23,9 +23,8 @@ from oracle_algebra import (
 )
 from scipy.linalg import hadamard
 
-from resnet_cert import eigenvalues, hessian
-from resnet_cert.enclosure import Ball, Enclosure
-from resnet_cert.hessian import (
+from resnet_cert.decide import hessian
+from resnet_cert.decide.hessian import (
     Direction,
     curvature,
     curvature_off,
@@ -33,9 +32,11 @@ from resnet_cert.hessian import (
     rayleigh_quotient,
     reduced_hessian,
 )
-from resnet_cert.jax64 import jax, jnp
-from resnet_cert.losses import named_loss
-from resnet_cert.moments import Moments, merged, moment_sums, residual
+from resnet_cert.moments.moments import Moments, merged, moment_sums, residual
+from resnet_cert.numerics import eigenvalues
+from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.problem.losses import named_loss
 
 Array = np.ndarray
 

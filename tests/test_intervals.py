@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from user_losses import BITS, LOSSES, truth
 
-from resnet_cert import interval_arithmetic
-from resnet_cert.custom_loss import CustomLoss
-from resnet_cert.intervals import Interval, UnsupportedPrimitive, enclose
-from resnet_cert.jax64 import jax, jnp
+from resnet_cert.numerics import intervals as interval_arithmetic
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jaxpr import Interval, UnsupportedPrimitive, enclose
+from resnet_cert.problem.custom_loss import CustomLoss
 
 INF = float("inf")
 

@@ -18,11 +18,16 @@ from click.testing import CliRunner
 
 from resnet_cert import Problem, RequestError, check, load_problem
 from resnet_cert.cli import cli
-from resnet_cert.critical_points import Box, critical_points, halton
-from resnet_cert.enclosure import Enclosure
-from resnet_cert.figures import rendered
-from resnet_cert.hessian import Direction
-from resnet_cert.landscape import (
+from resnet_cert.decide.hessian import Direction
+from resnet_cert.decide.objective import objective
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.problem.losses import named_loss
+from resnet_cert.problem.problem import Constraint, Point, Regularizer
+from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
+from resnet_cert.report.figures import rendered
+from resnet_cert.report.picture import landscape_figure
+from resnet_cert.search.critical_points import Box, critical_points, halton
+from resnet_cert.search.landscape import (
     Landscape,
     _examined,
     _on_circle,
@@ -30,12 +35,7 @@ from resnet_cert.landscape import (
     _shift_of_exact_point,
     landscape,
 )
-from resnet_cert.losses import named_loss
-from resnet_cert.objective import objective
-from resnet_cert.picture import landscape_figure
-from resnet_cert.plane import PlaneObjective, plane_of, restricted
-from resnet_cert.problem import Constraint, Point, Regularizer
-from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
+from resnet_cert.search.plane import PlaneObjective, plane_of, restricted
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = {name: ROOT / "configs" / f"figure-1{name}.yaml" for name in "abc"}

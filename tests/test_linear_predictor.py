@@ -16,11 +16,16 @@ from oracle_algebra import norm, rational
 from oracle_linear import F_lin, attained, linear_minimum
 from scipy.optimize import minimize
 
-from resnet_cert import linear_predictor
-from resnet_cert.linear_predictor import LinearMinimum, LinearObjective, best_linear_predictor, linear_moments
-from resnet_cert.losses import BuiltinLoss
-from resnet_cert.problem import Problem
-from resnet_cert.regularized import RegularizedLinearObjective
+from resnet_cert.compare import linear_predictor
+from resnet_cert.compare.linear_predictor import (
+    LinearMinimum,
+    LinearObjective,
+    best_linear_predictor,
+    linear_moments,
+)
+from resnet_cert.decide.lagrangian import RegularizedLinearObjective
+from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import Problem
 
 Array = np.ndarray
 
@@ -447,7 +452,7 @@ def test_separation_by_a_hair_is_seen():
 def test_many_rows_are_read_in_chunks(monkeypatch):
     sample = gaussian(np.random.default_rng(22), n=3000, d=2, losses=("logistic",))
     whole = best(sample)
-    monkeypatch.setattr("resnet_cert.problem.CHUNK_BYTES", 2**14)
+    monkeypatch.setattr("resnet_cert.problem.problem.CHUNK_BYTES", 2**14)
     cut = best(sample)
     assert max(whole.F_min.lower, cut.F_min.lower) <= min(whole.F_min.upper, cut.F_min.upper)
     assert np.allclose(whole.w_star.center, cut.w_star.center, atol=1e-12)

@@ -17,14 +17,14 @@ from oracle import BITS, Sample, Truth
 from oracle_algebra import norm
 from oracle_theorems import lipschitz as exact_lipschitz
 
-from resnet_cert import problem as problem_module
 from resnet_cert.check import with_ball_functions
-from resnet_cert.enclosure import upper_row_norms
-from resnet_cert.jax64 import jax, jnp
-from resnet_cert.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
-from resnet_cert.losses import BuiltinLoss, named_loss
-from resnet_cert.observation import observe
-from resnet_cert.problem import Chunk
+from resnet_cert.moments.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
+from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics.enclosure import upper_row_norms
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.problem import problem as problem_module
+from resnet_cert.problem.losses import BuiltinLoss, named_loss
+from resnet_cert.problem.problem import Chunk
 
 Array = np.ndarray
 

@@ -10,11 +10,12 @@ import pytest
 from flint import arb, ctx, fmpq
 from mpmath import mp, mpf
 
-from resnet_cert import ball, losses
-from resnet_cert.enclosure import INFLATION, TINY, U
-from resnet_cert.errors import RequestError
-from resnet_cert.jax64 import jax, jnp
-from resnet_cert.losses import ELEMENTARY, LOSSES, BuiltinLoss, named_loss
+from resnet_cert.decide import ball
+from resnet_cert.numerics.enclosure import INFLATION, TINY, U
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem import losses
+from resnet_cert.problem.losses import ELEMENTARY, LOSSES, BuiltinLoss, named_loss
 
 Array = np.ndarray
 

@@ -16,13 +16,13 @@ from flint import arb, ctx, fmpq
 from oracle import BITS, Sample, Truth
 from oracle_algebra import dot, norm
 
-from resnet_cert import moments
-from resnet_cert import problem as problem_module
-from resnet_cert.enclosure import Ball, U, inflate
-from resnet_cert.errors import InternalError
-from resnet_cert.losses import BuiltinLoss, Derivatives
-from resnet_cert.moments import Moments, MomentSums, Residual, Sum, merged, moment_sums, residual
-from resnet_cert.problem import Chunk, Distribution, GivenFeatures, MappedRows, Problem
+from resnet_cert.moments import moments
+from resnet_cert.moments.moments import Moments, MomentSums, Residual, Sum, merged, moment_sums, residual
+from resnet_cert.numerics.enclosure import Ball, U, inflate
+from resnet_cert.outcomes import InternalError
+from resnet_cert.problem import problem as problem_module
+from resnet_cert.problem.losses import BuiltinLoss, Derivatives
+from resnet_cert.problem.problem import Chunk, Distribution, GivenFeatures, MappedRows, Problem
 
 Array = np.ndarray
 PARTS = ("g_w", "a", "A", "B", "C")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_cert import networks
-from resnet_cert.networks import (
+from resnet_cert.problem import networks
+from resnet_cert.problem.networks import (
     ACTIVATIONS,
     CustomFeatures,
     IdentityFeatures,

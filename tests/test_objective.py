@@ -11,13 +11,13 @@ from flint import ctx
 from oracle import BITS, Sample, Truth
 from oracle_algebra import dot, smallest_eigenvalue
 
-from resnet_cert import objective as objective_module
-from resnet_cert import problem as problem_module
-from resnet_cert.hessian import Direction
-from resnet_cert.jax64 import jnp
-from resnet_cert.losses import BuiltinLoss
-from resnet_cert.objective import Autodiff, autodiff, objective
-from resnet_cert.problem import Problem, Regularizer
+from resnet_cert.decide import objective as objective_module
+from resnet_cert.decide.hessian import Direction
+from resnet_cert.decide.objective import Autodiff, autodiff, objective
+from resnet_cert.numerics.jax64 import jnp
+from resnet_cert.problem import problem as problem_module
+from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import Problem, Regularizer
 
 Array = np.ndarray
 

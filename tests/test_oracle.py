@@ -163,7 +163,7 @@ def test_the_derivatives_of_the_squared_loss_are_those_of_its_polynomial(family)
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_and_hessian_agree_with_automatic_differentiation(loss):
-    from resnet_cert.jax64 import jax, jnp
+    from resnet_cert.numerics.jax64 import jax, jnp
 
     definitions = {
         "squared": lambda p, y: 0.5 * (p - y) ** 2,

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_cert import problem as module
-from resnet_cert.errors import RequestError
-from resnet_cert.losses import named_loss
-from resnet_cert.problem import (
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem import problem as module
+from resnet_cert.problem.losses import named_loss
+from resnet_cert.problem.problem import (
     Distribution,
     Domain,
     GivenFeatures,

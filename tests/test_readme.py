@@ -32,7 +32,7 @@ def words(output: str) -> list[list[str]]:
 
 def test_the_first_two_shell_lines_run_and_test_on_a_fresh_machine():
     lines = [line for block in blocks("sh") for line in block.splitlines()]
-    fresh = "python3 -m venv .venv && .venv/bin/pip install -q "
+    fresh = "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt "
     assert lines[0] == f"{fresh}. && .venv/bin/resnet-cert check configs/diabetes.yaml"
     assert lines[1] == f"{fresh}'.[test]' && .venv/bin/python -m pytest"
 

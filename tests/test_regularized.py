@@ -17,16 +17,23 @@ from hypothesis import strategies as st
 from oracle import BITS, Sample, Truth
 from oracle_algebra import complement, dot, largest, norm, shifted, smallest_eigenvalue
 
-from resnet_cert import Enclosure, Problem, RequestError, Verdict, check, load_problem, regularized
+from resnet_cert import Enclosure, Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.check import bound_constants, examine
-from resnet_cert.enclosure import Ball
-from resnet_cert.hessian import curvature
-from resnet_cert.linear_predictor import minimum_on_ball
-from resnet_cert.objective import autodiff
-from resnet_cert.observation import observe
-from resnet_cert.problem import BOUNDARY_WIDTH, Constraint, Point, Regularizer
-from resnet_cert.regularized import Lagrangian, lagrangian, objective_lin_min, on_boundary, tangent_curvature
-from resnet_cert.theorems import proposition_R
+from resnet_cert.compare.linear_predictor import minimum_on_ball
+from resnet_cert.decide import lagrangian as regularized
+from resnet_cert.decide.hessian import curvature
+from resnet_cert.decide.lagrangian import (
+    Lagrangian,
+    lagrangian,
+    objective_lin_min,
+    on_boundary,
+    tangent_curvature,
+)
+from resnet_cert.decide.objective import autodiff
+from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics.enclosure import Ball
+from resnet_cert.problem.problem import BOUNDARY_WIDTH, Constraint, Point, Regularizer
+from resnet_cert.theory.theorems import proposition_R
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 EDGES = (
@@ -371,8 +378,8 @@ def test_ball_arithmetic_agrees_with_the_oracle_on_regularised_problems(loss: st
 
 
 def test_what_is_only_for_plain_problems_is_refused(tmp_path: Path) -> None:
-    from resnet_cert.certificate import write_certificate
-    from resnet_cert.witness import find_witness
+    from resnet_cert.certificate.writing import write_certificate
+    from resnet_cert.search.witness import find_witness
 
     held = hyperbola(0.3, 0.4, norm=5.0)
     with pytest.raises(RequestError, match="expected no constraint for ball arithmetic"):
@@ -450,8 +457,8 @@ def test_regularised_minima_of_separable_data_are_attained(loss: str) -> None:
 
 def descended(problem: Problem) -> Problem:
     """A critical point of the regularised objective near the problem's, by Newton steps on autodiff."""
-    from resnet_cert.jax64 import jax
-    from resnet_cert.objective import objective
+    from resnet_cert.decide.objective import objective
+    from resnet_cert.numerics.jax64 import jax
 
     chunk = next(problem.chunks())
     d, k, n = problem.d, problem.k, problem.n

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reports import bound_table, certified, exact, refuted, undecided
 
-from resnet_cert.enclosure import UNKNOWN, Enclosure
+from resnet_cert.certificate.decision import Verification
+from resnet_cert.numerics.enclosure import UNKNOWN, Enclosure
+from resnet_cert.outcomes import Verdict
 from resnet_cert.report import FORMATS, Style, formatter, numbers
 from resnet_cert.report.json import plain
-from resnet_cert.report.model import GapBounds, Objective, Report
-from resnet_cert.verdict import Verdict
-from resnet_cert.verify import Verification
+from resnet_cert.results import GapBounds, Objective, Report
 
 REPORTS = {"certified": certified(), "refuted": refuted(), "undecided": undecided()}
 text, as_json = formatter("text"), formatter("json")

@@ -200,7 +200,8 @@ def test_a_picture_without_matplotlib_is_refused_before_the_work(
 
 @pytest.mark.parametrize("command", ["verify d.png", "check s.yaml --arithmetic ball"])
 def test_balls_without_flint_are_refused(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("resnet_cert.verify", "resnet_cert.ball"))]:
+    of_flint = ("resnet_cert.certificate.", "resnet_cert.decide.ball")
+    for name in [name for name in sys.modules if name.startswith(of_flint)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flint", None)
     assert_refused(command, "python-flint", folder)

@@ -10,8 +10,8 @@ from oracle import BITS, Sample, Truth
 from oracle_algebra import dot, norm, rational
 from oracle_linear import linear_minimum
 
-from resnet_cert.linear_predictor import best_linear_predictor
-from resnet_cert.row_space import Unseen, unseen_directions
+from resnet_cert.compare.linear_predictor import best_linear_predictor
+from resnet_cert.compare.row_space import Unseen, unseen_directions
 
 Array = np.ndarray
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from resnet_cert import check, load_problem
-from resnet_cert.eigenvalues import is_positive_definite
-from resnet_cert.errors import InternalError
-from resnet_cert.losses import named_loss
-from resnet_cert.moments import moment_sums, residual
-from resnet_cert.problem import Chunk
-from resnet_cert.selftest import require_sound_arithmetic
+from resnet_cert.moments.moments import moment_sums, residual
+from resnet_cert.numerics.eigenvalues import is_positive_definite
+from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.outcomes import InternalError
+from resnet_cert.problem.losses import named_loss
+from resnet_cert.problem.problem import Chunk
 
 ON_GLIBC_X86 = sys.platform == "linux" and platform.machine() == "x86_64"
 needs_glibc_x86 = pytest.mark.skipif(not ON_GLIBC_X86, reason="the fault is made through glibc on x86-64")
@@ -146,7 +146,7 @@ def test_a_factor_with_one_wrong_entry_is_noticed(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", ["A", "B", "C"])
 def test_a_product_with_one_wrong_entry_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str):
-    from resnet_cert import moments
+    from resnet_cert.moments import moments
 
     random = np.random.default_rng(0)
     n, d, k = 700, 5, 3

@@ -14,15 +14,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from resnet_cert import Problem, RequestError, load_problem
-from resnet_cert import sgd as module
 from resnet_cert.cli import cli
-from resnet_cert.custom_loss import CustomLoss
-from resnet_cert.jax64 import jax, jnp
-from resnet_cert.losses import named_loss
-from resnet_cert.networks import ACTIVATIONS, NetworkFeatures, draw_layers
-from resnet_cert.problem import GivenFeatures
-from resnet_cert.sgd import SgdRun, sgd
-from resnet_cert.theorem4 import GROWTH, largest_features, layer_norms, theorem4_constants
+from resnet_cert.compare.theorem4 import GROWTH, largest_features, layer_norms, theorem4_constants
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.problem.custom_loss import CustomLoss
+from resnet_cert.problem.losses import named_loss
+from resnet_cert.problem.networks import ACTIVATIONS, NetworkFeatures, draw_layers
+from resnet_cert.problem.problem import GivenFeatures
+from resnet_cert.search import sgd as module
+from resnet_cert.search.sgd import SgdRun, sgd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 Array = np.ndarray

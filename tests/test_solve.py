@@ -20,10 +20,10 @@ from click.testing import CliRunner, Result
 from resnet_cert import Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.commands.solve import _shown
-from resnet_cert.derivatives import Derivatives, DerivativesOnBall
-from resnet_cert.losses import named_loss
-from resnet_cert.problem import Constraint, GivenFeatures, Point, Regularizer
-from resnet_cert.solve import (
+from resnet_cert.problem.losses import named_loss
+from resnet_cert.problem.problem import Constraint, GivenFeatures, Point, Regularizer
+from resnet_cert.search.derivatives import Derivatives, DerivativesOnBall
+from resnet_cert.search.solve import (
     Step,
     _newton_step,
     _Search,
@@ -413,7 +413,7 @@ def test_a_random_start_is_repeatable_and_near_enough():
 
 
 def test_the_derivatives_are_those_of_the_formulas_over_chunks_and_weights(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(importlib.import_module("resnet_cert.problem"), "CHUNK_BYTES", 2**10)
+    monkeypatch.setattr(importlib.import_module("resnet_cert.problem.problem"), "CHUNK_BYTES", 2**10)
     rng = np.random.default_rng(6)
     n, d, k = 1300, 3, 2
     x, f, y = rng.normal(size=(n, d)), rng.normal(size=(n, k)), rng.normal(size=n)
@@ -550,13 +550,13 @@ def test_a_wrong_request_writes_nothing(
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
-import resnet_cert.solve
-arrive = resnet_cert.solve._Search.arrive
+import resnet_cert.search.solve
+arrive = resnet_cert.search.solve._Search.arrive
 def slowly(self, *arguments, **named):
     arrive(self, *arguments, **named)
     print("step", flush=True, file=sys.stderr)
     time.sleep(0.5)
-resnet_cert.solve._Search.arrive = slowly
+resnet_cert.search.solve._Search.arrive = slowly
 sys.argv = ["resnet-cert", "solve", *sys.argv[1:]]
 from resnet_cert.cli import main
 main()

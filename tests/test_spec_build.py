@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spec_cases import BASE, spec_with, wrong_specs
 
-from resnet_cert.errors import RequestError
-from resnet_cert.problem import MappedRows, Problem
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.problem import MappedRows, Problem
 from resnet_cert.spec import load_problem, load_spec
 from resnet_cert.spec.sampling import INPUTS, TEACHERS, draw
 

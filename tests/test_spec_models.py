@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spec_cases import BASE, spec_with, wrong_specs
 
-from resnet_cert.losses import LOSSES
-from resnet_cert.networks import ACTIVATIONS
+from resnet_cert.problem.losses import LOSSES
+from resnet_cert.problem.networks import ACTIVATIONS
 from resnet_cert.spec import spec_schema
 from resnet_cert.spec.document import Document
 from resnet_cert.spec.models import Spec

@@ -10,8 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from resnet_cert.enclosure import UNKNOWN, Enclosure
-from resnet_cert.stationarity import (
+from resnet_cert.decide.definition1 import (
     Stationarity,
     corollary1_verdict,
     curvature_verdict,
@@ -19,8 +18,9 @@ from resnet_cert.stationarity import (
     gradient_verdict,
     threshold,
 )
-from resnet_cert.theorems import smallest_epsilon
-from resnet_cert.verdict import Verdict
+from resnet_cert.numerics.enclosure import UNKNOWN, Enclosure
+from resnet_cert.outcomes import Verdict
+from resnet_cert.theory.theorems import smallest_epsilon
 
 CERTIFIED, REFUTED, UNDECIDED = Verdict.CERTIFIED, Verdict.REFUTED, Verdict.UNDECIDED
 exact = Enclosure.exact

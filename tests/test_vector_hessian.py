@@ -12,8 +12,14 @@ from vector_autodiff import derivatives
 from vector_families import CORNERS, LOSSES, draw
 from vector_oracle import BITS, VectorSample, VectorTruth
 
-from resnet_cert.enclosure import Ball, Enclosure
-from resnet_cert.hessian import Curvature, Direction
+from resnet_cert.decide.hessian import Curvature, Direction
+from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.matrices import (
+    largest_singular_value,
+    least_solution,
+    nuclear_norm,
+    smallest_singular_value,
+)
 from resnet_cert.vector.hessian import (
     Reduction,
     curvature,
@@ -21,12 +27,6 @@ from resnet_cert.vector.hessian import (
     rayleigh_quotient,
     reduced_hessian,
     reduction,
-)
-from resnet_cert.vector.matrices import (
-    largest_singular_value,
-    least_solution,
-    nuclear_norm,
-    smallest_singular_value,
 )
 from resnet_cert.vector.moments import observe
 

@@ -13,7 +13,7 @@ from vector_families import draw
 from vector_oracle import VectorSample
 from vector_oracle_linear import DIGITS, linear_terms, minimum_on_ball, regularised_minimiser
 
-from resnet_cert.linear_predictor import LinearMinimum
+from resnet_cert.compare.linear_predictor import LinearMinimum
 from resnet_cert.vector.linear_predictor import best_linear_predictor, linear_objective
 
 
@@ -151,8 +151,8 @@ def test_attained_exactly_where_no_direction_helps_forever(name: str) -> None:
 
 
 def test_a_loss_of_one_output_has_the_minimum_of_the_scalar_code() -> None:
-    from resnet_cert.linear_predictor import best_linear_predictor as scalar
-    from resnet_cert.problem import Problem
+    from resnet_cert.compare.linear_predictor import best_linear_predictor as scalar
+    from resnet_cert.problem.problem import Problem
 
     rng = np.random.default_rng(35)
     x, f, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 1)), rng.choice([-1.0, 1.0], 20)

@@ -12,8 +12,8 @@ from flint import arb, ctx
 from vector_families import CORNERS, LOSSES, draw
 from vector_oracle import BITS, VectorSample, VectorTruth, loss_and_derivatives
 
-from resnet_cert.enclosure import Enclosure
-from resnet_cert.problem import BLOCK_ROWS
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.problem.problem import BLOCK_ROWS
 from resnet_cert.vector import losses
 from resnet_cert.vector import moments as vector_moments
 from resnet_cert.vector.hessian import reduction
@@ -206,8 +206,8 @@ def test_without_the_error_of_the_predictions_the_gradient_is_missed(monkeypatch
 def test_moments_do_not_depend_on_how_the_rows_are_cut(kind: str, monkeypatch) -> None:
     sample = draw(3, "generic", kind, n=BLOCK_ROWS + 77, d=3, k=2, q=3)
     whole = moments_of(sample)
-    monkeypatch.setattr("resnet_cert.problem.CHUNK_BYTES", 1)
-    monkeypatch.setattr("resnet_cert.problem.BLOCK_ROWS", 100)
+    monkeypatch.setattr("resnet_cert.problem.problem.CHUNK_BYTES", 1)
+    monkeypatch.setattr("resnet_cert.problem.problem.BLOCK_ROWS", 100)
     assert len(list(sample.problem().chunks())) == 6
     cut = moments_of(sample)
     assert abs(whole.F.value - cut.F.value) <= 1e-13

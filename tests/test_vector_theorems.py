@@ -14,13 +14,13 @@ from vector_autodiff import derivatives
 from vector_families import CORNERS, LOSSES, draw
 from vector_oracle import VectorSample
 
-from resnet_cert.enclosure import Ball, Enclosure
-from resnet_cert.jax64 import jax, jnp
+from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.matrices import largest_singular_value
 from resnet_cert.vector import theorems
 from resnet_cert.vector.consequences import local_lemma
 from resnet_cert.vector.hessian import reduction
 from resnet_cert.vector.losses import named_loss
-from resnet_cert.vector.matrices import largest_singular_value
 from resnet_cert.vector.moments import observe
 
 exact = Enclosure.exact

@@ -30,9 +30,9 @@ from certificates import (
 from flint import arb, ctx, fmpq
 from oracle import Sample, Truth
 
-from resnet_cert.errors import RequestError
-from resnet_cert.verdict import Verdict
-from resnet_cert.verify import Verification, decision, proofs, verify
+from resnet_cert.certificate import decision, proofs
+from resnet_cert.certificate.decision import Verification, verify
+from resnet_cert.outcomes import RequestError, Verdict
 
 LOSSES = ("squared", "logistic", "pseudo_huber", "poisson")
 SHAPES = ((7, 3, 2), (6, 1, 3), (5, 2, 1), (1, 1, 1), (1, 4, 3))
@@ -744,10 +744,10 @@ def test_an_exception_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_verifier_shares_no_mathematics_with_the_producer(tmp_path: Path) -> None:
     path = write(tmp_path, *certified(sample("logistic")))
     script = (
-        "import sys; from resnet_cert.verify import verify\n"
+        "import sys; from resnet_cert.certificate.decision import verify\n"
         f"assert verify({str(path)!r}).accepted\n"
         "print(*sorted(name for name in sys.modules if name.startswith(('resnet_cert.', 'jax'))))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = {name for name in run.stdout.split() if not name.startswith("resnet_cert.verify")}
-    assert loaded == {"resnet_cert.errors", "resnet_cert.verdict"}
+    loaded = {name for name in run.stdout.split() if not name.startswith("resnet_cert.certificate")}
+    assert loaded == {"resnet_cert.outcomes"}

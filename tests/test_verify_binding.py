@@ -14,10 +14,11 @@ import pytest
 from certificates import sealed
 
 from resnet_cert import Verdict, check
-from resnet_cert.certificate import write_certificate
-from resnet_cert.report.model import Source
+from resnet_cert.certificate import binding
+from resnet_cert.certificate.decision import verify
+from resnet_cert.certificate.writing import write_certificate
+from resnet_cert.results import Source
 from resnet_cert.spec import load_spec
-from resnet_cert.verify import binding, verify
 
 DATA = {
     "inline": "data: {x: [[1.0, 0.5], [0.25, -1.0], [2.0, 0.0]], y: [1.0, 0.0, -1.0]}",

@@ -10,8 +10,8 @@ import pytest
 
 from resnet_cert import Problem, load_problem
 from resnet_cert.check import examine
-from resnet_cert.verdict import Verdict
-from resnet_cert.witness import find_witness, write_witness
+from resnet_cert.outcomes import Verdict
+from resnet_cert.search.witness import find_witness, write_witness
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 REFUTED = ("example-1-refuted", "saddle", "diabetes-halfway", "breast-cancer-halfway", "yun-sra-jadbabaie")

@@ -11,7 +11,7 @@ from typing import Any
 
 from flint import arb, arb_series, ctx
 
-from resnet_cert.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import jax, jnp
 
 BITS = 2500
 """e^{−710} beside 1 takes 1,024 bits."""

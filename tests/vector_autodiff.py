@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from vector_oracle import VectorSample
 
-from resnet_cert.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import jax, jnp
 from resnet_cert.vector.losses import named_loss
 
 

@@ -19,12 +19,12 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.program import Strict
+from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
-    from resnet_cert.enclosure import Enclosure
-    from resnet_cert.problem import Problem
+    from resnet_cert.numerics.enclosure import Enclosure
+    from resnet_cert.problem.problem import Problem
 
 CONSTANTS = {
     "b": "The domain: ‖w‖, ‖V‖ < b.",
@@ -71,7 +71,7 @@ def bound(
     if spec is None and missing:
         raise click.UsageError(f"expected a SPEC or all constants, missing {', '.join(missing)}")
     with stdout_as_stderr():
-        from resnet_cert.bound import bound, parse_epsilons
+        from resnet_cert.theory.bound import bound, parse_epsilons
 
         epsilons = [] if eps is None else parse_epsilons(eps)
         known: dict[str, Any] = {**given, "d": 2}

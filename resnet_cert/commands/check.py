@@ -18,13 +18,13 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.output import require_apart, require_writable
-from resnet_cert.program import VERBOSE, Strict
+from resnet_cert.commands.program import VERBOSE, Strict
 from resnet_cert.report import formatter
+from resnet_cert.report.files import require_apart, require_writable
 
 if TYPE_CHECKING:
     from resnet_cert.check import Examination
-    from resnet_cert.report.model import Report
+    from resnet_cert.results import Report
     from resnet_cert.spec import LoadedProblem
 
 
@@ -74,7 +74,7 @@ def check(
     verbose: bool,
 ) -> int:
     """Is the point of each SPEC an ε-second-order stationary point?  `-` is standard input."""
-    from resnet_cert.verdict import Verdict
+    from resnet_cert.outcomes import Verdict
 
     verbosity = verbose - quiet
     if eps is not None:
@@ -103,7 +103,7 @@ def check(
         reports = [report for report, _ in checked]
         only = checked[0][1]
         if certificate is not None and only is not None:
-            from resnet_cert.certificate import write_certificate
+            from resnet_cert.certificate.writing import write_certificate
 
             write_certificate(
                 certificate,
@@ -114,7 +114,7 @@ def check(
                 direction=only.curvature.direction,
             )
         if witness is not None and only is not None:
-            from resnet_cert.witness import find_witness, write_witness
+            from resnet_cert.search.witness import find_witness, write_witness
 
             found = find_witness(only)
             if found is None:
@@ -134,8 +134,8 @@ def _checked(
 ) -> tuple[Report, Examination | None]:
     """The report and, where there is one output, what a certificate or a witness is made from."""
     from resnet_cert.check import check, examine
-    from resnet_cert.problem import Problem
-    from resnet_cert.report.model import Source
+    from resnet_cert.problem.problem import Problem
+    from resnet_cert.results import Source
 
     problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
     with progress(f"checking {loaded.path}", verbosity):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_cert.errors import Diagnostic, RequestError
-from resnet_cert.output import require_apart, require_writable, write_whole
+from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.report import FORMATS, Style
+from resnet_cert.report.files import require_apart, require_writable, write_whole
 
 if TYPE_CHECKING:
-    from resnet_cert.problem import Problem
+    from resnet_cert.problem.problem import Problem
     from resnet_cert.spec import LoadedProblem
 
 STDIN = "-"
@@ -93,7 +93,7 @@ def load(specs: Sequence[str], allow_code: bool, settings: tuple[str, ...]) -> l
 
 def one_output(loaded: LoadedProblem, asked: str = "this command") -> Problem:
     """The problem, for what knows predictions p ∈ R only."""
-    from resnet_cert.problem import Problem
+    from resnet_cert.problem.problem import Problem
 
     problem = loaded.problem
     if not isinstance(problem, Problem):
@@ -117,7 +117,7 @@ def require_name(path: str, *endings: str) -> None:
 
 def require_picture(path: str, reads: Sequence[str]) -> None:
     """Refuse a picture that could not be drawn or written, or would lose a file that the command reads."""
-    from resnet_cert.figures import ENDINGS, require_matplotlib
+    from resnet_cert.report.figures import ENDINGS, require_matplotlib
 
     require_name(path, *ENDINGS)
     require_writable(path)

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from resnet_cert.commands.common import style, write
-from resnet_cert.program import Strict
+from resnet_cert.commands.program import Strict
 
-PAGES = Path(__file__).resolve().parent.parent / "explanations"
+PAGES = Path(__file__).resolve().parent.parent / "theory" / "explanations"
 TOPICS = (
     "setting",
     "sopsp",

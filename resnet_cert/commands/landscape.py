@@ -18,13 +18,13 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.output import write_whole
-from resnet_cert.program import Strict
+from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
+from resnet_cert.report.files import write_whole
 
 if TYPE_CHECKING:
-    from resnet_cert.hessian import Direction
-    from resnet_cert.problem import Problem
+    from resnet_cert.decide.hessian import Direction
+    from resnet_cert.problem.problem import Problem
 
 
 class Range(click.ParamType):
@@ -83,13 +83,13 @@ def landscape(
         [loaded] = load([spec], allow_code, settings)
         problem = one_output(loaded)
         plane = None if directions is None else _read_directions(directions, problem)
-        from resnet_cert.landscape import landscape as landscape_of
+        from resnet_cert.search.landscape import landscape as landscape_of
 
         with progress(f"exploring {loaded.path}", 0):
             found = landscape_of(problem, box=box, directions=plane)
         if output is not None:
-            from resnet_cert.figures import rendered
-            from resnet_cert.picture import landscape_figure
+            from resnet_cert.report.figures import rendered
+            from resnet_cert.report.picture import landscape_figure
 
             write_whole(output, rendered(landscape_figure(found), output))
     write(formatter(format_name).landscape(found, style(None, 0), output), None)
@@ -105,8 +105,8 @@ def _read_directions(path: str, problem: Problem) -> tuple[Direction, Direction]
 
     import numpy as np
 
-    from resnet_cert.errors import Diagnostic, RequestError
-    from resnet_cert.hessian import Direction
+    from resnet_cert.decide.hessian import Direction
+    from resnet_cert.outcomes import Diagnostic, RequestError
     from resnet_cert.spec.arrays import open_npz
     from resnet_cert.spec.faults import Refused
 

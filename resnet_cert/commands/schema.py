@@ -7,7 +7,7 @@ import json
 import click
 
 from resnet_cert.commands.common import write
-from resnet_cert.program import Strict
+from resnet_cert.commands.program import Strict
 
 
 @click.command(cls=Strict)

@@ -19,9 +19,9 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.output import write_whole
-from resnet_cert.program import Strict
+from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
+from resnet_cert.report.files import write_whole
 
 
 @click.command(cls=Strict)
@@ -81,7 +81,7 @@ def sgd(
         require_picture(output, [spec])
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings)
-        from resnet_cert.sgd import sgd
+        from resnet_cert.search.sgd import sgd
 
         with progress("running SGD", 0) as status:
             run = sgd(
@@ -95,7 +95,7 @@ def sgd(
                 watch=_shown(steps, status),
             )
         if output is not None:
-            from resnet_cert.figures import rendered, sgd_figure
+            from resnet_cert.report.figures import rendered, sgd_figure
 
             write_whole(output, rendered(sgd_figure(run), output))
     write(formatter(format_name).sgd(run.report, style(None, 0)), None)

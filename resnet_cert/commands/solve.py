@@ -20,13 +20,13 @@ from resnet_cert.commands.common import (
     style,
     write,
 )
-from resnet_cert.output import require_apart, require_writable
-from resnet_cert.program import Strict
+from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
+from resnet_cert.report.files import require_apart, require_writable
 
 if TYPE_CHECKING:
-    from resnet_cert.problem import Problem
-    from resnet_cert.solve import Solution, Step
+    from resnet_cert.problem.problem import Problem
+    from resnet_cert.search.solve import Solution, Step
 
 
 @click.command(cls=Strict, short_help="Go from a point to an ε-second-order stationary point.")
@@ -62,9 +62,9 @@ def solve(
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings)
         from resnet_cert.check import check
-        from resnet_cert.report.model import Solved, Source
-        from resnet_cert.solve import perturbed, read_point, write_point
-        from resnet_cert.verdict import Verdict
+        from resnet_cert.outcomes import Verdict
+        from resnet_cert.results import Solved, Source
+        from resnet_cert.search.solve import perturbed, read_point, write_point
 
         problem = one_output(loaded)
         if seed is not None:
@@ -83,7 +83,7 @@ def solve(
 
 def _solved(problem: Problem, output: str) -> Solution:
     """Where the search ends; interrupted, it leaves the best point so far."""
-    from resnet_cert.solve import solve, write_point
+    from resnet_cert.search.solve import solve, write_point
 
     latest: Step | None = None
     with progress("solving", 0) as status:
@@ -111,8 +111,8 @@ def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
     """Keep the spinner, where there is one, up to date."""
     if status is None:
         return lambda step: None
-    from resnet_cert.linear_predictor import best_linear_predictor
-    from resnet_cert.regularized import objective_lin_min
+    from resnet_cert.compare.linear_predictor import best_linear_predictor
+    from resnet_cert.decide.lagrangian import objective_lin_min
 
     linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0)
     least = objective_lin_min(problem, linear.r, linear.F_min).value

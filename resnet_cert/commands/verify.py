@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from resnet_cert.commands.common import format_option, progress, stdout_as_stderr, style, write
-from resnet_cert.errors import RequestError
-from resnet_cert.program import Strict
+from resnet_cert.commands.program import Strict
+from resnet_cert.outcomes import RequestError
 from resnet_cert.report import formatter
 
 
@@ -19,7 +19,7 @@ def verify(certificate: str, format_name: str) -> int:
     Exit codes: 0 CERTIFIED, 10 REFUTED, 20 UNDECIDED if it is accepted, 30 REJECTED.
     """
     try:
-        from resnet_cert.verify import verify
+        from resnet_cert.certificate.decision import verify
     except ModuleNotFoundError as error:
         if error.name != "flint":
             raise

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from resnet_cert.landscape import Landscape
-    from resnet_cert.report.model import BoundTable, Report, Sgd, Solved
-    from resnet_cert.verify import Verification
+    from resnet_cert.certificate.decision import Verification
+    from resnet_cert.results import BoundTable, Report, Sgd, Solved
+    from resnet_cert.search.landscape import Landscape
 
 FORMATS = {
     "text": "resnet_cert.report.text",

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnet_cert.enclosure import Array
+from resnet_cert.numerics.enclosure import Array
 from resnet_cert.report.numbers import plain
 
 if TYPE_CHECKING:
-    from resnet_cert.landscape import Landscape
+    from resnet_cert.search.landscape import Landscape
 
 COLUMNS, ROWS = 69, 29
 MARGIN = 9

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnet_cert.enclosure import Enclosure
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.outcomes import Verdict
 from resnet_cert.report import Style
-from resnet_cert.report.model import BoundTable, Report, Sgd, Solved
-from resnet_cert.verdict import Verdict
+from resnet_cert.results import BoundTable, Report, Sgd, Solved
 
 if TYPE_CHECKING:
-    from resnet_cert.landscape import Landscape
-    from resnet_cert.verify import Verification
+    from resnet_cert.certificate.decision import Verification
+    from resnet_cert.search.landscape import Landscape
 
 OMITTED_IF_NONE = frozenset(
     {"applies", "augmented", "outputs", "reason", "regularized", "repeats", "target_gap", "target_eps"}

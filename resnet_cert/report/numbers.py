@@ -6,7 +6,7 @@ import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal, localcontext
 from fractions import Fraction
 
-from resnet_cert.enclosure import Enclosure
+from resnet_cert.numerics.enclosure import Enclosure
 
 DIGITS = 7
 ALL_DIGITS = 17

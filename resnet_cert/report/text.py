@@ -13,20 +13,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from resnet_cert.bound import binding_form
-from resnet_cert.enclosure import Enclosure
+from resnet_cert.compare.theorem4 import theorem4_terms
+from resnet_cert.decide.definition1 import corollary1_verdict
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.outcomes import Verdict
 from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
-from resnet_cert.report.model import BoundTable, Regularized, Report, Sgd, Solved
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain, slack
-from resnet_cert.stationarity import corollary1_verdict
-from resnet_cert.theorem4 import theorem4_terms
-from resnet_cert.verdict import Verdict
+from resnet_cert.results import BoundTable, Regularized, Report, Sgd, Solved
+from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
-    from resnet_cert.landscape import Landscape
-    from resnet_cert.verify import Verification
+    from resnet_cert.certificate.decision import Verification
+    from resnet_cert.search.landscape import Landscape
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
 KNOWN = {Verdict.CERTIFIED: True, Verdict.REFUTED: False, Verdict.UNDECIDED: None}

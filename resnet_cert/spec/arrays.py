@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from resnet_cert.enclosure import Array
-from resnet_cert.problem import MappedRows, Rows
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.problem.problem import MappedRows, Rows
 from resnet_cert.spec.faults import Refused, nearest, shortened, suggestion
 
 

@@ -11,8 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from resnet_cert.errors import Diagnostic, InternalError, RequestError
-from resnet_cert.problem import AnyProblem, Constraint, Distribution, Domain, Lipschitz, Problem, Regularizer
+from resnet_cert.outcomes import Diagnostic, InternalError, RequestError
+from resnet_cert.problem.problem import (
+    AnyProblem,
+    Constraint,
+    Distribution,
+    Domain,
+    Lipschitz,
+    Problem,
+    Regularizer,
+)
+from resnet_cert.problem.wellformed import input_faults
 from resnet_cert.spec import models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.document import Document, with_overrides
@@ -30,7 +39,6 @@ from resnet_cert.spec.parts import (
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
 from resnet_cert.vector.problem import VectorPoint, VectorProblem
-from resnet_cert.wellformed import input_faults
 
 STDIN, STDIN_SHOWN = "-", "<stdin>"
 Part = TypeVar("Part")

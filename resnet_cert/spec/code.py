@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from resnet_cert.errors import Diagnostic, RequestError
+from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.spec.arrays import existing
 from resnet_cert.spec.faults import Refused, shortened, suggestion
 

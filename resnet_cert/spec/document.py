@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from resnet_cert.errors import Diagnostic, RequestError
+from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.spec.faults import Fault, Path, describe, holds, shortened
 from resnet_cert.spec.source import Source, parse
 

@@ -36,7 +36,7 @@ from resnet_cert.spec.values import (
 
 def _losses() -> Iterable[str]:
     """The losses of one output and of several, except those with weights, which have a form of their own."""
-    from resnet_cert.losses import LOSSES
+    from resnet_cert.problem.losses import LOSSES
     from resnet_cert.vector.losses import LOSSES as VECTOR_LOSSES
 
     return dict.fromkeys([*LOSSES, *(kind for kind, loss in VECTOR_LOSSES.items() if not loss.weighted)])
@@ -49,7 +49,7 @@ def _weighted_losses() -> Iterable[str]:
 
 
 def _activations() -> Iterable[str]:
-    from resnet_cert.networks import ACTIVATIONS
+    from resnet_cert.problem.networks import ACTIVATIONS
 
     return ACTIVATIONS
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnet_cert.enclosure import Array
-from resnet_cert.problem import Features, GivenFeatures, Point, Rows
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.problem.problem import Features, GivenFeatures, Point, Rows
 from resnet_cert.spec import data_models, models
 from resnet_cert.spec.arrays import inline, load_npy, open_npz
 from resnet_cert.spec.code import load_function, running
@@ -25,8 +25,8 @@ from resnet_cert.spec.table import Column, read_csv
 from resnet_cert.vector.problem import VectorPoint
 
 if TYPE_CHECKING:
-    from resnet_cert.losses import Loss
-    from resnet_cert.networks import Layer
+    from resnet_cert.problem.losses import Loss
+    from resnet_cert.problem.networks import Layer
     from resnet_cert.vector.losses import VectorLoss
 
 MAX_DRAWN = 2**28  # numbers, 2 GiB
@@ -170,7 +170,7 @@ def load_loss(loss: Any, context: Context) -> Loss:
         Refused: for a loss of several outputs, and for one in Python that may not run or fails; paths start
             at `loss`.
     """
-    from resnet_cert.losses import LOSSES, named_loss
+    from resnet_cert.problem.losses import LOSSES, named_loss
 
     if isinstance(loss, models.PythonLoss):
         return _python_loss(loss, context)
@@ -203,7 +203,7 @@ def _kind_and_scale(loss: Any, known: Iterable[str], outputs: str) -> tuple[str,
 
 @below("python")
 def _python_loss(loss: models.PythonLoss, context: Context) -> Loss:
-    from resnet_cert.custom_loss import CustomLoss
+    from resnet_cert.problem.custom_loss import CustomLoss
 
     function = load_function(context.folder, loss.python, allow_code=context.allow_code)
     with running(context.folder, loss.python):
@@ -228,20 +228,20 @@ def load_features(network: Any, context: Context, samples: Samples | None) -> Fe
 
 
 def _identity_features(network: models.IdentityNetwork, context: Context, d: int | None) -> Features | None:
-    from resnet_cert.networks import IdentityFeatures
+    from resnet_cert.problem.networks import IdentityFeatures
 
     return None if d is None else IdentityFeatures(d)
 
 
 def _linear_features(network: models.LinearNetwork, context: Context, d: int | None) -> Features:
-    from resnet_cert.networks import Layer, NetworkFeatures
+    from resnet_cert.problem.networks import Layer, NetworkFeatures
 
     layer = Layer(inline(network.weight), _optional(network.bias))
     return NetworkFeatures(_fitting([layer], [()], d))
 
 
 def _mlp_features(network: models.MlpNetwork, context: Context, d: int | None) -> Features:
-    from resnet_cert.networks import Layer, NetworkFeatures
+    from resnet_cert.problem.networks import Layer, NetworkFeatures
 
     layers = [Layer(inline(layer.weight), _optional(layer.bias)) for layer in network.layers]
     places = [("layers", i) for i in range(len(layers))]
@@ -249,7 +249,7 @@ def _mlp_features(network: models.MlpNetwork, context: Context, d: int | None) -
 
 
 def _file_features(network: models.MlpFileNetwork, context: Context, d: int | None) -> Features:
-    from resnet_cert.networks import Layer, NetworkFeatures
+    from resnet_cert.problem.networks import Layer, NetworkFeatures
 
     faults, layers = Faults(), []
     with faults.under("file"), open_npz(context.folder, network.file) as array:
@@ -267,7 +267,7 @@ def _file_features(network: models.MlpFileNetwork, context: Context, d: int | No
 
 
 def _drawn_features(network: models.DrawnMlpNetwork, context: Context, d: int | None) -> Features | None:
-    from resnet_cert.networks import NetworkFeatures, draw_layers
+    from resnet_cert.problem.networks import NetworkFeatures, draw_layers
 
     if d is None:
         return None
@@ -278,7 +278,7 @@ def _drawn_features(network: models.DrawnMlpNetwork, context: Context, d: int | 
 
 @below("python")
 def _python_features(network: models.PythonNetwork, context: Context, d: int | None) -> Features | None:
-    from resnet_cert.networks import CustomFeatures, feature_shape
+    from resnet_cert.problem.networks import CustomFeatures, feature_shape
 
     function = load_function(context.folder, network.python, allow_code=context.allow_code)
     if d is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnet_cert.enclosure import Array
+from resnet_cert.numerics.enclosure import Array
 
 if TYPE_CHECKING:
     from numpy.random import Generator

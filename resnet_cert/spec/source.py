@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from resnet_cert.errors import Diagnostic, RequestError
+from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.spec.faults import Path, describe, shortened
 
 MAX_DEPTH = 64  # a spec needs eight levels

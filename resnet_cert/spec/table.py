@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resnet_cert.enclosure import Array
+from resnet_cert.numerics.enclosure import Array
 from resnet_cert.spec.arrays import existing
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, shortened, suggestion
 from resnet_cert.spec.faults import Path as Place

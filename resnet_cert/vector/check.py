@@ -6,15 +6,16 @@ import time
 from dataclasses import replace
 from typing import Literal
 
-from resnet_cert import theorems
-from resnet_cert.domain import domain_radius, lipschitz_claims
-from resnet_cert.eigenvalues import spectral_norm
-from resnet_cert.enclosure import QUIET, Ball
-from resnet_cert.errors import RequestError
-from resnet_cert.hessian import decided
-from resnet_cert.report.model import Gradient, Hessian, Objective, Report, Seconds, Size, Source, versions
-from resnet_cert.selftest import require_sound_arithmetic
-from resnet_cert.stationarity import definition1, threshold
+from resnet_cert.decide.definition1 import definition1, threshold
+from resnet_cert.decide.hessian import decided
+from resnet_cert.moments.domain import domain_radius, lipschitz_claims
+from resnet_cert.numerics.eigenvalues import spectral_norm
+from resnet_cert.numerics.enclosure import QUIET, Ball
+from resnet_cert.numerics.matrices import times
+from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.outcomes import RequestError
+from resnet_cert.results import Gradient, Hessian, Objective, Report, Seconds, Size, Source, versions
+from resnet_cert.theory import theorems
 from resnet_cert.vector.consequences import (
     THEOREM3,
     comparator,
@@ -25,7 +26,6 @@ from resnet_cert.vector.consequences import (
 )
 from resnet_cert.vector.hessian import curvature, hessian_exceeds, reduction
 from resnet_cert.vector.linear_predictor import best_linear_predictor
-from resnet_cert.vector.matrices import times
 from resnet_cert.vector.moments import observe
 from resnet_cert.vector.objective import crosscheck
 from resnet_cert.vector.problem import VectorProblem

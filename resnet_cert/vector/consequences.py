@@ -6,16 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert import theorems
-from resnet_cert.eigenvalues import largest_eigenvalue, smallest_eigenpair, spectral_norm
-from resnet_cert.enclosure import Array, Ball, Enclosure, frobenius, inflate, minimum, norm
-from resnet_cert.linear_predictor import LinearMinimum
-from resnet_cert.report.model import Constants, Corollary1, GapBounds, Theorem1, Theorem2, Theorem3
-from resnet_cert.report.numbers import at_most
-from resnet_cert.stationarity import corollary1_verdict
-from resnet_cert.vector import theorems as vector_theorems
-from resnet_cert.vector.hessian import Reduction, curvature, gauss_newton, reduction
-from resnet_cert.vector.matrices import (
+from resnet_cert.compare.linear_predictor import LinearMinimum
+from resnet_cert.decide.definition1 import corollary1_verdict
+from resnet_cert.numerics.eigenvalues import largest_eigenvalue, smallest_eigenpair, spectral_norm
+from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, frobenius, inflate, minimum, norm
+from resnet_cert.numerics.matrices import (
     largest_singular_value,
     least_solution,
     matrix_inner,
@@ -24,6 +19,11 @@ from resnet_cert.vector.matrices import (
     smallest_singular_value,
     times,
 )
+from resnet_cert.report.numbers import at_most
+from resnet_cert.results import Constants, Corollary1, GapBounds, Theorem1, Theorem2, Theorem3
+from resnet_cert.theory import theorems
+from resnet_cert.vector import theorems as vector_theorems
+from resnet_cert.vector.hessian import Reduction, curvature, gauss_newton, reduction
 from resnet_cert.vector.moments import VectorMoments
 from resnet_cert.vector.problem import VectorProblem
 

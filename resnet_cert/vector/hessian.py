@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.eigenvalues import first_proven, is_block_positive_definite, smallest_eigenpair
-from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
-from resnet_cert.hessian import Curvature, Direction
-from resnet_cert.vector.matrices import matrix_inner, minus, skewness, times
+from resnet_cert.decide.hessian import Curvature, Direction
+from resnet_cert.numerics.eigenvalues import first_proven, is_block_positive_definite, smallest_eigenpair
+from resnet_cert.numerics.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
+from resnet_cert.numerics.matrices import matrix_inner, minus, skewness, times
 from resnet_cert.vector.moments import VectorMoments
 
 

@@ -14,7 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.enclosure import (
+from resnet_cert.compare.linear_predictor import (
+    SEPARATION_ENTRIES,
+    LinearMinimum,
+    Sketch,
+    is_located,
+    mean_third_moment,
+    minimum_on_ball,
+    some_direction_helps,
+)
+from resnet_cert.compare.row_space import Unseen, unseen_directions
+from resnet_cert.moments.moments import Moments, merged, residual
+from resnet_cert.numerics.enclosure import (
     Array,
     Ball,
     Enclosure,
@@ -26,17 +37,6 @@ from resnet_cert.enclosure import (
     upper_product,
     upper_row_norms,
 )
-from resnet_cert.linear_predictor import (
-    SEPARATION_ENTRIES,
-    LinearMinimum,
-    Sketch,
-    is_located,
-    mean_third_moment,
-    minimum_on_ball,
-    some_direction_helps,
-)
-from resnet_cert.moments import Moments, merged, residual
-from resnet_cert.row_space import Unseen, unseen_directions
 from resnet_cert.vector.losses import Rays
 from resnet_cert.vector.moments import VectorMoments, moment_sums
 from resnet_cert.vector.problem import VectorChunk, VectorProblem

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.enclosure import TINY, Array, U, gamma, row_norms, upper_product
-from resnet_cert.losses import ELEMENTARY, require_loss
+from resnet_cert.numerics.enclosure import TINY, Array, U, gamma, row_norms, upper_product
+from resnet_cert.problem.losses import ELEMENTARY, require_loss
 
 Bools = npt.NDArray[np.bool_]
 
@@ -190,7 +190,7 @@ def _present(omega: Array | None) -> Array:
 
 
 def _logistic(p: Any, y: Any, omega: Any) -> Any:
-    from resnet_cert.jax64 import jnp
+    from resnet_cert.numerics.jax64 import jnp
 
     return (jnp.logaddexp(0.0, p) - y * p).sum(axis=-1)
 
@@ -255,7 +255,7 @@ def _logistic_recession(y: Array) -> tuple[Rays, Rays]:
 
 
 def _softmax(p: Any, y: Any, omega: Any) -> Any:
-    from resnet_cert.jax64 import jax
+    from resnet_cert.numerics.jax64 import jax
 
     return (y * (jax.nn.logsumexp(p, axis=-1, keepdims=True) - p)).sum(axis=-1)
 

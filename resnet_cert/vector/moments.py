@@ -7,7 +7,7 @@ With h = x + Vf, p = Wh and z = (h, f):
     D²F(dW, dV) = ⟨B, Q B⟩ + 2⟨dW dV, A_f⟩,   B = (dW, W dV) (q, d + k).
 
 Q is kept as small as ∇²ℓ allows: one matrix E[c z zᵀ] for ∇²ℓ = c·I, one for each output for a diagonal,
-all q² blocks otherwise.  Radii are bounded as with one output (`resnet_cert.moments`): for an error E_i of
+all q² blocks otherwise.  Radii are bounded as with one output (`moments.moments`): for an error E_i of
 ∇²ℓ at sample i, ‖E_i ⊗ z zᵀ‖ = ‖E_i‖‖z‖² in spectral norm, and rounding errors are at most γ|c|‖z‖² entry by
 entry, of which the spectral norm of |∇²ℓ| times ‖z‖² is a bound.
 """
@@ -19,11 +19,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, row_norms
-from resnet_cert.lipschitz import largest_prediction, weighted_terms
-from resnet_cert.moments import Residual, Sum, quotient, sum_of, sum_of_products, total_weight
-from resnet_cert.observation import Observed, observed
-from resnet_cert.problem import BLOCK_ROWS
+from resnet_cert.moments.lipschitz import largest_prediction, weighted_terms
+from resnet_cert.moments.moments import Residual, Sum, quotient, sum_of, sum_of_products, total_weight
+from resnet_cert.moments.one_pass import Observed, observed
+from resnet_cert.numerics.enclosure import (
+    TINY,
+    Array,
+    Ball,
+    Enclosure,
+    U,
+    frobenius,
+    gamma,
+    inflate,
+    row_norms,
+)
+from resnet_cert.problem.problem import BLOCK_ROWS
 from resnet_cert.vector.losses import VectorLoss
 from resnet_cert.vector.problem import VectorChunk, VectorProblem
 
@@ -155,7 +165,7 @@ def observe(problem: VectorProblem, b: float) -> Observed[VectorMoments]:
 def _lipschitz_terms(loss: VectorLoss, chunk: VectorChunk, x_norm: Array, f_norm: Array, b: float) -> Array:
     """Σ π (μ0, μ1, μ2 of one sample) over a chunk on {‖W‖ ≤ b, ‖V‖ ≤ b}, in spectral norms.
 
-    The formulas are those of one output (`resnet_cert.lipschitz`) with L1, L2, L3 for ‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖.
+    The formulas are those of one output (`moments.lipschitz`) with L1, L2, L3 for ‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖.
     For p = W(x + Vf): ‖p‖ ≤ b(‖x‖ + b‖f‖); Dp(dW, dV) = dW h + W dV f, so ‖Dp‖² ≤ ‖h‖² + b²‖f‖² ≤ J²;
     D²p(dW, dV)² = 2 dW dV f, of norm ≤ ‖f‖ on unit vectors, as 2‖dW‖‖dV‖ ≤ 1; D³p = 0.  The chain rule then
     gives DF ≤ L1 J, D²F ≤ L2 J² + L1‖f‖ and D³F ≤ L3 J³ + 3 L2 J‖f‖; the norm of a symmetric multilinear

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.crosscheck import ROUNDING_ALLOWANCE, require_agreement
-from resnet_cert.enclosure import Array, Enclosure, U, frobenius
-from resnet_cert.hessian import Curvature, Direction
-from resnet_cert.jax64 import jax, jnp
-from resnet_cert.objective import DENSE_PARAMETERS, DENSE_WORK, TANGENT_ENTRIES, Autodiff, padded
-from resnet_cert.observation import Observed
-from resnet_cert.report.model import CrossCheck
+from resnet_cert.decide.crosscheck import ROUNDING_ALLOWANCE, require_agreement
+from resnet_cert.decide.hessian import Curvature, Direction
+from resnet_cert.decide.objective import DENSE_PARAMETERS, DENSE_WORK, TANGENT_ENTRIES, Autodiff, padded
+from resnet_cert.moments.one_pass import Observed
+from resnet_cert.numerics.enclosure import Array, Enclosure, U, frobenius
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.results import CrossCheck
 from resnet_cert.vector.hessian import Reduction, rayleigh_quotient
 from resnet_cert.vector.losses import VectorLoss
 from resnet_cert.vector.moments import VectorMoments

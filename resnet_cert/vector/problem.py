@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.enclosure import Array
-from resnet_cert.problem import (
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.problem.problem import (
     AnyProblem,
     Chunk,
     Distribution,

@@ -26,8 +26,8 @@ for strict local minima.
 
 from __future__ import annotations
 
-from resnet_cert.enclosure import Enclosure
-from resnet_cert.theorems import ZERO, hypot, local_lemma, per_unit
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.theory.theorems import ZERO, hypot, local_lemma, per_unit
 
 
 def theorem1(

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnet_cert.enclosure import Array
-from resnet_cert.problem import Fault
-from resnet_cert.vector.losses import PROBABILITY_TOLERANCE
-from resnet_cert.wellformed import (
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.problem.problem import Fault
+from resnet_cert.problem.wellformed import (
     chunks_of,
     entries,
     expect,
@@ -22,6 +21,7 @@ from resnet_cert.wellformed import (
     number_faults,
     sample_faults,
 )
+from resnet_cert.vector.losses import PROBABILITY_TOLERANCE
 
 if TYPE_CHECKING:
     from resnet_cert.vector.problem import VectorProblem

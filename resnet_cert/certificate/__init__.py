@@ -1,0 +1,1 @@
+"""Certificates, and the verifier, which shares nothing with what made them."""

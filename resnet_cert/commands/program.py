@@ -1,0 +1,101 @@
+"""The program around the commands: the one place where exceptions become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections import Counter
+from typing import Any, NoReturn
+
+import click
+
+from resnet_cert.outcomes import InternalError, RequestError
+
+INTERRUPTED = 130  # as a shell reports a program ended by SIGINT, by SIGPIPE and by SIGTERM
+READER_GONE = 141
+TERMINATED = 143
+VERBOSE = "verbose"  # in a context's meta
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever is to be left behind at an interrupt is left behind."""
+
+
+class Strict(click.Command):
+    """A command that does not take the last of two `--output` and forget the first, and whose exit code is
+    what its function returns (0 for None): nothing that is raised inside can be one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, count in Counter(given).items():
+            if isinstance(option, click.Option) and count > 1 and not (option.multiple or option.is_flag):
+                raise click.UsageError(f"expected {option.opts[0]} once, got it {count} times", ctx)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> None:
+        try:
+            code = super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException) as error:
+            if isinstance(error, click.UsageError) and error.exit_code == RequestError.exit_code:
+                raise
+            raise InternalError(f"{type(error).__name__} raised") from error
+        ctx.exit(code or 0)
+
+
+class Program(click.Group):
+    """The way out of everything that is no result.
+
+    Even `SystemExit` is an internal error: code that a spec names must not exit with a verdict's code.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except RequestError as error:
+            for diagnostic in error.diagnostics:
+                click.echo(str(diagnostic), err=True)
+            ctx.exit(RequestError.exit_code)
+        except Terminated:
+            ctx.exit(TERMINATED)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # What is left in the buffer of standard output is written once more at the end: to nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(READER_GONE)
+        except BaseException as error:
+            _tell(error, ctx.meta.get(VERBOSE) or os.environ.get("RESNET_CERT_DEBUG"))
+            ctx.exit(InternalError.exit_code)
+
+
+def _tell(error: BaseException, with_traceback: object) -> None:
+    if with_traceback:
+        traceback.print_exception(error)
+    kind = "" if isinstance(error, InternalError) else f"{type(error).__name__}: "
+    click.echo(f"internal error: {kind}{' '.join(str(error).split())}", err=True)
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what the first one began
+    raise Terminated
+
+
+def run_to_the_end(program: click.Group, name: str) -> NoReturn:
+    """Run the program as this process, and end it."""
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere  # None if closed
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            program.main(prog_name=name)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else InternalError.exit_code
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # what is left in its buffer could not be written, and cannot be now
+                code = InternalError.exit_code
+        os._exit(code)  # at once: taking XLA down first can take longer than the check

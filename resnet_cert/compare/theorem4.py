@@ -1,0 +1,127 @@
+"""Theorem 4: with a skip connection to the output, stochastic gradient descent is no worse than linear.
+
+The model is x ↦ wᵀx + vᵀf_θ(x), its objective F(z, θ) = E[ℓ(wᵀx + vᵀf_θ(x); y)] with z = (w, v) on the ball
+M1 = {‖z‖ ≤ b}.  Projected gradient steps, each from one fresh sample, from z_1 = 0,
+
+    z_{t+1} = Π(z_t − η ∇_z ℓ_t(z_t, θ_t)),   η = D/(l√T),   θ_{t+1} anything determined by the past,
+
+have with probability at least 1 − δ
+
+    min_t F(z_t, θ_t) ≤ (1/T) Σ_t F(z_t, θ_t) ≤ min_{‖u‖≤b} F_lin(u) + D l/√T + 2R √(2 ln(1/δ)/T),
+
+R = min(r, b l), if every ℓ_t is l-Lipschitz in z and |ℓ_t| ≤ r on M1, for all θ_t, and D ≥ ‖z_1 − (u*, 0)‖.
+The proof: online gradient descent has regret D l √T against the fixed (u*, 0), whose loss does not depend on
+θ; the differences of sampled and expected losses are a martingale with steps in an interval of length 4R
+(Azuma–Hoeffding).  It speaks of the average, hence of the best iterate; not of the last one, and not of
+averaged parameters unless θ is frozen.  Source: Shamir 2018, Theorem 4; Zinkevich 2003 for the regret.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.custom_loss import CustomLoss, assumption1_fault
+from resnet_cert.problem.losses import Loss
+from resnet_cert.problem.networks import NetworkFeatures
+from resnet_cert.results import SgdConstants
+
+CONVEX_AT = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""Where on [−p̄, p̄] a custom loss is asked whether it is convex."""
+
+
+def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) -> SgdConstants:
+    """b, l, r and D of Theorem 4 over all samples.
+
+    On M1 a prediction is at most p̄ = b·√(‖x‖² + ‖f‖²) in absolute value.  There, ℓ being convex,
+    |ℓ'| ≤ max|ℓ'(±p̄)| and ℓ(0) − |ℓ'(0)|p̄ ≤ ℓ ≤ max ℓ(±p̄), whose larger end in absolute value is r.  ℓ is
+    l-Lipschitz in z for l = max sup|ℓ'|·√(‖x‖² + ‖f‖²).  From z_1 = 0 no point of M1 is farther than D = b.
+
+    Args:
+        x: (n, d);  y: (n,).
+        f_norm: (n,) upper bounds of ‖f_θ(x)‖ for every θ that is met.
+    Raises:
+        RequestError: the loss contradicts Assumption 1, or l or r overflows.
+    """
+    size = np.hypot(np.linalg.norm(x, axis=1), f_norm)
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach = b * size
+        if isinstance(loss, CustomLoss):
+            _require_convex(loss, reach, y)
+        exact = np.zeros_like(reach)
+        right, left, middle = (loss.derivatives(p, exact, y) for p in (reach, -reach, exact))
+        steepest = np.maximum(*(np.abs(end.first) + end.first_error for end in (right, left)))
+        highest = np.maximum(*(end.value + end.value_error for end in (right, left)))
+        lowest = middle.value - middle.value_error - (np.abs(middle.first) + middle.first_error) * reach
+        l = float(np.max(steepest * size))
+        r = float(np.max(np.maximum(highest, -lowest)))
+    if not (math.isfinite(l) and math.isfinite(r)):
+        raise RequestError(f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball")
+    return SgdConstants(b, l, r, b)
+
+
+def require_enclosed(loss: Loss) -> None:
+    """Refuse a loss whose values and derivatives have no proven bounds.
+
+    Raises:
+        RequestError: saying why.
+    """
+    fault = loss.why_unknown() if isinstance(loss, CustomLoss) else None
+    if fault:
+        raise RequestError(f"Theorem 4 needs bounds of |ℓ| and |ℓ'|: {fault}")
+
+
+def _require_convex(loss: CustomLoss, reach: Array, y: Array) -> None:
+    for share in CONVEX_AT:
+        fault = assumption1_fault(loss, share * reach, y)
+        if fault:
+            raise RequestError(f"Theorem 4 needs a convex loss: {fault}")
+
+
+def theorem4_terms(constants: SgdConstants, steps: int, delta: float) -> tuple[float, float]:
+    """D l/√T, for the regret, and 2R√(2 ln(1/δ)/T), for the sampling: what is added to min F_lin."""
+    R = min(constants.r, constants.b * constants.l)
+    regret = constants.D * constants.l / math.sqrt(steps)
+    return regret, 2.0 * R * math.sqrt(-2.0 * math.log(delta) / steps)
+
+
+GROWTH: dict[str, Callable[[Array, int], Array]] = {
+    "tanh": lambda size, width: np.minimum(size, math.sqrt(width)),
+    "sigmoid": lambda size, width: np.full_like(size, math.sqrt(width)),
+    "relu": lambda size, width: size,
+    "gelu": lambda size, width: size,
+    "silu": lambda size, width: size,
+    "softplus": lambda size, width: size + math.sqrt(width) * math.log(2.0),
+}
+"""‖σ(s)‖ at most, for s ∈ R^width with ‖s‖ ≤ size: |tanh s| ≤ min(|s|, 1), 0 ≤ sigmoid s ≤ 1,
+|relu s|, |gelu s|, |silu s| ≤ |s|, 0 ≤ softplus s ≤ max(s, 0) + ln 2."""
+
+
+def layer_norms(network: NetworkFeatures) -> list[float]:
+    """‖(weight, bias)‖_F of every layer: the radii of M2, in which θ may move."""
+    return [
+        math.sqrt(sum(float(np.sum(a * a)) for a in (layer.weight, layer.bias) if a is not None))
+        for layer in network.layers
+    ]
+
+
+def largest_features(network: NetworkFeatures, x: Array) -> Array:
+    """(n,) upper bounds of ‖f_θ(x)‖ over all θ in M2, where no layer's norm exceeds that in `network`.
+
+    ‖Wh + c‖ ≤ ‖(W, c)‖_F·√(‖h‖² + 1) in every layer, and `GROWTH` between them.
+
+    Raises:
+        RequestError: an activation without a line in `GROWTH`.
+    """
+    if network.activation not in GROWTH:
+        raise RequestError(f"expected an activation of {', '.join(GROWTH)}, got {network.activation}")
+    size = np.linalg.norm(x, axis=1)
+    for number, (layer, norm) in enumerate(zip(network.layers, layer_norms(network), strict=True)):
+        if number:
+            size = GROWTH[network.activation](size, layer.weight.shape[1])
+        size = norm * (size if layer.bias is None else np.hypot(size, 1.0))
+    return size

@@ -1,0 +1,1 @@
+"""Definition 1: gradient, λ_min, verdict; the second opinions."""

@@ -1,0 +1,128 @@
+"""Is float64 arithmetic here what the proofs assume?  Known answers, compared bit by bit, in milliseconds.
+
+The bounds need IEEE 754 with gradual underflow, rounded to nearest, in NumPy and inside its BLAS, and a
+dpotrf that fails where it must.  A library built with -ffast-math can switch subnormals off for a whole
+process when it is loaded, and a rounding mode outlives the code that set it; so this runs before and after
+every check.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+
+import numpy as np
+
+from resnet_cert.numerics.enclosure import Array, gamma
+from resnet_cert.outcomes import InternalError
+
+SIZE = 96
+"""Rows of the known-answer products: large enough for the blocked kernels of a BLAS."""
+
+
+def require_sound_arithmetic() -> None:
+    """Raises InternalError, with what is wrong, where float64 arithmetic is not what the proofs assume."""
+    for fault in (_xla_flags(), _scalars(), _products(), _factorisations(), _dot_products()):
+        if fault:
+            raise InternalError(f"float64 arithmetic cannot be trusted here: {fault}")
+
+
+def _xla_flags() -> str | None:
+    """XLA computes features and the cross-check; with fast-math it may also change the whole process."""
+    for flag, value in re.findall(
+        r"--(xla\S*fast_math\S*?)(?:=(\S+))?(?:\s|$)", os.environ.get("XLA_FLAGS", "")
+    ):
+        if value.lower() not in ("false", "0"):
+            return f"XLA_FLAGS has --{flag}"
+    return None
+
+
+def _same_bits(x: Array, y: Array) -> bool:
+    """Under "denormals are zero" a comparison of numbers would call a subnormal equal to 0."""
+    return np.array_equal(np.ascontiguousarray(x).view(np.uint64), np.ascontiguousarray(y).view(np.uint64))
+
+
+def _subnormal(exponent: int) -> Array:
+    """2^exponent, −1074 ≤ exponent < −1022, from its bits: nothing else makes one where they are flushed."""
+    return np.array([1 << (exponent + 1074)], dtype=np.uint64).view(np.float64)
+
+
+def _scalars() -> str | None:
+    halved = np.concatenate([_subnormal(-1060), np.array([2.0**-1022])]) * np.array([0.5, 0.5])
+    if not _same_bits(halved, np.concatenate([_subnormal(-1061), _subnormal(-1023)])):
+        return "subnormal numbers are flushed to zero"
+    one, tie, more = np.array([1.0, -1.0]), 2.0**-53, 2.0**-53 + 2.0**-60
+    sums = np.concatenate([one + one * tie, one + one * more])
+    if not _same_bits(sums, np.array([1.0, -1.0, 1.0 + 2.0**-52, -1.0 - 2.0**-52])):
+        return "rounding is not to nearest"
+    if not _same_bits(np.array([1.0]) / np.array([3.0]), np.array([float.fromhex("0x1.5555555555555p-2")])):
+        return "division is not correctly rounded"
+    if not _same_bits(np.sqrt(np.array([2.0])), np.array([float.fromhex("0x1.6a09e667f3bcdp+0")])):
+        return "the square root is not correctly rounded"
+    return None
+
+
+def _integers() -> Array:
+    """Small integers without a pattern that a transposed or shifted product could share."""
+    i, j = np.indices((SIZE, SIZE))
+    return ((7 * i + 11 * j + 3 * i * j) % 17 - 8).astype(np.float64)
+
+
+def _products() -> str | None:
+    A, B = _integers(), _integers()[::-1].copy()
+    exact = [(M.astype(np.int64).T @ N.astype(np.int64)).astype(np.float64) for M, N in ((A, B), (A, A))]
+    if not (np.array_equal(A.T @ B, exact[0]) and np.array_equal(A.T @ A, exact[1])):
+        return "a matrix product of integers is wrong"
+    small = np.eye(SIZE) * 2.0**-540
+    diagonal = np.diagonal(small @ (np.eye(SIZE) * 2.0**-525)).copy()
+    if not _same_bits(diagonal, np.repeat(_subnormal(-1065), SIZE)):
+        return "a matrix product flushes subnormal numbers to zero"
+    # 1 + 2^-53 is 1, rounded to nearest.
+    ones, ties = np.ones((SIZE, 1)), np.full((1, SIZE), 2.0**-53)
+    sums = np.hstack([ones, ones * 2.0**-53]) @ np.vstack([np.ones((1, SIZE)), ones.T * 1.0])
+    if not _same_bits(sums, np.ones((SIZE, SIZE))) or not _same_bits(
+        ones @ ties, np.full((SIZE, SIZE), 2.0**-53)
+    ):
+        return "a matrix product does not round to nearest"
+    return None
+
+
+def _factorisations() -> str | None:
+    """L Lᵀ for an integer L with powers of two on its diagonal: every step of the factorisation is exact."""
+    L = np.tril(_integers() % 3.0, -1) + np.diag(2.0 ** (np.arange(SIZE) % 3))
+    if not np.array_equal(np.linalg.cholesky(L @ L.T), L):
+        return "a Cholesky factor of integers is wrong"
+    indefinite = L @ L.T
+    indefinite[-1, -1] -= L[-1, -1] ** 2 + 1.0
+    try:
+        np.linalg.cholesky(indefinite)
+    except np.linalg.LinAlgError:
+        return None
+    return "the Cholesky factorisation of an indefinite matrix succeeds"
+
+
+def _dot_products() -> str | None:
+    """16 entries of a product of full-precision matrices against exactly rounded sums."""
+    A = np.sin(np.arange(1.0, 2049.0)).reshape(512, 4)
+    product = A.T @ A
+    size = np.sqrt(np.outer(np.diagonal(product), np.diagonal(product)))
+    for i in range(4):
+        for j in range(4):
+            high, low = _two_product(A[:, i], A[:, j])
+            if not abs(product[i, j] - math.fsum(np.concatenate([high, low]))) <= gamma(513) * size[i, j]:
+                return "a dot product differs from the exact one"
+    return None
+
+
+def _two_product(x: Array, y: Array) -> tuple[Array, Array]:
+    """(p, e) with x·y = p + e exactly (Dekker 1971)."""
+    p = x * y
+    x_high, y_high = _high_part(x), _high_part(y)
+    x_low, y_low = x - x_high, y - y_high
+    return p, x_low * y_low - (((p - x_high * y_high) - x_low * y_high) - x_high * y_low)
+
+
+def _high_part(x: Array) -> Array:
+    scaled = x * (2.0**27 + 1.0)
+    return scaled - (scaled - x)

@@ -1,0 +1,1 @@
+"""What the mathematics sees: data, loss, features, point; and whether they fit."""

@@ -1,0 +1,248 @@
+"""A loss given by its user as a JAX function: its derivatives enclosed, its claim to Assumption 1 checked.
+
+Shamir 2018, Assumption 1: for every y, ℓ(p; y) is twice differentiable and convex in p.  Nothing computed
+at finitely many p proves that; what `assumption1_fault` reports is proven to contradict it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jaxpr import Interval, UnsupportedPrimitive, enclose
+from resnet_cert.outcomes import Diagnostic, RequestError
+from resnet_cert.problem.losses import Derivatives, Loss
+
+Function = Callable[[Any, Any], Any]
+
+NAMES = ("value", "first derivative", "second derivative")
+WINDOWS = (2.0**-40, 2.0**-20, 2.0**-4, 1.0)
+"""Half widths, relative to max(1, |p|, |y|), of the neighbourhoods searched for kinks.  In the smallest
+a jump of ℓ' stands far above rounding and curvature; the others see what lies beside the prediction."""
+SEARCHED = 4096
+"""About so many samples are searched, besides all those where ℓ' is not narrow in the smallest window."""
+JUMP = 2.0**-20
+"""A smaller jump, relative to the largest value in sight, passes for rounding between pieces of a formula."""
+
+
+@dataclass(frozen=True)
+class CustomLoss:
+    """ℓ(p; y) as JAX code; it implements `Loss`.
+
+    function: my_loss(p, y) on scalars, or on arrays elementwise.  nonnegative: not known, so False.
+
+    Raises:
+        RequestError: the function raises, does not return one float64 for float64 p and y, mixes samples, or
+            has no derivatives in forward mode; with the place in the user's file where that is known.
+    """
+
+    function: Function
+    name: str
+    nonnegative: bool = False
+
+    def __post_init__(self) -> None:
+        p, y = np.array([-0.75, 0.5, 1.25]), np.ones(3)
+        scalar, vector = (jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((), (3,)))
+        self._expect_float64(self._attempt(lambda: jax.eval_shape(self.function, scalar, scalar)), ())
+        for derivative in self.derivative_functions[1:]:
+            self._attempt(
+                lambda derivative=derivative: jax.eval_shape(derivative, scalar, scalar),
+                "has no derivative by jax.jvp (a custom_vjp would have to be a custom_jvp):",
+            )
+        try:
+            shaped = jax.eval_shape(self.function, vector, vector)
+        except Exception:  # code for scalars alone, which is mapped over the samples, is welcome
+            return
+        self._expect_float64(shaped, (3,))
+        together, apart = (
+            self._attempt(lambda: self.function(jnp.asarray(p), jnp.asarray(y))),
+            self.value(p, y),
+        )
+        if not np.allclose(together, apart, rtol=1e-9, atol=1e-9, equal_nan=True):
+            raise RequestError(
+                f"loss {self.name}: expected an elementwise function of (p, y), got one that mixes samples: "
+                f"{together} for p = {p}, y = {y} together, {apart} one by one"
+            )
+
+    def value(self, p: Any, y: Any) -> Any:
+        """ℓ(p; y) elementwise on JAX arrays of one shape."""
+        return jnp.vectorize(self.function)(p, y)
+
+    @cached_property
+    def derivative_functions(self) -> tuple[Function, Function, Function]:
+        """ℓ, ℓ', ℓ'' of scalars.  Forward mode: its `where` selects derivatives, tight at a tie."""
+        first = _derivative(self.function)
+        return self.function, first, _derivative(first)
+
+    def derivatives(self, p: Array, error: Array, y: Array) -> Derivatives:
+        """ℓ, ℓ', ℓ'' (n,) at predictions within `error` (n,) of p (n,), with proven bounds of their errors.
+
+        Where ℓ'' jumps inside, both sides are enclosed.  Where nothing is known the error is infinite and
+        the value that of JAX.
+        """
+        columns: list[Array] = []
+        around = Interval.around(p, error)
+        for order, function in enumerate(self.derivative_functions):
+            middle, radius = p, np.full_like(p, np.inf)
+            if self.why_unknown() is None:
+                middle, radius = _middle_and_radius(enclose(function, around, Interval.exact(y)))
+            known = np.isfinite(radius)
+            if not known.all():
+                middle = np.where(known, middle, np.asarray(self._compiled[order](p, y)))
+            columns += [middle, radius]
+        return Derivatives(*columns)
+
+    def why_unknown(self) -> str | None:
+        """Why no derivative of this loss is enclosed; None if they are."""
+        return self._why_unknown
+
+    @cached_property
+    def _why_unknown(self) -> str | None:
+        one = Interval.exact(np.ones(1))
+        try:
+            for function in self.derivative_functions:
+                enclose(function, one, one)
+        except UnsupportedPrimitive as unsupported:
+            return f"loss {self.name} uses the JAX operation {unsupported}, which has no proven bounds here"
+        return None
+
+    def suprema(self, reach: Array, y: Array) -> None:
+        """None: bounds over |p| ≤ reach are not computed, so that μ0, μ1, μ2 are the user's to give."""
+        return None
+
+    def flat_side(self, y: Array) -> Array:
+        """(n,) zeros: on which side ℓ stays bounded is not known; nothing is concluded from growth."""
+        return np.zeros(np.shape(y))
+
+    def target_fault(self, y: Array) -> tuple[int, str] | None:
+        """The first target at which ℓ(0; y), the loss of the predictor 0, is not finite."""
+        values = np.asarray(self.value(np.zeros(np.shape(y)), np.asarray(y)))
+        for index in np.flatnonzero(~np.isfinite(values))[:1]:
+            return int(index), f"loss {self.name} is {values[index]} at p = 0, y = {y[index]:.6g}"
+        return None
+
+    @cached_property
+    def _compiled(self) -> list[Function]:
+        """ℓ, ℓ', ℓ'' (n,) by plain JAX."""
+        return [jax.jit(jnp.vectorize(function)) for function in self.derivative_functions]
+
+    def _attempt(self, call: Callable[[], Any], fault: str = "raised") -> Any:
+        """What the user's code returns; what it raises becomes the request's fault."""
+        try:
+            return call()
+        except Exception as error:
+            self._refuse(error, fault)
+
+    def _refuse(self, error: Exception, fault: str) -> NoReturn:
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+        first_line = str(error).strip().partition("\n")[0]
+        message = f"loss {self.name} {fault} {type(error).__name__}: {first_line}"
+        if theirs:
+            raise RequestError([Diagnostic(message, theirs[-1].filename, theirs[-1].lineno)]) from error
+        raise RequestError(message) from error
+
+    def _expect_float64(self, result: Any, shape: tuple[int, ...]) -> None:
+        kind = (getattr(result, "shape", None), str(getattr(result, "dtype", None)))
+        if kind != (shape, "float64"):
+            raise RequestError(
+                f"loss {self.name}: expected float64 of shape {shape} for p and y of shape {shape}, "
+                f"got {result if kind[0] is None else f'{kind[1]} of shape {kind[0]}'}"
+            )
+
+
+def _derivative(function: Function) -> Function:
+    def derivative(p: Any, y: Any) -> Any:
+        return jax.jvp(lambda q: function(q, y), (p,), (jnp.ones_like(p),))[1]
+
+    return derivative
+
+
+def _middle_and_radius(x: Interval) -> tuple[Array, Array]:
+    """m and r with [lower, upper] inside [m − r, m + r]; r is infinite where an end is."""
+    with np.errstate(all="ignore"):
+        middle = 0.5 * x.lower + 0.5 * x.upper
+        radius = np.nextafter(np.maximum(x.upper - middle, middle - x.lower), np.inf)
+    return middle, np.where(np.isnan(radius), np.inf, radius)
+
+
+def assumption1_fault(loss: Loss, p: Array, y: Array, first: int = 0) -> str | None:
+    """What contradicts Assumption 1 at or near the predictions p (n,), or near p = y; None if nothing does.
+
+    Every message but that on non-finite values states something proven, with its witness: a negative second
+    derivative, an ℓ' that falls, or one that changes over [a, b] by what is not (b − a)·ℓ''(ξ) for any ξ in
+    between, as the mean value theorem demands: a kink.  Steep smooth losses give no false alarm.
+
+    Args:
+        loss: with derivatives enclosed; where they are unknown nothing can be proven.
+        first: the number of the first sample, for messages.
+    """
+    at = loss.derivatives(p, np.zeros_like(p), y)
+    for name, values in zip(NAMES, (at.value, at.first, at.second), strict=True):
+        for i in np.flatnonzero(~np.isfinite(values))[:1]:
+            return (
+                f"loss {loss.name}: {name} is {values[i]} in float64 at p = {p[i]:.6g}, y = {y[i]:.6g} "
+                f"(sample {first + i}); Assumption 1 needs finite derivatives"
+            )
+    curvature = Interval.around(at.second, at.second_error).upper
+    i = int(np.argmin(curvature))
+    if curvature[i] < 0.0:
+        return (
+            f"loss {loss.name} is not convex: second derivative ≤ {curvature[i]:.6g} at p = {p[i]:.6g}, "
+            f"y = {y[i]:.6g} (sample {first + i}); Assumption 1 needs a convex loss"
+        )
+    narrow = loss.derivatives(p, _reach(p, y, WINDOWS[0]), y)
+    suspects = np.flatnonzero(narrow.first_error > 0.25 * JUMP * np.max(np.abs(at.first)))
+    samples = np.union1d(np.arange(0, len(p), -(-len(p) // SEARCHED)), suspects)
+    centers, targets = np.concatenate([p[samples], y[samples]]), np.tile(y[samples], 2)
+    for window in WINDOWS:
+        fault = _unexplained_change(loss, centers, targets, window)
+        if fault:
+            i, message = fault
+            sample = first + samples[i % len(samples)]
+            return f"loss {loss.name} {message}, y = {targets[i]:.6g} (sample {sample})"
+    return None
+
+
+def _reach(p: Array, y: Array, window: float) -> Array:
+    return window * np.maximum(1.0, np.maximum(np.abs(p), np.abs(y)))
+
+
+def _unexplained_change(loss: Loss, p: Array, y: Array, window: float) -> tuple[int, str] | None:
+    """(index, message) where ℓ or ℓ' changes around p by what its derivative there does not allow."""
+    with np.errstate(all="ignore"):
+        reach = _reach(p, y, window)
+        a, b = p - reach, p + reach
+        inside = loss.derivatives(p, np.nextafter(np.maximum(p - a, b - p), np.inf), y)
+        ends = loss.derivatives(np.concatenate([a, b]), np.zeros(2 * len(p)), np.tile(y, 2))
+        run = Interval.exact(b) - Interval.exact(a)
+        for order in (0, 1):
+            value, error = ends[2 * order : 2 * order + 2]
+            left, right = zip(*(np.split(part, 2) for part in (value, error)), strict=True)
+            change = Interval.around(*right) - Interval.around(*left)
+            allowed = Interval.around(*inside[2 * order + 2 : 2 * order + 4]) * run
+            negligible = JUMP * np.max(np.abs(value), initial=0.0, where=np.isfinite(value))
+            fall = -change.upper
+            jump = np.maximum(change.lower - allowed.upper, allowed.lower - change.upper)
+            for i in np.flatnonzero(fall > negligible)[:order]:
+                return int(i), (
+                    f"is not convex (Assumption 1): first derivative falls by {fall[i]:.6g} "
+                    f"within p = {p[i]:.6g} ± {reach[i]:.2g}"
+                )
+            for i in np.flatnonzero(jump > negligible)[:1]:
+                what = "has a kink or" if order else "jumps or has"
+                return int(i), (
+                    f"{what} a wrong derivative rule (Assumption 1 needs two derivatives): "
+                    f"{NAMES[order]} changes by {jump[i]:.6g} more than {NAMES[order + 1]} allows "
+                    f"within p = {p[i]:.6g} ± {reach[i]:.2g}"
+                )
+    return None

@@ -1,0 +1,1 @@
+"""The theorems, one function each, and the pages that explain them."""

@@ -1,0 +1,160 @@
+"""Theorem 3 in numbers: how far above the best linear predictor an ε-SOPSP can be, for one ε or several."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from typing import Literal
+
+from resnet_cert.numerics.enclosure import Enclosure, minimum
+from resnet_cert.outcomes import Diagnostic, RequestError
+from resnet_cert.results import BoundConstants, BoundRow, BoundTable
+from resnet_cert.theory.theorems import (
+    last_float,
+    polynomial_form,
+    refined_form,
+    refined_polynomial_form,
+    threshold_form,
+)
+
+MOST_POINTS = 100_000
+"""The most points of one A:B:N; a row takes about 2 ms."""
+
+
+def bound(
+    eps: float | Iterable[float],
+    *,
+    b: float | None = None,
+    r: float | None = None,
+    mu0: float | None = None,
+    mu1: float | None = None,
+    mu2: float | None = None,
+    d: int = 2,
+    F_lin_min: Enclosure | None = None,
+    target_gap: float | None = None,
+) -> BoundTable:
+    """Theorem 3: every ε-SOPSP with ‖w‖, ‖V‖ < b has F ≤ min_{‖w*‖≤r} F_lin(w*) + bound(ε).
+
+    Args:
+        eps: ε ≥ 0, one or several; one row each, in the same order.
+        b, r: the domain, b > 0, and the ball of the linear predictors.
+        mu0, mu1, mu2: Lipschitz constants of F, ∇F, ∇²F on the domain.  All five are needed.
+        d: the dimension of x; only whether it is 1 matters.
+        F_lin_min: min F_lin over the ball, for the rows' F_upper.
+        target_gap: also find the largest ε whose bound is at most this (see `largest_epsilon`).
+
+    Raises:
+        RequestError: some of these numbers are missing, negative or not finite; it names all of them.
+    Source: Shamir 2018, Theorem 3.
+    """
+    epsilons = tuple(eps) if isinstance(eps, Iterable) else (eps,)
+    faults = [
+        _fault("b (--b or domain.b)", b, positive=True),
+        _fault("r (--r or domain.r)", r),
+        _fault("mu0 (--mu0 or lipschitz.mu0)", mu0),
+        _fault("mu1 (--mu1 or lipschitz.mu1)", mu1),
+        _fault("mu2 (--mu2 or lipschitz.mu2)", mu2),
+        None if d >= 1 else f"expected an integer >= 1 for d (--d), got {d!r}",
+        *(_fault("epsilon (--eps)", number) for number in epsilons),
+        None if target_gap is None else _fault("the target gap (--target-gap)", target_gap),
+    ]
+    _refuse(faults)
+    constants = BoundConstants(*(float(x) for x in (b, r, mu0, mu1, mu2) if x is not None), d=int(d))
+    return BoundTable(
+        constants,
+        F_lin_min,
+        tuple(theorem3(constants, float(number), F_lin_min) for number in epsilons),
+        target_gap,
+        None if target_gap is None else largest_epsilon(constants, target_gap),
+    )
+
+
+def theorem3(constants: BoundConstants, eps: float, F_lin_min: Enclosure | None = None) -> BoundRow:
+    """The four forms of Theorem 3 at one ε, each rounded up, and the smaller sharp one as an enclosure."""
+    b, r, mu0, mu1, mu2, d = _symbols(constants)
+    threshold = threshold_form(eps, b, r, mu0, mu1, mu2)
+    refined = refined_form(eps, b, r, mu1, mu2, d)
+    smaller = minimum(threshold.bound, refined)
+    return BoundRow(
+        eps=eps,
+        threshold_form=threshold.bound.upper,
+        threshold=threshold.t,
+        polynomial_form=polynomial_form(eps, b, r, mu0, mu1, mu2).upper,
+        refined_form=refined.upper,
+        refined_polynomial_form=refined_polynomial_form(eps, b, r, mu1, mu2, d).upper,
+        bound=smaller,
+        F_upper=None if F_lin_min is None else F_lin_min + smaller,
+    )
+
+
+def binding_form(row: BoundRow) -> Literal["threshold", "refined"]:
+    """Which sharp form gives the row's bound; refined where they agree, for it needs less."""
+    return "threshold" if row.threshold_form < row.refined_form else "refined"
+
+
+def largest_epsilon(constants: BoundConstants, target_gap: float) -> float:
+    """The largest float ε whose bound is proven to be at most `target_gap` ≥ 0; infinite if every ε will do.
+
+    The bound increases with ε; bisection ends between neighbouring floats, on the side that is proven.
+    """
+    b, r, mu0, mu1, mu2, d = _symbols(constants)
+
+    def proven(eps: float) -> bool:
+        if refined_form(eps, b, r, mu1, mu2, d).upper <= target_gap:
+            return True
+        return threshold_form(eps, b, r, mu0, mu1, mu2).bound.upper <= target_gap
+
+    eps = last_float(proven, sys.float_info.max)
+    if eps == sys.float_info.max:
+        return math.inf
+    return eps if proven(eps) else 0.0
+
+
+def parse_epsilons(text: str) -> tuple[float, ...]:
+    """The values of --eps: "X[,X...]", or "A:B:N" for N of them from A to B, evenly spaced in log ε.
+
+    Raises:
+        RequestError: it is neither, or a number is negative, not finite, or 0 as an end of A:B:N.
+    """
+    if ":" not in text:
+        return _numbers(text.split(","), "--eps X[,X...]")
+    *ends, points = text.split(":")
+    if len(ends) != 2:
+        raise RequestError(f"expected --eps X[,X...] or A:B:N, got {text!r}")
+    first, last = _numbers(ends, "--eps A:B:N", positive=True)
+    n = int(points) if points.strip().isdecimal() else 0
+    if not 2 <= n <= MOST_POINTS:
+        raise RequestError(f"expected an integer N from 2 to {MOST_POINTS} in --eps A:B:N, got {points!r}")
+    start, step = math.log10(first), (math.log10(last) - math.log10(first)) / (n - 1)
+    return (first, *(10.0 ** (start + i * step) for i in range(1, n - 1)), last)
+
+
+def _numbers(parts: list[str], name: str, *, positive: bool = False) -> tuple[float, ...]:
+    numbers, faults = [], []
+    for part in parts:
+        try:
+            numbers.append(float(part))
+            faults.append(_fault(name, numbers[-1], positive=positive))
+        except ValueError:
+            faults.append(f"expected a number in {name}, got {part.strip()!r}")
+    _refuse(faults)
+    return tuple(numbers)
+
+
+def _fault(name: str, number: float | None, *, positive: bool = False) -> str | None:
+    if number is not None and math.isfinite(number) and (number > 0.0 if positive else number >= 0.0):
+        return None
+    found = "none" if number is None else repr(float(number))
+    return f"expected a finite number {'>' if positive else '>='} 0 for {name}, got {found}"
+
+
+def _refuse(faults: Iterable[str | None]) -> None:
+    """Raise a RequestError of all faults, if there are any."""
+    diagnostics = [Diagnostic(fault) for fault in faults if fault]
+    if diagnostics:
+        raise RequestError(diagnostics)
+
+
+def _symbols(constants: BoundConstants) -> tuple[float, float, float, float, float, int]:
+    return constants.b, constants.r, constants.mu0, constants.mu1, constants.mu2, constants.d
