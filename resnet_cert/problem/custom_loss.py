@@ -77,10 +77,11 @@ class CustomLoss:
         return jnp.vectorize(self.function)(p, y)
 
     @cached_property
-    def derivative_functions(self) -> tuple[Function, Function, Function]:
-        """ℓ, ℓ', ℓ'' of scalars.  Forward mode: its `where` selects derivatives, tight at a tie."""
+    def derivative_functions(self) -> tuple[Function, ...]:
+        """ℓ, ℓ', ℓ'', ℓ''' of scalars.  Forward mode: its `where` selects derivatives, tight at a tie."""
         first = _derivative(self.function)
-        return self.function, first, _derivative(first)
+        second = _derivative(first)
+        return self.function, first, second, _derivative(second)
 
     def derivatives(self, p: Array, error: Array, y: Array) -> Derivatives:
         """ℓ, ℓ', ℓ'' (n,) at predictions within `error` (n,) of p (n,), with proven bounds of their errors.
