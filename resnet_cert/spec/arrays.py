@@ -36,11 +36,11 @@ def existing(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
         if path.exists():
-            raise Refused(f"expected a file, got something else: {name}")
+            raise Refused(f"expected a file, got something else: {name}", "file-missing")
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, beside)
     hint = f"; did you mean {str(Path(name).with_name(near))!r}?" if near else ""
-    raise Refused(f"no such file: {name}{hint}")
+    raise Refused(f"no such file: {name}{hint}", "file-missing")
 
 
 @contextmanager
@@ -54,12 +54,12 @@ def readable(name: str, kind: str = "") -> Iterator[None]:
     except Refused:
         raise
     except OSError as error:
-        raise Refused(f"cannot read {name}: {error.strerror or error}") from None
+        raise Refused(f"cannot read {name}: {error.strerror or error}", "file-unreadable") from None
     except MemoryError:
-        raise Refused(f"cannot read {name}: it does not fit into memory") from None
+        raise Refused(f"cannot read {name}: it does not fit into memory", "too-large") from None
     except Exception as error:
         reason = shortened(str(error) or type(error).__name__, 200)
-        raise Refused(f"cannot read {name}{kind}: {reason}") from None
+        raise Refused(f"cannot read {name}{kind}: {reason}", "file-unreadable") from None
 
 
 def load_npy(folder: Path, name: str) -> Rows:
@@ -90,11 +90,11 @@ class Archive:
 
     def __call__(self, key: str) -> Array:
         if key not in self.names:
-            raise Refused(f"no array {key!r} in {self.file}{suggestion(key, self.names)}")
+            raise Refused(f"no array {key!r} in {self.file}{suggestion(key, self.names)}", "array-missing")
         with readable(self.file, f": array {key!r}"):
             values = self.arrays[key]
             if not isinstance(values, np.ndarray):
-                raise Refused(f"expected an array {key!r} in {self.file}, got something else")
+                raise Refused(f"expected an array {key!r} in {self.file}, got something else", "array-type")
             _require_real(values.dtype, f"array {key!r} in {self.file}")
             return np.array(values, dtype=np.float64, order="C")
 
@@ -111,7 +111,8 @@ def open_npz(folder: Path, name: str) -> Iterator[Archive]:
     path = existing(folder, name)
     with readable(name, " as a .npz file"):
         if not is_zipfile(path):
-            raise Refused(f"cannot read {name} as a .npz file: it is no zip archive, or a part of one")
+            fault = f"cannot read {name} as a .npz file: it is no zip archive, or a part of one"
+            raise Refused(fault, "file-unreadable")
         archive = np.load(path, allow_pickle=False)
 
     with archive:
@@ -121,4 +122,5 @@ def open_npz(folder: Path, name: str) -> Iterator[Archive]:
 def _require_real(dtype: np.dtype[Any], what: str) -> None:
     """float64 holds every float16, float32, float64; integers beyond 2^53 are rounded, as decimals are."""
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise Refused(f"{what}: expected real numbers (floats of at most 64 bits or integers), got {dtype}")
+        wanted = "expected real numbers (floats of at most 64 bits or integers)"
+        raise Refused(f"{what}: {wanted}, got {dtype}", "array-type")

@@ -73,11 +73,13 @@ def features_fault(data: Any, given: bool | None) -> Fault | None:
     """What is wrong with the features in `data`, or with their absence; `given`: the network takes them."""
     f = getattr(data, "f", None)
     if given is False and f is not None:
-        return Fault(("f",), "expected f only with network: {kind: given}", at_key=True)
+        return Fault(("f",), "expected f only with network: {kind: given}", "unfit-part", at_key=True)
     if given and isinstance(data, data_models.SampleData):
-        return Fault(("sample",), "network: {kind: given} needs features, got a drawn sample", at_key=True)
+        needs = "network: {kind: given} needs features, got a drawn sample"
+        return Fault(("sample",), needs, "unfit-part", at_key=True)
     if given and f is None and not isinstance(data, data_models.NpzData):
-        return Fault((), "missing key 'f', the features for network: {kind: given}", at_key=True)
+        missing = "missing key 'f', the features for network: {kind: given}"
+        return Fault((), missing, "missing-key", at_key=True)
     return None
 
 
@@ -85,11 +87,13 @@ def weights_fault(data: Any, weighted: bool | None) -> Fault | None:
     """What is wrong with the weights of the outputs in `data`, or with their absence."""
     omega = getattr(data, "omega", None)
     if weighted is False and omega is not None:
-        return Fault(("omega",), "expected omega only with a loss of weights: omega", at_key=True)
+        return Fault(("omega",), "expected omega only with a loss of weights: omega", "unfit-part", at_key=True)
     if weighted and isinstance(data, data_models.SampleData):
-        return Fault(("sample",), "a loss of weights: omega needs them, got a drawn sample", at_key=True)
+        needs = "a loss of weights: omega needs them, got a drawn sample"
+        return Fault(("sample",), needs, "unfit-part", at_key=True)
     if weighted and omega is None and not isinstance(data, data_models.NpzData):
-        return Fault((), "missing key 'omega', the weights of the outputs for the loss", at_key=True)
+        missing = "missing key 'omega', the weights of the outputs for the loss"
+        return Fault((), missing, "missing-key", at_key=True)
     return None
 
 
@@ -157,7 +161,7 @@ _SAMPLES: dict[type, Callable[[Any, Context], Samples]] = {
 
 def _require_drawable(count: int, place: Place) -> None:
     if count > MAX_DRAWN:
-        raise Refused([Fault(place, f"expected at most {MAX_DRAWN} drawn numbers, got {count}")])
+        raise Refused([Fault(place, f"expected at most {MAX_DRAWN} drawn numbers, got {count}", "too-large")])
 
 
 # loss
@@ -287,9 +291,10 @@ def _python_features(network: models.PythonNetwork, context: Context, d: int | N
     with running(context.folder, network.python):
         shape, dtype = feature_shape(function, m, d)
     if len(shape) != 2 or shape[0] != m:
-        raise Refused(f"expected {network.python} to map x ({m}, {d}) to ({m}, k), got the shape {shape}")
+        wanted = f"expected {network.python} to map x ({m}, {d}) to ({m}, k)"
+        raise Refused(f"{wanted}, got the shape {shape}", "code-result")
     if dtype.kind not in "iuf":
-        raise Refused(f"expected {network.python} to return real numbers, got {dtype}")
+        raise Refused(f"expected {network.python} to return real numbers, got {dtype}", "code-result")
     return CustomFeatures(function, shape[1])
 
 
@@ -310,20 +315,19 @@ def _fitting(layers: list[Layer], places: list[Place], d: int | None) -> tuple[L
     for layer, place in zip(layers, places, strict=True):
         weight = layer.weight.shape
         if len(weight) != 2:
-            faults.append(
-                Fault((*place, "weight"), f"expected a weight (outputs, inputs), got the shape {weight}")
-            )
+            wanted = f"expected a weight (outputs, inputs), got the shape {weight}"
+            faults.append(Fault((*place, "weight"), wanted, "shape"))
             inputs = None
             continue
         if inputs is not None and weight[1] != inputs:
             message = f"expected {inputs} column{'s' if inputs > 1 else ''}, {whose}, got {weight[1]}"
             hint = ": transpose it" if weight[0] == inputs else ""
-            faults.append(Fault((*place, "weight"), message + hint))
+            faults.append(Fault((*place, "weight"), message + hint, "shape"))
         if layer.bias is not None and layer.bias.shape != weight[:1]:
             message = (
                 f"expected a bias of shape {weight[:1]}, as the rows of its weight, got {layer.bias.shape}"
             )
-            faults.append(Fault((*place, "bias"), message))
+            faults.append(Fault((*place, "bias"), message, "shape"))
         inputs, whose = weight[0], "the rows of the weight before"
     faults.refuse()
     return tuple(layers)
@@ -335,7 +339,7 @@ def _optional(numbers: list[float] | None) -> Array | None:
 
 def _finite(array: Array) -> Array:
     if not np.isfinite(array).all():
-        raise Refused("expected finite numbers in this array, got NaN or Inf")
+        raise Refused("expected finite numbers in this array, got NaN or Inf", "not-finite")
     return array
 
 

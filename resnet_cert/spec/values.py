@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, LiteralString
 
 from pydantic import GetJsonSchemaHandler, PlainValidator, ValidationError, WithJsonSchema
@@ -26,11 +26,11 @@ UNKNOWN_KIND = "unknown_kind"  # the same, for the key that decides what the oth
 
 def expected(what: str) -> PydanticCustomError:
     """The error of a value that is not what it should be."""
-    return PydanticCustomError(EXPECTED, "{what}", {"what": what})
+    return PydanticCustomError(EXPECTED, "{what}", {"what": what, "id": "wrong-value"})
 
 
-def said(message: str, kind: LiteralString = SAID) -> PydanticCustomError:
-    return PydanticCustomError(kind, "{what}", {"what": message})
+def said(message: str, id: str, kind: LiteralString = SAID) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{what}", {"what": message, "id": id})
 
 
 def _several(errors: list[tuple[tuple[str | int, ...], PydanticCustomError, Any]]) -> ValidationError:
@@ -139,13 +139,17 @@ class OneOf:
     names: Callable[[], Iterable[str]]
     error: LiteralString = SAID
     only: str | None = None  # the one name that the schema of this form of the spec allows
+    words: Mapping[str, str] = field(default_factory=dict)  # the field's own words, and what is meant here
 
     def check(self, value: Any) -> str:
         names = list(self.names())
         if not isinstance(value, str):
-            raise said(f"expected one of {', '.join(names)}, got {describe(value)}", self.error)
+            wanted = f"expected one of {', '.join(names)}, got {describe(value)}"
+            raise said(wanted, "wrong-value", self.error)
         if value not in names:
-            raise said(f"unknown {self.what} {value!r}{suggestion(value, names)}", self.error)
+            meant = self.words.get(re.sub(r"[\s_-]|loss$", "", value.lower()))
+            hint = f"; did you mean {meant}?" if meant else suggestion(value, names)
+            raise said(f"unknown {self.what} {describe(value)}{hint}", "unknown-name", self.error)
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -196,7 +200,7 @@ def _matrix(value: Any) -> list[list[float]]:
         elif len(row) != width:
             count = f"{width} number{'s' if width > 1 else ''}"
             like = "" if i == 0 else " as in the rows before"
-            wrong.append(((i,), said(f"row {i + 1}: expected {count}{like}, got {len(row)}"), row))
+            wrong.append(((i,), said(f"row {i + 1}: expected {count}{like}, got {len(row)}", "ragged-rows"), row))
         elif not {int, float}.issuperset(map(type, row)):
             wrong += [
                 ((i, j), expected("a number"), entry) for j, entry in enumerate(row) if not is_number(entry)
@@ -214,7 +218,7 @@ def _shortlist(wrong: list[Any]) -> list[Any]:
     more = len(wrong) - MAX_REPORTED
     return [
         *wrong[:MAX_REPORTED],
-        (loc, said(f"and {more} more such fault{'s' if more > 1 else ''} from here"), found),
+        (loc, said(f"and {more} more such fault{'s' if more > 1 else ''} from here", "wrong-value"), found),
     ]
 
 
