@@ -9,7 +9,6 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-
 FAULTS = {
     "request": "What was asked for cannot be done, as the message says",
     # the text of a spec
@@ -76,9 +75,7 @@ def printable(text: str) -> str:
     """The text on one line: what is no printable character becomes its escape, as in a Python string."""
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @dataclass(frozen=True)

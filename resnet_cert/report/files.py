@@ -73,7 +73,7 @@ def require_apart(writes: Sequence[str], reads: Iterable[str]) -> None:
 
 
 def _identities(path: str) -> list[object]:
-    """What tells a file from others: its path without links and its inode; nothing of what is no plain file."""
+    """What tells a plain file from others: its path without links, and its inode."""
     with contextlib.suppress(OSError, ValueError):
         fd = _descriptor(path)
         target = os.path.realpath(path)
@@ -115,7 +115,9 @@ def written(*paths: str) -> Iterator[list[BinaryIO]]:
         for path in paths:
             target = os.path.realpath(path)
             if _descriptor(path) is None and _is_replaced(target):
-                beside.append(os.path.join(os.path.dirname(target), f".resnet-cert-{secrets.token_hex(8)}.tmp"))
+                beside.append(
+                    os.path.join(os.path.dirname(target), f".resnet-cert-{secrets.token_hex(8)}.tmp")
+                )
                 files.append(stack.enter_context(open(beside[-1], "xb")))
                 stack.callback(_unlink, beside[-1])
             else:

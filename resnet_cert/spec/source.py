@@ -142,7 +142,11 @@ class _Composer:
 
     def take(self, event: Any) -> None:
         if isinstance(event, yaml.ScalarEvent):
-            self.add(self.scalar(event), event.start_mark)
+            node = self.scalar(event)
+            at_key = self.stack and self.stack[-1].entries is not None and self.keys[-1] is None
+            if at_key and isinstance(node.value, (bool, int, float)):
+                node.value = event.value  # a key is a word: labels 0 and 1 as they are written
+            self.add(node, event.start_mark)
         elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             self.open(event)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
@@ -215,7 +219,9 @@ class _Composer:
 
     def open(self, event: Any) -> None:
         if len(self.stack) >= MAX_DEPTH:
-            raise self.error(f"expected at most {MAX_DEPTH} levels of nesting", event.start_mark, "yaml-depth")
+            raise self.error(
+                f"expected at most {MAX_DEPTH} levels of nesting", event.start_mark, "yaml-depth"
+            )
         place = self.place(event.start_mark)
         if isinstance(event, yaml.SequenceStartEvent):
             node, tag = Node([], *place, items=[]), "seq"

@@ -1,4 +1,4 @@
-"""Columns of a CSV file with a header, as float64: numbers, True and False as 1 and 0, labels by their numbers."""
+"""Columns of a CSV file with a header, as float64; True and False are 1 and 0, labels have their numbers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "space": " ", "bar": 
 
 _DECIMAL = re.compile(r"\s*[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?[0-9]+,[0-9]+\s*")
+ABSENT = ("nan", "inf", "na", "null", "none")
 BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -57,6 +58,16 @@ def read_csv(folder: Path, name: str, columns: Sequence[Column], delimiter: str 
         raise Refused([Fault(("file",), f"cannot read {name}: not enough memory", "too-large")]) from None
 
 
+def read_header(folder: Path, name: str, delimiter: str) -> list[str]:
+    """The names of the columns; none where the file cannot be read, which `read_csv` says."""
+    try:
+        with (folder / name).open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True, delimiter=DELIMITERS[delimiter])
+            return [cell.strip() for cell in next(reader, [])]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
 @dataclass
 class _Cells:
     """How the cells of one column are read, and those that could not be."""
@@ -79,14 +90,28 @@ def _boolean(cell: str) -> float:
 
 
 def labelled(labels: Mapping[str, float]) -> Callable[[str], float]:
-    """The number of a label; 1 and 1.0 are the same one."""
+    """The number of a label; 1 and 1.0 are the same one, and so are True and true."""
     numbers = {float(word): number for word, number in labels.items() if _DECIMAL.fullmatch(word)}
+    booleans = {word.lower(): number for word, number in labels.items() if word.lower() in BOOLEANS}
 
     def convert(cell: str) -> float:
         word = cell.strip()
-        return labels[word] if word in labels else numbers[float(word)]
+        if word in labels:
+            return labels[word]
+        return booleans[word.lower()] if word.lower() in booleans else numbers[float(word)]
 
     return convert
+
+
+def labels_hint(words: Sequence[str]) -> str:
+    """What to write so that labels have numbers."""
+    shown = [shortened(word) for word in words[:EXAMPLES]]
+    if len(words) == 2:
+        two = f"data.labels: {{{shown[0]}: 0, {shown[1]}: 1}}"
+        return f"write what they stand for, {two} (for logistic −1 and 1)"
+    more = ", …" if len(words) > EXAMPLES else ""
+    numbered = ", ".join(f"{word}: {i}" for i, word in enumerate(shown))
+    return f"write what they stand for, data.labels: {{{numbered}{more}}}"
 
 
 class _Reader:
@@ -128,7 +153,9 @@ class _Reader:
         for cell in cells:
             self.tell(cell, count)
         if self.more:
-            self.faults.append(Fault(("file",), f"{self.name}: and {self.more} more such faults", "csv-number"))
+            self.faults.append(
+                Fault(("file",), f"{self.name}: and {self.more} more such faults", "csv-number")
+            )
         self.faults.refuse()
         return np.frombuffer(numbers, dtype=np.float64).reshape(count, len(self.columns))
 
@@ -159,7 +186,7 @@ class _Reader:
         if not any(header):
             got = f"expected a header of column names in {self.name}, got nothing"
             raise Refused([Fault(("file",), got, "csv-header")])
-        seen = next((w for w, c in DELIMITERS.items() if c in "\t;|" and c in header[0]), None)
+        seen = next((word for word, c in DELIMITERS.items() if c != " " and c in header[0]), None)
         if len(header) == 1 and seen not in (None, self.delimiter):
             got = f"got the one column {shortened(header[0])!r}: write data.delimiter: {seen}"
             wanted = f"expected columns separated by {self.delimiter}s in {self.name}"
@@ -216,16 +243,12 @@ class _Reader:
             if column.labels is not None:
                 id, hint = "labels", f"expected {cell.expected}, got {shown}"
             elif column.place == ("y",):
-                wanted = ", ".join(f"{word}: {i}" for i, word in enumerate(words[:EXAMPLES]))
-                more = ", …" if len(words) > EXAMPLES else ""
-                hint = (
-                    f"expected numbers, got {shown}: write what they stand for, data.labels: {{{wanted}{more}}}"
-                )
-                if len(words) == 2:
-                    hint += f" (logistic: {{{words[0]}: -1, {words[1]}: 1}})"
-                id = "labels"
+                id, hint = "labels", f"expected numbers, got {shown}: {labels_hint(words)}"
             else:
-                id, hint = "csv-text", f"expected numbers, got {shown}: write one column of 0 and 1 for each word"
+                id, hint = (
+                    "csv-text",
+                    f"expected numbers, got {shown}: write one column of 0 and 1 for each word",
+                )
             self.faults.append(Fault(column.place, f"{self.name}, {name}: {hint}", id))
             return
         for where, text in cell.wrong:
@@ -244,4 +267,10 @@ class _Reader:
 
 
 def _is_word(text: str) -> bool:
-    return bool(re.search(r"[^\W\d_]", text)) and text.strip().lower() not in ("nan", "inf", "na", "null", "none")
+    return bool(re.search(r"[^\W\d_]", text)) and text.strip().lower() not in (
+        "nan",
+        "inf",
+        "na",
+        "null",
+        "none",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,7 +12,14 @@ from resnet_cert.spec.models import LOSS_NAME, Spec
 from resnet_cert.spec.section import Section
 from resnet_cert.spec.values import EXPECTED, SAID, UNKNOWN_KIND, OneOf
 
-_FORMS = {section.form: section for section in Section.__subclasses__() if section.form}
+
+def _sections(base: type[Section]) -> Iterator[type[Section]]:
+    for section in base.__subclasses__():
+        yield section
+        yield from _sections(section)
+
+
+_FORMS = {section.form: section for section in _sections(Section) if section.form}
 
 
 def validate(tree: Any) -> tuple[dict[str, Any], list[Fault]]:
