@@ -7,6 +7,7 @@ a value that is shown but not proven, or an input of the check.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import resnet_cert
 from resnet_cert.numerics.enclosure import Enclosure
@@ -199,7 +200,10 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found out about one problem."""
+    """What `check` found out about one problem.
+
+    expect: the verdicts that the spec says it must get, if it says so.
+    """
 
     name: str
     spec: Source
@@ -221,7 +225,32 @@ class Report:
     crosscheck: CrossCheck
     regularized: Regularized | None = None
     augmented: Augmented | None = None
+    expect: tuple[Verdict, ...] | None = None
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
+
+    def __str__(self) -> str:
+        """The text report."""
+        from resnet_cert.report import Style, formatter
+
+        return formatter("text").check([self], Style()).rstrip("\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as in the JSON document, every enclosure as {"value", "lower", "upper"}."""
+        from resnet_cert.report.json import plain
+
+        return plain(self)
+
+    def to_json(self) -> str:
+        """The JSON document resnet-cert/check/1 with this report alone."""
+        from resnet_cert.report import Style, formatter
+
+        return formatter("json").check([self], Style())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from resnet_cert.report.html import fragment
+
+        return fragment(self)
 
 
 @dataclass(frozen=True)
