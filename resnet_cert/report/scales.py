@@ -20,8 +20,8 @@ DECADES = 6
 
 @dataclass(frozen=True)
 class Bar:
-    """A quantity from `left` to `right`.  kind: good, bad or open; of an upper bound `upto`, of one beyond the
-    end `upto off`."""
+    """A quantity from `left` to `right`.  kind: good, bad or open; of an upper bound `upto`, of one beyond
+    the end `upto off`."""
 
     name: str
     value: str
