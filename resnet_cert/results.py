@@ -56,9 +56,9 @@ class BreakEvenRadius:
 class Objective:
     """F at the point against min F_lin over ‖W‖_F ≤ r; gap = F − F_lin_min.
 
-    attained: inf F_lin over all W is, or is not; None where neither is proven.  falls_at_rim: F_lin still falls
-    beyond ‖W‖_F = r, so that a larger r gives less.  break_even_radius, block_gap: None where not computed;
-    block_gap: F minus the infimum of F_θ over all (W, V).
+    attained: inf F_lin over all W is, or is not; None where neither is proven.  falls_at_rim: F_lin still
+    falls beyond ‖W‖_F = r, so that a larger r gives less.  break_even_radius, block_gap: None where not
+    computed; block_gap: F minus the infimum of F_θ over all (W, V).
     """
 
     F: Enclosure
@@ -96,7 +96,8 @@ class Gradient:
 class Hessian:
     """λ_min(∇²F) and −threshold = −√(μ2 ε); the verdict on λ_min ≥ −threshold.
 
-    vacuous: the threshold is at least an upper bound of ‖∇²F‖; informative_below: the ε under which it is not.
+    vacuous: the threshold is at least an upper bound of ‖∇²F‖; informative_below: the ε under which it is
+    not.
     """
 
     lambda_min: Enclosure
@@ -205,9 +206,9 @@ class GapBounds:
 class Augmented:
     """Against the best linear predictor on (x, f_θ(x)): minimum = min E[ℓ(Ux + Zf)] over ‖(U, Z)‖_F ≤ r.
 
-    gap = F − minimum ≤ linear_functional; lower_bound of ‖∇F‖ (Theorem 1 with this gap), None where W_1 has not
-    full row rank and for another objective than F.  norm: ‖(U, Z)‖_F of the best one.  r: 1.01·norm if the
-    infimum over all (U, Z) is attained, else 1.01·‖(W, W_1V)‖_F, or 1 at W = 0.
+    gap = F − minimum ≤ linear_functional; lower_bound of ‖∇F‖ (Theorem 1 with this gap), None where W_1 has
+    not full row rank and for another objective than F.  norm: ‖(U, Z)‖_F of the best one.  r: 1.01·norm if
+    the infimum over all (U, Z) is attained, else 1.01·‖(W, W_1V)‖_F, or 1 at W = 0.
     """
 
     minimum: Enclosure

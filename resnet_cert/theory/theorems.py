@@ -124,8 +124,8 @@ def theorem2(
 
         ‖∇F‖ + √rank·‖V‖√(|λ_min|·‖∂²F/∂W²‖ + λ_min²) ≥ (F(0,V,θ) − F_lin(W*))/‖W*‖_F     for every W* ≠ 0.
 
-    For W* = 0 the gap is 0, and the right side is taken as 0.  Proof: at W = 0 every e is in the kernel of W_1,
-    so ‖A_f‖ ≤ √(λ_min² + |λ_min|η) with η ≤ ‖∂²F/∂W²‖ (`local_lemma`), and the identity gives
+    For W* = 0 the gap is 0, and the right side is taken as 0.  Proof: at W = 0 every e is in the kernel of
+    W_1, so ‖A_f‖ ≤ √(λ_min² + |λ_min|η) with η ≤ ‖∂²F/∂W²‖ (`local_lemma`), and the identity gives
     gap ≤ ‖W*‖_F‖g_W‖_F + ‖W_1*V‖_*‖A_f‖ with ‖W_1*V‖_* ≤ √rank·‖W*‖_F‖V‖.
 
     Args:
@@ -188,7 +188,8 @@ def gap_linear_functional(displacement_dot_g_W: Enclosure, turned_dot_A_f: Enclo
 
 
 def gap_linear_functional_on_ball(W_dot_g_W: Enclosure, norm_lx: Enclosure, r: float) -> Enclosure:
-    """F − min_{‖W*‖≤r} F_lin(W*) ≤ E[∇ℓ·p] + r‖E[∇ℓ xᵀ]‖_F: the largest `gap_linear_functional` over the ball.
+    """F − min_{‖W*‖≤r} F_lin(W*) ≤ E[∇ℓ·p] + r‖E[∇ℓ xᵀ]‖_F: the largest `gap_linear_functional` over the
+    ball.
 
     Args:
         W_dot_g_W: E[∇ℓ·p] = ⟨W, g_W⟩.
@@ -219,8 +220,8 @@ def proposition_R(
     """gap ≤ −ρ⟨W − W*, W⟩ − ρ⟨X, V⟩ + ‖∇L‖√(‖W − W*‖_F² + ‖X‖_F²), L = F + (ρ/2)‖(W, V)‖², X = W_1⁺W_1*V.
 
     For W_1 of full row rank, all ρ and W*.  Proof: put g_W = −ρW + R_W and W_1ᵀA_f = −ρV + R_V, where
-    (R_W, R_V) = ∇L, into `gap_linear_functional`, with ⟨W_1*V, A_f⟩ = ⟨X, W_1ᵀA_f⟩; the terms in R are an inner
-    product with ∇L.  For q = 1 at a critical point of L with ρ > 0, V = −w aᵀ/ρ, and the identity reads
+    (R_W, R_V) = ∇L, into `gap_linear_functional`, with ⟨W_1*V, A_f⟩ = ⟨X, W_1ᵀA_f⟩; the terms in R are an
+    inner product with ∇L.  For q = 1 at a critical point of L with ρ > 0, V = −w aᵀ/ρ, and the identity reads
 
         gap = −ρ‖w‖² + ρ(w*ᵀw)(1 − ‖V‖_F²/‖w‖²) − E[D_ℓ(w*ᵀx, p)]:
 
@@ -238,8 +239,8 @@ def proposition_R(
 def decayed_gap(
     l2: Enclosure, functional: Enclosure, norm_V: Enclosure, distance_decayed: Enclosure
 ) -> Enclosure:
-    """G − G_lin(W*) ≤ ⟨W − W*, ∇_W G⟩ + ⟨W_1*V, A_f⟩ + l2(‖V‖_F² − ‖W − W*‖_F²), for G = F + l2(‖W‖_F² + ‖V‖_F²),
-    G_lin(U) = F_lin(U) + l2‖U‖_F².
+    """G − G_lin(W*) ≤ ⟨W − W*, ∇_W G⟩ + ⟨W_1*V, A_f⟩ + l2(‖V‖_F² − ‖W − W*‖_F²), for G = F + l2(‖W‖_F² +
+    ‖V‖_F²), G_lin(U) = F_lin(U) + l2‖U‖_F².
 
     Proof: ‖W‖² − ‖W*‖² = 2⟨W − W*, W⟩ − ‖W − W*‖², ∇_W G = g_W + 2·l2·W, and the identity.
 
@@ -261,8 +262,8 @@ def decayed_gap_by_gradient(
 ) -> Enclosure:
     """G − G_lin(W*) ≤ l2(‖V‖_F² − ‖W − W*‖_F² − 2⟨X, V⟩) + ‖∇G‖√(‖W − W*‖_F² + ‖X‖_F²), X = W_1⁺W_1*V.
 
-    For W_1 of full row rank: ⟨W_1*V, A_f⟩ = ⟨X, ∇_V G⟩ − 2·l2⟨X, V⟩ in `decayed_gap`.  At a critical point the
-    last term is 0: what decay has cost there.
+    For W_1 of full row rank: ⟨W_1*V, A_f⟩ = ⟨X, ∇_V G⟩ − 2·l2⟨X, V⟩ in `decayed_gap`.  At a critical point
+    the last term is 0: what decay has cost there.
     """
     at_critical_points = l2 * (norm_V.square() - distance_decayed.square() - 2.0 * X_dot_V)
     return at_critical_points + residual * hypot(distance, norm_X)
@@ -270,10 +271,10 @@ def decayed_gap_by_gradient(
 
 # --- Theorem 3: every ε-SOPSP on a bounded domain ---------------------------------------------------------
 #
-# ‖W‖, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (W, V) there, and W_1's least singular value may be set
-# to 0 within the domain.  Each form below bounds F − min_{‖W*‖_F ≤ r} F_lin(W*) at every ε-SOPSP, for d1 ≥ q; for
-# d1 < q nothing of the kind is true.  With m0 = √(μ2 ε), ρ = min(q, k), by which ‖·‖_* ≤ √ρ‖·‖_F for W_1*V, and
-# C = 1 for d1 > q, 1 + √2 for d1 = q.  Plain floats are taken as exact.
+# ‖W‖, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (W, V) there, and W_1's least singular value may be
+# set to 0 within the domain.  Each form below bounds F − min_{‖W*‖_F ≤ r} F_lin(W*) at every ε-SOPSP, for d1
+# ≥ q; for d1 < q nothing of the kind is true.  With m0 = √(μ2 ε), ρ = min(q, k), by which ‖·‖_* ≤ √ρ‖·‖_F for
+# W_1*V, and C = 1 for d1 > q, 1 + √2 for d1 = q.  Plain floats are taken as exact.
 
 
 class ThresholdForm(NamedTuple):
@@ -289,7 +290,15 @@ def B(t: Number, eps: Number, b: Number, r: Number) -> Number:
 
 
 def S(
-    t: Number, eps: Number, b: Number, r: Number, mu0: Number, mu1: Number, mu2: Number, far: Number, root: Number
+    t: Number,
+    eps: Number,
+    b: Number,
+    r: Number,
+    mu0: Number,
+    mu1: Number,
+    mu2: Number,
+    far: Number,
+    root: Number,
 ) -> Number:
     """Where σ < t:  the same with that singular value set to 0.  Increases in t.
 
@@ -370,8 +379,9 @@ def refined_form(
     """Theorem 3': (b + r)ε + √ρ·C·b·r·√(m0² + μ1 m0).  Neither a threshold nor μ0.
 
     Proof: gap ≤ ‖W − W*‖_Fε + ‖W_1*V‖_*‖A_f‖ (`gap_first_order`), and ‖A_f‖ ≤ C√(m0² + μ1 m0): for d1 > q by
-    `local_lemma` with m ≤ m0, η ≤ μ1.  For d1 = q split at σ = √(ε/μ2): above it ‖A_f‖ ≤ ‖∇_V F‖/σ ≤ ε/σ ≤ m0;
-    below it `local_lemma_any` with η ≤ μ1 and κ ≤ μ2σ ≤ m0, for κ is D²F along (0, e vᵀ), and 0 once σ is 0.
+    `local_lemma` with m ≤ m0, η ≤ μ1.  For d1 = q split at σ = √(ε/μ2): above it ‖A_f‖ ≤ ‖∇_V F‖/σ ≤ ε/σ ≤
+    m0; below it `local_lemma_any` with η ≤ μ1 and κ ≤ μ2σ ≤ m0, for κ is D²F along (0, e vᵀ), and 0 once σ is
+    0.
 
     Args:
         spare: d1 > q.  rank: ρ.
@@ -416,14 +426,15 @@ def decayed_form(
 ) -> Enclosure:
     """Theorem 3 with weight decay: at every ε-SOPSP of G = F + l2(‖W‖_F² + ‖V‖_F²), with μ = √(μ2ε) + 2·l2,
 
-        G ≤ G_lin(W*) + (b + r)ε + l2‖V‖_F² + √ρ·b·r·√(μ(μ1 + μ))                         (‖W*‖_F ≤ r, d1 > q),
+        G ≤ G_lin(W*) + (b + r)ε + l2‖V‖_F² + √ρ·b·r·√(μ(μ1 + μ))                         (‖W*‖_F ≤ r, d1 >
+        q),
 
     μ1, μ2 those of F; for d1 = q the last root becomes the least over s of
     max{(ε + 2·l2‖V‖_F)/s, √((μ1 + μ)(μ2s + μ)) + √(μ1μ2s)}.
 
-    Proof: λ_min(∇²F) ≥ −μ, so the local lemma bounds ‖A_f‖: for d1 > q by √(μ² + μμ1); for d1 = q, where σ ≥ s,
-    by ‖∇_V F‖/σ ≤ (ε + 2·l2‖V‖_F)/s, and where σ < s with κ ≤ μ2s; then `decayed_gap`.  Every s gives a bound: the
-    best one is looked for in plain float64.
+    Proof: λ_min(∇²F) ≥ −μ, so the local lemma bounds ‖A_f‖: for d1 > q by √(μ² + μμ1); for d1 = q, where σ ≥
+    s, by ‖∇_V F‖/σ ≤ (ε + 2·l2‖V‖_F)/s, and where σ < s with κ ≤ μ2s; then `decayed_gap`.  Every s gives a
+    bound: the best one is looked for in plain float64.
     """
     e_eps, e_b, e_r, e_mu1, e_mu2, e_l2 = map(Enclosure.exact, (eps, b, r, mu1, mu2, l2))
     mu = sqrt(e_mu2) * sqrt(e_eps) + 2.0 * e_l2
