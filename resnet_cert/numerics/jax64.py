@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from resnet_cert.outcomes import InternalError
@@ -29,22 +29,18 @@ __all__ = ["float64_scope", "jax", "jnp"]
 
 @contextmanager
 def float64_scope() -> Iterator[None]:
-    """Inside, on this thread, JAX computes in float64, promotes and broadcasts as NumPy does, and does not
-    stop at a NaN.  Python threads that are started inside need a scope of their own."""
+    """Inside, on this thread, JAX computes in float64 and does not stop at a NaN.  Python threads that are
+    started inside need a scope of their own."""
     import jax as real
 
-    with ExitStack() as flags:
-        flags.enter_context(_enable_x64(real))
-        flags.enter_context(real.numpy_dtype_promotion("standard"))
-        flags.enter_context(real.numpy_rank_promotion("allow"))
-        flags.enter_context(real.debug_nans(False))
+    with _enable_x64(real), real.debug_nans(False):
         yield
 
 
 def _enable_x64(real: Any) -> Any:
     enable = getattr(real, "enable_x64", None)  # JAX 0.8 and later
     if enable is None:
-        from jax.experimental import enable_x64 as enable
+        enable = importlib.import_module("jax.experimental").enable_x64
     return enable(True)
 
 
@@ -57,7 +53,8 @@ class _Float64Only:
     def __getattr__(self, attribute: str) -> Any:
         import jax as real
 
-        if not real.config.jax_enable_x64:
+        config: Any = real.config
+        if not config.jax_enable_x64:
             raise InternalError(f"{self._name}.{attribute} is used outside of float64_scope")
         return getattr(importlib.import_module(self._name), attribute)
 

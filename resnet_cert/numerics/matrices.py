@@ -7,12 +7,15 @@ import math
 import numpy as np
 
 from resnet_cert.numerics.eigenvalues import spectral_norm
-from resnet_cert.numerics.enclosure import UNKNOWN, Array, Ball, Enclosure, difference, inner, norm, product
+from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, norm, product
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Radius, U, exponent, gamma
 from resnet_cert.numerics.threads import small_algebra
 
 ANY_SIZE = Enclosure(math.nan, 0.0, math.inf)
 """A size of which nothing is known."""
+
+
+times, minus, matrix_inner = product, difference, inner
 
 
 def exact(M: Ball | Array) -> Ball:
@@ -47,7 +50,9 @@ def nuclear_norm(M: Ball | Array) -> Enclosure:
     X, S, Yt = decomposition
     center = Ball(np.ldexp(M.center, -e), _shift_error(M.center, e))
     scaled = Ball(X * S, Radius.norm(X * S) * U + Radius.underflow(X.size))
-    residue = difference(center, product(scaled, Yt)).norm() * Enclosure.exact(math.sqrt(len(S)) * (1.0 + 4 * U))
+    residue = difference(center, product(scaled, Yt)).norm() * Enclosure.exact(
+        math.sqrt(len(S)) * (1.0 + 4 * U)
+    )
     stretch = ((1.0 + Enclosure.up_to(skewness(X))) * (1.0 + Enclosure.up_to(skewness(Yt.T)))).sqrt().upper
     trace = Radius.of(float(np.sum(S)))
     upper = Enclosure.around(float(trace), trace * gamma(len(S))) * stretch + residue

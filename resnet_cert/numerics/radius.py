@@ -93,7 +93,7 @@ class Radius:
             return Radius(_up(np.sqrt(squares) + 2.0**-500, roundings))
         if not v.any():
             return Radius(np.zeros(len(v)), exact=True)
-        finite = np.isfinite(v).all(axis=1)
+        finite = np.asarray(np.isfinite(v).all(axis=1))
         if not finite.all():
             known = Radius.row_norms(np.where(finite[:, None], v, 0.0)).upper
             return Radius(np.where(finite, known, np.inf))
