@@ -38,6 +38,7 @@ class Page:
 
     facts: the data, the point, its objective.  conditions: Definition 1 at ε.  theorems: both sides of each.
     details: what stands behind the numbers.  sentences: each one true without the rest of the page.
+    next_steps: what may be done about it.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Page:
     theorems: Rows
     details: Pairs
     sentences: tuple[str, ...]
+    next_steps: tuple[str, ...]
 
 
 def page(report: Report, digits: int = DIGITS) -> Page:
@@ -59,7 +61,8 @@ def page(report: Report, digits: int = DIGITS) -> Page:
         conditions=_conditions(report, digits),
         theorems=_theorems(report),
         details=_details(report),
-        sentences=(_meaning(report), *report.reasons, *about),
+        sentences=(_meaning(report), *report.reasons, *about, *_expected(report)),
+        next_steps=tuple(_next_steps(report)),
     )
 
 
@@ -285,3 +288,28 @@ def _against_linear(report: Report) -> str:
     if math.isinf(upper):
         return f"Nothing is proven about the best {predictor}."
     return f"No {predictor} does better by more than {at_most(upper)} (by {proof})."
+
+
+def _expected(report: Report) -> Iterator[str]:
+    """Whether the spec got the verdict that it must get."""
+    if report.expect is not None:
+        words = " or ".join(verdict.value for verdict in report.expect)
+        if report.verdict in report.expect:
+            yield f"As expected: the spec must get {words}."
+        else:
+            yield f"Not as expected: the spec must get {words} and got {report.verdict.value}."
+
+
+def _next_steps(report: Report) -> Iterator[str]:
+    """The options and commands that go on from a verdict that is not CERTIFIED."""
+    spec = report.spec.path or "SPEC"
+    least = report.smallest_epsilon
+    if report.verdict is Verdict.CERTIFIED:
+        return
+    if least is not None and math.isfinite(least.upper):
+        yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)} (--eps)."
+    if report.verdict is Verdict.REFUTED:
+        yield f"resnet-cert solve {spec} --output point.npz goes on from here to a stationary point."
+        yield f"resnet-cert check {spec} --witness lower.npz writes a direction in which it falls."
+    elif report.hessian.threshold is None:
+        yield "--set lipschitz.mu2=NUMBER states the Lipschitz constant of the Hessian, where you know one."
