@@ -115,11 +115,10 @@ def written(*paths: str) -> Iterator[list[BinaryIO]]:
         for path in paths:
             target = os.path.realpath(path)
             if _descriptor(path) is None and _is_replaced(target):
-                beside.append(
-                    os.path.join(os.path.dirname(target), f".resnet-cert-{secrets.token_hex(8)}.tmp")
-                )
-                files.append(stack.enter_context(open(beside[-1], "xb")))
-                stack.callback(_unlink, beside[-1])
+                new = os.path.join(os.path.dirname(target), f".resnet-cert-{secrets.token_hex(8)}.tmp")
+                stack.callback(_unlink, new)
+                files.append(stack.enter_context(open(new, "xb")))
+                beside.append(new)
             else:
                 beside.append(None)
                 files.append(io.BytesIO())

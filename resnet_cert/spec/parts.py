@@ -318,8 +318,12 @@ def _require_drawable(count: int, place: Place) -> None:
 # loss
 
 
-def load_loss(loss: Any, context: Context, data: Distribution, q: int) -> tuple[Distribution, Loss]:
+def load_loss(
+    loss: Any, context: Context, data: Distribution | None, q: int
+) -> tuple[Distribution | None, Loss]:
     """The loss of any form of `loss`, and the data with the targets and weights that it stands for.
+
+    A loss in Python needs no data.
 
     Raises:
         Refused: for one in Python that may not run or fails, and for one that does not fit the data; paths
@@ -328,7 +332,7 @@ def load_loss(loss: Any, context: Context, data: Distribution, q: int) -> tuple[
     from resnet_cert.problem.targets import with_loss
 
     try:
-        if isinstance(loss, models.PythonLoss):
+        if isinstance(loss, models.PythonLoss) or data is None:
             return data, _python_loss(loss, context)
         named = loss if isinstance(loss, str) else {key: value for key, value in loss if value is not None}
         return with_loss(data, named, q)
