@@ -22,13 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.sums import BLOCK_ROWS
 from resnet_cert.outcomes import Diagnostic, RequestError
 
 if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
 
-BLOCK_ROWS = 512
-"""Rows of one product-sum: an inner product meets at most 512 roundings before the tree takes over."""
 CHUNK_BYTES = 2**24
 """Working memory for one chunk of rows; memory does not grow with n."""
 HELD_BYTES = 2**28
