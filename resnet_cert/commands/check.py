@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from resnet_cert.commands.common import (
+    Destination,
+    FormatAndFile,
     Number,
-    format_option,
     load,
     one_output,
     progress,
@@ -19,8 +22,8 @@ from resnet_cert.commands.common import (
     write,
 )
 from resnet_cert.commands.program import VERBOSE, Strict
-from resnet_cert.report import formatter
-from resnet_cert.report.files import require_apart, require_writable
+from resnet_cert.outcomes import FailOn, Verdict, printable
+from resnet_cert.report import CHECK_FORMATS, Style, formatter, run_code
 
 if TYPE_CHECKING:
     from resnet_cert.check import Examination
@@ -37,7 +40,21 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @spec_options
-@format_option
+@click.option(
+    "--format",
+    "formats",
+    type=FormatAndFile(),
+    multiple=True,
+    metavar="FORMAT[:FILE]",
+    help=f"{', '.join(CHECK_FORMATS)}.  May be repeated: text for people and FORMAT:FILE for machines.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice([fail_on.value for fail_on in FailOn]),
+    default=FailOn.UNDECIDED.value,
+    show_default=True,
+    help="The mildest verdict with an exit code other than 0.",
+)
 @click.option("--output", metavar="FILE", help="Write the result there, whole or not at all.")
 @click.option("--certificate", metavar="FILE", help="Write there what `verify` decides again.")
 @click.option(
@@ -63,7 +80,8 @@ def check(
     eps: float | None,
     settings: tuple[str, ...],
     allow_code: bool,
-    format_name: str,
+    formats: tuple[Destination, ...],
+    fail_on: str,
     output: str | None,
     certificate: str | None,
     arithmetic: Literal["float64", "ball"],
@@ -74,9 +92,8 @@ def check(
     verbose: bool,
 ) -> int:
     """Is the point of each SPEC an ε-second-order stationary point?  `-` is standard input."""
-    from resnet_cert.outcomes import Verdict
-
     verbosity = verbose - quiet
+    printed, files = _destinations(formats)
     if eps is not None:
         settings = (*settings, f"epsilon={eps!r}")
     if (certificate or witness) and len(specs) > 1:
@@ -84,12 +101,10 @@ def check(
     if witness is not None:
         require_name(witness, ".npz")
     data = None if certificate is None else f"{certificate}.data"
-    writes = [path for path in (output, certificate, data, witness) if path is not None]
-    for path in writes:
-        require_writable(path)
-    require_apart(writes, specs)
+    other = (to.file for to in files)
+    writes = (output, *other, certificate, data, witness)
     with stdout_as_stderr():
-        problems = load(specs, allow_code, settings)
+        problems = load(specs, allow_code, settings, writes)
         of_one_output = {
             "--certificate": certificate is not None,
             "--witness": witness is not None,
@@ -121,8 +136,33 @@ def check(
                 click.echo(f"no witness: the verdict is {only.report.verdict.value}", err=True)
             else:
                 write_witness(witness, found)
-    write(formatter(format_name).check(reports, style(output, verbosity)), output)
-    return Verdict.all_of(report.verdict for report in reports).exit_code
+    for to in files:
+        write(formatter(to.format).check(reports, Style(verbosity, fail_on=FailOn(fail_on))), to.file)
+    how = replace(style(output, verbosity), fail_on=FailOn(fail_on))
+    write(formatter(printed.format).check(reports, how), output)
+    if output is not None and not quiet:
+        click.echo(_summary(reports), err=True)
+    return run_code(reports, FailOn(fail_on))
+
+
+def _summary(reports: Sequence[Report]) -> str:
+    """A line for each report: what a log shows where the reports themselves go to files."""
+    lines = []
+    for report in reports:
+        reasons = "" if report.verdict is Verdict.CERTIFIED else f": {'; '.join(report.reasons)}"
+        lines.append(f"{printable(report.spec.path or report.name)}: {report.verdict.value}{reasons}")
+    return "\n".join(lines)
+
+
+def _destinations(formats: tuple[Destination, ...]) -> tuple[Destination, list[Destination]]:
+    """What goes where the command writes its result, and what goes to files of its own."""
+    printed = [to for to in formats if to.file is None]
+    if len(printed) > 1:
+        names = " and ".join(to.format for to in printed)
+        raise click.UsageError(f"expected one --format without a file, got {names}; FORMAT:FILE names one")
+    for to in formats:
+        formatter(to.format)  # one that lacks its package is refused before the work
+    return (*printed, Destination("text"))[0], [to for to in formats if to.file is not None]
 
 
 def _checked(
@@ -140,8 +180,9 @@ def _checked(
     problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
     with progress(f"checking {loaded.path}", verbosity):
         if not isinstance(problem, Problem):
-            return check(problem, spec=source, arithmetic=arithmetic, augmented=augmented), None
+            report = check(problem, spec=source, arithmetic=arithmetic, augmented=augmented)
+            return replace(report, expect=loaded.expect), None
         examined = examine(
             problem, spec=source, arithmetic=arithmetic, escalate=escalate, augmented=augmented
         )
-    return examined.report, examined
+    return replace(examined.report, expect=loaded.expect), examined

@@ -63,7 +63,9 @@ class Linear:
         return Linear(slopes, self.rest + other.rest)
 
     def times(self, factor: Interval) -> Linear:
-        return Linear({s: _product(slope, factor) for s, slope in self.slopes.items()}, _product(self.rest, factor))
+        return Linear(
+            {s: _product(slope, factor) for s, slope in self.slopes.items()}, _product(self.rest, factor)
+        )
 
     def __neg__(self) -> Linear:
         return Linear({s: -slope for s, slope in self.slopes.items()}, -self.rest)
@@ -224,16 +226,16 @@ def _sum_of_exponentials(x: Exponential, y: Exponential) -> tuple[Exponential, I
     remains = _both(log(falls), log1p(-ia.exp(gap)))  # the one is good near 0, the other far from it
     rest = _where(same, log1p(ia.exp(gap)), _where(decided, remains, UNKNOWN))
     known = ~np.isnan(x.sign * y.sign)
-    whole = Exponential(np.where(known & (same | decided), sign, np.nan), leading + Linear({Symbol(rest): ONE}, ZERO))
+    whole = Exponential(
+        np.where(known & (same | decided), sign, np.nan), leading + Linear({Symbol(rest): ONE}, ZERO)
+    )
     tighter = _signed(sign, ia.exp(leading.bounds) * falls)
     return whole, _where(known & ~same, tighter, UNKNOWN)
 
 
 def _chosen(first: Any, x: Linear, y: Linear) -> Linear:
     """x where `first`, else y."""
-    slopes = {
-        s: _where(first, x.slopes.get(s, ZERO), y.slopes.get(s, ZERO)) for s in (*x.slopes, *y.slopes)
-    }
+    slopes = {s: _where(first, x.slopes.get(s, ZERO), y.slopes.get(s, ZERO)) for s in (*x.slopes, *y.slopes)}
     return Linear(slopes, _where(first, x.rest, y.rest))
 
 
@@ -255,9 +257,7 @@ def multiply(x: Number, y: Number) -> Number:
             return _exact(0.0)
         if _is_point(one.bounds, -1.0):
             return negative(other)
-    linear = next(
-        (o.linear.times(one.bounds) for one, o in ((x, y), (y, x)) if _is_point(one.bounds)), None
-    )
+    linear = next((o.linear.times(one.bounds) for one, o in ((x, y), (y, x)) if _is_point(one.bounds)), None)
     product = x.exponential * y.exponential
     return Number(_both(x.bounds * y.bounds, product.bounds), linear, lambda: product)
 
@@ -299,9 +299,7 @@ def _half_sum(x: Number, sign: float) -> Number:
 
 
 def logistic(x: Number) -> Number:
-    return _known(
-        divide(_exact(1.0), add(_exact(1.0), exponential(negative(x)))), ia.logistic(x.bounds)
-    )
+    return _known(divide(_exact(1.0), add(_exact(1.0), exponential(negative(x)))), ia.logistic(x.bounds))
 
 
 def larger(x: Number, y: Number, bounds: Interval) -> Number:

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import functools
 import operator
-import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.extend import core
 from jax.extend.core import Literal
 
 from resnet_cert.numerics import intervals as ia
 from resnet_cert.numerics.intervals import Interval, increasing
-from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 
 __all__ = ["Interval", "UnsupportedPrimitive", "enclose"]
 
@@ -55,6 +56,7 @@ def enclose(function: Callable[..., Any], *arguments: Interval, watch: Watch | N
     return Interval(np.broadcast_to(result.lower, shape), np.broadcast_to(result.upper, shape))
 
 
+@float64_scope()
 def trace(function: Callable[..., Any], count: int) -> Any:
     program = jax.make_jaxpr(function)(*[jax.ShapeDtypeStruct((), jnp.float64)] * count)
     if [value.shape for value in program.out_avals] != [()]:
@@ -134,7 +136,7 @@ def is_smooth_call(equation: Any) -> bool:
     if equation.primitive.name != "custom_jvp_call":
         return False
     source = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
-    return source.startswith(f"logaddexp at {jax.__path__[0]}{os.sep}")
+    return source.startswith(f"logaddexp at {_HOME}")
 
 
 def is_jax_call(equation: Any) -> bool:
@@ -142,7 +144,7 @@ def is_jax_call(equation: Any) -> bool:
     if equation.primitive.name != "custom_jvp_call":
         return False
     source = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
-    return f" at {jax.__path__[0]}{os.sep}" in source
+    return f" at {_HOME}" in source
 
 
 def undecided(equation: Any, inputs: Sequence[Interval]) -> Any:
@@ -194,6 +196,9 @@ def _fold(operation: Callable[[Interval, Interval], Interval], x: Interval, axes
         x = functools.reduce(operation, _slices(x, axis))
     return x
 
+
+_HOME = str(Path(core.__file__).parents[2])
+"""Where JAX is installed."""
 
 JOINTS = {"max", "min", "abs", "sign", "lt", "gt", "le", "ge", "eq", "ne"}
 

@@ -13,7 +13,7 @@ gives for a function of his own is not taken for proven.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -21,22 +21,25 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics import jaxpr
-from resnet_cert.numerics.enclosure import Array
 from resnet_cert.numerics.forms import enclose_forms
 from resnet_cert.numerics.intervals import Interval
 from resnet_cert.numerics.jaxpr import UnsupportedPrimitive, enclose
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, hypot
 from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.custom_loss import CustomLoss
 
 if TYPE_CHECKING:
-    from resnet_cert.problem.custom_loss import CustomLoss
+    from resnet_cert.problem.problem import Problem
 
 Status = Literal["proven", "claimed", "unknown"]
 Integers = npt.NDArray[np.intp]
 
 BATCH = 2**14
 """Boxes that are read at a time."""
-MOST_BOXES = 2**18
+MOST_BOXES = 2**17
 """Boxes that are read before a proof is given up: some seconds."""
+MOST_TARGETS = 2**16
+"""Distinct targets that are held at a time."""
 NARROW, NARROW_JOINT = 2.0**-40, 2.0**-24
 """Relative widths of boxes that are not cut again; a joint does not go away by cutting."""
 FALL = 2.0**-20
@@ -55,9 +58,59 @@ class Assumption1:
     reason: str | None = None
 
 
+def assumption1(problem: Problem, b: float, r: float, augmented: float = 0.0) -> Assumption1:
+    """What is known of ℓ on |p| ≤ P_i = max(b, r)(‖x_i‖ + b‖f_i‖), for each y_i.
+
+    Args:
+        augmented: the radius of the ball of linear predictors on (x, f), if there are such: then P_i is at
+            least as large as their predictions, too.
+    Raises:
+        RequestError: it is proven that ℓ(·; y_i) is not convex there.
+    """
+    loss = problem.loss
+    if not isinstance(loss, CustomLoss):
+        return Assumption1("proven")
+    largest, reasons = 0.0, list[str]()
+    for y, reach, samples in _distinct_targets(
+        problem, Radius.of(max(b, r)), Radius.of(b), Radius.of(augmented) if augmented else NOTHING
+    ):
+        largest = max(largest, float(np.max(reach)))
+        reason = prove_convex(loss, y, reach, samples)
+        if reason is not None:
+            reasons.append(reason)
+    if not reasons:
+        return Assumption1("proven", largest)
+    return Assumption1("claimed" if loss.convex else "unknown", largest, reasons[0])
+
+
+def _distinct_targets(
+    problem: Problem, ball: Radius, b: Radius, augmented: Radius
+) -> Iterator[tuple[Array, Array, Integers]]:
+    """Targets, the largest P_i of each, and a sample of each, MOST_TARGETS or some more at a time."""
+    y, reach, samples = np.empty(0), np.empty(0), np.empty(0, dtype=np.intp)
+    first = 0
+    for chunk in problem.chunks():
+        x_norm, f_norm = Radius.row_norms(chunk.x), Radius.row_norms(chunk.f)
+        here = ball * (x_norm + b * f_norm)
+        if not augmented.exact:
+            here = Radius.of(np.maximum(here.upper, (augmented * hypot(x_norm, f_norm)).upper))
+        reach = np.concatenate([reach, np.broadcast_to(here.upper, len(chunk.x))])
+        y = np.concatenate([y, chunk.y[:, 0]])
+        samples = np.concatenate([samples, np.arange(first, first + len(chunk.x))])
+        first += len(chunk.x)
+        order = np.lexsort([-reach, y])
+        last = order[np.unique(y[order], return_index=True)[1]]  # of equal targets that of largest reach
+        y, reach, samples = y[last], reach[last], samples[last]
+        if len(y) > MOST_TARGETS:
+            yield y, reach, samples
+            y, reach, samples = y[:0], reach[:0], samples[:0]
+    if len(y):
+        yield y, reach, samples
+
+
 @dataclass(frozen=True)
 class Targets:
-    """Targets in increasing order, halved again and again: node 1 holds all, node k those of 2k and of 2k + 1.
+    """Targets in increasing order, halved again and again: node 1 holds all, node k those of 2k and 2k + 1.
 
     lower, upper, reach: (2·leaves,) the least and the largest target of a node, and the largest reach.
     order: (m,) the given numbers of the targets in that order, the first of them the leaf `leaves`.
@@ -132,7 +185,7 @@ class Boxes(NamedTuple):
 
 
 def prove_convex(loss: CustomLoss, y: Array, reach: Array, samples: Sequence[int] | Integers) -> str | None:
-    """None: ℓ(·; y_i) is twice differentiable and convex on |p| ≤ reach_i, for every i; else why that is open.
+    """None: ℓ(·; y_i) is twice differentiable and convex on |p| ≤ reach_i, for every i; else why it is open.
 
     Args:
         y: (m,) targets;  reach: (m,) ≥ 0;  samples: (m,) their numbers in the data, for messages.
@@ -200,8 +253,8 @@ class _Search:
         fall = left.lower - right.upper
         for i in np.flatnonzero(fall > FALL * np.maximum(np.abs(left.lower), np.abs(right.upper)))[:1]:
             raise RequestError(
-                f"loss {self.loss.name} is not convex (Assumption 1): first derivative falls by {fall[i]:.6g} "
-                f"at {self.place(boxes.middle[i], leaf[i])}"
+                f"loss {self.loss.name} is not convex (Assumption 1): first derivative falls by "
+                f"{fall[i]:.6g} at {self.place(boxes.middle[i], leaf[i])}"
             )
         i = int(np.argmax(jointed))  # a joint, if there is one
         if self.stuck is None:
@@ -274,8 +327,10 @@ def why_untrusted(function: Callable[..., Any]) -> str | None:
 
 # Suprema.
 
-CUTS = 24
-TIGHT = 1.0 + 2.0**-5
+GRID = np.concatenate([-(0.5 ** np.arange(7)), [0.0], 0.5 ** np.arange(6, -1, -1)])
+"""Where [−1, 1] is cut first: a loss bends on a scale of its own, which may be small beside the reach."""
+CUTS, BOXES_A_CELL = 6, 128
+TIGHT = 1.0 + 2.0**-4
 """A supremum is sought until its bound is within so much of a value that is reached."""
 EXACT_CELLS = 128
 """So many pairs of reach and target are bounded one by one; of more,"""
@@ -314,10 +369,13 @@ def _cells(pairs: Array) -> Integers:
 
 def _supremum(function: Callable[..., Any], reach: Array, y: Interval) -> Array:
     """Of |function(p, y)| over |p| ≤ reach and y in an interval, (m,) each."""
-    lower, upper, cell = -reach, reach, np.arange(len(reach))
+    grid = reach[:, None] * GRID
+    lower, upper = grid[:, :-1].ravel(), grid[:, 1:].ravel()
+    cell = np.repeat(np.arange(len(reach)), len(GRID) - 1)
     reached, settled = np.zeros(len(reach)), np.zeros(len(reach))
-    for end in (lower, upper):
-        reached = np.maximum(reached, _least_size(enclose(function, Interval.exact(end), Interval.exact(y.upper))))
+    for end in (-reach, reach):
+        at = enclose(function, Interval.exact(end), Interval.exact(y.upper))
+        reached = np.maximum(reached, _least_size(at))
     read = 0
     for cuts_left in range(CUTS, -1, -1):
         goal = TIGHT * reached[cell]
@@ -332,7 +390,7 @@ def _supremum(function: Callable[..., Any], reach: Array, y: Interval) -> Array:
         np.maximum.at(reached, cell, _least_size(at))
         read += len(lower)
         done = most <= TIGHT * reached[cell]
-        if not cuts_left or read > MOST_BOXES:
+        if not cuts_left or read > BOXES_A_CELL * (len(reach) + 8):
             done[:] = True
         np.maximum.at(settled, cell[done], most[done])
         left = ~done & (most > settled[cell])
