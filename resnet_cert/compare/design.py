@@ -1,10 +1,11 @@
 """Coordinates in which the data of a linear predictor are well-conditioned: W = U Tᵀ, Wx = U z, z = Tᵀx.
 
 Nearly dependent columns (pressure beside an intercept, year and year², Unix time) make E[xxᵀ] singular to
-rounding where X itself is not.  So the data are factored as they are, X = PΣQᵀ, after a scaling of the columns
-by powers of two, and T = Q/Σ makes E[zzᵀ] about I.  z is computed in doubled precision, for Tᵀx cancels where
-T is large; and since T is a matrix of floats, whatever it is worth, everything is exact about the predictor
-U Tᵀ.  Where the scaled columns are far from dependent T is the scaling alone, and z = Tᵀx exactly.
+rounding where X itself is not.  So the data are factored as they are, X = PΣQᵀ, after a scaling of the
+columns by powers of two, and T = Q/Σ makes E[zzᵀ] about I.  z is computed in doubled precision, for Tᵀx
+cancels where T is large; and since T is a matrix of floats, whatever it is worth, everything is exact about
+the predictor U Tᵀ.  Where the scaled columns are far from dependent T is the scaling alone, and z = Tᵀx
+exactly.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from resnet_cert.problem.problem import Chunk, Problem
 WELL_CONDITIONED = 1e-5
 """The least ratio of singular values of scaled columns that needs no change of coordinates."""
 NEGLIGIBLE = 2.0**-54
-"""The ratio of singular values below which a direction is dropped: the data say nothing about it in float64."""
-HELD_BYTES = 2**28
+"""The ratio of singular values below which a direction is dropped: the data say nothing about it in
+float64.""" HELD_BYTES = 2**28
 """Rows in new coordinates that take no more than this are made once and kept."""
 WIDEST = 4096
 """The largest d whose d × d factorisation is affordable."""
@@ -41,7 +42,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Design:
-    """The inputs of a problem's linear predictors, in units of 1/sigma, in the coordinates of T = diag(units)·R.
+    """The inputs of a problem's linear predictors, in units of 1/sigma, in the coordinates of T =
+    diag(units)·R.
 
     sigma: a power of two that makes the largest column about 1; predictors are in its units.
     units: (d,) powers of two ≥ 1.  R: (d, d); None for I.
@@ -90,8 +92,8 @@ class Design:
 
 
 def scaled_design(problem: Problem, *, fixed: bool = False) -> Design:
-    """Columns scaled by powers of two to a largest entry of about 1; fixed: predictors stay in their units."""
-    largest = np.zeros(problem.d)
+    """Columns scaled by powers of two to a largest entry of about 1; fixed: predictors stay in their
+    units.""" largest = np.zeros(problem.d)
     for chunk in problem.chunks(features=False):
         largest = np.maximum(largest, np.max(np.abs(chunk.x), axis=0))
     exponents = np.clip(-np.frexp(largest)[1], -1000, 1000)
@@ -147,7 +149,8 @@ def _right_factor(at: Design, extra: Array) -> tuple[Array, Array]:
 
 
 def doubled_product(X: Array, T: Array) -> tuple[Array, Radius]:
-    """XT for X (m, d), T (d, l), as if computed in doubled precision and rounded, and bounds of the rows' errors.
+    """XT for X (m, d), T (d, l), as if computed in doubled precision and rounded, and bounds of the rows'
+    errors.
 
     X and T are cut into slices of so few bits that products of slices are sums of integers below 2^53, which
     BLAS gets exactly (Ozaki, Ogita, Oishi, Rump 2012); these are added with the errors of the additions.
@@ -166,7 +169,8 @@ def doubled_product(X: Array, T: Array) -> tuple[Array, Radius]:
     z = high + low
     # Left out: slices beyond `count` in all, each 2^-bits of the one before; and the roundings of `low`.
     lost = 16.0 * X.shape[1] * (count * 2.0 ** -(bits * count) + count**4 * 2.0**-106)
-    return z, Radius.row_norms(z) * (2.0 * U) + Radius.row_norms(X) * Radius.norm(T) * lost + Radius.of(2.0**-1000)
+    return z, Radius.row_norms(z) * (2.0 * U) + Radius.row_norms(X) * Radius.norm(T) * lost +
+    Radius.of(2.0**-1000)
 
 
 def _slices(A: Array, bits: int, count: int) -> list[Array]:

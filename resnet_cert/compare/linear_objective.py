@@ -2,8 +2,8 @@
 
     Φ(W) = F_lin(W) + ½ Σ_j ρ_j‖W_{·j}‖² + P(W),   W = U Tᵀ   (`design`).
 
-ρ is what weight decay adds, 2·l2 for each decayed column.  P is a penalty on directions along which F_lin does
-not change; it leaves min F_lin on every ball, and the minimiser of least norm there, as they are:
+ρ is what weight decay adds, 2·l2 for each decayed column.  P is a penalty on directions along which F_lin
+does not change; it leaves min F_lin on every ball, and the minimiser of least norm there, as they are:
 
 - where ℓ(p + c·1; y) = ℓ(p; y), ½κ‖ΠU‖_F², Π the projection that puts the mean of the rows in place of each:
   removing ΠW shortens W and leaves F_lin as it is;
@@ -23,10 +23,21 @@ import numpy as np
 
 from resnet_cert.compare.design import Design, Rows, gram
 from resnet_cert.compare.row_space import Unseen
+from resnet_cert.moments.moments import (
+    Moments,
+    MomentSums,
+    Slopes,
+    curvature_sum,
+    total_weight,
+    value_sum,
+    weight_sum,
+)
+from resnet_cert.moments.one_pass import merged
 from resnet_cert.numerics.enclosure import Ball, Enclosure
-from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma, hypot
-from resnet_cert.numerics.sums import Blocks, Sum, quotient
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.problem.losses import Derivatives
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -158,76 +169,63 @@ class LinearObjective:
 
     def enclosed(self, point: Array, *, blocks: bool) -> Enclosed:
         """Everything that is proven about F_lin at U."""
-        loss, size, R = self.design.problem.loss, Radius.norm(point), self.design.R
-        sums: dict[str, Sum] = {}
-        farthest, first_block = NOTHING, 0
-
-        def add(name: str, part: Sum) -> None:
-            sums[name] = part if name not in sums else sums[name] + part
-
-        for rows in self.design.rows():
-            chunk, z, e, pi = rows.chunk, rows.z, rows.error, rows.chunk.weights
-            cut = Blocks(first_block, len(z))
-            first_block += cut.count
-            z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
-            p_error = z_norm * size * gamma(self.d + 1) + e * size
-            if not p_error.exact:
-                p_error = p_error + Radius.underflow(point.size)
-            at = loss.derivatives(z @ point.T, p_error, chunk.y, chunk.omega)
-            first, slope = pi[:, None] * at.first, Radius.row_norms(at.first)
-            first_error, slope_size = at.first_error * pi, (slope + at.first_error) * pi
-            bend, reach = at.second_size + at.second_error, z_norm + e
-            add("weight", cut.sum(pi, NOTHING, Radius.of(pi)))
-            add("F", cut.sum(pi * at.value, at.value_error * pi, Radius.size(at.value) * pi * (1.0 + 4 * U)))
-            error = first_error * z_norm + slope_size * e
-            add("slope", cut.sum_of_products(first, z, error, slope_size * z_norm))
-            if R is not None:
-                add("slope_x", cut.sum_of_products(first, rows.x, first_error * x_norm, slope_size * x_norm))
-            add("bend", cut.bounds(bend * pi * x_norm * x_norm))
-            farthest = Radius(np.maximum(farthest.upper, reach.max().upper))
-            if blocks:
-                data = (at.second_error * z_norm * z_norm + bend * (z_norm * 2.0 + e) * e) * pi
-                whole = bend * z_norm * z_norm * pi
-                for i, factor in enumerate(_factors((pi * at.second.T).T)):
-                    for j, (left, right) in enumerate(_products(factor, z)):
-                        # Errors are in spectral norm, those of all blocks together: the first has them.
-                        known = (data, whole) if i == j == 0 else (NOTHING, whole)
-                        add(f"block {i} {j}", cut.sum_of_products(left, right, *known))
-        return self._expectation(sums, farthest, blocks)
-
-    def _expectation(self, sums: dict[str, Sum], farthest: Radius, blocks: bool) -> Enclosed:
-        total = {name: part.total() for name, part in sums.items()}
-        weight = Enclosure.around(float(total["weight"].center), total["weight"].radius)
-        F, slope = quotient(total["F"], weight), quotient(total["slope"], weight)
+        parts = [self._sums(cut, rows, point, blocks) for cut, rows in self._in_blocks()]
+        sums = merged(part for part, _, _ in parts)
+        bend, farthest = merged(bend for _, bend, _ in parts), [far for _, _, far in parts]
+        at, weight = sums.expectation(), total_weight(sums.weight)
+        units = self.design.units
+        slope_x = at.A_f
         if self.design.R is None:  # E[∇ℓ xᵀ] by the exact scaling
-            units = self.design.units
-            center = slope.center / units
-            slope_x = Ball(center, slope.radius / float(np.min(units)) + Radius.norm(center) * (2.0 * U))
-        else:
-            slope_x = quotient(total["slope_x"], weight)
+            center = at.g_W.center / units
+            lost = Radius.norm(center) * (2.0 * U) + Radius.underflow(center.size)
+            slope_x = Ball(center, at.g_W.radius / float(np.min(units)) + lost)
         return Enclosed(
-            Enclosure.around(float(F.center), F.radius),
-            slope,
-            self._blocks(total, weight) if blocks else None,
+            at.F,
+            at.g_W,
+            _as_blocks(at) if blocks else None,
             slope_x,
-            total["bend"].radius / weight.lower,
-            farthest,
+            bend.total().radius / weight.lower,
+            Radius(np.max([far.upper for far in farthest])),
         )
 
-    def _blocks(self, total: dict[str, Ball], weight: Enclosure) -> list[Ball]:
-        """The blocks of E[∇²ℓ ⊗ zzᵀ], symmetric, each with the error of all of them in spectral norm."""
-        parts = {name: quotient(part, weight) for name, part in total.items() if name.startswith("block")}
-        error = hypot(*(part.radius for part in parts.values())) * 2.0**0.5
-        q, d = self.q, self.d
-        if f"block 0 {1}" not in parts or q == 1:
-            found = [parts[f"block {i} 0"].center for i in range(len(parts))]
-        else:
-            whole = np.empty((q, d, q, d))
-            for j, (a, b) in enumerate(_pairs(q)):
-                whole[a, :, b] = parts[f"block 0 {j}"].center
-                whole[b, :, a] = whole[a, :, b].T
-            found = [whole.reshape(q * d, q * d)]
-        return [Ball((K + K.T) / 2.0, error * 1.5 + Radius.norm(K) * (2.0 * U)) for K in found]
+    def _in_blocks(self) -> Iterator[tuple[Blocks, Rows]]:
+        first = 0
+        for rows in self.design.rows():
+            yield Blocks(first, len(rows.z)), rows
+            first += -(-len(rows.z) // BLOCK_ROWS)
+
+    def _sums(self, cut: Blocks, rows: Rows, point: Array, blocks: bool) -> tuple[MomentSums, Sum, Radius]:
+        """The moments of some rows, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; and max ‖z‖."""
+        chunk, z, e = rows.chunk, rows.z, rows.error
+        loss, size = self.design.problem.loss, Radius.norm(point)
+        z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
+        p_error = z_norm * size * gamma(self.d + 1) + e * size
+        if not p_error.exact:
+            p_error = p_error + Radius.underflow(point.size)
+        at = loss.derivatives(cut.times(z, point.T), p_error, chunk.y, chunk.omega)
+        slopes = Slopes.of(at.first, at.first_error, chunk.weight)
+        turned = self.design.R is not None
+        sums = MomentSums(
+            weight=weight_sum(chunk, cut),
+            F=value_sum(at.value, at.value_error, chunk.weight, cut),
+            g_W=slopes.times(z, z_norm, e, cut),
+            A_f=slopes.times(rows.x, x_norm, NOTHING, cut)
+            if turned
+            else cut.sum(np.zeros(len(z)), NOTHING, NOTHING),
+            Q=curvature_sum(at, chunk.weight, z, z_norm, e, cut)
+            if blocks
+            else cut.sum(np.zeros(len(z)), NOTHING, NOTHING),
+        )
+        bend = cut.bounds((at.second_size + at.second_error) * chunk.weights * x_norm * x_norm)
+        return sums, bend, (z_norm + e).max()
+
+
+def _as_blocks(at: Moments) -> list[Ball]:
+    """The blocks of E[∇²ℓ ⊗ zzᵀ]: one (d, d) for all outputs, q of them, or one (qd, qd)."""
+    if at.Q.center.ndim == 4:
+        return [at.dense()]
+    centers = [at.Q.center] if at.Q.center.ndim == 2 else list(at.Q.center)
+    return [Ball((K + K.T) / 2.0, at.Q.radius + Radius.norm(K) * U) for K in centers]
 
 
 def _factors(second: Array) -> Iterator[Array]:
@@ -240,14 +238,6 @@ def _factors(second: Array) -> Iterator[Array]:
 
 def _pairs(q: int) -> list[tuple[int, int]]:
     return [(a, b) for a in range(q) for b in range(a, q)]
-
-
-def _products(factor: Array, z: Array) -> Iterator[tuple[Array, Array]]:
-    """The products lᵀr whose sums are the parts of a block."""
-    if factor.ndim == 1:
-        yield factor[:, None] * z, z
-    else:
-        yield from ((factor[:, a, b, None] * z, z) for a, b in _pairs(factor.shape[1]))
 
 
 def _blocks(second: Array, z: Array) -> list[Array]:

@@ -1,15 +1,15 @@
 """min F_lin over ‖W‖_F ≤ r, F_lin(W) = E[ℓ(Wx; y)], enclosed from both sides.
 
-`path` finds Û.  What is proven about it does not depend on how it was found.  With Φ = F_lin + ½Σ ρ_j‖W_j‖² + P
-(`linear_objective`), λ ≥ 0 the multiplier at Û and c = λ/2(r² − ‖Ŵ‖²), L = Φ + λ/2(‖W‖² − r²):
+`path` finds Û.  What is proven about it does not depend on how it was found.  With Φ = F_lin + ½Σ ρ_j‖W_j‖² +
+P (`linear_objective`), λ ≥ 0 the multiplier at Û and c = λ/2(r² − ‖Ŵ‖²), L = Φ + λ/2(‖W‖² − r²):
 
 above:  F_lin(Ŵ), ‖Ŵ‖ ≤ r checked.
-below:  convexity over the ball, F_lin(Ŵ) − ⟨g, Ŵ⟩ − r‖g‖; the infimum of the loss; and, where the curvature of L
-        is proven to be at least m around Û, in any coordinates, L ≥ L(Û) − ‖∇L(Û)‖²/(2m) everywhere, for L is
-        convex: so min F_lin ≥ F_lin(Ŵ) − c − ‖∇L‖²/(2m).
-where:  the minimiser W* of least norm on the ball has L(W*) ≤ F_lin(Ŵ) = L(Û) + c, so (m/2)δ² ≤ ‖∇L(Û)‖δ + c for its
-        distance δ from Û, if m holds that far.  By self-concordance of the loss m falls by no more than
-        e^{−M δ max‖z‖}.
+below:  convexity over the ball, F_lin(Ŵ) − ⟨g, Ŵ⟩ − r‖g‖; the infimum of the loss; and, where the curvature
+        of L is proven to be at least m around Û, in any coordinates, L ≥ L(Û) − ‖∇L(Û)‖²/(2m) everywhere, for
+        L is convex: so min F_lin ≥ F_lin(Ŵ) − c − ‖∇L‖²/(2m).
+where:  the minimiser W* of least norm on the ball has L(W*) ≤ F_lin(Ŵ) = L(Û) + c, so (m/2)δ² ≤ ‖∇L(Û)‖δ + c
+        for its distance δ from Û, if m holds that far.  By self-concordance of the loss m falls by no more
+        than e^{−M δ max‖z‖}.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class LinearMinimum:
     F_min: min F_lin, enclosed, or that of F_lin + ½Σ ρ_j‖W_j‖².  F_at: its value at the predictor that was
     found.  W_star: (q, d) that predictor, rounded, and the distance within which the minimiser of least norm
     lies; it is always in the ball.  attained: inf F_lin over all W is, or is not, each proven; else None.
-    lower_from: which argument gave F_min.lower.  falls_at_rim: F_lin still falls beyond the ball, or does not,
-    each proven.  chosen: r is 1.01·‖W*‖ or given; else it is a default that says nothing about the data.
+    lower_from: which argument gave F_min.lower.  falls_at_rim: F_lin still falls beyond the ball, or does
+    not, each proven.  chosen: r is 1.01·‖W*‖ or given; else it is a default that says nothing about the data.
     """
 
     F_min: Enclosure
@@ -87,7 +87,8 @@ def best_linear_predictor(problem: Problem, r: float | None, b: float) -> Linear
 
 def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
     """min of F_lin + l2‖W‖_F² over all W, or on ‖W‖_F ≤ r: the best value of the objective at V = 0."""
-    return minimum_on_ball(problem, math.inf if r is None else r, math.inf, ridge=2.0 * problem.objective.l2 * problem.decayed)
+    return minimum_on_ball(problem, math.inf if r is None else r, math.inf, ridge=2.0 * problem.objective.l2 *
+    problem.decayed)
 
 
 def minimum_on_ball(
@@ -173,8 +174,8 @@ class Data:
         """λ of the size of the largest curvature of F_lin at 0."""
         objective = LinearObjective(self.scaled, self.ridge, None)
         at = path.origin(objective, 0.0).at
-        bend = path._mean_curvature(at) * np.diagonal(objective.second_moments) / self.scaled.units / self.scaled.units
-        size = float(np.sum(bend[np.isfinite(bend)]))
+        bend = path._mean_curvature(at) * np.diagonal(objective.second_moments) / self.scaled.units /
+        self.scaled.units size = float(np.sum(bend[np.isfinite(bend)]))
         return size if size > 0.0 else 1.0
 
     def unconstrained(self) -> tuple[Found, bool | None]:
@@ -228,7 +229,8 @@ def _moved(before: LinearObjective, place: Place, after: LinearObjective) -> tup
 def _in_units(unseen: Unseen, units: Array) -> Unseen:
     """The same directions, as long as the scaled data."""
     size = float(np.max(np.abs(units[:, None] * unseen.Z), initial=0.0))
-    return Unseen(unseen.Z * 2.0 ** -math.frexp(size)[1], unseen.sine * 2.0 ** -math.frexp(size)[1]) if size else unseen
+    return Unseen(unseen.Z * 2.0 ** -math.frexp(size)[1], unseen.sine * 2.0 ** -math.frexp(size)[1]) if size
+    else unseen
 
 
 # --- What is proven ----------------------------------------------------------------------------------------
@@ -432,11 +434,11 @@ def _across_the_boundary(
 ) -> float:
     """A distance of the order r − ‖Ŵ‖ for an active constraint.
 
-    Ŵ is within `first` of the minimiser v of Φ + λ/2‖W‖², which is that on the ball of its own radius ρ.  With
-    ∇Φ(v) = −λv, ∇Φ(W*) = −λ*W*, and m a lower bound of the curvature of Φ + λ/2‖W‖² between them, Δ = ‖W* − v‖ has
-    mΔ² ≤ (λ − λ*)⟨W*, W* − v⟩ = (λ − λ*)(r² − ρ² + Δ²)/2, and λ*r ≥ λρ − MΔ for ∇Φ M-Lipschitz.  So, with
-    e = r − ρ ≥ 0: mΔ² ≤ (λe + MΔ)/r·(e(r + ρ) + Δ²)/2.  Knowing Δ ≤ Δ_0, where s = (λe + MΔ_0)/(2r) ≤ m/2:
-    (m − s)Δ² ≤ λe² + MeΔ.
+    Ŵ is within `first` of the minimiser v of Φ + λ/2‖W‖², which is that on the ball of its own radius ρ.
+    With ∇Φ(v) = −λv, ∇Φ(W*) = −λ*W*, and m a lower bound of the curvature of Φ + λ/2‖W‖² between them, Δ =
+    ‖W* − v‖ has mΔ² ≤ (λ − λ*)⟨W*, W* − v⟩ = (λ − λ*)(r² − ρ² + Δ²)/2, and λ*r ≥ λρ − MΔ for ∇Φ M-Lipschitz.
+    So, with e = r − ρ ≥ 0: mΔ² ≤ (λe + MΔ)/r·(e(r + ρ) + Δ²)/2.  Knowing Δ ≤ Δ_0, where s = (λe + MΔ_0)/(2r)
+    ≤ m/2: (m − s)Δ² ≤ λe² + MeΔ.
     """
     M = 2.0 * float(bend)
     e = Enclosure.exact(r) - length + first

@@ -1,7 +1,7 @@
 """Is inf F_lin over all W attained?
 
-It is not iff along some U no loss ever grows, and some falls: v·Ux_i ≥ 0 for all helping rays v of all samples
-(`losses.Recession`), = 0 for the fixed ones, and not all 0.
+It is not iff along some U no loss ever grows, and some falls: v·Ux_i ≥ 0 for all helping rays v of all
+samples (`losses.Recession`), = 0 for the fixed ones, and not all 0.
 """
 
 from __future__ import annotations
