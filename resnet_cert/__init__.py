@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.outcomes import RequestError, Verdict
     from resnet_cert.problem.problem import Problem
+    from resnet_cert.problem.problem import Problem as VectorProblem
     from resnet_cert.results import Report
     from resnet_cert.spec import load_problem
     from resnet_cert.theory.bound import bound
-    from resnet_cert.vector.problem import VectorProblem
 
 __version__ = "0.1.0"
 
@@ -40,18 +40,21 @@ _HOME = {
     "Problem": "resnet_cert.problem.problem",
     "Report": "resnet_cert.results",
     "RequestError": "resnet_cert.outcomes",
-    "VectorProblem": "resnet_cert.vector.problem",
+    "VectorProblem": "resnet_cert.problem.problem",
     "Verdict": "resnet_cert.outcomes",
     "bound": "resnet_cert.theory.bound",
     "check": "resnet_cert.check",
     "load_problem": "resnet_cert.spec",
 }
 
+_ALIASES = {"VectorProblem": "Problem"}
+"""Names that were two and are one."""
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_HOME[name]), _ALIASES.get(name, name))
 
 
 def __dir__() -> list[str]:

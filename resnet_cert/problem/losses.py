@@ -1,39 +1,77 @@
-"""Losses ℓ(p; y), convex and twice differentiable in p (Shamir 2018, Assumption 1).
+"""Losses ℓ(p; y) of predictions p ∈ R^q, convex and twice differentiable in p (Shamir 2018, Assumption 1).
 
-A built-in loss is written once in JAX, as its definition, for autodiff; once as ℓ, ℓ', ℓ'' in
-NumPy with a bound of every error, for proofs.  Elementary functions (exp, expm1, log1p, hypot) are taken
-to be within `ULPS` units in the last place, which is four times the worst error seen on any platform; the
-four operations and the square root are correctly rounded.  A third time it is written for balls and
-rational numbers, where nothing is assumed.  Adding a loss is one block of formulas and one
-line in `LOSSES`.
+A built-in loss is written once in JAX, as its definition, for autodiff; once as ℓ, ∇ℓ, ∇²ℓ in NumPy with a
+bound of every error, for proofs; and once for balls and rational numbers, where nothing is assumed.  In
+NumPy, elementary functions (exp, expm1, log1p, hypot) are taken to be within `ULPS` units in the last place,
+which is four times the worst error seen on any platform; the four operations and the square root are
+correctly rounded.
+
+Errors are one number a sample: of ∇ℓ in Euclidean norm, of ∇²ℓ in spectral norm, given that of p in Euclidean
+norm.  Most losses are sums over the outputs (`Separable`): of those only scalar formulas are written.
+Adding one is one block of formulas and one line in `LOSSES`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.numerics.enclosure import TINY, Array, U, upper_product
+from resnet_cert.numerics.radius import FLOOR, NOTHING, Array, Radius, U, gamma, total
 from resnet_cert.outcomes import RequestError
 
+Bools = npt.NDArray[np.bool_]
+
 ULPS = 8
-ELEMENTARY = 2 * ULPS * U  # relative error of one elementary function: one ulp is at most 2u
+ELEMENTARY = 2 * ULPS * U
+"""Relative error of one elementary function: one ulp is at most 2u."""
+SUPREMUM = 1.0 + 2.0**-40
+"""Pays for the elementary functions and the roundings in a supremum."""
+PROBABILITY_TOLERANCE = 1e-9
+"""Of the sum of a row of class probabilities, which decimals do not hit exactly."""
 
 
 class Derivatives(NamedTuple):
-    """ℓ, ℓ', ℓ'' at n predictions, each (n,), and bounds (n,) of their absolute errors."""
+    """ℓ (m,), ∇ℓ (m, q), ∇²ℓ at m predictions, and bounds (m,) of their errors.
+
+    second: (m,) for c·I; (m, q) for a diagonal; (m, q, q) for a matrix.
+    second_size: bounds (m,) of ‖ |∇²ℓ| ‖, the spectral norm of the matrix of absolute values.
+    """
 
     value: Array
-    value_error: Array
+    value_error: Radius
     first: Array
-    first_error: Array
+    first_error: Radius
     second: Array
-    second_error: Array
+    second_error: Radius
+    second_size: Radius
+
+
+class Suprema(NamedTuple):
+    """‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖ at most over ‖p‖ ≤ reach, (m,) each."""
+
+    first: Radius
+    second: Radius
+    third: Radius
+
+
+class Rays(NamedTuple):
+    """Vectors v_j ∈ R^q (j, q), each of one sample: its index (j,)."""
+
+    sample: npt.NDArray[np.intp]
+    vector: Array
+
+
+class Recession(NamedTuple):
+    """A change u of the predictions leaves a sample's loss bounded forever iff v·u ≥ 0 for its helping v and
+    v·u = 0 for its fixed v, and lowers it for ever iff v·u > 0 for one of the helping."""
+
+    helping: Rays
+    fixed: Rays
 
 
 class Loss(Protocol):
@@ -49,25 +87,38 @@ class Loss(Protocol):
         """ℓ ≥ 0 for every p and every allowed y."""
         ...
 
-    def value(self, p: Any, y: Any) -> Any:
-        """ℓ(p; y) elementwise on JAX arrays of one shape: the definition, for autodiff."""
+    @property
+    def sum_free(self) -> bool:
+        """1ᵀ∇ℓ = 0: the gradients span 1^⊥ ⊂ R^q at most, and ℓ(p + c·1; y) = ℓ(p; y)."""
         ...
 
-    def derivatives(self, p: Array, error: Array, y: Array) -> Derivatives:
-        """ℓ, ℓ', ℓ'' at predictions known to lie within `error` (n,) of p (n,), enclosed."""
+    def targets(self, y: Array, q: int) -> Array:
+        """(m, q): the targets as the formulas know them, from y (m,), (m, 1) or (m, q) as they are given."""
         ...
 
-    def suprema(self, reach: Array, y: Array) -> tuple[Array, Array, Array] | None:
-        """|ℓ'|, |ℓ''|, |ℓ'''| at most over |p| ≤ reach (n,), up to 2^-40 relative; None where not known."""
+    def value(self, p: Any, y: Any, omega: Any = None) -> Any:
+        """ℓ (m,) of p, y (m, q) and omega (m, q) or None, all JAX arrays: the definition, for autodiff."""
         ...
 
-    def flat_side(self, y: Array) -> Array:
-        """(n,): +1 (−1) where ℓ(·; y) stays bounded as p → +∞ (−∞), 0 where it grows on both sides."""
+    def derivatives(self, p: Array, error: Radius, y: Array, omega: Array | None = None) -> Derivatives:
+        """ℓ, ∇ℓ, ∇²ℓ at predictions known to lie within `error` (m,) of p (m, q), enclosed."""
         ...
 
-    def target_fault(self, y: Array) -> tuple[int, str] | None:
-        """(index, message) of the first target that this loss does not allow."""
+    def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema | None:
+        """Over ‖p‖ ≤ reach (m,); None where not known."""
         ...
+
+    def recession(self, y: Array) -> Recession | None:
+        """None: inf F_lin is attained for every data."""
+        ...
+
+
+class Ball(NamedTuple):
+    """ℓ, ∇ℓ (q) and ∇²ℓ (q rows of q) at one prediction, in a field of numbers."""
+
+    value: Any
+    first: list[Any]
+    second: list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -87,28 +138,60 @@ def _hypot1(r: Array) -> Array:
 NUMPY = Elementary(np.exp, np.expm1, np.log1p, _hypot1)
 
 
-class Formulas(NamedTuple):
-    """One loss at scale 1; the fields are the methods of `Loss`.
+class Formulas(Protocol):
+    """One loss at scale 1, of targets y (m, q) and weights omega (m, q) or None; its methods are those of
+    `Loss`, with the elementary functions as an argument.
 
-    ball: ℓ, ℓ', ℓ'' in numbers of python-flint.
+    labels: y may be class labels too, and its rows are probabilities of sum 1.  weighted: needs omega.
+    allowed: which entries (m, q) a target may have; `wanted` says it in words.
     """
 
-    value: Callable[[Any, Any], Any]
-    derivatives: Callable[[Elementary, Array, Array, Array], Derivatives]
-    suprema: Callable[[Elementary, Array, Array], tuple[Array, Array, Array]]
-    ball: Callable[[Any, Any], tuple[Any, Any, Any]]
-    nonnegative: bool = True
-    flat_side: Callable[[Array], Array] = np.zeros_like
-    allowed: Callable[[Array], npt.NDArray[np.bool_]] = np.isfinite
-    targets: str = "a finite target"
+    @property
+    def nonnegative(self) -> bool: ...
+
+    @property
+    def sum_free(self) -> bool: ...
+
+    @property
+    def labels(self) -> bool: ...
+
+    @property
+    def weighted(self) -> bool: ...
+
+    @property
+    def wanted(self) -> str: ...
+
+    def allowed(self, y: Array) -> Bools: ...
+
+    def value(self, p: Any, y: Any, omega: Any) -> Any: ...
+
+    def derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> Derivatives: ...
+
+    def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema: ...
+
+    def recession(self, y: Array) -> Recession | None: ...
+
+    def infimum(self, y: Array, omega: Array | None) -> Array:
+        """(m,): at most inf_p ℓ(p; y)."""
+        ...
+
+    def ball(self, p: Sequence[Any], y: Sequence[Any], omega: Sequence[Any] | None) -> Ball: ...
 
 
 @dataclass(frozen=True)
 class BuiltinLoss:
-    """scale · ℓ for a loss of `LOSSES`."""
+    """scale · ℓ for a loss of `LOSSES`.
+
+    called: another name for it, as frameworks have it.
+    signed: with one output, targets are labels −1, 1 (logistic only); else numbers in [0, 1].
+    """
 
     kind: str
     scale: float = 1.0
+    called: str | None = None
+    signed: bool = True
     functions: Elementary = NUMPY
 
     @property
@@ -117,46 +200,67 @@ class BuiltinLoss:
 
     @property
     def name(self) -> str:
+        if self.called is not None:
+            return self.called
         return self.kind if self.scale == 1.0 else f"{self.scale:g}·{self.kind}"
 
     @property
     def nonnegative(self) -> bool:
         return self.formulas.nonnegative
 
-    def value(self, p: Any, y: Any) -> Any:
-        return self.scale * self.formulas.value(p, y)
+    @property
+    def sum_free(self) -> bool:
+        return self.formulas.sum_free
+
+    def has_signs(self, q: int) -> bool:
+        """Targets are given as labels −1, 1."""
+        return self.kind == "logistic" and self.signed and q == 1
+
+    def targets(self, y: Array, q: int) -> Array:
+        if self.formulas.labels and (y.ndim == 1 or (y.shape[1] == 1 and q > 1)):
+            return np.asarray(y.reshape(-1, 1) == np.arange(float(q)), dtype=np.float64)
+        y = y.reshape(len(y), -1)
+        return (1.0 + y) / 2.0 if self.has_signs(q) else y
+
+    def value(self, p: Any, y: Any, omega: Any = None) -> Any:
+        return self.scale * self.formulas.value(p, y, omega)
 
     @np.errstate(over="ignore")  # what overflows is infinite, and its enclosure unknown
-    def derivatives(self, p: Array, error: Array, y: Array) -> Derivatives:
-        plain = self.formulas.derivatives(self.functions, p, error, y)
+    def derivatives(self, p: Array, error: Radius, y: Array, omega: Array | None = None) -> Derivatives:
+        at = self.formulas.derivatives(self.functions, p, error, y, omega)
         if self.scale == 1.0:
-            return plain
-        scaled = [self.scale * part for part in plain]
-        for value, bound in ((0, 1), (2, 3), (4, 5)):
-            scaled[bound] = scaled[bound] + U * np.abs(scaled[value]) + TINY
-        return Derivatives(*scaled)
+            return at
+        c, rounding = self.scale, Radius.of(2.0 * U)
+        value, first, second = c * at.value, c * at.first, c * at.second
+        size = at.second_size * c
+        return Derivatives(
+            value,
+            at.value_error * c + Radius.size(value) * rounding,
+            first,
+            at.first_error * c + Radius.row_norms(first) * rounding,
+            second,
+            at.second_error * c + size * rounding,
+            size,
+        )
 
     @np.errstate(over="ignore")
-    def suprema(self, reach: Array, y: Array) -> tuple[Array, Array, Array]:
-        first, second, third = self.formulas.suprema(self.functions, reach, y)
-        scale = self.scale
-        return upper_product(scale, first), upper_product(scale, second), upper_product(scale, third)
+    def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
+        first, second, third = self.formulas.suprema(self.functions, reach, y, omega)
+        return Suprema(first * self.scale, second * self.scale, third * self.scale)
 
-    def ball(self, p: Any, y: Any, number: Callable[[float], Any]) -> tuple[Any, Any, Any]:
-        """ℓ, ℓ', ℓ'' at one prediction, in the field of `number`."""
-        scale = number(self.scale)
-        value, first, second = self.formulas.ball(p, y)
-        return scale * value, scale * first, scale * second
+    def recession(self, y: Array) -> Recession | None:
+        return self.formulas.recession(y)
 
-    def flat_side(self, y: Array) -> Array:
-        return self.formulas.flat_side(y)
+    def infimum(self, y: Array, omega: Array | None = None) -> Array:
+        """(m,): at most inf_p ℓ(p; y), up to a relative 2^-40 that is taken off."""
+        return self.scale * self.formulas.infimum(y, omega)
 
-    def target_fault(self, y: Array) -> tuple[int, str] | None:
-        wrong = np.flatnonzero(~self.formulas.allowed(y))
-        if not wrong.size:
-            return None
-        i = int(wrong[0])
-        return i, f"expected {self.formulas.targets} for the {self.kind} loss, got {float(y[i])!r}"
+    def ball(
+        self, p: Sequence[Any], y: Sequence[Any], omega: Sequence[Any] | None, number: Callable[[float], Any]
+    ) -> Ball:
+        """ℓ, ∇ℓ, ∇²ℓ at one prediction, in the field of `number`."""
+        at, c = self.formulas.ball(p, y, omega), number(self.scale)
+        return Ball(c * at.value, [c * g for g in at.first], [[c * H for H in row] for row in at.second])
 
 
 def named_loss(kind: str, scale: float = 1.0) -> BuiltinLoss:
@@ -165,16 +269,174 @@ def named_loss(kind: str, scale: float = 1.0) -> BuiltinLoss:
     Raises:
         RequestError: an unknown name, or a scale that is not positive and finite.
     """
-    require_loss(kind, scale, LOSSES, "losses")
+    if kind not in LOSSES:
+        raise RequestError(f"loss: expected one of {', '.join(LOSSES)}, got {kind!r}")
+    if not (scale > 0.0 and math.isfinite(scale)):
+        raise RequestError(f"loss.scale: expected a positive finite number, got {scale!r}")
     return BuiltinLoss(kind, float(scale))
 
 
-def require_loss(kind: str, scale: float, known: Iterable[str], what: str) -> None:
-    """Refuse a name that is not known, and a scale that is not positive and finite."""
-    if kind not in known:
-        raise RequestError(f"expected one of the {what} {', '.join(known)}, got {kind!r}")
-    if not (scale > 0.0 and math.isfinite(scale)):
-        raise RequestError(f"expected a positive finite scale, got {scale!r}")
+# --- Sums over the outputs --------------------------------------------------------------------------------
+
+
+class Scalars(NamedTuple):
+    """ℓ, ℓ', ℓ'' of each output (m, q), with bounds of their roundings at the p that is given, and of |ℓ''|
+    and |ℓ'''| over the numbers that close to it."""
+
+    value: Array
+    value_rounding: Radius
+    first: Array
+    first_rounding: Radius
+    second: Array
+    second_rounding: Radius
+    second_near: Radius
+    third_near: Radius
+
+
+class ScalarFormulas(NamedTuple):
+    """One loss of one output; every function is elementwise on (m, q).
+
+    suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded as p → +∞ (−∞), else 0; None:
+    it grows on both sides for every y.
+    """
+
+    value: Callable[[Any, Any], Any]
+    derivatives: Callable[[Elementary, Array, Radius, Array], Scalars]
+    suprema: Callable[[Elementary, Radius, Array], Suprema]
+    ball: Callable[[Any, Any], tuple[Any, Any, Any]]
+    infimum: Callable[[Array], Array] = np.zeros_like
+    nonnegative: bool = True
+    flat_side: Callable[[Array], Array] | None = None
+    allowed: Callable[[Array], Bools] = np.isfinite
+    wanted: str = "a finite target"
+
+
+@dataclass(frozen=True)
+class Separable:
+    """Σ_i ω_i ℓ(p_i; y_i), ω = 1 unless the loss is weighted.
+
+    With a prediction off by δ ∈ R^q, the mean value theorem gives |Δℓ| ≤ ‖∇ℓ‖‖δ‖ + ½L‖δ‖², ‖Δ∇ℓ‖ ≤ L‖δ‖ and
+    ‖Δ∇²ℓ‖ ≤ T‖δ‖, L and T the largest ω_i|ℓ''|, ω_i|ℓ'''| nearby: ∇²ℓ and ∇³ℓ are diagonal.
+    """
+
+    one: ScalarFormulas
+    weighted: bool = False
+    sum_free = False
+    labels = False
+
+    @property
+    def nonnegative(self) -> bool:
+        return self.one.nonnegative
+
+    @property
+    def wanted(self) -> str:
+        return self.one.wanted
+
+    def allowed(self, y: Array) -> Bools:
+        return self.one.allowed(y)
+
+    def value(self, p: Any, y: Any, omega: Any) -> Any:
+        each = self.one.value(p, y)
+        return (omega * each if self.weighted else each).sum(axis=-1)
+
+    def derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> Derivatives:
+        at = self.one.derivatives(fn, p, _column(error), y)
+        value, first, second = at.value, at.first, at.second
+        roundings = [at.value_rounding, at.first_rounding, at.second_rounding]
+        near = [at.second_near, at.third_near]
+        if self.weighted:
+            weights = _present(omega)
+            value, first, second = weights * value, weights * first, weights * second
+            weight = Radius.size(weights)
+            scaled = zip(roundings, (value, first, second), strict=True)
+            roundings = [weight * r + Radius.size(v) * (2.0 * U) for r, v in scaled]
+            near = [weight * bound for bound in near]
+        L, T = _largest(near[0]), _largest(near[1])
+        slope = Radius.row_norms(first)
+        value_rounding, first_rounding, second_rounding = roundings
+        q = p.shape[1]
+        return Derivatives(
+            value=value.sum(axis=1) if q > 1 else value[:, 0],
+            value_error=total(
+                (slope + L * error * 0.5 + _norms(first_rounding)) * error,
+                _sums(value_rounding),
+                _sums(Radius.size(value)) * gamma(q) if q > 1 else NOTHING,
+            ),
+            first=first,
+            first_error=L * error + _norms(first_rounding),
+            second=second,
+            second_error=T * error + _largest(second_rounding),
+            second_size=_largest(Radius.size(second)),
+        )
+
+    def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
+        bounds = self.one.suprema(fn, _column(reach), y)
+        if self.weighted:
+            bounds = Suprema(*(Radius.size(_present(omega)) * bound for bound in bounds))
+        first, second, third = (_broadcast(bound, y.shape) for bound in bounds)
+        return Suprema(_norms(first), _largest(second), _largest(third))
+
+    def recession(self, y: Array) -> Recession | None:
+        """An output that is flat on a side may move there forever; any other one has to stay."""
+        if self.one.flat_side is None:
+            return None
+        side, unit = self.one.flat_side(y), np.eye(y.shape[1])
+        (i, a), (j, c) = np.nonzero(side), np.nonzero(side == 0.0)
+        return Recession(Rays(i, side[i, a, None] * unit[a]), Rays(j, unit[c]))
+
+    def infimum(self, y: Array, omega: Array | None) -> Array:
+        each = self.one.infimum(y)
+        return (_present(omega) * each if self.weighted else each).sum(axis=1)
+
+    def ball(self, p: Sequence[Any], y: Sequence[Any], omega: Sequence[Any] | None) -> Ball:
+        each = [self.one.ball(p_i, y_i) for p_i, y_i in zip(p, y, strict=True)]
+        if self.weighted:
+            weights = _present(omega)
+            each = [tuple(w * part for part in at) for w, at in zip(weights, each, strict=True)]
+        value, first, second = zip(*each, strict=True)
+        zero = value[0] * 0
+        rows = [[second[i] if i == j else zero for j in range(len(p))] for i in range(len(p))]
+        return Ball(sum(value[1:], value[0]), list(first), rows)
+
+
+def _present(omega: Any) -> Any:
+    if omega is None:
+        raise ValueError("expected weights omega of the outputs, got none")
+    return omega
+
+
+def _column(error: Radius) -> Radius:
+    """(m, 1), or one number for all."""
+    return error if error.exact or np.ndim(error.upper) == 0 else Radius(error.upper[:, None])
+
+
+def _broadcast(bound: Radius, shape: tuple[int, ...]) -> Radius:
+    return Radius(np.broadcast_to(bound.upper, shape), bound.exact)
+
+
+def _largest(each: Radius) -> Radius:
+    """(m,) the largest of (m, q)."""
+    return Radius(np.max(each.upper, axis=1), each.exact) if np.ndim(each.upper) == 2 else each
+
+
+def _norms(each: Radius) -> Radius:
+    """(m,) the Euclidean norm of (m, q)."""
+    if each.exact or np.ndim(each.upper) < 2:
+        return each
+    if each.upper.shape[1] == 1:
+        return Radius(each.upper[:, 0])
+    return Radius.row_norms(each.upper)
+
+
+def _sums(each: Radius) -> Radius:
+    """(m,) the sum of (m, q)."""
+    if each.exact or np.ndim(each.upper) < 2:
+        return each
+    if each.upper.shape[1] == 1:
+        return Radius(each.upper[:, 0])
+    return Radius.of(each.upper.sum(axis=1)) * (1.0 + 2.0 * gamma(each.upper.shape[1]))
 
 
 # squared: ½(p − y)²
@@ -184,17 +446,23 @@ def _squared(p: Any, y: Any) -> Any:
     return 0.5 * (p - y) ** 2
 
 
-def _squared_derivatives(_: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
+def _squared_derivatives(_: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
     r = p - y
-    e = error + U * np.abs(r)
-    value = 0.5 * r * r
-    return Derivatives(
-        value, np.abs(r) * e + 0.5 * e * e + 3 * U * value + TINY, r, e, np.ones_like(r), np.zeros_like(r)
+    value, size = 0.5 * r * r, Radius.size(r)
+    return Scalars(
+        value=value,
+        value_rounding=size * size * (3.0 * U),
+        first=r,
+        first_rounding=size * U,
+        second=np.ones_like(r),
+        second_rounding=NOTHING,
+        second_near=Radius(np.ones_like(r)),
+        third_near=NOTHING,
     )
 
 
-def _squared_suprema(_: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
-    return reach + np.abs(y), np.ones_like(y), np.zeros_like(y)
+def _squared_suprema(_: Elementary, reach: Radius, y: Array) -> Suprema:
+    return Suprema(reach + Radius.size(y), Radius(np.ones_like(y)), NOTHING)
 
 
 def _squared_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -202,53 +470,75 @@ def _squared_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
     return r * r / 2, r, r * 0 + 1
 
 
-# logistic: log(1 + e^{−yp}), y ∈ {−1, 1}
+# logistic: log(1 + e^p) − yp, y ∈ [0, 1]
 
 
 def _logistic(p: Any, y: Any) -> Any:
     from resnet_cert.numerics.jax64 import jnp
 
-    return jnp.logaddexp(0.0, -y * p)
+    return jnp.logaddexp(0.0, p) - y * p
 
 
-def _drift(fn: Elementary, error: Array) -> Array:
-    """e^δ − 1: the relative change, over a distance δ, of a function whose logarithm is 1-Lipschitz."""
-    return fn.expm1(error) * (1.0 + 2.0**-40)
-
-
-def _off_by(value: Array, relative: Array) -> Array:
-    """|value|·relative; a value that underflowed stands for one of at most TINY, which grows as well."""
-    return (np.abs(value) + TINY) * relative + TINY
-
-
-def _logistic_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
-    # With z = yp and e = e^{−|z|}: σ(−|z|) = e/(1+e), σ(|z|) = 1/(1+e).  Nothing cancels, so every relative
-    # error is below 2·ELEMENTARY + 7u.  |ℓ'''| ≤ ℓ'' ≤ |ℓ'| ≤ ℓ: all three logarithms are 1-Lipschitz in p.
-    z = y * p
-    e = fn.exp(-np.abs(z))
+def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    # With e = e^{−|p|}: σ(|p|) = 1/(1+e), σ(−|p|) = e/(1+e).  ℓ' = σ(p) − y is written (1−y)σ(p) − yσ(−p) and
+    # ℓ as log1p(e) + (1−y)max(p,0) + y·max(−p,0), so that nothing cancels where y is 0 or 1: relative errors
+    # of what is added are below 2·ELEMENTARY and the roundings counted.  |ℓ'''| ≤ ℓ'', whose logarithm is
+    # 1-Lipschitz.
+    e = fn.exp(-np.abs(p))
     large = 1.0 / (1.0 + e)
     small = e * large
-    value = np.maximum(-z, 0.0) + fn.log1p(e)
-    first = -y * np.where(z > 0.0, small, large)
+    up, down, rest = np.where(p > 0.0, large, small), np.where(p > 0.0, small, large), 1.0 - y
+    value = fn.log1p(e) + (rest * np.maximum(p, 0.0) + y * np.maximum(-p, 0.0))
     second = small * large
-    relative = _drift(fn, error) + (2 * ELEMENTARY + 8 * U)
-    value_error, first_error, second_error = (_off_by(at, relative) for at in (value, first, second))
-    return Derivatives(value, value_error, first, first_error, second, second_error)
+    relative = 2 * ELEMENTARY + gamma(10)
+    near = Radius.of(second + FLOOR)
+    near = near + near * (error.expm1() + Radius.of(relative))
+    return Scalars(
+        value=value,
+        value_rounding=Radius.size(value) * relative,
+        first=rest * up - y * down,
+        first_rounding=Radius.size(rest * up + y * down) * relative,
+        second=second,
+        second_rounding=Radius.of(second + FLOOR) * relative,
+        second_near=near,
+        third_near=near,
+    )
+
+
+_LOGISTIC_THIRD = math.log(2.0 + math.sqrt(3.0))
+"""Where |ℓ'''| is largest: 1/(6√3)."""
+
+
+def _logistic_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
+    # |σ(p) − y| ≤ σ(R) − min(y, 1 − y) for |p| ≤ R; the last term pays for that cancellation.
+    R = np.broadcast_to(reach.upper, y.shape)
+    e = fn.exp(-np.minimum(R, _LOGISTIC_THIRD))
+    third = -fn.expm1(-np.minimum(R, _LOGISTIC_THIRD)) * e / ((1.0 + e) * (1.0 + e) * (1.0 + e))
+    largest = 1.0 / (1.0 + fn.exp(-R))
+    slope = largest - np.minimum(y, 1.0 - y) + 2 * ELEMENTARY
+    return Suprema(
+        Radius.of(slope) * SUPREMUM, Radius(np.full_like(y, 0.25)), Radius.of(third + FLOOR) * SUPREMUM
+    )
 
 
 def _logistic_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
-    grown, shrunk = (y * p).exp(), (-y * p).exp()
-    away = 1 / (1 + grown)  # σ(−yp)
-    return shrunk.log1p(), -y * away, away / (1 + shrunk)
+    # Each form of the value is an identity for every p.
+    up, down = 1 / (1 + (-p).exp()), 1 / (1 + p.exp())
+    value = (-p).exp().log1p() + (1 - y) * p if p > 0 else p.exp().log1p() - y * p
+    return value, (1 - y) * up - y * down, up * down
 
 
-_LOGISTIC_THIRD = math.log(2.0 + math.sqrt(3.0))  # where |ℓ'''| is largest: 1/(6√3)
+def _logistic_infimum(y: Array) -> Array:
+    """−y·log y − (1−y)·log(1−y), rounded down."""
+    inside = (y > 0.0) & (y < 1.0)
+    t = np.where(inside, y, 0.5)
+    entropy = -(t * np.log(t) + (1.0 - t) * np.log1p(-t))
+    return np.where(inside, np.maximum(entropy * (1.0 - 2.0**-40) - 2.0**-60, 0.0), 0.0)
 
 
-def _logistic_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
-    e = fn.exp(-np.minimum(reach, _LOGISTIC_THIRD))
-    third = -fn.expm1(-np.minimum(reach, _LOGISTIC_THIRD)) * e / ((1.0 + e) * (1.0 + e) * (1.0 + e))
-    return 1.0 / (1.0 + fn.exp(-reach)), np.full_like(y, 0.25), third
+def _logistic_flat_side(y: Array) -> Array:
+    """An output with y = 1 (0) may grow (fall) forever; one with a target in between has to stay."""
+    return np.where(y == 1.0, 1.0, np.where(y == 0.0, -1.0, 0.0))
 
 
 # pseudo_huber: √(1 + (p − y)²) − 1
@@ -260,38 +550,42 @@ def _pseudo_huber(p: Any, y: Any) -> Any:
     return jnp.sqrt(1.0 + (p - y) ** 2) - 1.0
 
 
-_PSEUDO_HUBER_THIRD = 0.8587  # sup |ℓ'''| = 3·½/(5/4)^{5/2} = 0.85865..., at |r| = ½
+_PSEUDO_HUBER_THIRD = 0.8587
+"""sup |ℓ'''| = 3·½/(5/4)^{5/2} = 0.85865..., at |r| = ½."""
 
 
-def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
-    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.
+def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.  The
+    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most u
+    # and 3u of themselves.
     r = p - y
-    e = error + U * np.abs(r)
     s = fn.hypot1(r)
-    value = r * (r / (1.0 + s))
-    first = r / s
+    value, first = r * (r / (1.0 + s)), r / s
     inverse = 1.0 / s
     second = inverse * inverse * inverse
-    relative = ELEMENTARY + 4 * U
-    return Derivatives(
-        value,
-        np.minimum(np.abs(r) + e, 1.0) * e + value * relative + TINY,
-        first,
-        e + np.abs(first) * relative + TINY,
-        second,
-        _PSEUDO_HUBER_THIRD * e + second * (3 * ELEMENTARY + 6 * U) + TINY,
+    third = Radius.of(_PSEUDO_HUBER_THIRD)
+    at = Radius.of(second) * (1.0 + 3 * ELEMENTARY + 12 * U)
+    return Scalars(
+        value=value,
+        value_rounding=Radius.size(value) * (2 * ELEMENTARY + 8 * U),
+        first=first,
+        first_rounding=Radius.size(first) * (ELEMENTARY + 4 * U),
+        second=second,
+        second_rounding=Radius.of(second) * (3 * ELEMENTARY + 10 * U),
+        second_near=(at + third * error).capped(1.0),
+        third_near=_broadcast(third, p.shape),
     )
 
 
-def _pseudo_huber_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
-    farthest = reach + np.abs(y)
-    nearest = np.maximum(np.abs(y) - reach, 0.0)
+def _pseudo_huber_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
+    farthest = (reach + Radius.size(y)).upper
+    nearest = np.maximum(np.abs(y) * (1.0 - 4 * U) - reach.upper, 0.0)
     at = np.clip(0.5, nearest, farthest)
     near, s = fn.hypot1(nearest), fn.hypot1(at)
-    return (
-        farthest / fn.hypot1(farthest),
-        np.maximum(1.0 / near / near / near, TINY),
-        np.maximum(3.0 * at / s / s / s / s / s, TINY),
+    return Suprema(
+        Radius.of(farthest / fn.hypot1(farthest) + FLOOR) * SUPREMUM,
+        Radius.of(1.0 / near / near / near + FLOOR) * SUPREMUM,
+        Radius.of(3.0 * at / s / s / s / s / s + FLOOR) * SUPREMUM,
     )
 
 
@@ -310,25 +604,30 @@ def _poisson(p: Any, y: Any) -> Any:
     return jnp.exp(p) - y * p
 
 
-def _poisson_derivatives(fn: Elementary, p: Array, error: Array, y: Array) -> Derivatives:
+def _poisson_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
     rate = fn.exp(p)
-    rate_error = _off_by(rate, _drift(fn, error) + (ELEMENTARY + U))
+    size = Radius.of(rate + FLOOR)
+    rounding = size * (ELEMENTARY + U)
+    near = size + size * (error.expm1() + Radius.of(ELEMENTARY + U))
     value, first = rate - y * p, rate - y
-    return Derivatives(
-        value,
-        rate_error + y * error + U * (np.abs(y * p) + np.abs(value)) + TINY,
-        first,
-        rate_error + U * np.abs(first),
-        rate,
-        rate_error,
+    return Scalars(
+        value=value,
+        value_rounding=rounding + (Radius.size(y * p) + Radius.size(value)) * U,
+        first=first,
+        first_rounding=rounding + Radius.size(first) * U,
+        second=rate,
+        second_rounding=rounding,
+        second_near=near,
+        third_near=near,
     )
 
 
-def _poisson_suprema(fn: Elementary, reach: Array, y: Array) -> tuple[Array, Array, Array]:
-    rate = fn.exp(reach)
+def _poisson_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
+    rate = fn.exp(np.broadcast_to(reach.upper, y.shape))
     # The last term pays for the cancellation in rate − y.
-    first = np.maximum(rate - y, y - fn.exp(-reach)) + 2 * ELEMENTARY * (rate + y)
-    return first, rate, rate
+    first = np.maximum(rate - y, y - fn.exp(-reach.upper)) + 2 * ELEMENTARY * (rate + y)
+    bound = Radius.of(rate) * SUPREMUM
+    return Suprema(Radius.of(first + FLOOR) * SUPREMUM, bound, bound)
 
 
 def _poisson_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -336,28 +635,173 @@ def _poisson_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
     return rate - y * p, rate - y, rate
 
 
+def _poisson_infimum(y: Array) -> Array:
+    """y − y·log y, rounded down."""
+    t = np.where(y > 0.0, y, 1.0)
+    least = t - t * np.log(t)
+    return np.where(y > 0.0, least - 2.0**-40 * (t + np.abs(t * np.log(t))), 0.0)
+
+
+# softmax: Σ_c y_c(log Σ_j e^{p_j} − p_c), y a class or a row of class probabilities
+
+
+def _drift(distance: Radius, factor: float) -> Radius:
+    """e^{factor·δ} − 1: the relative change, over δ, of what has a factor-Lipschitz logarithm."""
+    return (distance * factor).expm1()
+
+
+_SOFTMAX_THIRD = math.sqrt(6.0) / 9.0 * SUPREMUM
+"""‖∇³ℓ‖ ≤ √6/9 for Y = 1.  Along a unit v it is the third central moment of v under s, of a variable of range
+L ≤ √2.  Centred and in [α, β], β − α = L, its third moment is at most β³/4 (from E(β − X)(X + β/2)² ≥ 0), and
+at most −αβ(α + β) if α ≥ −β/2 (from E(β − X)(X − α)² ≥ 0 with E X² ≤ −αβ).  In either case, by −X as well, it
+is at most L³/(6√3)."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Cross-entropy Σ_c y_c(log Σ_j e^{p_j} − p_c).
+
+    With s = softmax(p), o = 1 − s, Y = Σ y: ∇ℓ = Ys − y = s·(Y − y) − y·o, ∇²ℓ = Y(diag(s) − ssᵀ).
+    """
+
+    nonnegative = True
+    sum_free = True
+    labels = True
+    weighted = False
+    wanted = "a probability ≥ 0"
+
+    def allowed(self, y: Array) -> Bools:
+        return np.isfinite(y) & (y >= 0.0)
+
+    def value(self, p: Any, y: Any, omega: Any) -> Any:
+        from resnet_cert.numerics.jax64 import jax
+
+        return (y * (jax.nn.logsumexp(p, axis=-1, keepdims=True) - p)).sum(axis=-1)
+
+    def derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> Derivatives:
+        # o and Y − y are sums over the other classes, so that nothing cancels for a single class.  p is
+        # shifted by its largest entry; the roundings U|p_j − max| of that are counted as errors of p.  Then
+        # e^{p_j} is off by ELEMENTARY, s, o and log1p by twice that, and by the roundings counted.
+        # log s_j and log o_j are √2-Lipschitz: their gradients e_j − s and −s_j(e_j − s)/o_j are at most √2
+        # long, for ‖e_j − s‖ ≤ √2·o_j.  So s, o change by at most e^{1.5δ} − 1 over a distance δ, and
+        # ∇²ℓ, with entries ±Y s_a s_b and Y s_a o_a, by e^{3δ} − 1, relatively; and |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
+        # The absolute row sums of ∇²ℓ are 2Y s_a o_a.
+        q = p.shape[1]
+        relative = Radius.of(2 * ELEMENTARY + gamma(2 * q + 12))
+        largest = p.argmax(axis=1)[:, None]
+        shifted = p - np.take_along_axis(p, largest, axis=1)
+        error = error + Radius.row_norms(shifted) * U
+        e = fn.exp(shifted)
+        rest = _others(e)
+        s, o = e / e.sum(axis=1, keepdims=True), rest / e.sum(axis=1, keepdims=True)
+        Y, Y_rest = y.sum(axis=1), _others(y)
+        tail = np.take_along_axis(rest, largest, axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
+        value = (y * (fn.log1p(tail) - shifted)).sum(axis=1)
+        first = s * Y_rest - y * o
+        underflow = Radius.of(q * FLOOR * (1.0 + Y))  # what underflowed may grow
+        magnitude = Radius.row_norms(s * Y_rest + y * o) + underflow
+        first_error = (_drift(error, 1.5) + relative) * magnitude + underflow
+        second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
+        second[:, range(q), range(q)] = Y[:, None] * s * o
+        size = Radius.of(2.0 * Y * (s * o).max(axis=1)) + underflow
+        change = _drift(error, 3.0)
+        return Derivatives(
+            value=value,
+            value_error=total(
+                (Radius.row_norms(first) + first_error + (size + size * change) * error) * error,
+                Radius.of(value) * relative,
+                underflow,
+            ),
+            first=first,
+            first_error=first_error,
+            second=second,
+            second_error=size * (change + relative * 2.0) + underflow * float(q),
+            second_size=size,
+        )
+
+    def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
+        # ‖e_c − s‖ ≤ √2(1 − s_c) and p_j − p_c ≤ √2‖p‖; ∇ℓ is the mean of these over c.  A variable of
+        # range √2 has at most the variance ½.
+        Y, others = Radius.of(y.sum(axis=1)) * (1.0 + 2 * gamma(y.shape[1])), y.shape[1] - 1.0
+        first = math.sqrt(2.0) * others / (others + fn.exp(-1.42 * np.broadcast_to(reach.upper, len(y))))
+        return Suprema(Y * Radius.of(first) * SUPREMUM, Y * 0.5, Y * _SOFTMAX_THIRD)
+
+    def recession(self, y: Array) -> Recession:
+        """The classes that a sample may have must stay equally ahead of, or gain on, the others."""
+        q = y.shape[1]
+        unit = np.eye(q)
+        leader = np.argmax(y > 0.0, axis=1)
+        i, c = np.nonzero(np.arange(q) != leader[:, None])
+        vectors = unit[leader[i]] - unit[c]
+        helps = y[i, c] == 0.0
+        return Recession(Rays(i[helps], vectors[helps]), Rays(i[~helps], vectors[~helps]))
+
+    def infimum(self, y: Array, omega: Array | None) -> Array:
+        """Σ_c y_c log(Y/y_c), rounded down."""
+        Y = y.sum(axis=1, keepdims=True)
+        t = np.where(y > 0.0, y, Y)
+        entropy = (y * np.log(Y / t)).sum(axis=1)
+        return np.maximum(entropy * (1.0 - 2.0**-40) - 2.0**-45 * Y[:, 0], 0.0)
+
+    def ball(self, p: Sequence[Any], y: Sequence[Any], omega: Sequence[Any] | None) -> Ball:
+        q = len(p)
+        top = max(range(q), key=lambda j: float(p[j].mid()))
+        e = [(p_j - p[top]).exp() if j != top else p[top] * 0 + 1 for j, p_j in enumerate(p)]
+        rest = [sum((e[l] for l in range(q) if l != j), p[0] * 0) for j in range(q)]
+        whole = 1 + rest[top]
+        s, o = [e_j / whole for e_j in e], [r_j / whole for r_j in rest]
+        tail, Y = rest[top].log1p(), sum(y[1:], y[0])
+        value = sum((y[j] * (tail - (p[j] - p[top])) for j in range(q) if j != top), y[top] * tail)
+        Y_rest = [sum((y[l] for l in range(q) if l != j), y[0] * 0) for j in range(q)]
+        first = [s[j] * Y_rest[j] - y[j] * o[j] for j in range(q)]
+        second = [[Y * s[a] * o[a] if a == b else -Y * s[a] * s[b] for b in range(q)] for a in range(q)]
+        return Ball(value, first, second)
+
+
+def _others(a: Array) -> Array:
+    """Σ_{l≠j} a_l for each j: a (m, q) ≥ 0, without a difference."""
+    return a @ (1.0 - np.eye(a.shape[1]))
+
+
+_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball)
+
 LOSSES: dict[str, Formulas] = {
-    "squared": Formulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball),
-    "logistic": Formulas(
-        _logistic,
-        _logistic_derivatives,
-        _logistic_suprema,
-        _logistic_ball,
-        flat_side=np.asarray,
-        allowed=lambda y: np.abs(y) == 1.0,
-        targets="a label −1 or 1",
+    "squared": Separable(_SQUARED),
+    "logistic": Separable(
+        ScalarFormulas(
+            _logistic,
+            _logistic_derivatives,
+            _logistic_suprema,
+            _logistic_ball,
+            infimum=_logistic_infimum,
+            flat_side=_logistic_flat_side,
+            allowed=lambda y: (y >= 0.0) & (y <= 1.0),
+            wanted="a target in [0, 1]",
+        )
     ),
-    "pseudo_huber": Formulas(
-        _pseudo_huber, _pseudo_huber_derivatives, _pseudo_huber_suprema, _pseudo_huber_ball
+    "pseudo_huber": Separable(
+        ScalarFormulas(_pseudo_huber, _pseudo_huber_derivatives, _pseudo_huber_suprema, _pseudo_huber_ball)
     ),
-    "poisson": Formulas(
-        _poisson,
-        _poisson_derivatives,
-        _poisson_suprema,
-        _poisson_ball,
-        nonnegative=False,
-        flat_side=lambda y: np.where(y == 0.0, -1.0, 0.0),
-        allowed=lambda y: np.isfinite(y) & (y >= 0.0),
-        targets="a target y ≥ 0",
+    "poisson": Separable(
+        ScalarFormulas(
+            _poisson,
+            _poisson_derivatives,
+            _poisson_suprema,
+            _poisson_ball,
+            infimum=_poisson_infimum,
+            nonnegative=False,
+            flat_side=lambda y: np.where(y == 0.0, -1.0, 0.0),
+            allowed=lambda y: np.isfinite(y) & (y >= 0.0),
+            wanted="a target y ≥ 0",
+        )
     ),
+    "softmax": Softmax(),
+    "weighted_squared": Separable(_SQUARED, weighted=True),
 }
+
+
+def weighted_losses() -> Iterable[str]:
+    """The losses that need weights omega of the outputs."""
+    return [kind for kind, loss in LOSSES.items() if loss.weighted]

@@ -1,21 +1,27 @@
-"""The problem that the mathematics sees: a distribution, a loss, features f_θ(x), a point (w, V), a domain.
+"""The problem that the mathematics sees: a distribution, a loss, features f_θ(x), a point (W, V), a domain.
 
-Everything here is frozen, knows no file and no YAML, and names things as the paper does: x ∈ R^d,
-f = f_θ(x) ∈ R^k, w ∈ R^d, V ∈ R^{d×k}, prediction p = wᵀ(x + V f) (Shamir 2018, section 2).
+Everything here is frozen, knows no file and no YAML, and names things as the paper does: x ∈ R^{d1} goes
+through the block, f = f_θ(x) ∈ R^k, V ∈ R^{d1×k}, prediction p = W(x + V f) ∈ R^q (Shamir 2018, section 2,
+where q = 1 and W = wᵀ).  The head may read more than the block touches: bypass inputs x_2 ∈ R^{d2}, and a
+bias c, which is one more of them, constantly 1.  So it reads
+
+    h = (x_1 + V f, x_2, 1) ∈ R^d,   p = W h,   W = (W_1, W_2, c) ∈ R^{q×d},
+
+and d2 = 0 without a bias is the paper's setting.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.numerics.enclosure import Array
+from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import Diagnostic, RequestError
 
 if TYPE_CHECKING:
@@ -30,6 +36,9 @@ HELD_BYTES = 2**28
 BOUNDARY_WIDTH = 1e-6
 """A point whose norm is that of the constraint to this relative accuracy counts as on its boundary: decimals
 do not lie on a sphere."""
+
+Method = Literal["auto", "exact", "bound"]
+"""How λ_min(∇²F) is found: by S(t), by ‖A_f‖_2, or by what the size of the problem permits."""
 
 
 class Rows(Protocol):
@@ -68,27 +77,22 @@ class Distribution:
     """A finite distribution of (x, y): E[g] = Σ_i π_i g(x_i, y_i) / Σ_i π_i.
 
     Args:
-        x: (n, d) inputs.
-        y: (n,) targets.
+        x: (n, d1) inputs of the block.
+        y: (n,) or (n, q) targets; (n,) class labels 0..q−1 where the loss takes labels.
         probabilities: (n,) positive weights π_i; None: all equal.
+        bypass: (n, d2) inputs that the head reads and the block does not touch.
+        omega: (n, q) weights ≥ 0 of the outputs, for a loss with weights only.
     """
 
     x: Rows
     y: Rows
     probabilities: Rows | None = None
-
-    @staticmethod
-    def of(x: npt.ArrayLike, y: npt.ArrayLike, probabilities: npt.ArrayLike | None) -> Distribution:
-        """That of arrays of any framework that NumPy can read."""
-        return Distribution(float64(x), float64(y), None if probabilities is None else float64(probabilities))
+    bypass: Rows | None = None
+    omega: Rows | None = None
 
     @property
     def n(self) -> int:
         return self.x.shape[0]
-
-    @property
-    def d(self) -> int:
-        return self.x.shape[1]
 
 
 class Features(Protocol):
@@ -98,7 +102,7 @@ class Features(Protocol):
     def k(self) -> int: ...
 
     def rows(self, rows: slice, x: Array, pad_to: int) -> Array:
-        """(m, k) features of the samples `rows`, whose inputs are x (m, d).
+        """(m, k) features of the samples `rows`, whose inputs are x (m, d1).
 
         A compiled network is run on batches of `pad_to` rows, so that one shape is compiled.
         """
@@ -125,17 +129,48 @@ class GivenFeatures:
 
 @dataclass(frozen=True)
 class Point:
-    """The point (w, V): w (d,), V (d, k)."""
+    """The point (W, V): W (q, d1 + d2), V (d1, k), and the bias c (q,) of the head, if it has one."""
 
-    w: Array
+    W: Array
     V: Array
+    c: Array | None = None
+
+    @cached_property
+    def head(self) -> Array:
+        """(q, d): W with the bias as its last column."""
+        return self.W if self.c is None else np.column_stack([self.W, self.c])
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction in the space of (W, V): dW (q, d), with the bias as its last column, and dV (d1, k)."""
+
+    dW: Array
+    dV: Array
+
+
+@dataclass(frozen=True)
+class Objective:
+    """G = F + l2·(‖W‖_F² + ‖V‖_F²) on the ball ‖(W, V)‖ ≤ norm; F itself by default.
+
+    decays_bias: the bias c is a part of W there; else it is left out of ‖W‖.
+    """
+
+    l2: float = 0.0
+    norm: float | None = None
+    decays_bias: bool = True
+
+    @property
+    def is_plain(self) -> bool:
+        """It is F, on the whole domain: what the theorems of the paper speak of."""
+        return self.l2 == 0.0 and self.norm is None
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The domain ‖w‖ < b, ‖V‖ < b (spectral norm) and the ball ‖w*‖ ≤ r of the linear predictors.
+    """The domain ‖W‖ < b, ‖V‖ < b (spectral norms) and the ball ‖W*‖_F ≤ r of the linear predictors.
 
-    None stands for `auto`: b = 1.01·max(‖w‖, ‖V‖) (1 if both are 0); r = 1.01·‖argmin F_lin‖ if it is
+    None stands for `auto`: b = 1.01·max(‖W‖, ‖V‖) (1 if both are 0); r = 1.01·‖argmin F_lin‖_F if it is
     attained, else b.
     """
 
@@ -153,27 +188,20 @@ class Lipschitz:
 
 
 @dataclass(frozen=True)
-class Regularizer:
-    """The objective is F + l2·(‖w‖² + ‖V‖_F²), l2 ≥ 0."""
-
-    l2: float
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """The point is sought on the ball ‖(w, V)‖ = √(‖w‖² + ‖V‖_F²) ≤ norm, norm > 0."""
-
-    norm: float
-
-
-@dataclass(frozen=True)
 class Chunk:
-    """Consecutive samples: x (m, d), y (m,), f (m, k), weights π (m,) or None where all are 1."""
+    """Consecutive samples: x (m, d), all that the head reads, whose first d1 columns the block adds to;
+    f (m, k); targets y (m, q); omega (m, q) or None; weight π (m,) or None where all are 1."""
 
     x: Array
-    y: Array
     f: Array
-    weight: Array | None
+    y: Array
+    omega: Array | None = None
+    weight: Array | None = None
+
+    @property
+    def weights(self) -> Array:
+        """π (m,)."""
+        return np.ones(len(self.x)) if self.weight is None else self.weight
 
 
 Fault = tuple[tuple[str | int, ...], str]
@@ -181,16 +209,24 @@ Fault = tuple[tuple[str | int, ...], str]
 
 
 @dataclass(frozen=True)
-class AnyProblem(ABC):
-    """Is a point an ε-second-order partial stationary point?  The same for any number of outputs."""
+class Problem:
+    """Is (W, V) an ε-second-order partial stationary point of F(W,V,θ) = E[ℓ(W(x + V f_θ(x)); y)]?
+
+    Args:
+        hessian: how λ_min is to be found.
+        comparators: further inputs (n, ·) by name, the best linear predictors on which are compared.
+    """
 
     distribution: Distribution
-    loss: Any
+    loss: Loss
     features: Features
-    point: Any
-    epsilon: float
+    point: Point
+    epsilon: float = 0.0
+    objective: Objective = field(default_factory=Objective)
     domain: Domain = field(default_factory=Domain)
     lipschitz: Lipschitz = field(default_factory=Lipschitz)
+    hessian: Method = "auto"
+    comparators: Mapping[str, Rows] = field(default_factory=dict)
     name: str = "problem"
 
     @property
@@ -198,60 +234,95 @@ class AnyProblem(ABC):
         return self.distribution.n
 
     @property
+    def d1(self) -> int:
+        """Inputs of the block: rows of V."""
+        return self.distribution.x.shape[1]
+
+    @property
+    def d2(self) -> int:
+        """Bypass inputs."""
+        return 0 if self.distribution.bypass is None else self.distribution.bypass.shape[1]
+
+    @property
+    def has_bias(self) -> bool:
+        return self.point.c is not None
+
+    @property
     def d(self) -> int:
-        return self.distribution.d
+        """Columns of W: all that the head reads."""
+        return self.d1 + self.d2 + self.has_bias
 
     @property
     def k(self) -> int:
         return self.features.k
 
     @property
-    def chunk_rows(self) -> int:
-        """Rows of a chunk: whole blocks, n at the most."""
-        wanted = CHUNK_BYTES // (8 * self.numbers_a_row)
-        return min(self.n, max(1, wanted // BLOCK_ROWS) * BLOCK_ROWS)
+    def q(self) -> int:
+        return self.point.W.shape[0]
 
     @property
-    def numbers_a_row(self) -> int:
-        """How many float64 numbers a sample takes in a chunk."""
-        return self.d + self.k + 1
+    def W(self) -> Array:
+        """(q, d), with the bias as its last column."""
+        return self.point.head
 
-    @abstractmethod
+    @property
+    def V(self) -> Array:
+        """(d1, k)."""
+        return self.point.V
+
+    @property
+    def parameters(self) -> int:
+        return self.q * self.d + self.d1 * self.k
+
+    @property
+    def is_plain(self) -> bool:
+        return self.objective.is_plain
+
+    @cached_property
+    def decayed(self) -> Array:
+        """(d,) 1 for each column of W that the regulariser and the constraint speak of, else 0."""
+        columns = np.ones(self.d)
+        if self.has_bias and not self.objective.decays_bias:
+            columns[-1] = 0.0
+        return columns
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk: whole blocks, n at the most."""
+        numbers_a_row = self.d + self.k + (1 if self.q == 1 else self.q * (self.q + 4))
+        wanted = CHUNK_BYTES // (8 * numbers_a_row)
+        return min(self.n, max(1, wanted // BLOCK_ROWS) * BLOCK_ROWS)
+
     def chunks(self, *, features: bool = True) -> Iterator[Chunk]:
         """The samples in order, `chunk_rows` at a time (fewer in the last one).
 
         With features=False every f is empty (m, 0): a linear predictor is a residual network without them.
         """
+        for start in range(0, self.n, self.chunk_rows):
+            yield self.chunk(slice(start, min(start + self.chunk_rows, self.n)), features=features)
 
-    def slices(self, *, features: bool) -> Iterator[tuple[slice, Chunk]]:
-        """The chunks as they stand in the arrays, with their rows."""
-        data, size = self.distribution, self.chunk_rows
-        for start in range(0, self.n, size):
-            rows = slice(start, min(start + size, self.n))
-            x, y = float64(data.x[rows]), float64(data.y[rows])
-            weight = None if data.probabilities is None else float64(data.probabilities[rows])
-            f = self.features.rows(rows, x, size) if features else np.empty((len(x), 0))
-            yield rows, Chunk(x, y, f, weight)
+    def chunk(self, rows: slice, *, features: bool = True) -> Chunk:
+        """The samples of some rows."""
+        data = self.distribution
+        x = float64(data.x[rows])
+        f = self.features.rows(rows, x, self.chunk_rows) if features else np.empty((len(x), 0))
+        extra = [] if data.bypass is None else [float64(data.bypass[rows])]
+        if self.has_bias:
+            extra.append(np.ones((len(x), 1)))
+        return Chunk(
+            x=np.concatenate([x, *extra], axis=1) if extra else x,
+            f=f,
+            y=self.loss.targets(float64(data.y[rows]), self.q),
+            omega=None if data.omega is None else float64(data.omega[rows]).reshape(len(x), self.q),
+            weight=None if data.probabilities is None else float64(data.probabilities[rows]),
+        )
 
     def with_features_held(self) -> Self:
         """The same problem with a network's features evaluated once and kept, if they fit in HELD_BYTES."""
         if isinstance(self.features, GivenFeatures) or self.n * self.k * 8 > HELD_BYTES:
             return self
-        f = np.concatenate([chunk.f for _, chunk in self.slices(features=True)])
+        f = np.concatenate([chunk.f for chunk in self.chunks()])
         return replace(self, features=GivenFeatures(f, self.features))
-
-    def faults(self) -> list[Fault]:
-        """Everything about shapes and values that makes this no problem."""
-        unfit = self.shape_faults()
-        return unfit + self.value_faults(evaluate=not unfit)
-
-    @abstractmethod
-    def shape_faults(self) -> list[Fault]:
-        """The arrays whose shapes do not fit each other."""
-
-    @abstractmethod
-    def value_faults(self, *, evaluate: bool) -> list[Fault]:
-        """The values that are not allowed; with evaluate, those of a network too."""
 
     def without_faults(self) -> Self:
         """The same problem.
@@ -259,43 +330,12 @@ class AnyProblem(ABC):
         Raises:
             RequestError: naming every array whose shape or values do not fit.
         """
-        faults = self.faults()
-        if faults:
-            raise RequestError([Diagnostic(message) for _, message in faults])
+        from resnet_cert.problem.wellformed import faults
+
+        found = faults(self)
+        if found:
+            raise RequestError([Diagnostic(message) for _, message in found])
         return self
-
-
-@dataclass(frozen=True)
-class Problem(AnyProblem):
-    """Is (w, V) an ε-second-order partial stationary point of F(w,V,θ) = E[ℓ(wᵀ(x + V f_θ(x)); y)]?"""
-
-    loss: Loss
-    point: Point
-    regularizer: Regularizer | None = None
-    constraint: Constraint | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """The objective is F itself, on the whole domain: what the theorems of the paper speak of."""
-        return self.l2 == 0.0 and self.constraint is None
-
-    @property
-    def l2(self) -> float:
-        """The coefficient of ‖w‖² + ‖V‖_F² in the objective."""
-        return 0.0 if self.regularizer is None else self.regularizer.l2
-
-    def chunks(self, *, features: bool = True) -> Iterator[Chunk]:
-        return (chunk for _, chunk in self.slices(features=features))
-
-    def shape_faults(self) -> list[Fault]:
-        from resnet_cert.problem import wellformed
-
-        return wellformed.shape_faults(self)
-
-    def value_faults(self, *, evaluate: bool) -> list[Fault]:
-        from resnet_cert.problem import wellformed
-
-        return wellformed.value_faults(self, evaluate=evaluate)
 
     @staticmethod
     def from_arrays(
@@ -303,48 +343,92 @@ class Problem(AnyProblem):
         x: npt.ArrayLike,
         y: npt.ArrayLike,
         f: npt.ArrayLike,
-        w: npt.ArrayLike,
         V: npt.ArrayLike,
-        loss: str | Loss = "squared",
+        w: npt.ArrayLike | None = None,
+        W: npt.ArrayLike | None = None,
+        c: npt.ArrayLike | None = None,
+        bypass: npt.ArrayLike | None = None,
+        loss: str | Mapping[str, Any] | Loss = "squared",
         epsilon: float = 0.0,
         probabilities: npt.ArrayLike | None = None,
+        omega: npt.ArrayLike | None = None,
         b: float | None = None,
         r: float | None = None,
         mu0: float | None = None,
         mu1: float | None = None,
         mu2: float | None = None,
         l2: float | None = None,
+        weight_decay: float | None = None,
+        decay_bias: bool = True,
         norm: float | None = None,
+        hessian: Method = "auto",
+        compare: Mapping[str, npt.ArrayLike] | None = None,
         name: str = "problem",
     ) -> Problem:
         """A problem from arrays of any framework that NumPy can read.
 
         Args:
-            x: (n, d) inputs;  y: (n,) targets;  f: (n, k) features f_θ(x).
-            w: (d,);  V: (d, k): the point.
-            loss: a built-in loss by name, or a `Loss`.
+            x: (n, d1) inputs of the block;  f: (n, k) features f_θ(x).
+            y: (n,) or (n, 1) targets, (n, q) for q outputs, or (n,) class labels 0..q−1 for softmax.
+            the point: w (d1 + d2,) for one output or W (q, d1 + d2);  V: (d1, k);  c: (q,), the head's bias.
+            bypass: (n, d2) inputs that the head reads beside x + V f.
+            loss: a built-in loss by name, a mapping as in a spec ({"kind": ..., "scale": ...}), or a `Loss`.
             epsilon: ε ≥ 0.
             probabilities: (n,) positive weights; equal by default.
+            omega: (n, q) weights ≥ 0 of the outputs, for the weighted squared loss.
             b, r: the domain; mu0, mu1, mu2: claimed Lipschitz constants.  None: computed.
-            l2, norm: the regulariser l2·(‖w‖² + ‖V‖_F²) and the constraint ‖(w, V)‖ ≤ norm, if any.
+            l2, norm: the regulariser l2·(‖W‖_F² + ‖V‖_F²) and the constraint ‖(W, V)‖ ≤ norm, if any;
+                weight_decay = 2·l2, as frameworks have it; decay_bias: is c a part of W there?
+            hessian: "exact" (S(t)), "bound" (‖A_f‖_2) or "auto".
+            compare: further (n, ·) inputs by name, the best linear predictor on each of which is compared.
 
         Raises:
             RequestError: naming every array whose shape or values do not fit.
         """
-        from resnet_cert.problem.losses import named_loss
+        given = W if w is None else w
+        if given is None or not (w is None or W is None):
+            raise RequestError("point: expected one of w and W")
+        if l2 is not None and weight_decay is not None:
+            raise RequestError("expected one of l2 and weight_decay (which is 2·l2), got both")
+        head = rows_of_outputs(float64(given), "w" if W is None else "W")
+        bias = None if c is None else np.atleast_1d(float64(c))
+        decay = 0.0 if weight_decay is None else float(weight_decay) / 2.0
+        data = Distribution(
+            float64(x),
+            float64(y),
+            None if probabilities is None else float64(probabilities),
+            None if bypass is None else float64(bypass),
+            None if omega is None else float64(omega),
+        )
+        from resnet_cert.problem.targets import with_loss
 
+        data, known = with_loss(data, loss, len(head))
         return Problem(
-            distribution=Distribution.of(x, y, probabilities),
-            loss=named_loss(loss) if isinstance(loss, str) else loss,
+            distribution=data,
+            loss=known,
             features=GivenFeatures(float64(f)),
-            point=Point(float64(w), float64(V)),
+            point=Point(head, float64(V), bias),
             epsilon=float(epsilon),
+            objective=Objective(decay if l2 is None else float(l2), norm, decay_bias),
             domain=Domain(b, r),
             lipschitz=Lipschitz(mu0, mu1, mu2),
+            hessian=hessian,
+            comparators={key: float64(rows) for key, rows in (compare or {}).items()},
             name=name,
-            regularizer=None if l2 is None else Regularizer(float(l2)),
-            constraint=None if norm is None else Constraint(float(norm)),
         ).without_faults()
+
+
+def rows_of_outputs(W: Array, name: str) -> Array:
+    """W (q, d) as it is; w (d,) as one row.
+
+    Raises:
+        RequestError: it has another number of axes.
+    """
+    if W.ndim == 1:
+        return W[None, :]
+    if W.ndim == 2:
+        return W
+    raise RequestError(f"{name}: expected one or two axes, got the shape {W.shape}")
 
 
 def float64(a: npt.ArrayLike) -> Array:

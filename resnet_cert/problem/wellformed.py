@@ -14,15 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.eigenvalues import spectral_norm
-from resnet_cert.numerics.enclosure import Array, norm
+from resnet_cert.numerics.enclosure import norm
+from resnet_cert.numerics.radius import Array
+from resnet_cert.problem.losses import PROBABILITY_TOLERANCE, BuiltinLoss
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, CHUNK_BYTES, Fault, GivenFeatures, Rows
 
 if TYPE_CHECKING:
-    from resnet_cert.problem.problem import AnyProblem, Problem
+    from resnet_cert.problem.problem import Problem
 
 PROBABILITY_SUM_TOLERANCE = 1e-9  # decimals do not sum to 1 exactly; expectations are normalised
 
 Path = tuple[str | int, ...]
+
+
+def faults(problem: Problem) -> list[Fault]:
+    """Everything about shapes and values that makes this no problem."""
+    unfit = shape_faults(problem)
+    return unfit + value_faults(problem, evaluate=not unfit)
+
+
+# --- Shapes -----------------------------------------------------------------------------------------------
 
 
 def input_faults(x: Rows) -> list[Fault]:
@@ -39,21 +50,64 @@ def input_faults(x: Rows) -> list[Fault]:
 def shape_faults(problem: Problem) -> list[Fault]:
     """The arrays whose shapes do not fit, as (path in the spec, message)."""
     data, point = problem.distribution, problem.point
-    x, y = tuple(data.x.shape), tuple(data.y.shape)
+    x, W = tuple(data.x.shape), tuple(point.W.shape)
     faults = input_faults(data.x)
-    n, d = x[0] if x else None, x[1] if len(x) == 2 else None
-    several = len(y) == 2 and y[0] == n and y[1] > 1
-    hint = ": several outputs take a matrix W in place of w" if several else ""
-    faults += expect(("data", "y"), "y", y, (n,), "(n,)", hint)
-    k, unfit = features_and_probabilities(problem, n)
+    n, d1 = x[0] if x else None, x[1] if len(x) == 2 else None
+    q = W[0] if len(W) == 2 else None
+    faults += _target_shape_faults(problem, n, q)
+    d2 = 0
+    if data.bypass is not None:
+        shape = tuple(data.bypass.shape)
+        d2 = shape[1] if len(shape) == 2 else None
+        faults += expect(("data", "bypass"), "bypass", shape, (n, d2), "(n, d2)")
+    k, unfit = _feature_shape_faults(problem, n)
     faults += unfit
-    faults += expect(("point", "w"), "w", point.w.shape, (d,), "(d,)")
-    faults += expect(("point", "V"), "V", point.V.shape, (d, k), "(d, k)")
+    for name, rows in problem.comparators.items():
+        shape = tuple(rows.shape)
+        wide = shape[1] if len(shape) == 2 else None
+        faults += expect(("data", "compare", name), name, shape, (n, wide), "(n, ·)")
+    d = None if d1 is None or d2 is None else d1 + d2
+    letters = "(q, d)" if data.bypass is None else "(q, d1 + d2)"
+    if q == 1:  # it was given as w
+        faults += expect(("point", "w"), "w", W[1:], (d,), letters[4:-1].join(("(", ",)")))
+    else:
+        faults += expect(("point", "W"), "W", W, (q, d), letters)
+    if q == 0:
+        faults.append((("point", "W"), "W: expected at least one row, got q = 0"))
+    faults += expect(("point", "V"), "V", tuple(point.V.shape), (d1, k), "(d, k)")
+    if point.c is not None:
+        faults += expect(("point", "c"), "c", tuple(point.c.shape), (q,), "(q,)")
     return faults
 
 
-def features_and_probabilities(problem: AnyProblem, n: int | None) -> tuple[int | None, list[Fault]]:
-    """k, if it is known, and what is wrong with the shapes of the two."""
+def _target_shape_faults(problem: Problem, n: int | None, q: int | None) -> list[Fault]:
+    data, loss = problem.distribution, problem.loss
+    y = tuple(data.y.shape)
+    labels = isinstance(loss, BuiltinLoss) and loss.formulas.labels
+    weighted = isinstance(loss, BuiltinLoss) and loss.formulas.weighted
+    faults: list[Fault] = []
+    if len(y) == 1 and (q == 1 or labels):
+        faults += expect(("data", "y"), "y", y, (n,), "(n,)")
+    elif not (labels and y[1:] == (1,) and y[0] == n):
+        several = q == 1 and len(y) == 2 and y[0] == n and y[1] > 1
+        hint = ": several outputs take a matrix W in place of w" if several else ""
+        letters, wanted = ("(n,)", (n,)) if q == 1 and len(y) != 2 else ("(n, q)", (n, q))
+        faults += expect(("data", "y"), "y", y, wanted, letters, hint)
+    if q is not None and q > 1 and not isinstance(loss, BuiltinLoss):
+        faults.append((("loss",), f"loss {loss.name}: expected one output, got q = {q}"))
+    if data.omega is not None and not weighted:
+        faults.append((("data", "omega"), f"omega: expected none for the loss {loss.name}"))
+    elif data.omega is not None:
+        omega = tuple(data.omega.shape)
+        if not (q == 1 and omega == (n,)):
+            faults += expect(("data", "omega"), "omega", omega, (n, q), "(n, q)")
+    elif weighted:
+        faults.append((("data",), f"expected weights omega (n, q) for the loss {loss.name}, got none"))
+    return faults
+
+
+def _feature_shape_faults(problem: Problem, n: int | None) -> tuple[int | None, list[Fault]]:
+    """k, if it is known, and what is wrong with the shapes of the probabilities and of the features."""
     faults: list[Fault] = []
     probabilities, features = problem.distribution.probabilities, problem.features
     if probabilities is not None:
@@ -89,38 +143,44 @@ def expect(
     return [(path, f"{name}: expected the shape {sizes}, got {shape}{hint}")]
 
 
+# --- Values -----------------------------------------------------------------------------------------------
+
+
 def value_faults(problem: Problem, *, evaluate: bool) -> list[Fault]:
     """The values that do not fit, as (path in the spec, message); with evaluate, those of a network too."""
     data, point = problem.distribution, problem.point
     faults = not_finite(("data", "x"), chunks_of(data.x))
+    if data.bypass is not None:
+        faults += not_finite(("data", "bypass"), chunks_of(data.bypass))
     faults += not_finite(("data", "y"), chunks_of(data.y)) or _target_faults(problem)
-    faults += sample_faults(problem, evaluate=evaluate)
-    sound, unsound = finite_arrays(w=(point.w, 1), V=(point.V, 2))
-    return [*faults, *unsound, *number_faults(problem, sound), *_objective_faults(problem, sound)]
-
-
-def sample_faults(problem: AnyProblem, *, evaluate: bool) -> list[Fault]:
-    """Those of the probabilities and of the features."""
-    faults: list[Fault] = []
-    if problem.distribution.probabilities is not None:
-        faults += probability_faults(problem.distribution.probabilities)
+    if data.omega is not None:
+        weights = chunks_of(data.omega)
+        faults += entries(
+            ("data", "omega"), weights, lambda w: (w >= 0.0) & (w < math.inf), "a finite number ≥ 0"
+        )
+    if data.probabilities is not None:
+        faults += probability_faults(data.probabilities)
     if isinstance(problem.features, GivenFeatures):
         faults += not_finite(("data", "f"), chunks_of(problem.features.f))
     elif evaluate:
         faults += not_finite(("data", "f"), (chunk.f for chunk in problem.chunks()))
-    return faults
-
-
-def finite_arrays(**point: tuple[Array, int]) -> tuple[dict[str, Array], list[Fault]]:
-    """Those arrays of a point that are finite and have so many axes, and what is wrong with their values."""
+    for name, rows in problem.comparators.items():
+        faults += not_finite(("data", "compare", name), chunks_of(rows))
     sound: dict[str, Array] = {}
-    faults: list[Fault] = []
-    for name, (array, axes) in point.items():
-        found = not_finite(("point", name), chunks_of(array))
+    head = "w" if len(point.W) == 1 else "W"
+    given = {head: point.W, "V": point.V} | ({} if point.c is None else {"c": point.c})
+    for name, array in given.items():
+        rows = array[0] if name == "w" and array.ndim == 2 else array
+        found = not_finite(("point", name), chunks_of(rows))
         faults += found
-        if not found and array.ndim == axes:
+        if not found and array.ndim == 2:
             sound[name] = array
-    return sound, faults
+    return [
+        *faults,
+        *_number_faults(problem),
+        *_domain_faults(problem, sound),
+        *_objective_faults(problem, sound),
+    ]
 
 
 def not_finite(path: Path, chunks: Iterator[Array]) -> list[Fault]:
@@ -147,12 +207,40 @@ def entries(
 
 
 def _target_faults(problem: Problem) -> list[Fault]:
+    """The first target that the loss does not allow: a label, an entry, or the sum of a row."""
+    y, loss = problem.distribution.y, problem.loss
+    if problem.point.W.ndim != 2:
+        return []
+    q, path = problem.q, ("data", "y")
+    if not isinstance(loss, BuiltinLoss):
+        start = 0
+        for chunk in chunks_of(y):
+            fault = loss.target_fault(chunk.reshape(len(chunk), -1)[:, 0])
+            if fault is not None:
+                i, message = fault
+                return [((*path, start + i), f"y row {start + i + 1}: {message}")]
+            start += len(chunk)
+        return []
+    wanted = f"for the {loss.called or loss.kind} loss"
+    if loss.formulas.labels and (len(y.shape) == 1 or (tuple(y.shape[1:]) == (1,) and q > 1)):
+        what = f"a class label 0, ..., {q - 1} {wanted}" if q > 1 else f"the class label 0 {wanted}"
+        return entries(path, chunks_of(y), lambda c: np.isin(c, np.arange(float(q))), what)
+    if loss.has_signs(q):
+        return entries(path, chunks_of(y), lambda c: np.abs(c) == 1.0, f"a label −1 or 1 {wanted}")
+    faults = entries(path, chunks_of(y), loss.formulas.allowed, f"{loss.formulas.wanted} {wanted}")
+    return faults or (_sum_faults(chunks_of(y), wanted) if loss.formulas.labels else [])
+
+
+def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:
+    """The first row of class probabilities whose sum is not 1."""
     start = 0
-    for chunk in chunks_of(problem.distribution.y):
-        fault = problem.loss.target_fault(chunk) if chunk.ndim == 1 else None
-        if fault is not None:
-            i, message = fault
-            return [(("data", "y", start + i), f"y row {start + i + 1}: {message}")]
+    for chunk in chunks:
+        sums = chunk.reshape(len(chunk), -1).sum(axis=1)
+        wrong = np.flatnonzero(np.abs(sums - 1.0) > PROBABILITY_TOLERANCE)
+        if wrong.size:
+            i = int(wrong[0])
+            message = f"y row {start + i + 1}: expected probabilities of sum 1 {wanted}"
+            return [(("data", "y", start + i), f"{message}, got the sum {float(sums[i])!r}")]
         start += len(chunk)
     return []
 
@@ -169,9 +257,8 @@ def probability_faults(probabilities: Rows) -> list[Fault]:
     return [(path, f"probabilities: expected the sum 1 up to {PROBABILITY_SUM_TOLERANCE:g}, got {total!r}")]
 
 
-def number_faults(problem: AnyProblem, point: dict[str, Array]) -> list[Fault]:
-    """ε, b, r, the μ's, and whether the finite arrays of the point lie in the domain: those of a vector in
-    Euclidean norm, those of a matrix in spectral norm."""
+def _number_faults(problem: Problem) -> list[Fault]:
+    """ε, r, the μ's, l2."""
     faults: list[Fault] = []
     limits: list[tuple[Path, float | None]] = [
         (("epsilon",), problem.epsilon),
@@ -179,18 +266,27 @@ def number_faults(problem: AnyProblem, point: dict[str, Array]) -> list[Fault]:
         (("lipschitz", "mu0"), problem.lipschitz.mu0),
         (("lipschitz", "mu1"), problem.lipschitz.mu1),
         (("lipschitz", "mu2"), problem.lipschitz.mu2),
+        (("regularizer", "l2"), problem.objective.l2),
     ]
     for path, number in limits:
         if number is not None and not 0.0 <= number < math.inf:
             faults.append((path, f"{path[-1]}: expected a finite number ≥ 0, got {number!r}"))
+    return faults
+
+
+def _domain_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
+    """Whether the finite arrays of the point lie in the domain, in spectral norm."""
     b = problem.domain.b
     if b is None:
-        return faults
+        return []
     if not 0.0 < b < math.inf:
-        return [*faults, (("domain", "b"), f"b: expected a finite number > 0, got {b!r}")]
+        return [(("domain", "b"), f"b: expected a finite number > 0, got {b!r}")]
+    faults: list[Fault] = []
     for name, array in point.items():
+        if name in ("w", "W") and problem.has_bias:
+            array = problem.W
         length = norm(array)
-        if length.upper >= b and array.ndim == 2:  # the Frobenius norm is an upper bound, and cheap
+        if length.upper >= b and len(array) > 1:  # the Frobenius norm is an upper bound, and cheap
             length = spectral_norm(array)
         if length.upper >= b:
             message = f"{name}: expected ‖{name}‖ < b = {b!r}, got ‖{name}‖ = {length.value!r}"
@@ -199,21 +295,20 @@ def number_faults(problem: AnyProblem, point: dict[str, Array]) -> list[Fault]:
 
 
 def _objective_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
-    """The regulariser and the constraint, and whether the finite arrays of the point keep to it."""
-    faults: list[Fault] = []
-    if not 0.0 <= problem.l2 < math.inf:
-        faults.append((("regularizer", "l2"), f"l2: expected a finite number ≥ 0, got {problem.l2!r}"))
-    if problem.constraint is None:
-        return faults
-    limit = problem.constraint.norm
+    """The constraint, and whether the finite arrays of the point keep to it."""
+    limit = problem.objective.norm
+    if limit is None:
+        return []
     if not 0.0 < limit < math.inf:
-        return [*faults, (("constraint", "norm"), f"norm: expected a finite number > 0, got {limit!r}")]
-    if {"w", "V"} <= set(point):
-        length = (norm(point["w"]).square() + norm(point["V"]).square()).sqrt()
-        if length.lower > limit * (1.0 + BOUNDARY_WIDTH):
-            message = f"point: expected ‖(w, V)‖ ≤ norm = {limit!r}, got ‖(w, V)‖ = {length.value!r}"
-            faults.append((("point",), message))
-    return faults
+        return [(("constraint", "norm"), f"norm: expected a finite number > 0, got {limit!r}")]
+    if not {"V"} < set(point):
+        return []
+    length = (norm(problem.W * problem.decayed).square() + norm(point["V"]).square()).sqrt()
+    if length.lower > limit * (1.0 + BOUNDARY_WIDTH):
+        name = "w" if "w" in point else "W"
+        message = f"point: expected ‖({name}, V)‖ ≤ norm = {limit!r}, got ‖({name}, V)‖ = {length.value!r}"
+        return [(("point",), message)]
+    return []
 
 
 def chunks_of(rows: Rows) -> Iterator[Array]:
