@@ -440,25 +440,31 @@ def _smallest_eigenpair(
     H[np.diag_indices(q * d)] -= left_out
     if sphere is None:
         value, vector = smallest_eigenpair(H)
-        rest = np.zeros((d1, k))
+        far = np.zeros((d1, k))
     else:
         E, V = parts.E.center, sphere.dV
-        rest = across @ (across.T @ V)
-        rest = rest - rest @ R @ R.T
-        inside = [sphere.dW.ravel(), (E.T @ V).ravel(), (across.T @ V @ R).ravel()]
-        z = np.concatenate([*inside, [float(Radius.norm(rest))]])
-        H = np.pad(H, (0, 1))
-        H[-1, -1] = shift.rho.value
+        z = np.concatenate([sphere.dW.ravel(), (E.T @ V).ravel(), (across.T @ V @ R).ravel()])
+        far = np.zeros((d1, k))
+        if across.shape[1] and R.shape[1] < k:
+            rest = across @ (across.T @ V)
+            rest = rest - rest @ R @ R.T
+            length = float(Radius.norm(rest))
+            if not length:  # then z has no part outside, and any direction there will do
+                rest = np.outer(across[:, 0], np.linalg.qr(R, mode="complete")[0][:, -1])
+            far = rest / float(Radius.norm(rest))
+            z = np.append(z, length)
+            H = np.pad(H, (0, 1))
+            H[-1, -1] = shift.rho.value
         basis = orthogonal_complement(unit_vector(z)[0])
         projected = basis.T @ H @ basis
         value, vector = smallest_eigenpair((projected + projected.T) / 2.0)
         vector = basis @ vector
-        rest = rest / z[-1] * vector[-1] if z[-1] else np.zeros_like(rest)
-        vector = vector[:-1]
+        if far.any():
+            far, vector = vector[-1] * far, vector[:-1]
     if not math.isfinite(value):
         return math.nan, nothing
     dW, M, Y = np.split(vector, [q * d, q * d + rho * k])
-    dV = parts.E.center @ M.reshape(rho, k) + across @ Y.reshape(across.shape[1], -1) @ R.T + rest
+    dV = parts.E.center @ M.reshape(rho, k) + across @ Y.reshape(across.shape[1], R.shape[1]) @ R.T + far
     return value, parts.lifted(dW.reshape(q, d), dV)
 
 
