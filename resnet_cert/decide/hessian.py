@@ -51,10 +51,10 @@ from resnet_cert.numerics.eigenvalues import (
     smallest_eigenvalue,
 )
 from resnet_cert.numerics.enclosure import (
+    UNKNOWN,
     Array,
     Ball,
     Enclosure,
-    added,
     difference,
     inner,
     norm,
@@ -118,6 +118,46 @@ class Curvature:
 
 
 @dataclass(frozen=True)
+class Structure:
+    """What ∇²F has by the shape of the head alone, whatever the data.
+
+    rows: a bound of the rank of W_1, or of NᵀW_1.  q: outputs, less one with an N.  nulls: the d directions 1eᵀ.
+    """
+
+    q: int
+    d: int
+    d1: int
+    k: int
+    rows: int
+    nulls: int
+
+    @staticmethod
+    def of(W: Array, d1: int, k: int, *, sum_free: bool) -> Structure:
+        q, d = W.shape
+        rows = int(np.count_nonzero(W[:, :d1].any(axis=1)))
+        q -= sum_free
+        return Structure(q, d, d1, k, min(rows, q), d if sum_free else 0)
+
+    @property
+    def zero_multiplicity(self) -> int:
+        """Eigenvalues that are 0: (d1 − ρ)(k − r), with the ranks ρ of W_1 and r of A_f at most, and those of 1eᵀ."""
+        return max(self.d1 - self.rows, 0) * (self.k - min(self.q, self.k)) + self.nulls
+
+    def ceiling(self, shift: Shift, *, on_sphere: bool) -> Enclosure | None:
+        """λ_min is at most this: on {(0, dV): W_1dV = 0} and on the 1eᵀ D²F vanishes, and D is c.
+
+        A space of two dimensions holds a direction on z^⊥.
+        """
+        least = 2 if on_sphere else 1
+        found = None
+        if max(self.d1 - self.rows, 0) * self.k >= least:
+            found = shift.rho
+        if self.nulls >= least and not on_sphere:
+            found = shift.smallest()
+        return found
+
+
+@dataclass(frozen=True)
 class Reduction:
     """What S(t) and the reduced Hessian are made of; q counts the rows of NᵀW where there is an N.
 
@@ -140,7 +180,7 @@ class Reduction:
     cross: Ball
     last: Ball
     missed: Radius
-    nonzero_rows: int
+    structure: Structure
 
     @property
     def q(self) -> int:
@@ -160,14 +200,9 @@ class Reduction:
 
     @property
     def zero_multiplicity(self) -> int:
-        """Eigenvalues of ∇²F that are 0 for every data: (d1 − ρ)(k − min(q, k)), and d with an N."""
+        """Eigenvalues of ∇²F that the reduced matrix leaves out: all are 0."""
         zeros = 0 if self.P is None else (self.d1 - self.rho) * (self.k - min(self.q, self.k))
         return zeros + (0 if self.N is None else self.d)
-
-    @property
-    def flat(self) -> int:
-        """The dimension of a space {(0, dV): W_1dV = 0} on which D²F vanishes, at least."""
-        return max(self.d1 - self.nonzero_rows, 0) * self.k
 
     def lifted(self, dW: Array, dV: Array) -> Direction:
         return Direction(dW if self.N is None else self.N @ dW, dV)
@@ -184,12 +219,11 @@ def reduction(moments: SecondOrder, W: Array, d1: int, N: Ball | None = None) ->
         A_f, head, Q = product(N.T, A_f), product(N.T, W), _in_coordinates(Q, N)
     q, d = head.center.shape
     k, W_1 = A_f.center.shape[1], head[:, :d1]
-    rows = int(np.count_nonzero(W_1.center.any(axis=1)))
-    E, T, P, missed = _row_space(W_1, rows, k)
+    E, T, P, missed = _row_space(W_1, k)
     dense, m = _dense(Q, q), Q.center.shape[-1]
     blocks = dense.center.reshape(q, m, q, m)
     Q_hh, Q_hf, Q_ff = blocks[:, :d, :, :d], blocks[:, :d, :, d:], blocks[:, d:, :, d:]
-    hh, hf, ff = Radius.norm(Q_hh), Radius.norm(Q_hf), Radius.norm(Q_ff)
+    hf, ff = Radius.norm(Q_hf), Radius.norm(Q_ff)
     rho, size = E.center.shape[1], q * d
 
     # A_f ⊗ E, E with rows of 0 for what goes round the block: ‖A_f ⊗ E − A ⊗ E_0‖ ≤ ‖A_f − A‖ + ‖A_f‖‖E − E_0‖.
@@ -237,13 +271,14 @@ def reduction(moments: SecondOrder, W: Array, d1: int, N: Ball | None = None) ->
         Ball(cross, cross_error),
         Ball(last, last_error),
         missed * bound * (hypot(hf, ff) + dense.radius),
-        rows,
+        Structure.of(W, d1, k, sum_free=N is not None),
     )
 
 
-def _row_space(W_1: Ball, rows: int, k: int) -> tuple[Ball, Ball, Ball | None, Radius]:
+def _row_space(W_1: Ball, k: int) -> tuple[Ball, Ball, Ball | None, Radius]:
     """(E, T, P, τ): see `Reduction`, and a bound τ of ‖W_1 − W_1E_0E_0ᵀ‖."""
     center, d1 = W_1.center, W_1.center.shape[1]
+    rows = int(np.count_nonzero(center.any(axis=1)))
     if (d1 - rows) * k <= 1:  # nothing to gain
         return Ball.exact(np.eye(d1)), W_1, None, NOTHING
     if rows == 0:
@@ -324,11 +359,8 @@ def curvature(parts: Reduction, shift: Shift | None = None, sphere: Direction | 
         return closed
     value, direction = _smallest_eigenpair(parts, shift, sphere)
     upper = rayleigh_quotient(parts.moments, parts.W, parts.d1, direction, shift, sphere).upper
-    free = 1 if sphere is None else 2  # of a space of two dimensions at least one is on z^⊥
-    ceilings = [shift.rho] if parts.flat >= free else []
-    if parts.N is not None and parts.d >= free:
-        ceilings.append(shift.smallest() if sphere is None else shift.rho)
-    for ceiling in ceilings:
+    ceiling = parts.structure.ceiling(shift, on_sphere=sphere is not None)
+    if ceiling is not None:
         upper, value = min(upper, ceiling.upper), min(value, ceiling.value)
     lower = first_proven(
         lambda t: hessian_exceeds(parts, t, shift, sphere), value, _scale(parts), positive=False
@@ -336,8 +368,8 @@ def curvature(parts: Reduction, shift: Shift | None = None, sphere: Direction | 
     if parts.N is not None and sphere is None:  # 1eᵀ is no direction of the reduced space
         lower = min(lower, shift.smallest().lower)
     lower = max(lower, gauss_newton_bound(parts.moments.A_f, shift))
-    zeros = parts.zero_multiplicity - (sphere is not None)
-    return Curvature(Enclosure(value, lower, max(upper, lower)), direction, max(zeros, 0))
+    zeros = max(parts.structure.zero_multiplicity - (sphere is not None), 0)
+    return Curvature(Enclosure(value, lower, max(upper, lower)), direction, zeros)
 
 
 def gauss_newton_bound(A_f: Ball, shift: Shift) -> float:
@@ -358,7 +390,7 @@ def _at_origin(parts: Reduction, shift: Shift) -> Curvature | None:
         smallest_eigenvalue(A).intersect(lower=0.0), largest_singular_value(parts.moments.A_f)
     )
     direction = _lowest_at_origin(A.center, parts.moments.A_f.center, lambda_min)
-    return Curvature(lambda_min + shift.rho, direction, parts.zero_multiplicity)
+    return Curvature(lambda_min + shift.rho, direction, parts.structure.zero_multiplicity)
 
 
 def _lowest_at_origin(A: Array, A_f: Array, lambda_min: Enclosure) -> Direction:
@@ -595,29 +627,48 @@ def rayleigh_quotient(
     shift: Shift | None = None,
     sphere: Direction | None = None,
 ) -> Enclosure:
-    """D²L(u)/‖u‖² for a direction u = (dW, dV), or for what is left of it off z = `sphere`.
-
-    With τ = ⟨u, z⟩/‖z‖², D²L(u − τz) = D²L(u) − 2τ D²L(u, z) + τ²D²L(z), and |D²L(u, z)| ≤ ‖∇²L‖‖u‖‖z‖.
-    """
+    """D²L(u)/‖u‖² for a direction u = (dW, dV), or for what is left of it off z = `sphere`."""
     shift = Shift.none(W.shape[1]) if shift is None else shift
-    length = norm(direction.dW).square() + norm(direction.dV).square()
-    if not (length.lower > 0.0 and moments.Q.known and moments.A_f.known):
-        return Enclosure(math.nan, -math.inf, math.inf)
-    value = second_derivative(moments, W, d1, direction) + shift.along(direction)
+    if not (moments.Q.known and moments.A_f.known):
+        return UNKNOWN
+    return quotient(
+        lambda u: second_derivative(moments, W, d1, u), moments.A_f.size(), direction, shift, sphere
+    )
+
+
+def quotient(
+    second: Callable[[Direction], Enclosure],
+    alpha: Radius,
+    direction: Direction,
+    shift: Shift,
+    sphere: Direction | None,
+) -> Enclosure:
+    """D²L(u)/‖u‖² of what is left of u off z.
+
+    With τ = ⟨u, z⟩/‖z‖²,  D²L(u − τz) = D²L(u) − 2τD²L(u, z) + τ²D²L(z).  D²L is a positive semidefinite form and
+    2⟨dW_1dV, A_f⟩, so |D²L(u, z)| ≤ √((D²L(u) + α‖u‖²)(D²L(z) + α‖z‖²)) + α‖u‖‖z‖ with α ≥ ‖A_f‖.
+
+    Args:
+        second: D²F along a direction.
+    """
+
+    def L(u: Direction) -> tuple[Enclosure, Enclosure]:
+        return second(u) + shift.along(u), norm(u.dW).square() + norm(u.dV).square()
+
+    value, length = L(direction)
+    if not length.lower > 0.0:
+        return UNKNOWN
     if sphere is not None:
-        z_size = norm(sphere.dW).square() + norm(sphere.dV).square()
+        of_z, z_length = L(sphere)
         along = inner(Ball.exact(direction.dW), Ball.exact(sphere.dW)) + inner(
             Ball.exact(direction.dV), Ball.exact(sphere.dV)
         )
-        tau = along / z_size
-        bound = Enclosure.exact(float(hessian_size(moments, W, d1) + Radius.of(shift.rho.magnitude)))
-        size, far = length.sqrt(), z_size.sqrt()
-        off = abs(tau) * far * bound * (2.0 * size + abs(tau) * far)
-        value = value + Enclosure(0.0, -off.upper, off.upper)
-        length = length - along.square() / z_size
-        if not length.lower > 0.0:
-            return Enclosure(math.nan, -math.inf, math.inf)
-    return value / length
+        tau, a = along / z_length, Enclosure.exact(float(alpha))
+        definite = (value + a * length).positive_part() * (of_z + a * z_length).positive_part()
+        mixed = abs(tau) * 2.0 * (definite.sqrt() + a * (length * z_length).sqrt())
+        value = value + Enclosure(0.0, -mixed.upper, mixed.upper) + tau.square() * of_z
+        length = length - along.square() / z_length
+    return value / length if length.lower > 0.0 else UNKNOWN
 
 
 def second_derivative(moments: SecondOrder, W: Array, d1: int, direction: Direction) -> Enclosure:
@@ -659,11 +710,6 @@ def hessian_size(moments: SecondOrder, W: Array, d1: int) -> Radius:
     blocks = moments.Q.center
     Q_norm = Radius.norm(blocks.reshape(len(blocks), -1)) + moments.Q.radius
     return Q_norm * reach * reach + moments.A_f.size()
-
-
-def curvature_off(Q: Ball, u: Array, W_1: Array) -> Enclosure:
-    """β = min of E[(eᵀh)² uᵀ∇²ℓu] over unit e ∈ R^{d1} with W_1e = 0; Q as in `SecondOrder`, ‖u‖ = 1 to rounding."""
-    raise NotImplementedError
 
 
 def unit_vector(w: Array) -> tuple[Array, float]:

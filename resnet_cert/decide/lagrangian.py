@@ -22,8 +22,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from resnet_cert.decide.hessian import Curvature, Reduction, Shift, curvature
 from resnet_cert.numerics.enclosure import Ball, Enclosure, added, inner, norm, product, scaled
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Problem
@@ -117,7 +115,8 @@ def lagrangian(problem: Problem, at: Slope, parts: Reduction) -> Lagrangian:
     """
     of_F, shift = curvature(parts), shift_of(problem, at)
     if at.tangent is None:  # both hold: the least of the one and the largest of the other
-        whole = curvature(parts, Shift(Enclosure.exact(problem.objective.l2) * 2.0, problem.decayed))
+        decay = Enclosure.exact(problem.objective.l2) * 2.0
+        whole = curvature(parts, Shift(decay, problem.decayed))
         on_sphere = curvature(parts, shift, decayed(problem))
         lower, upper = whole.lambda_min.lower, on_sphere.lambda_min.upper
         lambda_min = Enclosure(whole.lambda_min.value, lower, max(lower, upper))
@@ -168,15 +167,3 @@ def objective(problem: Problem, F: Enclosure) -> Enclosure:
     """G = F + l2·‖z‖²."""
     l2 = problem.objective.l2
     return F + length(problem).square() * l2 if l2 else F
-
-
-def basis_of_gradients(problem: Problem) -> Ball | None:
-    """N (q, q − 1), orthonormal columns that span 1^⊥, where 1ᵀ∇ℓ = 0; None where ∇ℓ may be anything.
-
-    Helmert's: column j is (1, …, 1, −j, 0, …)/√(j(j + 1)), each entry rounded twice, √ counted: within 3u of itself.
-    """
-    raise NotImplementedError
-
-
-def zero_direction(problem: Problem) -> Direction:
-    return Direction(np.zeros_like(problem.W), np.zeros_like(problem.V))

@@ -47,9 +47,10 @@ def objective(W: Any, V: Any, x: Any, f: Any, y: Any, omega: Any, loss: Loss) ->
 
 @dataclass(frozen=True)
 class Objective:
-    """G at the problem's point, ready to be differentiated along any number of directions."""
+    """G at the problem's point, or F, ready to be differentiated along any number of directions."""
 
     problem: Problem
+    regularized: bool = True
 
     def along(self, direction: Direction) -> Autodiff:
         """One pass over the data."""
@@ -62,7 +63,8 @@ class Objective:
         d, d1, k, q = problem.d, problem.d1, problem.k, problem.q
         D, K = _columns(d), _columns(k)
         compiled = _compiled(plain(problem.loss))
-        l2, decayed = problem.objective.l2, _wide(problem.decayed[None, :], 1, D)[0]
+        l2 = problem.objective.l2 if self.regularized else 0.0
+        decayed = _wide(problem.decayed[None, :], 1, D)[0]
         W, V = _wide(problem.W, q, D), _wide(problem.V, D, K)
         sums: list[Any] = [None] * len(directions)
         total = 0.0
