@@ -59,7 +59,7 @@ def bounded(
         goal, steps = -threshold.upper * BEYOND, STEPS
     value, direction = lowest_direction(problem, here.A_f.center, shift, sphere, steps, goal)
     found = quotient(
-        lambda u: curvature_along(problem, u), here.A_f.size(), direction, shift, sphere
+        lambda u: curvature_along(problem, u, here.A_f), here.A_f.size(), direction, shift, sphere
     )
     upper, ceiling = found.upper, structure.ceiling(shift, on_sphere=sphere is not None)
     if ceiling is not None:

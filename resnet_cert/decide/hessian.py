@@ -674,7 +674,7 @@ def quotient(
 def second_derivative(moments: SecondOrder, W: Array, d1: int, direction: Direction) -> Enclosure:
     """D²F(dW, dV) = ⟨B, Q B⟩ + 2⟨dW_1 dV, A_f⟩, B = (dW, W_1dV)."""
     dW, dV = direction.dW, direction.dV
-    B = Ball.exact(dW)
+    B = _on_h(moments.Q, dW)
     if W.any():
         image = product(W[:, :d1], dV)
         B = Ball(np.concatenate([dW, image.center], axis=1), image.radius)
@@ -710,6 +710,50 @@ def hessian_size(moments: SecondOrder, W: Array, d1: int) -> Radius:
     blocks = moments.Q.center
     Q_norm = Radius.norm(blocks.reshape(len(blocks), -1)) + moments.Q.radius
     return Q_norm * reach * reach + moments.A_f.size()
+
+
+def refuting_direction(
+    moments: SecondOrder, W: Array, d1: int, threshold: float, found: Direction
+) -> Direction:
+    """A direction that shows λ_min(∇²F) < −threshold, if that is so: for moments good to the last place.
+
+    The one that was found; but for threshold 0 and W_1 with a kernel, any A_f ≠ 0 makes λ_min negative, though it
+    may be as little as −‖A_f‖²/‖Q‖.  With W_1e = 0 and the unit vectors u, v of the largest entry of A_f,
+
+        D²F(τ u eᵀ, −e vᵀ) = τ(τ E[(eᵀh)²uᵀ∇²ℓu] − 2‖e‖²|uᵀA_f v|) < 0   for 0 < τ ≤ ‖e‖²|uᵀA_f v|/E[(eᵀh)²uᵀ∇²ℓu].
+
+    With one output e is orthogonal to w_1, and the direction a multiple of e, without rounding.
+    """
+    A_f = moments.A_f.center
+    W_1 = W[:, :d1]
+    if threshold > 0.0 or not A_f.any() or (d1 == 1 and W.any()):
+        return found
+    free = np.flatnonzero(~W_1.any(axis=0))
+    e = np.zeros(d1)
+    if free.size:
+        e[free[0]] = 1.0
+    elif len(W) == 1:
+        scale = 2.0 ** min(math.frexp(float(np.max(np.abs(W_1[0, :2]))))[1], 1023)
+        e[0], e[1] = W_1[0, 1] / scale, -W_1[0, 0] / scale
+    else:
+        return found
+    a, l = np.unravel_index(int(np.argmax(np.abs(A_f))), A_f.shape)
+    u = np.zeros(W.shape)
+    u[a, :d1] = e
+    gain = float(e @ e) * abs(float(A_f[a, l]))
+    bend = gauss_newton(moments.Q, _on_h(moments.Q, u)).value
+    tau = 1.0
+    if bend > 0.0 and gain > 0.0:
+        tau = 2.0 ** min(max(math.frexp(gain)[1] - math.frexp(bend)[1] - 2, -1000), 1000)
+    dV = np.zeros((d1, A_f.shape[1]))
+    dV[:, l] = -math.copysign(1.0, A_f[a, l]) * e
+    return Direction(tau * u, dV)
+
+
+def _on_h(Q: Ball, dW: Array) -> Ball:
+    """(dW, 0), or dW where Q speaks of h alone."""
+    extra = Q.center.shape[-1] - dW.shape[1]
+    return Ball.exact(np.pad(dW, ((0, 0), (0, extra))))
 
 
 def unit_vector(w: Array) -> tuple[Array, float]:
