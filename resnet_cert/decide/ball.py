@@ -1,22 +1,22 @@
 """Definition 1 decided in Arb, and exactly where the numbers are rational (`--arithmetic ball`).
 
-float64 cannot tell margins of a few units in the last place, nor an exact zero, and at extreme scales it loses
-all of a number.  Here the moments are formed again from the same float64 data, in ball arithmetic at rising
-precision (python-flint), with ℓ, ∇ℓ, ∇²ℓ evaluated there as well, so that nothing is assumed of an elementary
-function.  For the squared losses they are rational numbers and are formed as such; then every comparison is
-decided, equality included:
+float64 cannot tell margins of a few units in the last place, nor an exact zero, and at extreme scales it
+loses all of a number.  Here the moments are formed again from the same float64 data, in ball arithmetic at
+rising precision (python-flint), with ℓ, ∇ℓ, ∇²ℓ evaluated there as well, so that nothing is assumed of an
+elementary function.  For the squared losses they are rational numbers and are formed as such; then every
+comparison is decided, equality included:
 
     a point where ker W_1 ≠ 0 is a 0-SOPSP   ⇔   g_W = 0 and A_f = 0.
 
-The curvature is decided by the S(t) of `decide.hessian` with the rows Y of W_1 that are independent in place of
-an orthonormal basis, dV = YᵀM + dV_⊥: with G = YYᵀ, T = W_1Yᵀ, P = I − YᵀG⁻¹Y and τ = c_V + t > 0,
+The curvature is decided by the S(t) of `decide.hessian` with the rows Y of W_1 that are independent in place
+of an orthonormal basis, dV = YᵀM + dV_⊥: with G = YYᵀ, T = W_1Yᵀ, P = I − YᵀG⁻¹Y and τ = c_V + t > 0,
 
     S(t) = [ Q_hh + c + t − A_fA_fᵀ/τ ⊗ P    Q_hf(I ⊗ T) + A_f ⊗ Yᵀ ]
            [ ·                               TᵀQ_ff T + τ G ⊗ I      ],
 
-rational operations only, t = √(μ2 ε) apart.  ∇²L + tI is positive semidefinite iff S(t) is.  For τ = 0 the block
-of dV_⊥ vanishes, and then it is so iff A_f = 0.  Where W_1 has the rank d1, Y = I and there is no condition on τ.
-On z^⊥ it is S(t) + τ/‖P z_V‖² ζζᵀ, or S(t) on ζ^⊥ where P z_V = 0.
+rational operations only, t = √(μ2 ε) apart.  ∇²L + tI is positive semidefinite iff S(t) is.  For τ = 0 the
+block of dV_⊥ vanishes, and then it is so iff A_f = 0.  Where W_1 has the rank d1, Y = I and there is no
+condition on τ.  On z^⊥ it is S(t) + τ/‖P z_V‖² ζζᵀ, or S(t) on ζ^⊥ where P z_V = 0.
 """
 
 from __future__ import annotations
@@ -164,7 +164,11 @@ def moments(field: Field, problem: Problem, loss: BuiltinLoss) -> Moments:
         for a in range(q):
             for b in range(a, q):
                 c = [bend[a][b] for _, _, bend in part]
-                if a == b or not all(_is_zero(entry) for entry in c) or (total is not None and (a, b) in total.Q):
+                if (
+                    a == b
+                    or not all(_is_zero(entry) for entry in c)
+                    or (total is not None and (a, b) in total.Q)
+                ):
                     Q[a, b] = zT * _scaled_rows(field, c, z)
         if total is not None:
             for pair in Q.keys() - total.Q.keys():
@@ -183,7 +187,8 @@ def _is_zero(x: Any) -> bool:
 
 
 class Geometry:
-    """What S(t) needs of the point alone, in rational numbers: W_1, its independent rows and their complement."""
+    """What S(t) needs of the point alone, in rational numbers: W_1, its independent rows and their
+    complement."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -203,9 +208,7 @@ class Geometry:
         d1, rows = self.problem.d1, self.W_1
         if self.sum_free:
             q = rows.nrows()
-            rows = fmpq_mat(
-                q - 1, d1, [rows[a, j] - rows[q - 1, j] for a in range(q - 1) for j in range(d1)]
-            )
+            rows = fmpq_mat(q - 1, d1, [rows[a, j] - rows[q - 1, j] for a in range(q - 1) for j in range(d1)])
         echelon = independent_rows(rows)
         return RATIONALS.identity(d1) if echelon.nrows() == d1 else echelon
 
@@ -365,7 +368,9 @@ def shifted_hessian(field: Field, at_point: Geometry, here: Moments, rho: Any, t
     return S
 
 
-def _on_sphere(field: Field, at_point: Geometry, here: Moments, S: list[list[Any]], tau: Any) -> list[list[Any]]:
+def _on_sphere(
+    field: Field, at_point: Geometry, here: Moments, S: list[list[Any]], tau: Any
+) -> list[list[Any]]:
     """A form that is positive semidefinite iff ∇²L + tI is on z^⊥."""
     problem, outside = at_point.problem, at_point.outside
     z_W, Y = field.of(at_point.z.dW), field.cast(at_point.Y)
@@ -386,9 +391,7 @@ def _on_sphere(field: Field, at_point: Geometry, here: Moments, S: list[list[Any
         gain = tau / inner(far, far)
     zeta = [*z_W.entries(), *inside.entries()]
     if gain is not None:
-        return [
-            [entry + gain * zeta[i] * zeta[j] for j, entry in enumerate(row)] for i, row in enumerate(S)
-        ]
+        return [[entry + gain * zeta[i] * zeta[j] for j, entry in enumerate(row)] for i, row in enumerate(S)]
     pivot = max(range(len(zeta)), key=lambda i: abs(arb(zeta[i]).mid()))
     ratios = [entry / zeta[pivot] for entry in zeta]
 
@@ -419,7 +422,8 @@ def rounded(problem: Problem, at: Moments) -> Float64Moments:
         zero = [at.F * 0] * (m * m)
         blocks = [at.block(a, b) for a in range(q) for b in range(q)]
         Q = in_float64(
-            [entry for block in blocks for entry in (zero if block is None else block.entries())], (q, q, m, m)
+            [entry for block in blocks for entry in (zero if block is None else block.entries())],
+            (q, q, m, m),
         )
     return Float64Moments(
         F=outward(at.F),

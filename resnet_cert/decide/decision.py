@@ -87,8 +87,8 @@ class Decision:
 
     F: the objective without decay.  lagrangian: ∇L and λ_min(∇²L) that Definition 1 speaks of, λ_min(∇²F).
     moments: those of the Hessian too, where they were formed; of the finest arithmetic that was used.
-    vacuous: √(μ2 ε) is at least an upper bound of ‖∇²F‖, so that every point would pass; informative_below: the
-    ε under which it is not.  reasons: of the verdict, then what may decide more.
+    vacuous: √(μ2 ε) is at least an upper bound of ‖∇²F‖, so that every point would pass; informative_below:
+    the ε under which it is not.  reasons: of the verdict, then what may decide more.
     """
 
     F: Enclosure

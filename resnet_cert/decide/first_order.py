@@ -77,9 +77,7 @@ def lowest_direction(
     """
     F = Objective(problem, regularized=False)
     W_shape, V_shape = problem.W.shape, problem.V.shape
-    added = shift.rho.value * flat(
-        Direction(np.broadcast_to(shift.decayed, W_shape), np.ones(V_shape))
-    )
+    added = shift.rho.value * flat(Direction(np.broadcast_to(shift.decayed, W_shape), np.ones(V_shape)))
     basis: list[Array] = []
     if sphere is not None:
         basis.append(unit_vector(flat(sphere))[0])
@@ -111,7 +109,8 @@ def lowest_direction(
 
 
 def starting_direction(problem: Problem, A_f: Array) -> Direction:
-    """(u eᵀ, −e vᵀ): the pair on which ⟨dW_1dV, A_f⟩ = −‖A_f‖_2, at the least cost in the Gauss–Newton part."""
+    """(u eᵀ, −e vᵀ): the pair on which ⟨dW_1dV, A_f⟩ = −‖A_f‖_2, at the least cost in the Gauss–Newton
+    part."""
     d1 = problem.d1
     u, _, v = top_singular_pair(A_f)
     dW = np.zeros(problem.W.shape)

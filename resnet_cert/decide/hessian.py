@@ -8,9 +8,9 @@ and what is decided is λ_min of ∇²L = ∇²F + D, where D = diag(c) holds wh
 to each column of dW and to dV (`Shift`; D = 0 for F itself).
 
 **The reduced matrix.**  Let E (d1, ρ) and R (k, r) be orthonormal bases of spaces that contain the rows of
-W_1 and of A_f, E_⊥ one of the complement of E, T = W_1E and dV = E M + E_⊥ Z.  D²F depends on dV through M and
-Y = Z R alone, for W_1 dV = T M and ⟨dW_1 dV, A_f⟩ = ⟨dW_1 E M, A_f⟩ + ⟨dW_1 E_⊥ Y, A_f R⟩.  All else are exact
-eigenvectors of ∇²F of eigenvalue 0, of multiplicity (d1 − ρ)(k − r).
+W_1 and of A_f, E_⊥ one of the complement of E, T = W_1E and dV = E M + E_⊥ Z.  D²F depends on dV through M
+and Y = Z R alone, for W_1 dV = T M and ⟨dW_1 dV, A_f⟩ = ⟨dW_1 E M, A_f⟩ + ⟨dW_1 E_⊥ Y, A_f R⟩.  All else are
+exact eigenvectors of ∇²F of eigenvalue 0, of multiplicity (d1 − ρ)(k − r).
 
 **S(t).**  Eliminating Z, for c_V + t > 0 (where ρ = d1, and there is no Z, for every t):
 
@@ -27,12 +27,11 @@ Eliminating Z again, and letting κ → ∞,
     ∇²L + tI ≻ 0 on z^⊥   ⇐   S(t) + g ζζᵀ ≻ 0,   g < (c_V + t)/‖P z_V‖²,
     ζ = (z_W − A_f(P z_V)ᵀ/(c_V + t), Eᵀz_V),
 
-for Σ over Z of (c_V + t)‖Z‖² + 2⟨G, Z⟩ + κ(σ + ⟨Pz_V, Z⟩)² has the minimum
-−‖G‖²/(c_V + t) + (σ − ⟨G, Pz_V⟩/(c_V + t))²/(1/κ + ‖Pz_V‖²/(c_V + t)), with G = P dW_1ᵀA_f.  Where P z_V = 0, S(t) is
-taken on ζ^⊥.
+for Σ over Z of (c_V + t)‖Z‖² + 2⟨G, Z⟩ + κ(σ + ⟨Pz_V, Z⟩)² has the minimum −‖G‖²/(c_V + t) + (σ − ⟨G,
+Pz_V⟩/(c_V + t))²/(1/κ + ‖Pz_V‖²/(c_V + t)), with G = P dW_1ᵀA_f.  Where P z_V = 0, S(t) is taken on ζ^⊥.
 
-**Losses whose gradients sum to 0** (softmax): with an orthonormal basis N of 1^⊥, F depends on NᵀW alone, and all
-of this is done for NᵀW, NᵀA_f and NᵀQN; the d directions 1eᵀ are exact eigenvectors of eigenvalue 0.
+**Losses whose gradients sum to 0** (softmax): with an orthonormal basis N of 1^⊥, F depends on NᵀW alone, and
+all of this is done for NᵀW, NᵀA_f and NᵀQN; the d directions 1eᵀ are exact eigenvectors of eigenvalue 0.
 """
 
 from __future__ import annotations
@@ -81,7 +80,8 @@ class SecondOrder(Protocol):
 
 @dataclass(frozen=True)
 class Shift:
-    """D = diag(c): ρ on dV and on the columns of dW that are decayed, 0 on the others; decayed (d,) of 0, 1."""
+    """D = diag(c): ρ on dV and on the columns of dW that are decayed, 0 on the others; decayed (d,) of 0,
+    1."""
 
     rho: Enclosure
     decayed: Array
@@ -121,7 +121,8 @@ class Curvature:
 class Structure:
     """What ∇²F has by the shape of the head alone, whatever the data.
 
-    rows: a bound of the rank of W_1, or of NᵀW_1.  q: outputs, less one with an N.  nulls: the d directions 1eᵀ.
+    rows: a bound of the rank of W_1, or of NᵀW_1.  q: outputs, less one with an N.  nulls: the d directions
+    1eᵀ.
     """
 
     q: int
@@ -140,7 +141,8 @@ class Structure:
 
     @property
     def zero_multiplicity(self) -> int:
-        """Eigenvalues that are 0: (d1 − ρ)(k − r), with the ranks ρ of W_1 and r of A_f at most, and those of 1eᵀ."""
+        """Eigenvalues that are 0: (d1 − ρ)(k − r), with the ranks ρ of W_1 and r of A_f at most, and those of
+        1eᵀ."""
         return max(self.d1 - self.rows, 0) * (self.k - min(self.q, self.k)) + self.nulls
 
     def ceiling(self, shift: Shift, *, on_sphere: bool) -> Enclosure | None:
@@ -226,7 +228,8 @@ def reduction(moments: SecondOrder, W: Array, d1: int, N: Ball | None = None) ->
     hf, ff = Radius.norm(Q_hf), Radius.norm(Q_ff)
     rho, size = E.center.shape[1], q * d
 
-    # A_f ⊗ E, E with rows of 0 for what goes round the block: ‖A_f ⊗ E − A ⊗ E_0‖ ≤ ‖A_f − A‖ + ‖A_f‖‖E − E_0‖.
+    # A_f ⊗ E, E with rows of 0 for what goes round the block: ‖A_f ⊗ E − A ⊗ E_0‖ ≤ ‖A_f − A‖ + ‖A_f‖‖E −
+    # E_0‖.
     wide = np.zeros((d, rho))
     wide[:d1] = E.center
     cross = np.einsum("jr,al->ajrl", wide, A_f.center).reshape(size, rho * k)
@@ -234,8 +237,9 @@ def reduction(moments: SecondOrder, W: Array, d1: int, N: Ball | None = None) ->
     cross_error = A_f.radius + A_norm * (E.radius + Radius.norm(E.center) * U)
     last, last_error = np.zeros((rho * k, rho * k)), NOTHING
     if T.center.any() or not T.radius.exact:
-        # Q_hf(I ⊗ T): the error of Q, of at most its spectral norm in each block, meets ‖T‖ + its radius, ‖Q_hf‖ the
-        # radius of T, and each entry is a sum of q products, rounded once more when A_f ⊗ E is added.
+        # Q_hf(I ⊗ T): the error of Q, of at most its spectral norm in each block, meets ‖T‖ + its radius,
+        # ‖Q_hf‖ the radius of T, and each entry is a sum of q products, rounded once more when A_f ⊗ E is
+        # added.
         turned = np.einsum("ajbl,br->ajrl", Q_hf, T.center, optimize=True).reshape(size, rho * k)
         cross_error = total(
             cross_error,
@@ -255,8 +259,9 @@ def reduction(moments: SecondOrder, W: Array, d1: int, N: Ball | None = None) ->
             ff * T_norm * T_norm * gamma(2 * q + 4),
             Radius.underflow(inside.size * q) * (T_norm + Radius.of(1.0)) + Radius.underflow(last.size * q),
         )
-    # B = (dW, W_1dV) of a unit vector changes by at most τ = ‖W_1 − W_1E_0E_0ᵀ‖ in its part on f, and has at most the
-    # norm max(1, ‖W_1‖) before and after: |⟨B, QB⟩ − ⟨B', QB'⟩| = |⟨B − B', Q(B + B')⟩| ≤ τ‖(Q_hf, Q_ff)‖·2max(1, ‖W_1‖).
+    # B = (dW, W_1dV) of a unit vector changes by at most τ = ‖W_1 − W_1E_0E_0ᵀ‖ in its part on f, and has at
+    # most the norm max(1, ‖W_1‖) before and after: |⟨B, QB⟩ − ⟨B', QB'⟩| = |⟨B − B', Q(B + B')⟩| ≤ τ‖(Q_hf,
+    # Q_ff)‖·2max(1, ‖W_1‖).
     bound = (Radius.norm(W_1.center) + W_1.radius).at_least(1.0) * 2.0
     return Reduction(
         moments,
@@ -349,9 +354,9 @@ def _dense(Q: Ball, q: int) -> Ball:
 def curvature(parts: Reduction, shift: Shift | None = None, sphere: Direction | None = None) -> Curvature:
     """λ_min(∇²F + D) enclosed, on the whole space or on z^⊥ for z = `sphere`.
 
-    Above: the Rayleigh quotient of the computed eigenvector, and c wherever D²F vanishes by structure.  Below: −t
-    for a t with S(t) ≻ 0, proven by `is_block_positive_definite`, and min(ρ − ‖A_f‖, min c), for the
-    Gauss–Newton part is positive semidefinite and 2|⟨dW_1dV, A_f⟩| ≤ ‖A_f‖(‖dW_1‖² + ‖dV‖²).
+    Above: the Rayleigh quotient of the computed eigenvector, and c wherever D²F vanishes by structure.
+    Below: −t for a t with S(t) ≻ 0, proven by `is_block_positive_definite`, and min(ρ − ‖A_f‖, min c), for
+    the Gauss–Newton part is positive semidefinite and 2|⟨dW_1dV, A_f⟩| ≤ ‖A_f‖(‖dW_1‖² + ‖dV‖²).
     """
     shift = Shift.none(parts.d) if shift is None else shift
     closed = _at_origin(parts, shift) if sphere is None else None
@@ -379,8 +384,8 @@ def gauss_newton_bound(A_f: Ball, shift: Shift) -> float:
 
 
 def _at_origin(parts: Reduction, shift: Shift) -> Curvature | None:
-    """At W = 0, where ∇²ℓ = c·I and all inputs go through the block, D²F = Σ_a dW_aᵀA dW_a + 2⟨dW dV, A_f⟩: the pairs
-    of singular vectors of A_f decouple, and λ_min = (β − √(β² + 4‖A_f‖²))/2, β = λ_min(A)."""
+    """At W = 0, where ∇²ℓ = c·I and all inputs go through the block, D²F = Σ_a dW_aᵀA dW_a + 2⟨dW dV, A_f⟩:
+    the pairs of singular vectors of A_f decouple, and λ_min = (β − √(β² + 4‖A_f‖²))/2, β = λ_min(A)."""
     Q, d = parts.moments.Q, parts.d
     scalar = parts.q == 1 and parts.N is None
     if parts.W.any() or d != parts.d1 or not (scalar or Q.center.ndim == 2) or not shift.decayed.all():
@@ -394,8 +399,8 @@ def _at_origin(parts: Reduction, shift: Shift) -> Curvature | None:
 
 
 def _lowest_at_origin(A: Array, A_f: Array, lambda_min: Enclosure) -> Direction:
-    """On u eᵀ and −e vᵀ, e along the eigenvector of A with eigenvalue β and (u, v) the top singular pair of A_f,
-    ∇²F is [[β, −α], [−α, 0]]: (λ, −α) is its lowest eigenvector."""
+    """On u eᵀ and −e vᵀ, e along the eigenvector of A with eigenvalue β and (u, v) the top singular pair of
+    A_f, ∇²F is [[β, −α], [−α, 0]]: (λ, −α) is its lowest eigenvector."""
     (q, k), d = A_f.shape, len(A)
     if not (np.isfinite(A).all() and np.isfinite(A_f).all()):
         return Direction(np.zeros((q, d)), np.zeros((d, k)))
@@ -423,9 +428,7 @@ def top_singular_pair(M: Array) -> tuple[Array, float, Array]:
     return (x, math.ldexp(s, e), y) if wide else (y, math.ldexp(s, e), x)
 
 
-def decided(
-    found: Curvature, threshold: Enclosure | None, exceeds: Callable[[float], bool]
-) -> Curvature:
+def decided(found: Curvature, threshold: Enclosure | None, exceeds: Callable[[float], bool]) -> Curvature:
     """The same curvature, its lower end raised to −threshold where one factorisation at it proves that."""
     lambda_min = found.lambda_min
     if threshold is None or not lambda_min.lower < -threshold.lower <= lambda_min.upper:
@@ -454,13 +457,11 @@ def reduced_hessian(parts: Reduction) -> tuple[Array, Array, Array]:
     return H, across, R
 
 
-def _smallest_eigenpair(
-    parts: Reduction, shift: Shift, sphere: Direction | None
-) -> tuple[float, Direction]:
+def _smallest_eigenpair(parts: Reduction, shift: Shift, sphere: Direction | None) -> tuple[float, Direction]:
     """λ_min in float64 and its eigenvector lifted to (dW, dV), both unproven.
 
-    On z^⊥: z lies in the reduced space and one more direction, along the part of z_V that it has outside, on which
-    ∇²F is 0.
+    On z^⊥: z lies in the reduced space and one more direction, along the part of z_V that it has outside, on
+    which ∇²F is 0.
     """
     q, d, d1, rho, k = parts.q, parts.d, parts.d1, parts.rho, parts.k
     H, across, R = reduced_hessian(parts)
@@ -522,7 +523,8 @@ def hessian_exceeds(
     last_error = parts.last.radius + (Radius.norm(parts.last.center) + Radius.size(level)) * (2 * U)
     slope = None
     if parts.P is not None:
-        # A_fA_fᵀ/level as that of A_f/√level, so that nothing underflows before it is divided: √ and ÷ round once each.
+        # A_fA_fᵀ/level as that of A_f/√level, so that nothing underflows before it is divided: √ and ÷ round
+        # once each.
         root = math.sqrt(level)
         center = parts.A_f.center / root
         slope = Ball(
@@ -584,8 +586,8 @@ def _exceeds_on_sphere(
     pivot = abs(float(zeta[j])) - 2.0 * float(off)
     if not (pivot > 0.0 and np.isfinite(zeta).all() and off.known):
         return False
-    # With x_j = y − rᵀx_-, r = ζ_-/ζ_j, ζᵀx = ζ_j y: a congruence by a matrix of norm at most 1 + ‖r‖.  The exact r is
-    # within (1 + ‖r‖)·off/(|ζ_j| − off) and a rounding of the computed one.
+    # With x_j = y − rᵀx_-, r = ζ_-/ζ_j, ζᵀx = ζ_j y: a congruence by a matrix of norm at most 1 + ‖r‖.  The
+    # exact r is within (1 + ‖r‖)·off/(|ζ_j| − off) and a rounding of the computed one.
     keep = np.arange(len(zeta)) != j
     r = zeta[keep] / zeta[j]
     r_norm = Radius.norm(r)
@@ -645,8 +647,8 @@ def quotient(
 ) -> Enclosure:
     """D²L(u)/‖u‖² of what is left of u off z.
 
-    With τ = ⟨u, z⟩/‖z‖²,  D²L(u − τz) = D²L(u) − 2τD²L(u, z) + τ²D²L(z).  D²L is a positive semidefinite form and
-    2⟨dW_1dV, A_f⟩, so |D²L(u, z)| ≤ √((D²L(u) + α‖u‖²)(D²L(z) + α‖z‖²)) + α‖u‖‖z‖ with α ≥ ‖A_f‖.
+    With τ = ⟨u, z⟩/‖z‖²,  D²L(u − τz) = D²L(u) − 2τD²L(u, z) + τ²D²L(z).  D²L is a positive semidefinite form
+    and 2⟨dW_1dV, A_f⟩, so |D²L(u, z)| ≤ √((D²L(u) + α‖u‖²)(D²L(z) + α‖z‖²)) + α‖u‖‖z‖ with α ≥ ‖A_f‖.
 
     Args:
         second: D²F along a direction.
@@ -717,10 +719,12 @@ def refuting_direction(
 ) -> Direction:
     """A direction that shows λ_min(∇²F) < −threshold, if that is so: for moments good to the last place.
 
-    The one that was found; but for threshold 0 and W_1 with a kernel, any A_f ≠ 0 makes λ_min negative, though it
-    may be as little as −‖A_f‖²/‖Q‖.  With W_1e = 0 and the unit vectors u, v of the largest entry of A_f,
+    The one that was found; but for threshold 0 and W_1 with a kernel, any A_f ≠ 0 makes λ_min negative,
+    though it may be as little as −‖A_f‖²/‖Q‖.  With W_1e = 0 and the unit vectors u, v of the largest entry
+    of A_f,
 
-        D²F(τ u eᵀ, −e vᵀ) = τ(τ E[(eᵀh)²uᵀ∇²ℓu] − 2‖e‖²|uᵀA_f v|) < 0   for 0 < τ ≤ ‖e‖²|uᵀA_f v|/E[(eᵀh)²uᵀ∇²ℓu].
+        D²F(τ u eᵀ, −e vᵀ) = τ(τ E[(eᵀh)²uᵀ∇²ℓu] − 2‖e‖²|uᵀA_f v|) < 0   for 0 < τ ≤ ‖e‖²|uᵀA_f
+        v|/E[(eᵀh)²uᵀ∇²ℓu].
 
     With one output e is orthogonal to w_1, and the direction a multiple of e, without rounding.
     """

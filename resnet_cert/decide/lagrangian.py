@@ -1,7 +1,8 @@
 """Definition 1 for a regularised objective, on a ball: G = F + l2·‖z‖² subject to ‖z‖ ≤ norm, z = (W, V).
 
-Here ‖z‖² = ‖W‖_F² + ‖V‖_F², a bias that is not decayed left out; z stands for what is decayed.  On the boundary,
-with the multiplier μ = −⟨∇G, z⟩/‖z‖², both cases and the case without a constraint are those of one function,
+Here ‖z‖² = ‖W‖_F² + ‖V‖_F², a bias that is not decayed left out; z stands for what is decayed.  On the
+boundary, with the multiplier μ = −⟨∇G, z⟩/‖z‖², both cases and the case without a constraint are those of one
+function,
 
     L = F + (ρ/2)‖z‖²,   ρ = 2·l2 + max(0, μ)   (μ = 0 inside),   ∇L = ∇F + ρz,   ∇²L = ∇²F + ρ·diag(1 on z):
 
@@ -123,9 +124,7 @@ def lagrangian(problem: Problem, at: Slope, parts: Reduction) -> Lagrangian:
         return Lagrangian(at, replace(whole, lambda_min=lambda_min), of_F)
     if at.tangent:
         on_sphere = curvature(parts, shift, decayed(problem))
-        return Lagrangian(
-            at, replace(on_sphere, method="reduced, on the tangent space of the sphere"), of_F
-        )
+        return Lagrangian(at, replace(on_sphere, method="reduced, on the tangent space of the sphere"), of_F)
     if problem.decayed.all():
         return Lagrangian(at, shifted(of_F, at.rho), of_F)
     return Lagrangian(at, curvature(parts, shift), of_F)

@@ -1,11 +1,11 @@
 """F(W, V) = E[ℓ(W(x + V f); y)] exactly as the paper writes it, and its derivatives by JAX.
 
-Nothing here is used to decide: it is the second opinion, and a compass.  The moments and the reduced Hessian come
-from formulas; jax.grad and a Hessian-vector product come from this definition alone.
+Nothing here is used to decide: it is the second opinion, and a compass.  The moments and the reduced Hessian
+come from formulas; jax.grad and a Hessian-vector product come from this definition alone.
 
-One function is compiled for each loss and size, and sizes are rounded up: samples to a power of two with rows of
-weight 0, inputs and features with columns of 0, which change neither F nor any derivative.  Bypass inputs and the
-bias are columns of x whose rows of V are 0 and stay it.
+One function is compiled for each loss and size, and sizes are rounded up: samples to a power of two with rows
+of weight 0, inputs and features with columns of 0, which change neither F nor any derivative.  Bypass inputs
+and the bias are columns of x whose rows of V are 0 and stay it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ class Objective:
         total = 0.0
         tangents = [(_wide(u.dW, q, D), _wide(u.dV, D, K)) for u in directions]
         for chunk in problem.chunks():
-            rows = 2 ** math.ceil(math.log2(problem.n)) if problem.n <= problem.chunk_rows else problem.chunk_rows
+            rows = (
+                2 ** math.ceil(math.log2(problem.n))
+                if problem.n <= problem.chunk_rows
+                else problem.chunk_rows
+            )
             omega = np.ones_like(chunk.y) if chunk.omega is None else chunk.omega
             weight = np.concatenate([chunk.weights, np.zeros(rows - len(chunk.x))])
             total += float(np.sum(chunk.weights))
@@ -90,7 +94,8 @@ class Objective:
         )
 
     def dense_hessian(self) -> Array | None:
-        """∇²G over the entries of W, then those of V, row by row each; None where that takes more than a moment."""
+        """∇²G over the entries of W, then those of V, row by row each; None where that takes more than a
+        moment."""
         problem = self.problem
         size, sizes = problem.parameters, (problem.W.shape, problem.V.shape)
         if size > DENSE_PARAMETERS or problem.n * (problem.d + problem.k) * size > DENSE_WORK:
@@ -122,7 +127,8 @@ def _columns(count: int) -> int:
 
 
 def _wide(a: Array, rows: int, columns: int, padded_rows: int | None = None) -> Array:
-    """a with columns of 0 and, up to `padded_rows`, its last row repeated: a loss is finite there as before."""
+    """a with columns of 0 and, up to `padded_rows`, its last row repeated: a loss is finite there as
+    before."""
     padded = np.zeros((rows if padded_rows is None else padded_rows, columns))
     padded[: len(a), : a.shape[1]] = a
     if padded_rows is not None:
@@ -132,10 +138,21 @@ def _wide(a: Array, rows: int, columns: int, padded_rows: int | None = None) -> 
 
 @lru_cache(maxsize=32)
 def _compiled(loss: Loss) -> Callable[..., Any]:
-    """One compiled function a loss, and one compilation a size: ΣπG, its gradient, and its Hessian along (dW, dV)."""
+    """One compiled function a loss, and one compilation a size: ΣπG, its gradient, and its Hessian along (dW,
+    dV)."""
 
     def derivatives(
-        W: Any, V: Any, dW: Any, dV: Any, l2: Any, decayed: Any, x: Any, f: Any, y: Any, omega: Any, weight: Any
+        W: Any,
+        V: Any,
+        dW: Any,
+        dV: Any,
+        l2: Any,
+        decayed: Any,
+        x: Any,
+        f: Any,
+        y: Any,
+        omega: Any,
+        weight: Any,
     ) -> Any:
         def G(W: Any, V: Any) -> Any:
             penalty = l2 * (jnp.sum(decayed * jnp.sum(W**2, axis=0)) + jnp.sum(V**2))

@@ -21,7 +21,6 @@ def finer(gradient: Verdict, curvature: Verdict, eps: float, arithmetic: str) ->
     )
 
 
-
 def gradient(verdict: Verdict, norm: Enclosure, eps: float) -> str:
     match verdict:
         case Verdict.CERTIFIED:

@@ -21,7 +21,8 @@ from resnet_cert.numerics.radius import UNBOUNDED, Radius
 
 @dataclass(frozen=True)
 class Field:
-    """The numbers that a computation runs in: `number` makes one of a float, an integer or another field's."""
+    """The numbers that a computation runs in: `number` makes one of a float, an integer or another
+    field's."""
 
     number: Callable[[Any], Any]
     matrix: Callable[..., Any]
@@ -150,12 +151,15 @@ def in_float64(entries: Sequence[Any], shape: tuple[int, ...]) -> Ball:
     if exact or not rounded:
         return Ball.exact(center)
     spread = [max(entry.upper - entry.value, entry.value - entry.lower) for entry in rounded]
-    radius = Radius.norm(np.array(spread)) * (1.0 + 2.0**-50)  # a difference of neighbours is rounded, if at all, once
+    radius = Radius.norm(np.array(spread)) * (
+        1.0 + 2.0**-50
+    )  # a difference of neighbours is rounded, if at all, once
     return Ball(center, radius if np.isfinite(center).all() else UNBOUNDED)
 
 
 def elementary() -> dict[str, Callable[[Array], Array]]:
-    """exp, expm1, log1p and √(1 + r²) of float64 arrays, evaluated in balls: within one unit in the last place."""
+    """exp, expm1, log1p and √(1 + r²) of float64 arrays, evaluated in balls: within one unit in the last
+    place."""
 
     def each(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
         def apply(x: Array) -> Array:

@@ -1,4 +1,5 @@
-"""The span of a loss's gradients, as orthonormal coordinates: where it is not all of R^q, W counts through them.
+"""The span of a loss's gradients, as orthonormal coordinates: where it is not all of R^q, W counts through
+them.
 
 For softmax 1ᵀ∇ℓ = 0, so that g_W, A_f and every gradient live on 1^⊥ ⊂ R^q, and F depends on NᵀW alone.
 """
