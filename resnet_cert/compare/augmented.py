@@ -24,7 +24,7 @@ from resnet_cert.compare.star import star
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, norm, product
-from resnet_cert.problem.problem import Distribution, Domain, GivenFeatures, Objective, Point, Problem
+from resnet_cert.problem.problem import Distribution, Domain, GivenFeatures, Objective, Point, Problem, Rows
 from resnet_cert.results import Augmented
 from resnet_cert.theory import theorems
 
@@ -50,13 +50,13 @@ def joined(problem: Problem) -> Problem:
     return on_inputs(problem, JoinedRows(problem), W)
 
 
-def on_inputs(problem: Problem, rows: object, W: Array, *, bias: Array | None = None) -> Problem:
+def on_inputs(problem: Problem, rows: Rows, W: Array, *, bias: Array | None = None) -> Problem:
     """The problem of linear predictors on other inputs: targets, weights and loss as they are."""
     data = problem.distribution
     return replace(
         problem,
-        distribution=Distribution(rows, data.y, data.probabilities, None, data.omega),  # type:
-        ignore[arg-type] features=GivenFeatures(np.empty((problem.n, 0))),
+        distribution=Distribution(rows, data.y, data.probabilities, None, data.omega),
+        features=GivenFeatures(np.empty((problem.n, 0))),
         point=Point(W, np.zeros((W.shape[1], 0)), bias),
         domain=Domain(),
         objective=Objective(),
@@ -95,8 +95,10 @@ def augmented_here(
         inner(here.g_W, difference(problem.W, U)), inner(here.A_f, turned)
     )
     functional = at_center + Enclosure.around(0.0, (lx.size() + here.A_f.size()) * best.W_star.radius)
-    on_ball = theorems.gap_linear_functional_on_ball(inner(here.g_W, Ball.exact(problem.W)), steepness,
-    best.r) functional = functional.intersect(upper=max(on_ball.upper, functional.lower))
+    on_ball = theorems.gap_linear_functional_on_ball(
+        inner(here.g_W, Ball.exact(problem.W)), steepness, best.r
+    )
+    functional = functional.intersect(upper=max(on_ball.upper, functional.lower))
 
     gap = here.F - best.F_min
     lower_bound = holds = None

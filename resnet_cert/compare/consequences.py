@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from resnet_cert.compare.minimum_on_ball import LinearMinimum
-from resnet_cert.compare.star import Star, quadratic_form
+from resnet_cert.compare.star import Star, quadratic_form, within_span
 from resnet_cert.decide.definition1 import corollary1_verdict
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.eigenvalues import smallest_eigenpair, spectral_norm
@@ -17,7 +17,7 @@ from resnet_cert.numerics.matrices import largest_singular_value, small_algebra
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import Verdict
 from resnet_cert.problem.problem import Problem
-from resnet_cert.problem.span import q_effective, span_of_gradients, within_span
+from resnet_cert.problem.span import span
 from resnet_cert.results import (
     AugmentedForm,
     BoundConstants,
@@ -43,7 +43,7 @@ def not_plain(problem: Problem) -> str | None:
 
 def has_enough_inputs(problem: Problem) -> bool:
     """d1 ≥ q, the span of the loss's gradients counting for q."""
-    return problem.d1 >= q_effective(problem.loss, problem.q)
+    return problem.d1 >= span(problem)
 
 
 def theorem1_here(problem: Problem, gap: Enclosure, gradient_norm: Enclosure, star: Star) -> Theorem1:
@@ -69,8 +69,12 @@ def _no_theorem1(problem: Problem, star: Star) -> str | None:
 
 
 def theorem2_here(
-    problem: Problem, origin: Moments, lambda_min: Enclosure | None, norm_A: Enclosure, star: Star, gap:
-    Enclosure
+    problem: Problem,
+    origin: Moments,
+    lambda_min: Enclosure | None,
+    norm_A: Enclosure,
+    star: Star,
+    gap: Enclosure,
 ) -> Theorem2:
     """Theorem 2 at (0, V).
 
@@ -96,10 +100,9 @@ def bound_symbols(problem: Problem, constants: Constants, s: float | None = None
     if missing:
         return f"{', '.join(missing)} not known for the loss {problem.loss.name}: give them under lipschitz"
     if not has_enough_inputs(problem):
-        span = q_effective(problem.loss, problem.q)
         return (
-            f"for d = {problem.d1} < q = {span} even a strict local minimum may be worse than the best linear
-            " "predictor"
+            f"for d = {problem.d1} < q = {span(problem)} even a strict local minimum may be worse than the "
+            "best linear predictor"
         )
     mu0, mu1, mu2 = (cast(float, mu) for mu in mus)
     return BoundConstants(
@@ -111,7 +114,7 @@ def bound_symbols(problem: Problem, constants: Constants, s: float | None = None
         d=problem.d1,
         q=problem.q,
         k=problem.k,
-        span=q_effective(problem.loss, problem.q),
+        span=span(problem),
         bypass=problem.d > problem.d1,
         s=s,
     )
@@ -185,11 +188,11 @@ def corollary1_here(
     elif verdict is Verdict.CERTIFIED and problem.epsilon == 0.0:
         hypothesis = "met"
     reason = None
-    span = q_effective(problem.loss, problem.q)
+    outputs = span(problem)
     if problem.q > 1 and enough:
-        reason = f"for d = {problem.d1} ≥ q = {span} every second-order stationary point has F ≤ inf F_lin"
+        reason = f"for d = {problem.d1} ≥ q = {outputs} every second-order stationary point has F ≤ inf F_lin"
     elif problem.q > 1:
-        reason = f"for d = {problem.d1} < q = {span} even a strict local minimum may have F > inf F_lin"
+        reason = f"for d = {problem.d1} < q = {outputs} even a strict local minimum may have F > inf F_lin"
         shift = spurious_minimum(problem, constants, gap, gradient_norm, lambda_min)
         if shift is not None:
             reason += f"; one that has lies within {_at_most(shift)} of (W, V)"
@@ -245,7 +248,7 @@ def gap_bounds_here(
     on_ball = theorems.gap_linear_functional_on_ball(inner(here.g_W, Ball.exact(W)), lx.norm(), linear.r)
     functional = functional.intersect(upper=max(on_ball.upper, functional.lower))
 
-    A_f = within_span(span_of_gradients(problem.loss, problem.q), here.A_f)
+    A_f = within_span(problem, here.A_f)
     g, top = here.g_W.norm(), largest_singular_value(A_f)
     first_order = minimum(
         theorems.gap_first_order(star.distance, g, star.turned_norm, A_f.norm()),
@@ -282,7 +285,7 @@ def local_lemma(
         X, _, Yt = np.linalg.svd(A_f)
     u, v = X[:, 0], Yt[0]
     W_1 = problem.W[:, :d1]
-    in_span = within_span(span_of_gradients(problem.loss, problem.q), W_1).center
+    in_span = within_span(problem, W_1).center
     e = _kernel_vector(in_span, _curvature_along(here.Q.center, u, d1))
     uu, vv, ee = (norm(a).square() for a in (u, v, e))
     direction = np.zeros((problem.q, here.Q.center.shape[-1]))

@@ -24,7 +24,9 @@ WELL_CONDITIONED = 1e-5
 """The least ratio of singular values of scaled columns that needs no change of coordinates."""
 NEGLIGIBLE = 2.0**-54
 """The ratio of singular values below which a direction is dropped: the data say nothing about it in
-float64.""" HELD_BYTES = 2**28
+float64.
+"""
+HELD_BYTES = 2**28
 """Rows in new coordinates that take no more than this are made once and kept."""
 WIDEST = 4096
 """The largest d whose d × d factorisation is affordable."""
@@ -93,7 +95,8 @@ class Design:
 
 def scaled_design(problem: Problem, *, fixed: bool = False) -> Design:
     """Columns scaled by powers of two to a largest entry of about 1; fixed: predictors stay in their
-    units.""" largest = np.zeros(problem.d)
+    units."""
+    largest = np.zeros(problem.d)
     for chunk in problem.chunks(features=False):
         largest = np.maximum(largest, np.max(np.abs(chunk.x), axis=0))
     exponents = np.clip(-np.frexp(largest)[1], -1000, 1000)
@@ -169,8 +172,9 @@ def doubled_product(X: Array, T: Array) -> tuple[Array, Radius]:
     z = high + low
     # Left out: slices beyond `count` in all, each 2^-bits of the one before; and the roundings of `low`.
     lost = 16.0 * X.shape[1] * (count * 2.0 ** -(bits * count) + count**4 * 2.0**-106)
-    return z, Radius.row_norms(z) * (2.0 * U) + Radius.row_norms(X) * Radius.norm(T) * lost +
-    Radius.of(2.0**-1000)
+    return z, Radius.row_norms(z) * (2.0 * U) + Radius.row_norms(X) * Radius.norm(T) * lost + Radius.of(
+        2.0**-1000
+    )
 
 
 def _slices(A: Array, bits: int, count: int) -> list[Array]:

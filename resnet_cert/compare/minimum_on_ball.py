@@ -87,8 +87,9 @@ def best_linear_predictor(problem: Problem, r: float | None, b: float) -> Linear
 
 def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
     """min of F_lin + l2‖W‖_F² over all W, or on ‖W‖_F ≤ r: the best value of the objective at V = 0."""
-    return minimum_on_ball(problem, math.inf if r is None else r, math.inf, ridge=2.0 * problem.objective.l2 *
-    problem.decayed)
+    return minimum_on_ball(
+        problem, math.inf if r is None else r, math.inf, ridge=2.0 * problem.objective.l2 * problem.decayed
+    )
 
 
 def minimum_on_ball(
@@ -174,8 +175,13 @@ class Data:
         """λ of the size of the largest curvature of F_lin at 0."""
         objective = LinearObjective(self.scaled, self.ridge, None)
         at = path.origin(objective, 0.0).at
-        bend = path._mean_curvature(at) * np.diagonal(objective.second_moments) / self.scaled.units /
-        self.scaled.units size = float(np.sum(bend[np.isfinite(bend)]))
+        bend = (
+            path._mean_curvature(at)
+            * np.diagonal(objective.second_moments)
+            / self.scaled.units
+            / self.scaled.units
+        )
+        size = float(np.sum(bend[np.isfinite(bend)]))
         return size if size > 0.0 else 1.0
 
     def unconstrained(self) -> tuple[Found, bool | None]:
@@ -229,8 +235,11 @@ def _moved(before: LinearObjective, place: Place, after: LinearObjective) -> tup
 def _in_units(unseen: Unseen, units: Array) -> Unseen:
     """The same directions, as long as the scaled data."""
     size = float(np.max(np.abs(units[:, None] * unseen.Z), initial=0.0))
-    return Unseen(unseen.Z * 2.0 ** -math.frexp(size)[1], unseen.sine * 2.0 ** -math.frexp(size)[1]) if size
-    else unseen
+    return (
+        Unseen(unseen.Z * 2.0 ** -math.frexp(size)[1], unseen.sine * 2.0 ** -math.frexp(size)[1])
+        if size
+        else unseen
+    )
 
 
 # --- What is proven ----------------------------------------------------------------------------------------
@@ -336,10 +345,8 @@ def predictor(objective: LinearObjective, point: Array) -> Ball:
     units, R = objective.design.units, objective.design.R
     turned, error = (point, NOTHING) if R is None else doubled_product(point, R.T)
     W = turned * units
-    if np.array_equal(W / units, turned):
-        rounding = NOTHING
-    else:
-        rounding = Radius.of(math.sqrt(W.size) * 2.0**-1021)
+    is_exact = np.array_equal(W / units, turned)
+    rounding = NOTHING if is_exact else Radius.of(math.sqrt(W.size) * 2.0**-1021)
     return Ball(W, error.sum() * float(np.max(units)) + rounding)
 
 
@@ -468,8 +475,10 @@ def _infimum(problem: Problem) -> float | None:
         weight += float(np.sum(pi))
     if size == 0.0:
         return 0.0
-    return (Enclosure.around(value, Radius.of(size) * gamma(problem.n + 8))
-        / Enclosure.around(weight, Radius.of(weight) * gamma(problem.n))).lower
+    return (
+        Enclosure.around(value, Radius.of(size) * gamma(problem.n + 8))
+        / Enclosure.around(weight, Radius.of(weight) * gamma(problem.n))
+    ).lower
 
 
 def _weighted(W: Ball, column: Array) -> Ball:

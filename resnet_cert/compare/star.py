@@ -12,7 +12,7 @@ from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, n
 from resnet_cert.numerics.matrices import least_solution, nuclear_norm, smallest_singular_value
 from resnet_cert.numerics.radius import Radius, gamma
 from resnet_cert.problem.problem import Problem
-from resnet_cert.problem.span import q_effective, span_of_gradients, within_span
+from resnet_cert.problem.span import gradient_basis, span
 
 ZERO = Enclosure.exact(0.0)
 
@@ -63,12 +63,11 @@ def star(
     Args:
         turned: U_1V − Z.  length: ‖(U, Z)‖_F.  reach: ‖U_1V − Z‖_F at most.
     """
-    N, W = span_of_gradients(problem.loss, problem.q), problem.W
-    span = q_effective(problem.loss, problem.q)
-    turned, W_1 = within_span(N, turned), within_span(N, W[:, : problem.d1])
-    rank = Enclosure.exact(float(min(span, problem.d1, problem.k))).sqrt()
-    sigma = smallest_singular_value(W_1) if span else ZERO
-    distance = within_span(N, difference(W, U)).norm()
+    W, outputs = problem.W, span(problem)
+    turned, W_1 = within_span(problem, turned), within_span(problem, W[:, : problem.d1])
+    rank = Enclosure.exact(float(min(outputs, problem.d1, problem.k))).sqrt()
+    sigma = smallest_singular_value(W_1)
+    distance = within_span(problem, difference(W, U)).norm()
     turned_norm = _at_most(turned.norm(), reach)
     X, norm_X = None, Enclosure(float("nan"), 0.0, float("inf"))
     if not turned.center.any() and turned.radius.exact:
@@ -87,8 +86,16 @@ def star(
         X,
         norm_X,
         norm_V,
-        span,
+        outputs,
     )
+
+
+def within_span(problem: Problem, M: Ball | Array) -> Ball:
+    """NᵀM for M (q, ·), N a basis of the span of the loss's gradients."""
+    N = gradient_basis(problem)
+    if N is None:
+        return M if isinstance(M, Ball) else Ball.exact(M)
+    return product(N.T, M)
 
 
 def _at_most(x: Enclosure, most: Enclosure) -> Enclosure:

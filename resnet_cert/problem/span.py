@@ -1,40 +1,38 @@
-"""The span of the gradients of a loss: all of R^q, or for a loss with 1ᵀ∇ℓ = 0 (softmax) the sums 0, 1^⊥.
+"""The span of a loss's gradients, as orthonormal coordinates: where it is not all of R^q, W counts through
+them.
 
-N (q, q') has orthonormal columns that span it.  As ∇ℓ = NNᵀ∇ℓ, what theorems ask of W_1, full row rank, its
-least singular value, a kernel, is asked of NᵀW_1 (q', d1), and q' counts the outputs.  It is the usual case
-that they differ: weight decay draws 1ᵀW to 0, so that W_1 has rank q − 1 to rounding.
+For softmax 1ᵀ∇ℓ = 0, so that g_W, A_f and every gradient live on 1^⊥ ⊂ R^q, and F depends on NᵀW alone.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from resnet_cert.numerics.enclosure import Ball, product
-from resnet_cert.numerics.radius import Array, Radius, U
-from resnet_cert.problem.losses import Loss
+from resnet_cert.numerics.enclosure import Ball
+from resnet_cert.numerics.radius import Radius, U
+from resnet_cert.problem.problem import Problem
 
 
-def q_effective(loss: Loss, q: int) -> int:
-    """q', the dimension of the span."""
-    return q - 1 if loss.sum_free else q
+def gradient_basis(problem: Problem) -> Ball | None:
+    """N (q, q'), orthonormal columns whose span holds ∇ℓ for every prediction; None for all of R^q."""
+    return sum_free_basis(problem.q) if problem.loss.sum_free and problem.q > 1 else None
 
 
-def span_of_gradients(loss: Loss, q: int) -> Ball | None:
-    """N (q, q'), enclosed in Frobenius norm; None for the identity.
+def span(problem: Problem) -> int:
+    """q', the dimension of the span of the loss's gradients: q, or q − 1 where they sum to 0."""
+    return problem.q - (problem.loss.sum_free and problem.q > 1)
 
-    Column j of Helmert's matrix is (1, …, 1, −j, 0, …)/√(j(j + 1)).
+
+def sum_free_basis(q: int) -> Ball:
+    """Helmert's basis (q, q − 1) of 1^⊥: column j is (1, …, 1, −j, 0, …)/√(j(j + 1)), j = 1, …, q − 1.
+
+    Every entry is one root and one quotient, each rounded once: within 2u of itself, and ‖N‖_F = √(q − 1).
     """
-    if not loss.sum_free:
-        return None
     N = np.zeros((q, q - 1))
     for j in range(1, q):
-        N[:j, j - 1], N[j, j - 1] = 1.0, -j
-        N[:, j - 1] /= np.sqrt(j * (j + 1.0))
-    return Ball(N, Radius.norm(N) * (4.0 * U))
-
-
-def within_span(N: Ball | None, M: Ball | Array) -> Ball:
-    """NᵀM for M (q, ·); M itself where N is the identity."""
-    if N is None:
-        return M if isinstance(M, Ball) else Ball.exact(M)
-    return product(N.T, M)
+        root = math.sqrt(j * (j + 1.0))
+        N[:j, j - 1] = 1.0 / root
+        N[j, j - 1] = -j / root
+    return Ball(N, Radius.norm(N) * (3 * U))

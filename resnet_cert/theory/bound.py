@@ -10,7 +10,6 @@ from typing import Literal, TypedDict
 from resnet_cert.numerics.enclosure import Enclosure, minimum
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import named_loss
-from resnet_cert.problem.span import q_effective
 from resnet_cert.results import BoundConstants, BoundRow, BoundTable
 from resnet_cert.theory.theorems import (
     ThresholdForm,
@@ -61,7 +60,7 @@ def bound(
             d < q, where an ε-SOPSP may be worse than the best linear predictor whatever ε is.
     Source: Shamir 2018, Theorem 3, for q = 1.
     """
-    span = q if loss is None else q_effective(named_loss(loss), q)
+    span = q if loss is None else q - (named_loss(loss).sum_free and q > 1)
     d = span + 1 if d is None else d
     epsilons = tuple(eps) if isinstance(eps, Iterable) else (eps,)
     faults = [
