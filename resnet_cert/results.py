@@ -23,10 +23,23 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Size:
-    """n samples, x ∈ R^d, f ∈ R^k, d(1+k) parameters (w, V), and where the point lies.
+class Assumption1:
+    """Is ℓ(·; y) convex and twice differentiable on |p| ≤ range?  By formula, proof, or the user's word.
 
-    outputs: q for predictions in R^q, with d(q+k) parameters (W, V); None for one output, wᵀ(x + V f).
+    status: "proven", "claimed" or "unknown".  range: None where it is all of R.
+    """
+
+    status: str
+    range: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """n samples, x ∈ R^d, f ∈ R^k, `outputs` predictions of a head that also reads `bypass` inputs and has a
+    bias or not; so many parameters (W, V, c), and where the point lies: spectral norms, ‖W‖ with the bias.
+
+    norm_W_frobenius: ‖W‖_F, to compare with the radius of a ball of linear predictors.
     """
 
     n: int
@@ -36,7 +49,11 @@ class Size:
     loss: str
     norm_w: float
     norm_V: float
-    outputs: int | None = None
+    outputs: int = 1
+    bypass: int = 0
+    bias: bool = False
+    norm_W_frobenius: float | None = None
+    assumption1: Assumption1 = Assumption1("proven")
 
 
 @dataclass(frozen=True)
@@ -257,6 +274,37 @@ class Regularized:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """Why a point is refuted, as a fact about another one: the objective is lower there.
+
+    kind: "slope", or "saddle" where the gradient condition holds and the curvature's does not.  decrease: by
+    how much, along the witness, at this distance from the point.
+    """
+
+    kind: str
+    decrease: Enclosure
+    distance: float
+
+
+@dataclass(frozen=True)
+class Population:
+    """What holds for the distribution that the sample was drawn from, with probability ≥ confidence:
+    statistical, and under the bounds that the user states; nothing else in a report is.
+
+    better_than_linear: than every linear predictor with ‖W‖_F ≤ r; None where that is open.
+    smallest_epsilon: the point is an ε-SOPSP of the distribution for it; None where there is none.
+    """
+
+    confidence: float
+    gap_upper: float
+    gradient_norm_upper: float
+    A_f_norm_upper: float
+    better_than_linear: bool | None
+    smallest_epsilon: float | None
+    rigor: str = "statistical"
+
+
+@dataclass(frozen=True)
 class CrossCheck:
     """The same numbers by plain JAX autodiff of the objective as written."""
 
@@ -299,6 +347,8 @@ class Report:
     regularized: Regularized | None = None
     augmented: Augmented | None = None
     comparators: tuple[Comparator, ...] = ()
+    population: Population | None = None
+    descent: Descent | None = None
     expect: tuple[Verdict, ...] | None = None
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
 

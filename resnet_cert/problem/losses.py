@@ -51,6 +51,15 @@ class Derivatives(NamedTuple):
     second_size: Radius
 
 
+class FirstDerivatives(NamedTuple):
+    """ℓ (m,) and ∇ℓ (m, q) alone, which cost O(mq) for every loss."""
+
+    value: Array
+    value_error: Radius
+    first: Array
+    first_error: Radius
+
+
 class Suprema(NamedTuple):
     """‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖ at most over ‖p‖ ≤ reach, (m,) each."""
 
@@ -104,6 +113,18 @@ class Loss(Protocol):
         """ℓ, ∇ℓ, ∇²ℓ at predictions known to lie within `error` (m,) of p (m, q), enclosed."""
         ...
 
+    def first_derivatives(
+        self, p: Array, error: Radius, y: Array, omega: Array | None = None
+    ) -> FirstDerivatives:
+        """ℓ and ∇ℓ alone."""
+        ...
+
+    def quadratic(
+        self, p: Array, error: Radius, y: Array, omega: Array | None, delta: Array, delta_error: Radius
+    ) -> tuple[Array, Radius]:
+        """δᵀ∇²ℓδ (m,) for δ known to lie within `delta_error` (m,) of delta (m, q), enclosed, in O(mq)."""
+        ...
+
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema | None:
         """Over ‖p‖ ≤ reach (m,); None where not known."""
         ...
@@ -111,6 +132,23 @@ class Loss(Protocol):
     def recession(self, y: Array) -> Recession | None:
         """None: inf F_lin is attained for every data."""
         ...
+
+
+def quadratic_form(at: Derivatives, delta: Array, error: Radius) -> tuple[Array, Radius]:
+    """δᵀ∇²ℓδ (m,) and its error, for δ within `error` (m,) of delta (m, q), and ∇²ℓ = c·I or a diagonal.
+
+    ‖H̃‖(2‖δ‖ + e)e for the error e of δ, ‖H − H̃‖(‖δ‖ + e)² for that of H, and γ‖H̃‖‖δ‖² for rounding.
+    """
+    c = at.second if at.second.ndim == 2 else at.second[:, None]
+    length = Radius.row_norms(delta)
+    reach = length + error
+    wrong = total(
+        at.second_error * reach * reach,
+        at.second_size * (length * 2.0 + error) * error,
+        at.second_size * length * length * gamma(delta.shape[1] + 3),
+        Radius.underflow(3 * delta.shape[1]) * (reach + at.second_size + Radius.of(1.0)),
+    )
+    return np.einsum("ij,ij->i", c * delta, delta), wrong
 
 
 class Ball(NamedTuple):
@@ -168,6 +206,21 @@ class Formulas(Protocol):
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> Derivatives: ...
+
+    def first_derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> FirstDerivatives: ...
+
+    def quadratic(
+        self,
+        fn: Elementary,
+        p: Array,
+        error: Radius,
+        y: Array,
+        omega: Array | None,
+        delta: Array,
+        delta_error: Radius,
+    ) -> tuple[Array, Radius]: ...
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema: ...
 
@@ -242,6 +295,31 @@ class BuiltinLoss:
             at.second_error * c + size * rounding,
             size,
         )
+
+    @np.errstate(over="ignore")
+    def first_derivatives(
+        self, p: Array, error: Radius, y: Array, omega: Array | None = None
+    ) -> FirstDerivatives:
+        at = self.formulas.first_derivatives(self.functions, p, error, y, omega)
+        if self.scale == 1.0:
+            return at
+        c, rounding = self.scale, Radius.of(2.0 * U)
+        value, first = c * at.value, c * at.first
+        return FirstDerivatives(
+            value,
+            at.value_error * c + Radius.size(value) * rounding,
+            first,
+            at.first_error * c + Radius.row_norms(first) * rounding,
+        )
+
+    @np.errstate(over="ignore")
+    def quadratic(
+        self, p: Array, error: Radius, y: Array, omega: Array | None, delta: Array, delta_error: Radius
+    ) -> tuple[Array, Radius]:
+        form, wrong = self.formulas.quadratic(self.functions, p, error, y, omega, delta, delta_error)
+        if self.scale == 1.0:
+            return form, wrong
+        return self.scale * form, wrong * self.scale + Radius.size(self.scale * form) * (2.0 * U)
 
     @np.errstate(over="ignore")
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
@@ -370,6 +448,23 @@ class Separable:
             second_error=T * error + _largest(second_rounding),
             second_size=_largest(Radius.size(second)),
         )
+
+    def first_derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> FirstDerivatives:
+        return FirstDerivatives(*self.derivatives(fn, p, error, y, omega)[:4])
+
+    def quadratic(
+        self,
+        fn: Elementary,
+        p: Array,
+        error: Radius,
+        y: Array,
+        omega: Array | None,
+        delta: Array,
+        delta_error: Radius,
+    ) -> tuple[Array, Radius]:
+        return quadratic_form(self.derivatives(fn, p, error, y, omega), delta, delta_error)
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
         bounds = self.one.suprema(fn, _column(reach), y)
@@ -556,8 +651,8 @@ _PSEUDO_HUBER_THIRD = 0.8587
 
 def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
     # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.  The
-    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most u
-    # and 3u of themselves.
+    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most
+    # u and 3u of themselves.
     r = p - y
     s = fn.hypot1(r)
     value, first = r * (r / (1.0 + s)), r / s
@@ -657,6 +752,23 @@ at most −αβ(α + β) if α ≥ −β/2 (from E(β − X)(X − α)² ≥ 0 w
 is at most L³/(6√3)."""
 
 
+class SoftmaxAt(NamedTuple):
+    """s, o (m, q) and Y (m,) at m predictions; excess (m, q): log Σ_j e^{p_j} − p_c.
+
+    error: of p, its shift included;  relative: of s and o, apart from that;  size: of ‖ |∇²ℓ| ‖;
+    underflow: what may be lost besides.
+    """
+
+    s: Array
+    o: Array
+    Y: Array
+    excess: Array
+    error: Radius
+    relative: Radius
+    size: Radius
+    underflow: Radius
+
+
 @dataclass(frozen=True)
 class Softmax:
     """Cross-entropy Σ_c y_c(log Σ_j e^{p_j} − p_c).
@@ -681,45 +793,98 @@ class Softmax:
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> Derivatives:
+        at = self._at(fn, p, error, y)
+        q, s, Y = p.shape[1], at.s, at.Y
+        second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
+        second[:, range(q), range(q)] = Y[:, None] * s * at.o
+        return Derivatives(
+            *self._first(at, y),
+            second=second,
+            second_error=at.size * (_drift(at.error, 3.0) + at.relative * 2.0) + at.underflow * float(q),
+            second_size=at.size,
+        )
+
+    def first_derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> FirstDerivatives:
+        return self._first(self._at(fn, p, error, y), y)
+
+    def quadratic(
+        self,
+        fn: Elementary,
+        p: Array,
+        error: Radius,
+        y: Array,
+        omega: Array | None,
+        delta: Array,
+        delta_error: Radius,
+    ) -> tuple[Array, Radius]:
+        # δᵀ∇²ℓδ = Y(Σ s δ² − (Σ s δ)²), and the same with δ − m for δ, for any m; with m = Σ s δ nothing
+        # cancels: the first term is the whole up to rounding, the second, squared, is rounding itself.
+        # For s off by a relative ρ, both terms together are off by less than 4ρ(1 + ρ)² of the first (Cauchy
+        # and Schwarz).  An error e of δ moves the root of the form by √‖∇²ℓ‖ e; ‖∇²ℓ‖ grows by (1 + ρ)².
+        at = self._at(fn, p, error, y)
+        s, q = at.s, p.shape[1]
+        centered = delta - (s * delta).sum(axis=1, keepdims=True)
+        spread = np.einsum("ij,ij->i", s * centered, centered)
+        form = at.Y * (spread - np.square((s * centered).sum(axis=1)))
+        whole = Radius.of(at.Y * spread) * (1.0 + 2 * gamma(q + 4)) + at.underflow
+        length = Radius.row_norms(centered)
+        relative = _drift(at.error, 1.5) + at.relative + Radius.of(gamma(2 * q + 8))
+        away = delta_error + length * (2.0 * U)  # δ − m is rounded
+        growth = (1.0 + float(relative.max())) ** 2 * (1.0 + 2.0**-40)
+        size = at.size * growth
+        wrong = total(
+            whole * relative * (4.0 * growth),
+            (whole * size).sqrt() * away * (2.0 * growth),
+            size * away * away,
+            at.underflow * (length * length + Radius.of(1.0)) * 4.0,
+        )
+        return form, wrong
+
+    def _at(self, fn: Elementary, p: Array, error: Radius, y: Array) -> SoftmaxAt:
         # o and Y − y are sums over the other classes, so that nothing cancels for a single class.  p is
         # shifted by its largest entry; the roundings U|p_j − max| of that are counted as errors of p.  Then
         # e^{p_j} is off by ELEMENTARY, s, o and log1p by twice that, and by the roundings counted.
         # log s_j and log o_j are √2-Lipschitz: their gradients e_j − s and −s_j(e_j − s)/o_j are at most √2
         # long, for ‖e_j − s‖ ≤ √2·o_j.  So s, o change by at most e^{1.5δ} − 1 over a distance δ, and
-        # ∇²ℓ, with entries ±Y s_a s_b and Y s_a o_a, by e^{3δ} − 1, relatively; and |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
+        # ∇²ℓ, with entries ±Y s_a s_b and Y s_a o_a, by e^{3δ} − 1, relatively;
+        # |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
         # The absolute row sums of ∇²ℓ are 2Y s_a o_a.
         q = p.shape[1]
-        relative = Radius.of(2 * ELEMENTARY + gamma(2 * q + 12))
         largest = p.argmax(axis=1)[:, None]
         shifted = p - np.take_along_axis(p, largest, axis=1)
-        error = error + Radius.row_norms(shifted) * U
         e = fn.exp(shifted)
         rest = _others(e)
-        s, o = e / e.sum(axis=1, keepdims=True), rest / e.sum(axis=1, keepdims=True)
-        Y, Y_rest = y.sum(axis=1), _others(y)
-        tail = np.take_along_axis(rest, largest, axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
-        value = (y * (fn.log1p(tail) - shifted)).sum(axis=1)
-        first = s * Y_rest - y * o
+        whole = e.sum(axis=1, keepdims=True)
+        s, o, Y = e / whole, rest / whole, y.sum(axis=1)
         underflow = Radius.of(q * FLOOR * (1.0 + Y))  # what underflowed may grow
-        magnitude = Radius.row_norms(s * Y_rest + y * o) + underflow
-        first_error = (_drift(error, 1.5) + relative) * magnitude + underflow
-        second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
-        second[:, range(q), range(q)] = Y[:, None] * s * o
-        size = Radius.of(2.0 * Y * (s * o).max(axis=1)) + underflow
-        change = _drift(error, 3.0)
-        return Derivatives(
-            value=value,
-            value_error=total(
-                (Radius.row_norms(first) + first_error + (size + size * change) * error) * error,
-                Radius.of(value) * relative,
-                underflow,
-            ),
-            first=first,
-            first_error=first_error,
-            second=second,
-            second_error=size * (change + relative * 2.0) + underflow * float(q),
-            second_size=size,
+        tail = np.take_along_axis(rest, largest, axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
+        return SoftmaxAt(
+            s=s,
+            o=o,
+            Y=Y,
+            excess=fn.log1p(tail) - shifted,
+            error=error + Radius.row_norms(shifted) * U,
+            relative=Radius.of(2 * ELEMENTARY + gamma(2 * q + 12)),
+            size=Radius.of(2.0 * Y * (s * o).max(axis=1)) + underflow,
+            underflow=underflow,
         )
+
+    @staticmethod
+    def _first(at: SoftmaxAt, y: Array) -> FirstDerivatives:
+        Y_rest = _others(y)
+        first = at.s * Y_rest - y * at.o
+        magnitude = Radius.row_norms(at.s * Y_rest + y * at.o) + at.underflow
+        first_error = (_drift(at.error, 1.5) + at.relative) * magnitude + at.underflow
+        value = (y * at.excess).sum(axis=1)
+        bent = at.size + at.size * _drift(at.error, 3.0)
+        value_error = total(
+            (Radius.row_norms(first) + first_error + bent * at.error) * at.error,
+            Radius.of(value) * at.relative,
+            at.underflow,
+        )
+        return FirstDerivatives(value, value_error, first, first_error)
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
         # ‖e_c − s‖ ≤ √2(1 − s_c) and p_j − p_c ≤ √2‖p‖; ∇ℓ is the mean of these over c.  A variable of
@@ -749,11 +914,11 @@ class Softmax:
         q = len(p)
         top = max(range(q), key=lambda j: float(p[j].mid()))
         e = [(p_j - p[top]).exp() if j != top else p[top] * 0 + 1 for j, p_j in enumerate(p)]
-        rest = [sum((e[l] for l in range(q) if l != j), p[0] * 0) for j in range(q)]
-        whole = 1 + rest[top]
+        rest: list[Any] = [sum((e[l] for l in range(q) if l != j), p[0] * 0) for j in range(q)]
+        whole: Any = 1 + rest[top]
         s, o = [e_j / whole for e_j in e], [r_j / whole for r_j in rest]
         tail, Y = rest[top].log1p(), sum(y[1:], y[0])
-        value = sum((y[j] * (tail - (p[j] - p[top])) for j in range(q) if j != top), y[top] * tail)
+        value: Any = sum((y[j] * (tail - (p[j] - p[top])) for j in range(q) if j != top), y[top] * tail)
         Y_rest = [sum((y[l] for l in range(q) if l != j), y[0] * 0) for j in range(q)]
         first = [s[j] * Y_rest[j] - y[j] * o[j] for j in range(q)]
         second = [[Y * s[a] * o[a] if a == b else -Y * s[a] * s[b] for b in range(q)] for a in range(q)]
@@ -761,8 +926,11 @@ class Softmax:
 
 
 def _others(a: Array) -> Array:
-    """Σ_{l≠j} a_l for each j: a (m, q) ≥ 0, without a difference."""
-    return a @ (1.0 - np.eye(a.shape[1]))
+    """Σ_{l≠j} a_l for each j: a (m, q) ≥ 0, without a difference, in at most q roundings."""
+    sums = np.zeros_like(a)
+    np.cumsum(a[:, :-1], axis=1, out=sums[:, 1:])
+    sums[:, :-1] += np.cumsum(a[:, :0:-1], axis=1)[:, ::-1]
+    return sums
 
 
 _SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball)
