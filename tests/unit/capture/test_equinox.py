@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 from frameworks import assert_predicts, images, samples
 
 from resnet_cert import RequestError
-from resnet_cert.numerics.jax64 import jax, jnp
 
 eqx: Any = pytest.importorskip("equinox", reason="Equinox is not installed", exc_type=ImportError)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from frameworks import assert_predicts, images, samples
 
 from resnet_cert import RequestError
-from resnet_cert.numerics.jax64 import jax, jnp
 
 nnx: Any = pytest.importorskip("flax.nnx", reason="Flax is not installed", exc_type=ImportError)
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from frameworks import assert_predicts, images, samples
 
 from resnet_cert import RequestError
-from resnet_cert.numerics.jax64 import jax
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras: Any = pytest.importorskip("keras", reason="Keras is not installed", exc_type=ImportError)
@@ -90,7 +90,8 @@ def test_a_convolutional_block_is_captured_through_the_mean_of_its_positions(
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.5, size=w.shape) for w in layer.get_weights()])
+            for weight in layer.weights:
+                weight.assign(rng.uniform(0.5, 1.5, size=weight.shape))
     pictures, y = images()
     found = arrays(model, (pictures, y), skip="stem", V=["conv", "bn"], norm="last")
     assert found.V.shape == (4, 6 * size**2 + 1)
