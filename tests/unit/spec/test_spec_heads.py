@@ -1,18 +1,18 @@
-"""Specs of several outputs through the command line: what they become, and every fault with its place."""
+"""Heads of every shape in a spec: outputs, bias, bypass, comparators, decay; and every fault with its place."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from safetensors.numpy import save_file
 from spec_cases import wrong_specs
 
-from resnet_cert import RequestError, VectorProblem, load_problem
-from resnet_cert.cli import cli
+from resnet_cert.outcomes import RequestError, Verdict
+from resnet_cert.problem.problem import Objective, Problem
+from resnet_cert.spec import load_problem, load_spec
 
 BASE = {
     "version": "1",
@@ -25,11 +25,12 @@ BASE = {
 X = [[1.0, 2.0], [3.0, 4.0]]
 Y = [[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]]
 W, V = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]
+ONE = {"point": "{w: [1, 0], V: [[0, 0], [0, 0]]}", "data": "{x: [[1, 2], [3, 4]], y: [1, 0]}"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the specs name, and the program running in it."""
+    """A folder with the files that the specs name, and the tests running in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.csv").write_text("a,b,class,p,q,r\n1,2,0,1,0,0.5\n3,4,2,0,1,0.5\n")
     (tmp_path / "wrong.csv").write_text("a,b,class,p,q,r\n1,2,0,1,0,0.5\n3,4,0.5,0,nan,0.5\n")
@@ -42,22 +43,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez("flat.npz", W=[1.0, 2.0], V=V)
     np.savez("words.npz", W=[["a", "b"]], V=V)
     np.save("y3.npy", np.ones((2, 3, 1)))
+    (tmp_path / "model.safetensors").write_bytes(b"no header")
     return tmp_path
 
 
-def write(**parts: str) -> None:
-    """s.yaml: the base spec with other parts."""
-    Path("s.yaml").write_text("".join(f"{key}: {value}\n" for key, value in (BASE | parts).items()))
+def text(**parts: str) -> str:
+    """The base spec with other parts."""
+    return "".join(f"{key}: {value}\n" for key, value in (BASE | parts).items())
 
 
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(cli, arguments)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+def load(**parts: str) -> Problem:
+    return load_problem("s.yaml", text=text(**parts))
 
-
-# --- What a spec becomes ----------------------------------------------------------------------------------
 
 WEIGHTED = "{kind: weighted_squared, weights: omega}"
 
@@ -85,9 +82,7 @@ WEIGHTED = "{kind: weighted_squared, weights: omega}"
     ],
 )
 def test_a_spec_becomes_its_problem(folder: Path, parts: dict[str, str], y: Any, omega: Any) -> None:
-    write(**parts)
-    problem = load_problem("s.yaml")
-    assert isinstance(problem, VectorProblem)
+    problem = load(**parts)
     assert (problem.n, problem.d, problem.k, problem.q) == (2, 2, 2, 3)
     np.testing.assert_array_equal(problem.distribution.x[:], X)
     np.testing.assert_array_equal(problem.point.W, W)
@@ -95,52 +90,129 @@ def test_a_spec_becomes_its_problem(folder: Path, parts: dict[str, str], y: Any,
     if y is not None:
         np.testing.assert_array_equal(problem.distribution.y[:], y)
     if omega is None:
-        assert problem.omega is None
+        assert problem.distribution.omega is None
     else:
-        assert problem.omega is not None
-        np.testing.assert_array_equal(problem.omega[:], omega)
+        assert problem.distribution.omega is not None
+        np.testing.assert_array_equal(problem.distribution.omega[:], omega)
 
 
-def test_the_document_names_the_outputs_and_reads_back(folder: Path) -> None:
-    write(point="{W: [[1, 0], [0, 1], [1, 1]], V: [[1, 0], [0, 0]]}")
-    result = run("check", "s.yaml", "--format", "json")
-    document = json.loads(result.stdout)
-    [report] = document["reports"]
-    assert report["problem"]["outputs"] == 3
-    assert report["problem"]["parameters"] == 2 * (3 + 2)
-    assert result.exit_code == document["exit_code"]
-    assert document["verdict"] == report["verdict"] == run("check", "s.yaml", "-q").stdout.strip()
-    assert not report["theorem1"]["applies"]
-    assert not report["theorem3"]["applies"]
-    assert report["theorem1"]["reason"]
-    assert report["theorem3"]["reason"]
-    assert set(report["corollary1"]) == {"verdict", "reason"}
-    assert isinstance(report["hessian"]["lambda_min"]["lower"], float)
+def test_one_output_may_be_written_in_every_way() -> None:
+    problems = [
+        load(data=f"{{x: [[1, 2], [3, 4]], y: {y}}}", point=f"{{{w}, V: [[0, 0], [0, 0]]}}")
+        for y in ("[1, 0]", "[[1], [0]]")
+        for w in ("w: [1, 0]", "w: [[1, 0]]", "W: [[1, 0]]")
+    ]
+    for problem in problems:
+        assert (problem.q, problem.d1) == (1, 2)
+        np.testing.assert_array_equal(problem.W, [[1.0, 0.0]])
+        [chunk] = problem.chunks()
+        np.testing.assert_array_equal(chunk.y, [[1.0], [0.0]])
 
 
-@pytest.mark.parametrize("verbosity", [[], ["-v"]])
-def test_the_text_speaks_of_matrices_in_a_hundred_columns(folder: Path, verbosity: list[str]) -> None:
-    write(
-        point="{W: [[1, 0], [0, 1]], V: [[1, 0], [0, 2]]}",
-        data="{x: [[1, 2], [3, 4]], y: [1, 0]}",
-        loss="softmax",
+@pytest.mark.parametrize("c", ["2", "[2]"])
+def test_a_bias_is_the_last_column_of_the_head(c: str) -> None:
+    problem = load(**ONE | {"point": f"{{w: [1, 0], V: [[0, 0], [0, 0]], c: {c}}}"})
+    np.testing.assert_array_equal(problem.W, [[1.0, 0.0, 2.0]])
+    [chunk] = problem.chunks()
+    np.testing.assert_array_equal(chunk.x, [[1.0, 2.0, 1.0], [3.0, 4.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{x: [[1], [3]], bypass: [[2], [4]], y: [1, 0]}",
+        "{file: d.csv, x: [a], bypass: [b], y: p}",
+        "{file: bypass.npz, bypass: z}",
+    ],
+)
+def test_bypass_inputs_stand_behind_those_of_the_block(folder: Path, data: str) -> None:
+    np.savez("bypass.npz", x=[[1.0], [3.0]], z=[[2.0], [4.0]], y=[1.0, 0.0])
+    problem = load(data=data, point="{w: [1, 0.5], V: [[0]]}")
+    assert (problem.d1, problem.d2, problem.d) == (1, 1, 2)
+    [chunk] = problem.chunks()
+    np.testing.assert_array_equal(chunk.x, X)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{x: [[1, 2], [3, 4]], y: [1, 0], compare: {early: z.npy, all: [x, f]}}",
+        "{file: d.csv, x: [a, b], y: p, compare: {early: [r], all: [x, f]}}",
+        "{file: d.csv, x: [a, b], y: p, compare: {early: r, all: [a, b, f]}}",
+        "{file: compare.npz, compare: {early: z, all: [x, f]}}",
+    ],
+)
+def test_comparators_are_arrays_side_by_side_features_among_them(folder: Path, data: str) -> None:
+    np.savez("compare.npz", x=X, z=[0.5, 0.5], y=[1.0, 0.0])
+    np.save("z.npy", [[0.5], [0.5]])
+    problem = load(data=data, point="{w: [1, 0], V: [[0], [0]]}", network="{kind: linear, weight: [[1, 1]]}")
+    np.testing.assert_array_equal(problem.comparators["early"][:], [[0.5], [0.5]])
+    np.testing.assert_array_equal(problem.comparators["all"][:], [[1.0, 2.0, 3.0], [3.0, 4.0, 7.0]])
+
+
+def test_a_state_dict_is_a_point(folder: Path) -> None:
+    """As PyTorch saves one, bfloat16 and all."""
+    import ml_dtypes
+
+    state = {
+        "head.weight": np.array(W, dtype=np.float32),
+        "head.bias": np.array([0.5, 1.0, -2.0], dtype=ml_dtypes.bfloat16),
+        "block.proj.weight": np.array([[0.25, 0.0], [0.5, 0.0]], dtype=np.float16),
+        "step": np.array(7),
+    }
+    save_file(state, "model.safetensors")
+    np.savez("state.npz", **{name: array.astype(np.float32) for name, array in state.items()})
+    for file in ("model.safetensors", "state.npz"):
+        problem = load(point=f"{{file: {file}, W: head.weight, V: block.proj.weight, c: head.bias}}")
+        np.testing.assert_array_equal(problem.W, np.column_stack([W, [0.5, 1.0, -2.0]]))
+        np.testing.assert_array_equal(problem.V, [[0.25, 0.0], [0.5, 0.0]])
+    np.savez("trained.npz", W=np.array(W), V=np.array(V), c=np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(load(point="{file: trained.npz}").W[:, -1], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("parts", "objective"),
+    [
+        ({}, Objective()),
+        ({"regularizer": "{l2: 0.25}"}, Objective(0.25)),
+        ({"regularizer": "{weight_decay: 0.5, bias: false}"}, Objective(0.25, None, False)),
+        ({"regularizer": "{l2: 0}", "constraint": "{norm: 9}"}, Objective(0.0, 9.0)),
+    ],
+)
+def test_the_objective(parts: dict[str, str], objective: Objective) -> None:
+    assert load(**parts).objective == objective
+
+
+def test_what_the_spec_says_beside_its_problem(folder: Path) -> None:
+    bounds = "{x: 10.0, f: 20.0, y: 1.0}"
+    spec = text(
+        hessian="bound", expect="[REFUTED, UNDECIDED]", population=f"{{confidence: 0.9, bounds: {bounds}}}"
     )
-    text = run("check", "s.yaml", *verbosity).stdout
-    assert "  outputs       q = 2: p = W(x + V f(x)), W in R^(2×2)\n" in text
-    assert "over ‖W‖_F ≤ r" in text
-    assert "Corollary 1: for d = 2 ≥ q = 2 every second-order stationary point has F ≤ inf F_lin.\n" in text
-    for scalar in ("‖w‖", "(w, V)", "w*", "w = 0"):
-        assert scalar not in text
-    assert max(map(len, text.splitlines())) <= 100
+    loaded = load_spec("s.yaml", text=spec)
+    assert loaded.problem.hessian == "bound"
+    assert loaded.expect == (Verdict.REFUTED, Verdict.UNDECIDED)
+    assert loaded.population is not None
+    assert (loaded.population.confidence, loaded.population.f) == (0.9, 20.0)
+    plain = load_spec("s.yaml", text=text(expect="CERTIFIED"))
+    assert (plain.problem.hessian, plain.expect) == ("auto", (Verdict.CERTIFIED,))
+    assert plain.population is None
 
 
-def test_what_would_not_fit_into_the_memory_is_refused() -> None:
-    d, k = 4000, 97
-    arrays = {"x": np.ones((1, d)), "f": np.ones((1, k)), "V": np.zeros((d, k)), "y": np.zeros((1, 2))}
-    with pytest.raises(RequestError, match=r"W: expected q\(d \+ k\) ≤ 8192 for several outputs, got 8194"):
-        VectorProblem.from_arrays(**arrays, W=np.zeros((2, d)))
-    arrays["f"], arrays["V"] = np.ones((1, 96)), np.zeros((d, 96))
-    assert VectorProblem.from_arrays(**arrays, W=np.zeros((2, d))).faults() == []
+def test_probabilities_are_normalised_where_that_is_asked_for() -> None:
+    thirds = "probabilities: [0.33333334, 0.33333334, 0.33333334]"
+    data = f"x: [[1, 0], [2, 0], [3, 0]], y: [1, 0, 1], {thirds}"
+    problem = load(**ONE | {"data": f"{{{data}, normalise: true}}"})
+    assert problem.distribution.probabilities is not None
+    np.testing.assert_allclose(problem.distribution.probabilities[:], [1 / 3] * 3, rtol=1e-15)
+    with pytest.raises(RequestError, match=r"got 1\.0000000199999999; .* data\.normalise: true") as raised:
+        load(**ONE | {"data": f"{{{data}}}"})
+    assert [d.id for d in raised.value.diagnostics] == ["probability-sum"]
+
+
+def test_labels_0_and_1_of_a_logistic_loss_name_what_to_write() -> None:
+    with pytest.raises(RequestError, match=r"write data\.labels: \{0: -1, 1: 1\}, or loss: bce_with_logits"):
+        load(**ONE | {"loss": "logistic"})
+    assert load(**ONE | {"loss": "bce_with_logits"}).n == 2
 
 
 # --- Faults -----------------------------------------------------------------------------------------------
@@ -212,10 +284,6 @@ data: {x: [[1, 2], [3, 4]], y: [0, 1, 2]}
   2:32: y: expected the shape (n,) = (2,), got (3,)
 
 loss: softmax
-data: {x: [[1, 2], [3, 4]], y: [[0], [1]]}
-  2:32: y: expected the shape (n,) = (2,), got (2, 1): drop its last axis
-
-loss: softmax
 data: {x: [[1, 2], [3, 4]], y: [[0.5, -0.5, 1], [0, 1, 0]]}
   2:39: y row 1, column 2: expected a probability ≥ 0 for the softmax loss, got -0.5
 
@@ -254,24 +322,6 @@ loss: logistic
 data: {x: [[1, 2], [3, 4]], y: [[0, 1, 2], [1, 0, -1]]}
   2:40: y row 1, column 3: expected a target in [0, 1] for the logistic loss, got 2.0 (the first of 2)
 
-loss: poisson
-  3:7: expected one of softmax, squared, logistic, weighted_squared for several outputs,
-    point: {W: ..., V: ...}, got 'poisson'
-
-loss: {kind: pseudo_huber, scale: 2}
-  3:14: expected one of softmax, squared, logistic, weighted_squared for several outputs,
-    point: {W: ..., V: ...}, got 'pseudo_huber'
-
-loss: {python: losses.py:loss}
-  3:8: expected one of the losses softmax, squared, logistic, weighted_squared of several outputs,
-    point: {W: ..., V: ...}
-
-loss: softmax
-data: {x: [[1, 2], [3, 4]], y: [0, 1]}
-point: {w: [1, 2], V: [[0, 0], [0, 0]]}
-  3:7: expected one of squared, logistic, pseudo_huber, poisson for one output, point: {w: ..., V: ...},
-    got 'softmax'
-
 loss: {kind: weighted_squared, weights: omega}
   2:1: missing key 'omega', the weights of the outputs for the loss
 
@@ -302,70 +352,83 @@ data: {sample: {n: 4, d: 2, y: {teacher: linear}}}
 data: {x: [[1, 2], [3, 4]], y: [[0, 1, 1], [1, 0, 1]], omega: [[1, 2, 1], [1, 1, 1]]}
   2:56: expected omega only with a loss of weights: omega
 
-regularizer: {l2: 0.25}
-constraint: {norm: 2}
-  7:1: expected no regularizer with several outputs
-  8:1: expected no constraint with several outputs
+loss: {kind: cross_entropy, class_weights: [1, 2]}
+data: {x: [[1, 2], [3, 4]], y: [0, 2]}
+  3:7: x
+
+loss: {kind: cross_entropy, class_weights: [1, 2, 0]}
+data: {x: [[1, 2], [3, 4]], y: [0, 2]}
+  3:7: x
+
+loss: {kind: cross_entropy, label_smoothing: 1}
+data: {x: [[1, 2], [3, 4]], y: [0, 2]}
+  3:45: x
+
+loss: {kind: squared, label_smoothing: 0.1}
+  3:23: x
+
+loss: bce
+  3:7: x
+
+regularizer: {l2: 0.25, weight_decay: 1}
+  7:15: x
+
+regularizer: {bias: false}
+  7:1: missing
+
+regularizer: {l2: 1, bias: 1}
+  7:28: x
+
+hessian: fast
+  7:10: x
+
+expect: certified
+  7:9: x
+
+population: {confidence: 1, bounds: {x: 1, f: 1}}
+  7:26: x
+  7:29: x
+
+point: {W: [[1, 0], [0, 1], [1, 1]], V: [[0, 0], [0, 0]], c: [1, 2]}
+  5:60: x
+
+point: {w: [[1, 0], [0, 1]], V: [[0, 0], [0, 0]]}
+  5:12: x
+
+data: {file: data.npz, bypass: weights}
+  5:12: x
+
+data: {file: data.npz, bypass: z}
+  2:33: x
+
+data: {file: data.npz, compare: {pixels: x0}}
+  2:42: x
+
+data: {file: data.npz, compare: {pixels: [x, 3]}}
+  2:42: x
+
+data: {file: data.npz, compare: [x]}
+  2:33: x
+
+data: {file: data.npz, normalise: true}
+  2:24: x
+
+point: {file: point.npz, W: head}
+  5:29: x
+
+point: {file: model.safetensors, W: head, V: block}
+  5:15: x
+
+point: {file: model.pt}
+  5:15: x
 """
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("parts", "faults"), wrong_specs(FAULTS))
 def test_a_wrong_spec_gets_its_faults_with_their_places_and_nothing_else(
-    folder: Path, parts: dict[str, str], faults: list[str]
+    parts: dict[str, str], faults: list[str]
 ) -> None:
-    write(**parts)
-    before = sorted(folder.iterdir())
-    result = run("check", "s.yaml", "--output", "report.txt")
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    expected = [f"s.yaml:{fault}".replace(": ", ": error: ", 1) for fault in faults]
-    assert result.stderr.splitlines() == expected
-    assert sorted(folder.iterdir()) == before
-
-
-ONE_OUTPUT = {
-    "this command": (
-        ("bound", "s.yaml", "--eps", "1e-3"),
-        ("landscape", "s.yaml", "--output", "out.png"),
-        ("solve", "s.yaml", "--output", "out.npz"),
-        ("sgd", "s.yaml", "--steps", "3", "--output", "out.png"),
-    ),
-    "--certificate": (("check", "s.yaml", "--certificate", "out.json"),),
-    "--witness": (("check", "s.yaml", "--witness", "out.npz"),),
-    "--augmented": (("check", "s.yaml", "--augmented", "--output", "out.txt"),),
-    "--arithmetic ball": (("check", "s.yaml", "--arithmetic", "ball", "--format", "json"),),
-}
-
-
-@pytest.mark.parametrize(("point", "place"), [(BASE["point"], "5:12"), ("{file: point.npz}", "5:15")])
-@pytest.mark.parametrize(("asked", "commands"), ONE_OUTPUT.items())
-def test_what_takes_one_output_says_so_at_the_point(
-    folder: Path, asked: str, commands: tuple[tuple[str, ...], ...], point: str, place: str
-) -> None:
-    write(point=point)
-    before = sorted(folder.iterdir())
-    for command in commands:
-        result = run(*command)
-        assert result.exit_code == 2
-        assert result.stdout == ""
-        fault = f"expected one output, a point of w and V, for {asked}, got q = 3 outputs"
-        assert result.stderr == f"s.yaml:{place}: error: {fault}\n"
-    assert sorted(folder.iterdir()) == before
-
-
-def test_a_point_from_the_command_line_is_named_there(folder: Path) -> None:
-    write(point="{w: [1, 2], V: [[0, 0], [0, 0]]}", data="{x: [[1, 2], [3, 4]], y: [0, 1]}", loss="squared")
-    setting = "point={W: [[1, 0]], V: [[0, 0], [0, 0]]}"
-    result = run("check", "s.yaml", "--set", setting, "--set", "data.y=[[0], [1]]", "--witness", "out.npz")
-    assert result.exit_code == 2
-    fault = "expected one output, a point of w and V, for --witness, got q = 1 outputs"
-    assert result.stderr == f"--set {setting}:1:11: error: {fault}\n"
-
-
-def test_a_certificate_does_not_speak_of_several_outputs(folder: Path) -> None:
-    """A certificate whose spec has become one of several outputs since is rejected."""
-    write(point="{w: [1, 2], V: [[0, 0], [0, 0]]}", data="{x: [[1, 2], [3, 4]], y: [0, 1]}")
-    assert run("check", "s.yaml", "--certificate", "c.json").exit_code == 10
-    assert run("verify", "c.json").exit_code == 10
-    write()
-    assert run("verify", "c.json").exit_code == 30
+    with pytest.raises(RequestError) as raised:
+        load(**parts)
+    assert [f"{d.line}:{d.column} {d.id}" for d in raised.value.diagnostics] == faults
