@@ -17,7 +17,7 @@ from resnet_cert.compare.consequences import (
     theorem2_here,
     theorem3_here,
 )
-from resnet_cert.compare.linear_predictor import best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.crosscheck import crosscheck
 from resnet_cert.decide.definition1 import corollary1_verdict, definition1, threshold
 from resnet_cert.decide.hessian import Curvature, curvature, decided, hessian_exceeds, refuting_direction
