@@ -129,6 +129,11 @@ class Loss(Protocol):
         """Over ‖p‖ ≤ reach (m,); None where not known."""
         ...
 
+    @property
+    def concordance(self) -> float | None:
+        """M with ∇²ℓ(p + δ) ⪰ e^{−M‖δ‖}∇²ℓ(p) for all p, δ and y; None: not known."""
+        ...
+
     def recession(self, y: Array) -> Recession | None:
         """None: inf F_lin is attained for every data."""
         ...
@@ -189,6 +194,9 @@ class Formulas(Protocol):
 
     @property
     def sum_free(self) -> bool: ...
+
+    @property
+    def concordance(self) -> float: ...
 
     @property
     def labels(self) -> bool: ...
@@ -264,6 +272,10 @@ class BuiltinLoss:
     @property
     def sum_free(self) -> bool:
         return self.formulas.sum_free
+
+    @property
+    def concordance(self) -> float:
+        return self.formulas.concordance
 
     def has_signs(self, q: int) -> bool:
         """Targets are given as labels −1, 1."""
@@ -374,14 +386,15 @@ class Scalars(NamedTuple):
 class ScalarFormulas(NamedTuple):
     """One loss of one output; every function is elementwise on (m, q).
 
-    suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded as p → +∞ (−∞), else 0; None:
-    it grows on both sides for every y.
+    concordance: |ℓ‴|/ℓ″ at most.  suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded
+    as p → +∞ (−∞), else 0; None: it grows on both sides for every y.
     """
 
     value: Callable[[Any, Any], Any]
     derivatives: Callable[[Elementary, Array, Radius, Array], Scalars]
     suprema: Callable[[Elementary, Radius, Array], Suprema]
     ball: Callable[[Any, Any], tuple[Any, Any, Any]]
+    concordance: float
     infimum: Callable[[Array], Array] = np.zeros_like
     nonnegative: bool = True
     flat_side: Callable[[Array], Array] | None = None
@@ -405,6 +418,10 @@ class Separable:
     @property
     def nonnegative(self) -> bool:
         return self.one.nonnegative
+
+    @property
+    def concordance(self) -> float:
+        return self.one.concordance
 
     @property
     def wanted(self) -> str:
@@ -778,6 +795,7 @@ class Softmax:
 
     nonnegative = True
     sum_free = True
+    concordance = 1.4143  # |E[(u − Eu)²(v − Ev)]| ≤ max|v_j − Ev|·Var u, a range of at most √2‖v‖
     labels = True
     weighted = False
     wanted = "a probability ≥ 0"
@@ -933,7 +951,7 @@ def _others(a: Array) -> Array:
     return sums
 
 
-_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball)
+_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0)
 
 LOSSES: dict[str, Formulas] = {
     "squared": Separable(_SQUARED),
@@ -943,6 +961,7 @@ LOSSES: dict[str, Formulas] = {
             _logistic_derivatives,
             _logistic_suprema,
             _logistic_ball,
+            concordance=1.0,
             infimum=_logistic_infimum,
             flat_side=_logistic_flat_side,
             allowed=lambda y: (y >= 0.0) & (y <= 1.0),
@@ -950,7 +969,13 @@ LOSSES: dict[str, Formulas] = {
         )
     ),
     "pseudo_huber": Separable(
-        ScalarFormulas(_pseudo_huber, _pseudo_huber_derivatives, _pseudo_huber_suprema, _pseudo_huber_ball)
+        ScalarFormulas(
+            _pseudo_huber,
+            _pseudo_huber_derivatives,
+            _pseudo_huber_suprema,
+            _pseudo_huber_ball,
+            concordance=1.5,  # 3|r|/(1 + r²)
+        )
     ),
     "poisson": Separable(
         ScalarFormulas(
@@ -958,6 +983,7 @@ LOSSES: dict[str, Formulas] = {
             _poisson_derivatives,
             _poisson_suprema,
             _poisson_ball,
+            concordance=1.0,
             infimum=_poisson_infimum,
             nonnegative=False,
             flat_side=lambda y: np.where(y == 0.0, -1.0, 0.0),
