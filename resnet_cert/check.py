@@ -7,14 +7,12 @@ report: both as plain data.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.augmented import augmented_here
-from resnet_cert.compare.block import block_here
+from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
     bound_symbols,
@@ -26,28 +24,28 @@ from resnet_cert.compare.consequences import (
     theorem3_here,
 )
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
-from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import regularized_here
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.decide.crosscheck import crosscheck
 from resnet_cert.decide.decision import (
     Arithmetic,
     Decision,
+    FirstOrder,
     decide,
     takes_second_moments,
     with_ball_functions,
 )
 from resnet_cert.decide.hessian import curvature, reduction
 from resnet_cert.moments.domain import domain_radius, lipschitz_claims
-from resnet_cert.moments.gradient import FirstMoments
+from resnet_cert.moments.gradient import observe_first
 from resnet_cert.moments.moments import Moments
-from resnet_cert.moments.one_pass import Observed, observe, observe_first
-from resnet_cert.numerics.eigenvalues import spectral_norm
-from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
+from resnet_cert.moments.one_pass import Observed, observe
+from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
+from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
-from resnet_cert.numerics.threads import small_algebra
-from resnet_cert.outcomes import RequestError
+from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import (
     BoundConstants,
     Constants,
@@ -72,13 +70,13 @@ BREAK_EVEN_WORK = 10**8
 class Examination:
     """A report and what it was made from.
 
-    problem: with its features held, and a loss whose functions are those of the arithmetic.  here: the moments
-    at its point.  linear: the best linear predictor.
+    problem: with its features held, and a loss whose functions are those of the arithmetic.  seen: the pass
+    over its data.  linear: the best linear predictor.
     """
 
     report: Report
     problem: Problem
-    here: Moments | FirstMoments
+    seen: Observed
     decision: Decision
     linear: LinearMinimum
 
@@ -166,7 +164,7 @@ def examine(
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
-    return Examination(report, problem, seen.here, decision, linear)
+    return Examination(report, problem, seen, decision, linear)
 
 
 def observed(problem: Problem, b: float) -> Observed:
@@ -230,12 +228,12 @@ def compared(
     """The best linear predictors, and every theorem with the numbers of this point in it."""
     F, here, star = decision.F, seen.here, seen_from(problem, linear)
     gap = F - linear.F_min
-    certified_exactly = decision.verdict.value == "CERTIFIED" and problem.epsilon == 0.0 and problem.is_plain
-    if certified_exactly and problem.d1 >= star.q:
+    exactly = decision.verdict is Verdict.CERTIFIED and problem.epsilon == 0.0 and problem.is_plain
+    if exactly and problem.d1 >= span(problem):
         gap = gap.intersect(upper=0.0)  # Corollary 1
     m = (-decision.of_F.lambda_min).positive_part()
     gradient_norm = decision.slope.norm if problem.is_plain else gradient_of_F(problem, here)
-    block = block_here(problem, F, linear.r) if break_even else None
+    best = best_augmented(problem) if augmented or break_even else None
     return {
         "objective": Objective(
             F,
@@ -244,18 +242,16 @@ def compared(
             linear.norm.value,
             linear.attained,
             linear.falls_at_rim,
-            break_even_radius(problem, F, linear) if break_even else None,
-            None if block is None else block.gap,
+            None,
+            block_gap(problem, here, best) if best is not None and break_even else None,
         ),
         "theorem1": theorem1_here(problem, gap, gradient_norm, star),
         "theorem2": theorem2_at_origin(problem, seen, linear, star),
-        "theorem3": theorem3_here(
-            problem, constants, decision.verdict, gap, linear, seen.origin.F, None if block is None else block.form
-        ),
+        "theorem3": theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F),
         "corollary1": corollary1_here(
             problem, constants, decision.verdict, gap, gradient_norm, decision.of_F.lambda_min
         ),
-        "gap_bounds": gap_bounds(problem, decision, here, m, linear, star),
+        "gap_bounds": gap_bounds(problem, decision, seen, m, linear, star),
         "regularized": regularized_here(
             problem,
             here,
@@ -267,15 +263,53 @@ def compared(
             constants=constants,
             verdict=decision.verdict,
         ),
-        "augmented": augmented_here(problem, here, gradient_norm) if augmented else None,
+        "augmented": augmented_here(problem, here, gradient_norm, best) if augmented and best else None,
         "comparators": comparators_here(problem, F, constants.b),
     }
+
+
+def gradient_of_F(problem: Problem, here: FirstOrder) -> Enclosure:
+    """‖∇F‖ = ‖(g_W, W_1ᵀA_f)‖, where G is what is judged."""
+    return theorems.hypot(here.g_W.norm(), product(problem.W[:, : problem.d1].T, here.A_f).norm())
 
 
 def theorem2_at_origin(problem: Problem, seen: Observed, linear: LinearMinimum, star: Star) -> Theorem2:
     """Theorem 2 at (0, V), where the second moments are there."""
     origin, bent, size_of_A = seen.origin, None, Enclosure(np.nan, 0.0, np.inf)
     if isinstance(origin, Moments) and not_plain(problem) is None:
-        parts = reduction(origin, np.zeros_like(problem.W), problem.d1)
-        bent, size_of_A = curvature(parts).lambda_min, parts.norm_A
+        parts = reduction(origin, np.zeros_like(problem.W), problem.d1, gradient_basis(problem))
+        bent, size_of_A = curvature(parts).lambda_min, largest_eigenvalue(parts.first).intersect(lower=0.0)
     return theorem2_here(problem, origin, bent, size_of_A, star, origin.F - linear.F_min)
+
+
+def gap_bounds(
+    problem: Problem, decision: Decision, seen: Observed, m: Enclosure, linear: LinearMinimum, star: Star
+) -> GapBounds:
+    """The measured bounds of the gap, by the best moments that there are."""
+    here = seen.here if decision.moments is None else decision.moments
+    return gap_bounds_here(problem, here, m, linear, star, curved=isinstance(here, Moments))
+
+
+# --- Theorem 3 alone --------------------------------------------------------------------------------------
+
+
+@QUIET
+def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundConstants, Enclosure]:
+    """The constants of Theorem 3 for a problem, and its min F_lin.
+
+    Args:
+        s: ‖Z‖_F of the predictors Ux + Zf, where the bound against them is wanted.
+    Raises:
+        RequestError: a Lipschitz constant is neither given nor computable, or Theorem 3 does not apply.
+    """
+    reason = not_plain(problem)
+    if reason is not None:
+        raise RequestError(f"Theorem 3 does not apply: {reason}")
+    problem = problem.with_features_held()
+    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    linear = best_linear_predictor(problem, problem.domain.r, b)
+    claims = lipschitz_claims(problem, observed(problem, b).lipschitz, b, linear.r)
+    symbols = bound_symbols(problem, claims, s)
+    if isinstance(symbols, str):
+        raise RequestError(f"Theorem 3 does not apply: {symbols}")
+    return symbols, linear.F_min
