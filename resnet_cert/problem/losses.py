@@ -31,8 +31,8 @@ ELEMENTARY = 2 * ULPS * U
 """Relative error of one elementary function: one ulp is at most 2u."""
 SUPREMUM = 1.0 + 2.0**-40
 """Pays for the elementary functions and the roundings in a supremum."""
-PROBABILITY_TOLERANCE = 1e-9
-"""Of the sum of a row of class probabilities, which decimals do not hit exactly."""
+PROBABILITY_TOLERANCE = 2.0**-20
+"""Of the sum of a row of class probabilities, which decimals and float32 do not hit exactly."""
 
 
 class Derivatives(NamedTuple):
