@@ -399,9 +399,9 @@ class _Run:
             case "pow" if _is_point(inputs[1].bounds) and inputs[1].bounds.lower.size == 1:
                 return [power(x, float(inputs[1].bounds.lower.flat[0]), bounds[0])]
             case "max":
-                return [larger(*inputs, bounds[0])]
+                return [larger(x, inputs[1], bounds[0])]
             case "min":
-                return [smaller(*inputs, bounds[0])]
+                return [smaller(x, inputs[1], bounds[0])]
             case "select_n":
                 return [select(x, inputs[1:], bounds[0])]
             case _:

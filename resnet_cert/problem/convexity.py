@@ -12,10 +12,9 @@ gives for a function of his own is not taken for proven.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +26,11 @@ from resnet_cert.numerics.jaxpr import UnsupportedPrimitive, enclose
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, hypot
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.custom_loss import CustomLoss
+from resnet_cert.results import Assumption1
 
 if TYPE_CHECKING:
     from resnet_cert.problem.problem import Problem
 
-Status = Literal["proven", "claimed", "unknown"]
 Integers = npt.NDArray[np.intp]
 
 BATCH = 2**14
@@ -44,18 +43,6 @@ NARROW, NARROW_JOINT = 2.0**-40, 2.0**-24
 """Relative widths of boxes that are not cut again; a joint does not go away by cutting."""
 FALL = 2.0**-20
 """A smaller fall of ℓ' over a joint, relative to ℓ', passes for rounding between pieces of a formula."""
-
-
-@dataclass(frozen=True)
-class Assumption1:
-    """What is known of the convexity of ℓ(·; y) on |p| ≤ range, for every y of the data.
-
-    reason: why it is not proven.  range: infinite for the built-in losses, convex by their formulas.
-    """
-
-    status: Status
-    range: float = math.inf
-    reason: str | None = None
 
 
 def assumption1(problem: Problem, b: float, r: float, augmented: float = 0.0) -> Assumption1:
@@ -131,8 +118,8 @@ class Targets:
             low, high, far = leaves
             leaves = [low[::2], high[1::2], np.maximum(far[::2], far[1::2])]
             levels.append(leaves)
-        columns = zip(*levels[::-1], strict=True)
-        return Targets(*(np.concatenate([np.zeros(1), *parts]) for parts in columns), order)
+        lower, upper, far = (np.concatenate([[0.0], *parts]) for parts in zip(*levels[::-1], strict=True))
+        return Targets(lower, upper, far, order)
 
     @property
     def leaves(self) -> int:
@@ -266,7 +253,7 @@ class _Search:
                 else f"that the loss {self.loss.name} is convex is not decided at {where}"
             )
 
-    def place(self, p: float, leaf: Any) -> str:
+    def place(self, p: Any, leaf: Any) -> str:
         sample = self.samples[self.targets.number(leaf)]
         return f"p = {p:.9g}, y = {self.targets.lower[leaf]:.6g} (sample {sample})"
 
