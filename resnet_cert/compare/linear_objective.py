@@ -125,6 +125,15 @@ class LinearObjective:
         """(d, d): ½⟨U, U·added⟩ is λ/2‖W‖_F² and all that is added to F_lin."""
         return self.penalty + lam * self.metric if lam else self.penalty
 
+    def _squares(self, point: Array, lam: float) -> float:
+        """⟨U, U·added⟩, by squares: it is small where terms of it cancel."""
+        T, squares = self.design.T, 0.0
+        if lam or self.ridge.any():
+            squares += float(np.sum(np.square((point @ T.T) * np.sqrt(self.ridge + lam))))
+        if self.unseen is not None:
+            squares += float(np.sum(np.square(point @ (T.T @ self.unseen.Z))))
+        return squares
+
     def sketch(self, point: Array, lam: float) -> Sketch:
         """Φ + λ/2‖W‖_F² at U."""
         value = size = blur = weight = 0.0
@@ -138,7 +147,7 @@ class LinearObjective:
             g += (pi[:, None] * at.first).T @ rows.z
             second.append((pi * at.second.T).T)
         turned = point @ self.added(lam)
-        added = 0.5 * float(np.sum(point * turned))
+        added = 0.5 * self._squares(point, lam)
         return Sketch(
             value / weight + added,
             2.0**-46 * (size / weight + abs(added)) + 4.0 * U * blur / weight,

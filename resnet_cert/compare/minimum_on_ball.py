@@ -205,7 +205,8 @@ class Data:
         found = Found(objective, place)
         if _locates(self, found):
             return found, True
-        return found, self.recession.decided(self.scaled.sigma * objective.W(place.point))
+        unattained = self.recession.is_unattained(self.scaled.sigma * objective.W(place.point))
+        return found, False if unattained else None
 
     def on_ball(self, r: float) -> Found:
         """The minimiser on ‖W‖_F ≤ r."""
