@@ -31,8 +31,8 @@ ELEMENTARY = 2 * ULPS * U
 """Relative error of one elementary function: one ulp is at most 2u."""
 SUPREMUM = 1.0 + 2.0**-40
 """Pays for the elementary functions and the roundings in a supremum."""
-PROBABILITY_TOLERANCE = 1e-9
-"""Of the sum of a row of class probabilities, which decimals do not hit exactly."""
+PROBABILITY_TOLERANCE = 2.0**-20
+"""Of the sum of a row of class probabilities, which decimals and float32 do not hit exactly."""
 
 
 class Derivatives(NamedTuple):
@@ -129,6 +129,11 @@ class Loss(Protocol):
         """Over ‖p‖ ≤ reach (m,); None where not known."""
         ...
 
+    @property
+    def concordance(self) -> float | None:
+        """M with ∇²ℓ(p + δ) ⪰ e^{−M‖δ‖}∇²ℓ(p) for all p, δ and y; None: not known."""
+        ...
+
     def recession(self, y: Array) -> Recession | None:
         """None: inf F_lin is attained for every data."""
         ...
@@ -189,6 +194,9 @@ class Formulas(Protocol):
 
     @property
     def sum_free(self) -> bool: ...
+
+    @property
+    def concordance(self) -> float: ...
 
     @property
     def labels(self) -> bool: ...
@@ -265,6 +273,10 @@ class BuiltinLoss:
     def sum_free(self) -> bool:
         return self.formulas.sum_free
 
+    @property
+    def concordance(self) -> float:
+        return self.formulas.concordance
+
     def has_signs(self, q: int) -> bool:
         """Targets are given as labels −1, 1."""
         return self.kind == "logistic" and self.signed and q == 1
@@ -283,16 +295,16 @@ class BuiltinLoss:
         at = self.formulas.derivatives(self.functions, p, error, y, omega)
         if self.scale == 1.0:
             return at
-        c, rounding = self.scale, Radius.of(2.0 * U)
+        c = self.scale
         value, first, second = c * at.value, c * at.first, c * at.second
         size = at.second_size * c
         return Derivatives(
             value,
-            at.value_error * c + Radius.size(value) * rounding,
+            at.value_error * c + _rounded(value, at.value, 2.0 * U),
             first,
-            at.first_error * c + Radius.row_norms(first) * rounding,
+            at.first_error * c + _norms(_rounded(first, at.first, 2.0 * U)),
             second,
-            at.second_error * c + size * rounding,
+            at.second_error * c + size * (2.0 * U),
             size,
         )
 
@@ -303,13 +315,13 @@ class BuiltinLoss:
         at = self.formulas.first_derivatives(self.functions, p, error, y, omega)
         if self.scale == 1.0:
             return at
-        c, rounding = self.scale, Radius.of(2.0 * U)
+        c = self.scale
         value, first = c * at.value, c * at.first
         return FirstDerivatives(
             value,
-            at.value_error * c + Radius.size(value) * rounding,
+            at.value_error * c + _rounded(value, at.value, 2.0 * U),
             first,
-            at.first_error * c + Radius.row_norms(first) * rounding,
+            at.first_error * c + _norms(_rounded(first, at.first, 2.0 * U)),
         )
 
     @np.errstate(over="ignore")
@@ -319,7 +331,7 @@ class BuiltinLoss:
         form, wrong = self.formulas.quadratic(self.functions, p, error, y, omega, delta, delta_error)
         if self.scale == 1.0:
             return form, wrong
-        return self.scale * form, wrong * self.scale + Radius.size(self.scale * form) * (2.0 * U)
+        return self.scale * form, wrong * self.scale + _rounded(self.scale * form, form, 2.0 * U)
 
     @np.errstate(over="ignore")
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
@@ -374,14 +386,15 @@ class Scalars(NamedTuple):
 class ScalarFormulas(NamedTuple):
     """One loss of one output; every function is elementwise on (m, q).
 
-    suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded as p → +∞ (−∞), else 0; None:
-    it grows on both sides for every y.
+    concordance: |ℓ‴|/ℓ″ at most.  suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded
+    as p → +∞ (−∞), else 0; None: it grows on both sides for every y.
     """
 
     value: Callable[[Any, Any], Any]
     derivatives: Callable[[Elementary, Array, Radius, Array], Scalars]
     suprema: Callable[[Elementary, Radius, Array], Suprema]
     ball: Callable[[Any, Any], tuple[Any, Any, Any]]
+    concordance: float
     infimum: Callable[[Array], Array] = np.zeros_like
     nonnegative: bool = True
     flat_side: Callable[[Array], Array] | None = None
@@ -407,6 +420,10 @@ class Separable:
         return self.one.nonnegative
 
     @property
+    def concordance(self) -> float:
+        return self.one.concordance
+
+    @property
     def wanted(self) -> str:
         return self.one.wanted
 
@@ -428,8 +445,8 @@ class Separable:
             weights = _present(omega)
             value, first, second = weights * value, weights * first, weights * second
             weight = Radius.size(weights)
-            scaled = zip(roundings, (value, first, second), strict=True)
-            roundings = [weight * r + Radius.size(v) * (2.0 * U) for r, v in scaled]
+            scaled = zip(roundings, (value, first, second), (at.value, at.first, at.second), strict=True)
+            roundings = [weight * r + _rounded(v, v_1, 2.0 * U) for r, v, v_1 in scaled]
             near = [weight * bound for bound in near]
         L, T = _largest(near[0]), _largest(near[1])
         slope = Radius.row_norms(first)
@@ -502,6 +519,12 @@ def _present(omega: Any) -> Any:
     return omega
 
 
+def _rounded(result: Array, factor: Array, relative: float) -> Radius:
+    """|result|·relative, for the roundings of a product with `factor`: one that underflowed is not exact,
+    but where all factors are 0."""
+    return Radius.of(np.abs(result)) * relative if factor.any() else NOTHING
+
+
 def _column(error: Radius) -> Radius:
     """(m, 1), or one number for all."""
     return error if error.exact or np.ndim(error.upper) == 0 else Radius(error.upper[:, None])
@@ -522,7 +545,7 @@ def _norms(each: Radius) -> Radius:
         return each
     if each.upper.shape[1] == 1:
         return Radius(each.upper[:, 0])
-    return Radius.row_norms(each.upper)
+    return Radius.of(Radius.row_norms(each.upper).upper)
 
 
 def _sums(each: Radius) -> Radius:
@@ -590,9 +613,9 @@ def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> 
     near = near + near * (error.expm1() + Radius.of(relative))
     return Scalars(
         value=value,
-        value_rounding=Radius.size(value) * relative,
+        value_rounding=Radius.of(value) * relative,
         first=rest * up - y * down,
-        first_rounding=Radius.size(rest * up + y * down) * relative,
+        first_rounding=Radius.of(rest * up + y * down) * relative,
         second=second,
         second_rounding=Radius.of(second + FLOOR) * relative,
         second_near=near,
@@ -662,9 +685,9 @@ def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array)
     at = Radius.of(second) * (1.0 + 3 * ELEMENTARY + 12 * U)
     return Scalars(
         value=value,
-        value_rounding=Radius.size(value) * (2 * ELEMENTARY + 8 * U),
+        value_rounding=_rounded(value, r, 2 * ELEMENTARY + 8 * U),
         first=first,
-        first_rounding=Radius.size(first) * (ELEMENTARY + 4 * U),
+        first_rounding=_rounded(first, r, ELEMENTARY + 4 * U),
         second=second,
         second_rounding=Radius.of(second) * (3 * ELEMENTARY + 10 * U),
         second_near=(at + third * error).capped(1.0),
@@ -778,6 +801,7 @@ class Softmax:
 
     nonnegative = True
     sum_free = True
+    concordance = 1.4143  # |E[(u − Eu)²(v − Ev)]| ≤ max|v_j − Ev|·Var u, a range of at most √2‖v‖
     labels = True
     weighted = False
     wanted = "a probability ≥ 0"
@@ -933,7 +957,7 @@ def _others(a: Array) -> Array:
     return sums
 
 
-_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball)
+_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0)
 
 LOSSES: dict[str, Formulas] = {
     "squared": Separable(_SQUARED),
@@ -943,6 +967,7 @@ LOSSES: dict[str, Formulas] = {
             _logistic_derivatives,
             _logistic_suprema,
             _logistic_ball,
+            concordance=1.0,
             infimum=_logistic_infimum,
             flat_side=_logistic_flat_side,
             allowed=lambda y: (y >= 0.0) & (y <= 1.0),
@@ -950,7 +975,13 @@ LOSSES: dict[str, Formulas] = {
         )
     ),
     "pseudo_huber": Separable(
-        ScalarFormulas(_pseudo_huber, _pseudo_huber_derivatives, _pseudo_huber_suprema, _pseudo_huber_ball)
+        ScalarFormulas(
+            _pseudo_huber,
+            _pseudo_huber_derivatives,
+            _pseudo_huber_suprema,
+            _pseudo_huber_ball,
+            concordance=1.5,  # 3|r|/(1 + r²)
+        )
     ),
     "poisson": Separable(
         ScalarFormulas(
@@ -958,6 +989,7 @@ LOSSES: dict[str, Formulas] = {
             _poisson_derivatives,
             _poisson_suprema,
             _poisson_ball,
+            concordance=1.0,
             infimum=_poisson_infimum,
             nonnegative=False,
             flat_side=lambda y: np.where(y == 0.0, -1.0, 0.0),

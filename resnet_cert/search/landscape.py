@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.linear_predictor import best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.hessian import Direction, curvature, rayleigh_quotient
 from resnet_cert.decide.lagrangian import lagrangian, objective, objective_lin_min
 from resnet_cert.moments.domain import domain_radius

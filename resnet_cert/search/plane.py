@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.linear_predictor import best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.hessian import Direction, curvature
 from resnet_cert.decide.lagrangian import lagrangian
 from resnet_cert.moments.one_pass import observe

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cert.compare.augmented import joined
-from resnet_cert.compare.linear_predictor import best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.definition1 import threshold
 from resnet_cert.decide.hessian import (
     Direction,
