@@ -11,16 +11,17 @@ Radii as in `moments.moments`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from resnet_cert.moments.lipschitz import forms_matrices, lipschitz_constants, lipschitz_sums
 from resnet_cert.moments.moments import Slopes, total_weight, value_sum, weight_sum
-from resnet_cert.moments.one_pass import in_blocks, merged
+from resnet_cert.moments.one_pass import Observed, in_blocks, merged
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import Blocks, Sum, quotient
-from resnet_cert.problem.problem import Chunk, Direction, Problem
+from resnet_cert.problem.problem import Chunk, Direction, Point, Problem
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,26 @@ def first_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear) -> Fir
         slope_x=slopes.times(chunk.x, x_norm, NOTHING, blocks),
         A_f=slopes.times(chunk.f, f_norm, NOTHING, blocks),
     )
+
+
+@QUIET
+def observe_first(problem: Problem, b: float) -> Observed[FirstMoments]:
+    """As `observe`, with the first derivatives only: passes of O(nq(d + k)) at W, at 0 and for the μ's."""
+    bias = None if problem.point.c is None else np.zeros_like(problem.point.c)
+    at_zero = replace(problem, point=Point(np.zeros_like(problem.point.W), problem.V, bias))
+    matrices = forms_matrices(problem.n, problem.d + problem.k)
+    parts = (
+        lipschitz_sums(problem.loss, chunk, *_norms(chunk), b, blocks, matrices=matrices)
+        for blocks, chunk in in_blocks(problem.chunks())
+    )
+    here, sums = first_moments(problem), [part for part in parts if part is not None]
+    mus = None
+    if sums:
+        weights = merged(
+            weight_sum(chunk, blocks) for blocks, chunk in in_blocks(problem.chunks(features=False))
+        )
+        mus = lipschitz_constants(merged(sums), total_weight(weights), b, problem.k)
+    return Observed(here, first_moments(at_zero), mus)
 
 
 @dataclass(frozen=True)
