@@ -216,15 +216,15 @@ data: {file: a.npz, x: [a]}
   2:24: expected the name of an array, got a list of 1
 
 data: {file: a.npy}
-  2:14: expected the name of a .csv or .npz file (.npy files are given as x: x.npy, y: y.npy), got
+  2:14: expected the name of a .csv, .npz or .safetensors file (.npy files are given as x: x.npy, y: y.npy), got
     'a.npy'
 
 data: {file: a.txt, x: [a], y: b}
-  2:14: expected the name of a .npz or .csv file (.npy files are given as x: x.npy, y: y.npy), got
+  2:14: expected the name of a .csv, .npz or .safetensors file (.npy files are given as x: x.npy, y: y.npy), got
     'a.txt'
 
 data: {file: 3}
-  2:14: expected the name of a .csv or .npz file (.npy files are given as x: x.npy, y: y.npy), got 3
+  2:14: expected the name of a .csv, .npz or .safetensors file (.npy files are given as x: x.npy, y: y.npy), got 3
 
 data: {x: x.txt, y: 3}
   2:11: expected a list of rows of numbers or the name of a .npy file, got 'x.txt'
