@@ -183,7 +183,7 @@ class Slopes:
             return Slopes(first, Radius.row_norms(first), error)
         center = weight[:, None] * first
         size = Radius.row_norms(center)
-        lost = NOTHING if size.exact else size * U + Radius.underflow(first.shape[1])
+        lost = size * U + Radius.underflow(first.shape[1]) if first.any() else NOTHING
         return Slopes(center, size, error * weight + lost)
 
     def times(self, data: Array, norm: Radius, off: Radius, blocks: Blocks) -> Sum:

@@ -31,8 +31,8 @@ ELEMENTARY = 2 * ULPS * U
 """Relative error of one elementary function: one ulp is at most 2u."""
 SUPREMUM = 1.0 + 2.0**-40
 """Pays for the elementary functions and the roundings in a supremum."""
-PROBABILITY_TOLERANCE = 1e-9
-"""Of the sum of a row of class probabilities, which decimals do not hit exactly."""
+PROBABILITY_TOLERANCE = 2.0**-20
+"""Of the sum of a row of class probabilities, which decimals and float32 do not hit exactly."""
 
 
 class Derivatives(NamedTuple):
@@ -295,16 +295,16 @@ class BuiltinLoss:
         at = self.formulas.derivatives(self.functions, p, error, y, omega)
         if self.scale == 1.0:
             return at
-        c, rounding = self.scale, Radius.of(2.0 * U)
+        c = self.scale
         value, first, second = c * at.value, c * at.first, c * at.second
         size = at.second_size * c
         return Derivatives(
             value,
-            at.value_error * c + Radius.size(value) * rounding,
+            at.value_error * c + _rounded(value, at.value, 2.0 * U),
             first,
-            at.first_error * c + Radius.row_norms(first) * rounding,
+            at.first_error * c + _norms(_rounded(first, at.first, 2.0 * U)),
             second,
-            at.second_error * c + size * rounding,
+            at.second_error * c + size * (2.0 * U),
             size,
         )
 
@@ -315,13 +315,13 @@ class BuiltinLoss:
         at = self.formulas.first_derivatives(self.functions, p, error, y, omega)
         if self.scale == 1.0:
             return at
-        c, rounding = self.scale, Radius.of(2.0 * U)
+        c = self.scale
         value, first = c * at.value, c * at.first
         return FirstDerivatives(
             value,
-            at.value_error * c + Radius.size(value) * rounding,
+            at.value_error * c + _rounded(value, at.value, 2.0 * U),
             first,
-            at.first_error * c + Radius.row_norms(first) * rounding,
+            at.first_error * c + _norms(_rounded(first, at.first, 2.0 * U)),
         )
 
     @np.errstate(over="ignore")
@@ -331,7 +331,7 @@ class BuiltinLoss:
         form, wrong = self.formulas.quadratic(self.functions, p, error, y, omega, delta, delta_error)
         if self.scale == 1.0:
             return form, wrong
-        return self.scale * form, wrong * self.scale + Radius.size(self.scale * form) * (2.0 * U)
+        return self.scale * form, wrong * self.scale + _rounded(self.scale * form, form, 2.0 * U)
 
     @np.errstate(over="ignore")
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
@@ -445,8 +445,8 @@ class Separable:
             weights = _present(omega)
             value, first, second = weights * value, weights * first, weights * second
             weight = Radius.size(weights)
-            scaled = zip(roundings, (value, first, second), strict=True)
-            roundings = [weight * r + Radius.size(v) * (2.0 * U) for r, v in scaled]
+            scaled = zip(roundings, (value, first, second), (at.value, at.first, at.second), strict=True)
+            roundings = [weight * r + _rounded(v, v_1, 2.0 * U) for r, v, v_1 in scaled]
             near = [weight * bound for bound in near]
         L, T = _largest(near[0]), _largest(near[1])
         slope = Radius.row_norms(first)
@@ -519,6 +519,12 @@ def _present(omega: Any) -> Any:
     return omega
 
 
+def _rounded(result: Array, factor: Array, relative: float) -> Radius:
+    """|result|·relative, for the roundings of a product with `factor`: one that underflowed is not exact,
+    but where all factors are 0."""
+    return Radius.of(np.abs(result)) * relative if factor.any() else NOTHING
+
+
 def _column(error: Radius) -> Radius:
     """(m, 1), or one number for all."""
     return error if error.exact or np.ndim(error.upper) == 0 else Radius(error.upper[:, None])
@@ -539,7 +545,7 @@ def _norms(each: Radius) -> Radius:
         return each
     if each.upper.shape[1] == 1:
         return Radius(each.upper[:, 0])
-    return Radius.row_norms(each.upper)
+    return Radius.of(Radius.row_norms(each.upper).upper)
 
 
 def _sums(each: Radius) -> Radius:
@@ -607,9 +613,9 @@ def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> 
     near = near + near * (error.expm1() + Radius.of(relative))
     return Scalars(
         value=value,
-        value_rounding=Radius.size(value) * relative,
+        value_rounding=Radius.of(value) * relative,
         first=rest * up - y * down,
-        first_rounding=Radius.size(rest * up + y * down) * relative,
+        first_rounding=Radius.of(rest * up + y * down) * relative,
         second=second,
         second_rounding=Radius.of(second + FLOOR) * relative,
         second_near=near,
@@ -679,9 +685,9 @@ def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array)
     at = Radius.of(second) * (1.0 + 3 * ELEMENTARY + 12 * U)
     return Scalars(
         value=value,
-        value_rounding=Radius.size(value) * (2 * ELEMENTARY + 8 * U),
+        value_rounding=_rounded(value, r, 2 * ELEMENTARY + 8 * U),
         first=first,
-        first_rounding=Radius.size(first) * (ELEMENTARY + 4 * U),
+        first_rounding=_rounded(first, r, ELEMENTARY + 4 * U),
         second=second,
         second_rounding=Radius.of(second) * (3 * ELEMENTARY + 10 * U),
         second_near=(at + third * error).capped(1.0),

@@ -166,7 +166,10 @@ def _csv_samples(data: data_models.CsvData, context: Context) -> Samples:
                 add(f"{name}[{i}]", [part], ("compare", name))
     table = read_csv(context.folder, data.file, columns, data.delimiter)
     arrays = {key: np.ascontiguousarray(table[:, place]) for key, place in places.items()}
-    compare = {name: tuple(arrays.pop(part, part) for part in parts) for name, parts in compared.items()}
+    compare = {
+        name: tuple(part if part in OWN else arrays.pop(part) for part in parts)
+        for name, parts in compared.items()
+    }
     return Samples(**arrays, compare=compare)
 
 

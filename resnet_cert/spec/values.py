@@ -175,7 +175,7 @@ class OneOf:
     what: str
     names: Callable[[], Iterable[str]]
     error: LiteralString = SAID
-    only: str | None = None  # the one name that the schema of this form of the spec allows
+    only: Callable[[], Iterable[str]] | None = None  # those that this form of the spec is chosen by
     words: Mapping[str, str] = field(
         default_factory=dict, hash=False
     )  # the field's own words, and what is meant here
@@ -197,9 +197,8 @@ class OneOf:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return (
-            {"const": self.only} if self.only is not None else {"type": "string", "enum": list(self.names())}
-        )
+        names = list((self.only or self.names)())
+        return {"const": names[0]} if len(names) == 1 else {"type": "string", "enum": names}
 
 
 def _vector(value: Any) -> list[float]:
