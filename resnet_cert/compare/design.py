@@ -71,7 +71,7 @@ class Design:
 
     @property
     def _is_kept(self) -> bool:
-        return self.R is not None and self.problem.n * self.d * 8 <= HELD_BYTES
+        return self.problem.n * self.d * 8 <= HELD_BYTES
 
     @cached_property
     def _held(self) -> list[Rows]:

@@ -101,12 +101,19 @@ def minimum_on_ball(
         ridge: ρ (d,) ≥ 0; none by default.
     """
     data = Data.of(problem, np.zeros(problem.d) if ridge is None else ridge)
-    start, attained = data.unconstrained()
-    chosen = True
-    if r is None:
-        arrived = start.place.converged if attained else attained is None and start.settled
-        r, chosen = (1.01 * start.norm, True) if arrived else (b, False)
-    found = start if attained and start.norm <= r else data.on_ball(r / data.scaled.sigma)
+    found, attained, chosen = None, None, True
+    if r is not None and data.may_recede:
+        found = data.on_ball(r / data.scaled.sigma)
+        W = data.scaled.sigma * found.objective.W(found.place.point)
+        attained = False if data.recession.known and separates(problem, W) else None
+    if attained is None:
+        start, attained = data.unconstrained(found)
+        if r is None:
+            arrived = start.place.converged if attained else attained is None and start.settled
+            r, chosen = (1.01 * start.norm, True) if arrived else (b, False)
+        if attained and start.norm <= r:
+            found = start
+    found = found or data.on_ball(r / data.scaled.sigma)
     return _enclosed(data, found.objective, found.place, r, attained, chosen)
 
 
@@ -176,7 +183,7 @@ class Data:
         objective = LinearObjective(self.scaled, self.ridge, None)
         at = path.origin(objective, 0.0).at
         bend = (
-            path._mean_curvature(at)
+            objective.mean_curvature(at)
             * np.diagonal(objective.second_moments)
             / self.scaled.units
             / self.scaled.units
@@ -184,7 +191,7 @@ class Data:
         size = float(np.sum(bend[np.isfinite(bend)]))
         return size if size > 0.0 else 1.0
 
-    def unconstrained(self) -> tuple[Found, bool | None]:
+    def unconstrained(self, known: Found | None = None) -> tuple[Found, bool | None]:
         """A minimiser of Φ, and whether inf Φ is proven to be attained, or not.
 
         Where it may lie at infinity the path is followed to λ = 0: W(λ) tends to a direction along which the
@@ -194,8 +201,11 @@ class Data:
         if not self.may_recede:
             place = path.minimised(objective, path.origin(objective, 0.0), 0.0)
             return Found(objective, place), True if self.recession.known else None
-        lam = self.scale
+        lam = known.place.lam if known is not None and known.place.lam else self.scale
         place = path.origin(objective, lam)
+        if known is not None:
+            point = objective.coordinates(known.objective.W(known.place.point))
+            place = Place(point, lam, objective.sketch(point, lam), converged=False)
         for _ in range(12):
             place = path.minimised(objective, place, lam, 1e-8)
             if self.recession.known and separates(self.problem, self.scaled.sigma * objective.W(place.point)):
@@ -205,7 +215,8 @@ class Data:
         found = Found(objective, place)
         if _locates(self, found):
             return found, True
-        return found, self.recession.decided(self.scaled.sigma * objective.W(place.point))
+        unattained = self.recession.is_unattained(self.scaled.sigma * objective.W(place.point))
+        return found, False if unattained else None
 
     def on_ball(self, r: float) -> Found:
         """The minimiser on ‖W‖_F ≤ r."""
