@@ -151,11 +151,15 @@ class Data:
         if not target:
             objective = self.objective(self.scale)
             return Found(objective, path.origin(objective, 0.0))
-        return self._on_path(lambda at, least: path.at_radius(at.objective, at.place, target, least=least), known)
+        return self._on_path(
+            lambda at, least: path.at_radius(at.objective, at.place, target, least=least), known
+        )
 
     def at_value(self, value: float, known: Found) -> Found:
         """The place of the path where Φ = value, or its end at λ = 0 where Φ is larger."""
-        return self._on_path(lambda at, least: path.at_value(at.objective, at.place, value, least=least), known)
+        return self._on_path(
+            lambda at, least: path.at_value(at.objective, at.place, value, least=least), known
+        )
 
     def _on_path(self, search: Search, known: Found | None) -> Found:
         least = self.scale * SHORT_OF_NOTHING if self.ill_conditioned else 0.0

@@ -265,7 +265,9 @@ class LinearObjective:
             yield Blocks(first, len(rows.z)), rows
             first += -(-len(rows.z) // BLOCK_ROWS)
 
-    def _sums(self, cut: Blocks, rows: Rows, point: Array, blocks: bool) -> tuple[MomentSums, Sum, Radius, Radius]:
+    def _sums(
+        self, cut: Blocks, rows: Rows, point: Array, blocks: bool
+    ) -> tuple[MomentSums, Sum, Radius, Radius]:
         """The moments of some rows, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖."""
         chunk, z, e = rows.chunk, rows.z, rows.error
         loss, size = self.design.problem.loss, Radius.norm(point)

@@ -1,9 +1,9 @@
 """Where the minimiser of a convex function is, and how low its minimum can be, seen from any point Û.
 
-L = Φ + λ/2(‖W‖_F² − r²), Φ = F_lin + ½Σ ρ_j‖W_j‖² + P (`linear_objective`).  Where the curvature of L is at least m
-around Û, in any coordinates, L ≥ L(Û) − ‖∇L(Û)‖²/(2m) everywhere, for L is convex.  The minimiser W* of least norm
-on the ball has L(W*) ≤ L(Û) + c, c = λ/2(r² − ‖Ŵ‖²), so that (m/2)δ² ≤ ‖∇L(Û)‖δ + c for its distance δ from Û,
-if m holds that far.
+L = Φ + λ/2(‖W‖_F² − r²), Φ = F_lin + ½Σ ρ_j‖W_j‖² + P (`linear_objective`).  Where the curvature of L is at
+least m around Û, in any coordinates, L ≥ L(Û) − ‖∇L(Û)‖²/(2m) everywhere, for L is convex.  The minimiser W*
+of least norm on the ball has L(W*) ≤ L(Û) + c, c = λ/2(r² − ‖Ŵ‖²), so that (m/2)δ² ≤ ‖∇L(Û)‖δ + c for its
+distance δ from Û, if m holds that far.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ def _shifted(block: Ball, more: Array, error: Radius) -> Ball:
     return Ball(K, block.radius + error + Radius.norm(K) * (2.0 * U))
 
 
-def _with_mean_penalty(
-    block: Ball, more: Array, error: Radius, point: Array
-) -> tuple[list[Ball], Ball]:
+def _with_mean_penalty(block: Ball, more: Array, error: Radius, point: Array) -> tuple[list[Ball], Ball]:
     """K and ∇P for P = κ/2‖ΠU‖_F², κ of the size of K."""
     q, d = point.shape
     kappa = 2.0 ** math.frexp(float(np.trace(block.center)) / (q * d) or 1.0)[1]
@@ -184,11 +182,11 @@ def across_the_boundary(
 ) -> float:
     """A distance of W* from Ŵ of the order r − ‖Ŵ‖, for an active constraint.
 
-    Ŵ is within `first` of the minimiser v of Φ + λ/2‖W‖², which is that on the ball of its own radius ρ.  With
-    ∇Φ(v) = −λv, ∇Φ(W*) = −λ*W*, and m a lower bound of the curvature of Φ + λ/2‖W‖² between them, Δ = ‖W* − v‖ has
-    mΔ² ≤ (λ − λ*)⟨W*, W* − v⟩ = (λ − λ*)(r² − ρ² + Δ²)/2, and λ*r ≥ λρ − MΔ for ∇Φ M-Lipschitz.  So, with
-    e = r − ρ ≥ 0: mΔ² ≤ (λe + MΔ)/r·(e(r + ρ) + Δ²)/2.  Knowing Δ ≤ Δ_0, where s = (λe + MΔ_0)/(2r) ≤ m/2:
-    (m − s)Δ² ≤ λe² + MeΔ.
+    Ŵ is within `first` of the minimiser v of Φ + λ/2‖W‖², which is that on the ball of its own radius ρ.
+    With ∇Φ(v) = −λv, ∇Φ(W*) = −λ*W*, and m a lower bound of the curvature of Φ + λ/2‖W‖² between them, Δ =
+    ‖W* − v‖ has mΔ² ≤ (λ − λ*)⟨W*, W* − v⟩ = (λ − λ*)(r² − ρ² + Δ²)/2, and λ*r ≥ λρ − MΔ for ∇Φ M-Lipschitz.
+    So, with e = r − ρ ≥ 0: mΔ² ≤ (λe + MΔ)/r·(e(r + ρ) + Δ²)/2.  Knowing Δ ≤ Δ_0, where s = (λe + MΔ_0)/(2r)
+    ≤ m/2: (m − s)Δ² ≤ λe² + MeΔ.
 
     Args:
         bend: M.

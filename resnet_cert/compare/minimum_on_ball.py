@@ -3,8 +3,8 @@
 `path` finds Û.  What is proven about it does not depend on how it was found:
 
 above:  F_lin(Ŵ), ‖Ŵ‖ ≤ r checked.
-below:  convexity over the ball, F_lin(Ŵ) − ⟨g, Ŵ⟩ − r‖g‖; the infimum of the loss; and, with the multiplier λ and a
-        lower bound m of the curvature (`location`), F_lin(Ŵ) − λ/2(r² − ‖Ŵ‖²) − ‖∇L‖²/(2m).
+below:  convexity over the ball, F_lin(Ŵ) − ⟨g, Ŵ⟩ − r‖g‖; the infimum of the loss; and, with the multiplier λ
+        and a lower bound m of the curvature (`location`), F_lin(Ŵ) − λ/2(r² − ‖Ŵ‖²) − ‖∇L‖²/(2m).
 where:  the minimiser W* of least norm, within δ of Ŵ (`location`).
 """
 
@@ -42,8 +42,8 @@ class LinearMinimum:
     F_min: min F_lin, enclosed, or that of F_lin + ½Σ ρ_j‖W_j‖².  F_at: its value at the predictor that was
     found.  W_star: (q, d) that predictor, rounded, and the distance within which the minimiser of least norm
     lies; it is always in the ball.  attained: inf F_lin over all W is, or is not, each proven; else None.
-    lower_from: which argument gave F_min.lower.  falls_at_rim: F_lin still falls beyond the ball, or does not,
-    each proven.  chosen: r is 1.01·‖W*‖ or given; else it is a default that says nothing about the data.
+    lower_from: which argument gave F_min.lower.  falls_at_rim: F_lin still falls beyond the ball, or does
+    not, each proven.  chosen: r is 1.01·‖W*‖ or given; else it is a default that says nothing about the data.
     data, found: where it was looked for, and found.
     """
 
@@ -128,7 +128,9 @@ class Seen:
     @staticmethod
     def of(data: Data, found: Found, *, blocks: bool) -> Seen:
         point = found.place.point
-        return Seen(data, found, predictor(found.objective, point), found.objective.enclosed(point, blocks=blocks))
+        return Seen(
+            data, found, predictor(found.objective, point), found.objective.enclosed(point, blocks=blocks)
+        )
 
     @cached_property
     def length(self) -> Enclosure:
@@ -159,7 +161,9 @@ class Seen:
         drops = [located.drop for located in self.places(location.ZERO, math.inf)]
         if not drops or not lam:
             return None
-        return self.F - (ball.square() - self.length.square()) * (0.5 * lam) - min(drops, key=lambda d: d.upper)
+        return (
+            self.F - (ball.square() - self.length.square()) * (0.5 * lam) - min(drops, key=lambda d: d.upper)
+        )
 
 
 def enclosed_on(

@@ -1,12 +1,13 @@
 """The break-even radius: how large a linear predictor must be to do as well as the network.
 
-m(r) = min F_lin over ‖W‖_F ≤ r is convex and does not rise, and r° = inf{r : m(r) ≤ F}.  No radius that somebody
-chose is left in it.  From below it is proven by a ball whose enclosed minimum exceeds F; from above by any Û
-with F_lin(Û) ≤ F, r° ≤ ‖Û‖; it is 0 where F_lin(0) ≤ F, and infinite only where inf F_lin is proven to exceed F:
-by the minimum on a ball that holds the minimiser, or by the infimum of the loss.
+m(r) = min F_lin over ‖W‖_F ≤ r is convex and does not rise, and r° = inf{r : m(r) ≤ F}.  No radius that
+somebody chose is left in it.  From below it is proven by a ball whose enclosed minimum exceeds F; from above
+by any Û
+with F_lin(Û) ≤ F, r° ≤ ‖Û‖; it is 0 where F_lin(0) ≤ F, and infinite only where inf F_lin is proven to exceed
+F: by the minimum on a ball that holds the minimiser, or by the infimum of the loss.
 
-Both ends are places of one path (`path`): F_lin(W(λ)) = F is solved for λ, and two neighbours of that place, a
-little inside and a little outside, are proven.
+Both ends are places of one path (`path`): F_lin(W(λ)) = F is solved for λ, and two neighbours of that place,
+a little inside and a little outside, are proven.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from resnet_cert.problem.problem import Problem
 from resnet_cert.results import BreakEvenRadius
 
 ASIDE = 2.0**-24
-"""How far from the break-even radius, relatively, its ends are tried first; then 2^6 times as far, and so on."""
+"""How far from the break-even radius, relatively, its ends are tried first; then 2^6 times as far, and so
+on.
+"""
 TRIES = 4
 DECADES = 1.5
 """A profile reaches so many decades to both sides of its middle."""
