@@ -375,7 +375,7 @@ def _python_loss(loss: models.PythonLoss, context: Context) -> Loss:
 
     function = load_function(context.folder, loss.python, allow_code=context.allow_code)
     with running(context.folder, loss.python):
-        return CustomLoss(function, loss.python)
+        return CustomLoss(function, loss.python, convex=loss.convex is True)
 
 
 # network
