@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -34,22 +35,54 @@ from resnet_cert.moments.moments import (
 )
 from resnet_cert.moments.one_pass import merged
 from resnet_cert.numerics.enclosure import Ball, Enclosure
-from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
+from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
-from resnet_cert.problem.losses import Derivatives
+from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
+from resnet_cert.problem.problem import Chunk
+
+
+@dataclass(frozen=True)
+class Bend:
+    """ℓ (m,), ∇ℓ (m, q) and ∇²ℓ = diag(diagonal) − off·offᵀ, (m, q) each, of some samples in float64.
+
+    off: None where ∇²ℓ is diagonal.
+    """
+
+    value: Array
+    first: Array
+    diagonal: Array
+    off: Array | None
+
+
+def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
+    """The loss at predictions (m, q), none of it proven, in O(mq)."""
+    if loss.sum_free and p.shape[1] > 1:  # softmax: ∇ℓ = Ys − y, ∇²ℓ = Y(diag(s) − ssᵀ), Y = Σ y
+        at = loss.first_derivatives(p, NOTHING, chunk.y, chunk.omega)
+        y = cast(BuiltinLoss, loss).scale * chunk.y
+        share = np.maximum(at.first + y, 0.0)
+        Y = y.sum(axis=1, keepdims=True)
+        return Bend(
+            at.value, at.first, share, np.divide(share, np.sqrt(Y), out=np.zeros_like(share), where=Y > 0)
+        )
+    full = loss.derivatives(p, NOTHING, chunk.y, chunk.omega)
+    second = full.second[:, None] if full.second.ndim == 1 else full.second
+    if second.ndim == 3:
+        second = second[:, :, 0]
+    return Bend(full.value, full.first, np.maximum(np.broadcast_to(second, p.shape), 0.0), None)
 
 
 @dataclass(frozen=True)
 class Sketch:
     """Φ, its gradient (q, d) and what the Hessian is made of, at one U in float64; none of it proven.
 
-    noise: differences of values below this are rounding.
+    noise: differences of values below this are rounding.  bends: of each chunk.  weight: Σ π.
     """
 
     value: float
     noise: float
     gradient: Array
-    second: list[Array]
+    bends: list[Bend]
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,7 @@ class Enclosed:
     """F_lin, E[∇ℓ zᵀ] (q, d), the blocks of E[∇²ℓ ⊗ zzᵀ], and E[∇ℓ xᵀ] (q, d), at one U.
 
     blocks: one (d, d) for all outputs, q of them, or one (qd, qd); None where they are too large.
-    bend: an upper bound of ‖∇²F_lin‖ in W.  farthest: of ‖z_i‖.
+    bend: an upper bound of ‖∇²F_lin‖ in W.  farthest, farthest_x: of ‖z_i‖, ‖x_i‖.
     """
 
     F: Enclosure
@@ -66,6 +99,7 @@ class Enclosed:
     slope_x: Ball
     bend: Radius
     farthest: Radius
+    farthest_x: Radius
 
 
 @dataclass(frozen=True)
@@ -125,53 +159,76 @@ class LinearObjective:
         """(d, d): ½⟨U, U·added⟩ is λ/2‖W‖_F² and all that is added to F_lin."""
         return self.penalty + lam * self.metric if lam else self.penalty
 
+    def _squares(self, point: Array, lam: float) -> float:
+        """⟨U, U·added⟩, by squares: it is small where terms of it cancel."""
+        T, squares = self.design.T, 0.0
+        if lam or self.ridge.any():
+            squares += float(np.sum(np.square((point @ T.T) * np.sqrt(self.ridge + lam))))
+        if self.unseen is not None:
+            squares += float(np.sum(np.square(point @ (T.T @ self.unseen.Z))))
+        return squares
+
     def sketch(self, point: Array, lam: float) -> Sketch:
         """Φ + λ/2‖W‖_F² at U."""
         value = size = blur = weight = 0.0
-        g, second = np.zeros_like(point), []
+        g, bends = np.zeros_like(point), []
         for rows in self.design.rows():
-            at, pi = self._derivatives(rows, point), rows.chunk.weights
+            p, pi = rows.z @ point.T, rows.chunk.weights
+            at = bend(self.design.problem.loss, p, rows.chunk)
             value += float(pi @ at.value)
             size += float(pi @ np.abs(at.value))
-            blur += float(pi @ (np.linalg.norm(at.first, axis=1) * np.linalg.norm(rows.z @ point.T, axis=1)))
+            blur += float(pi @ (np.linalg.norm(at.first, axis=1) * np.linalg.norm(p, axis=1)))
             weight += float(np.sum(pi))
             g += (pi[:, None] * at.first).T @ rows.z
-            second.append((pi * at.second.T).T)
+            bends.append(at)
         turned = point @ self.added(lam)
-        added = 0.5 * float(np.sum(point * turned))
-        return Sketch(
-            value / weight + added,
-            2.0**-46 * (size / weight + abs(added)) + 4.0 * U * blur / weight,
-            g / weight + turned,
-            [part / weight for part in second],
-        )
-
-    def _derivatives(self, rows: Rows, point: Array) -> Derivatives:
-        chunk = rows.chunk
-        return self.design.problem.loss.derivatives(rows.z @ point.T, NOTHING, chunk.y, chunk.omega)
+        added = 0.5 * self._squares(point, lam)
+        noise = 2.0**-46 * (size / weight + abs(added)) + 4.0 * U * blur / weight
+        return Sketch(value / weight + added, noise, g / weight + turned, bends, weight)
 
     def hessian_product(self, at: Sketch, lam: float, direction: Array) -> Array:
         """∇²(Φ + λ/2‖W‖_F²) applied to a direction (q, d)."""
-        product = direction @ self.added(lam)
-        for rows, second in zip(self.design.rows(), at.second, strict=True):
+        product = np.zeros_like(direction)
+        for rows, bend in zip(self.design.rows(), at.bends, strict=True):
             moved = rows.z @ direction.T
-            if second.ndim == 3:
-                bent = np.einsum("iab,ib->ia", second, moved)
-            else:
-                bent = (second[:, None] if second.ndim == 1 else second) * moved
-            product = product + bent.T @ rows.z
-        return product
+            bent = bend.diagonal * moved
+            if bend.off is not None:
+                bent -= bend.off * np.einsum("ij,ij->i", bend.off, moved)[:, None]
+            product += (rows.chunk.weights[:, None] * bent).T @ rows.z
+        return product / at.weight + direction @ self.added(lam)
 
     def curvature_blocks(self, at: Sketch) -> list[Array]:
-        """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: one (d, d), q of them, or one (qd, qd)."""
-        parts = [_blocks(second, rows.z) for rows, second in zip(self.design.rows(), at.second, strict=True)]
-        return [sum(block[1:], block[0]) for block in zip(*parts, strict=True)]
+        """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: q of them (d, d), or one (qd, qd)."""
+        q, d = self.q, self.d
+        blocks = [np.zeros((d, d)) for _ in range(q)]
+        whole = np.zeros((q, d, q, d)) if any(bend.off is not None for bend in at.bends) else None
+        for rows, bend in zip(self.design.rows(), at.bends, strict=True):
+            z, pi = rows.z, rows.chunk.weights / at.weight
+            for a in range(q):
+                blocks[a] += z.T @ ((pi * bend.diagonal[:, a])[:, None] * z)
+            if whole is not None and bend.off is not None:
+                moved = ((np.sqrt(pi)[:, None] * bend.off)[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+                whole -= (moved.T @ moved).reshape(q, d, q, d)
+        if whole is None:
+            return blocks
+        for a in range(q):
+            whole[a, :, a] += blocks[a]
+        return [whole.reshape(q * d, q * d)]
+
+    def mean_curvature(self, at: Sketch) -> float:
+        """E[tr ∇²ℓ]/q."""
+        total = 0.0
+        for rows, bend in zip(self.design.rows(), at.bends, strict=True):
+            traces = bend.diagonal.sum(axis=1)
+            if bend.off is not None:
+                traces = traces - np.square(bend.off).sum(axis=1)
+            total += float(rows.chunk.weights @ traces)
+        return total / at.weight / self.q
 
     def enclosed(self, point: Array, *, blocks: bool) -> Enclosed:
         """Everything that is proven about F_lin at U."""
         parts = [self._sums(cut, rows, point, blocks) for cut, rows in self._in_blocks()]
-        sums = merged(part for part, _, _ in parts)
-        bend, farthest = merged(bend for _, bend, _ in parts), [far for _, _, far in parts]
+        sums, bend = merged(part[0] for part in parts), merged(part[1] for part in parts)
         at, weight = sums.expectation(), total_weight(sums.weight)
         units = self.design.units
         slope_x = at.A_f
@@ -185,8 +242,22 @@ class LinearObjective:
             _as_blocks(at) if blocks else None,
             slope_x,
             bend.total().radius / weight.lower,
-            Radius(np.max([far.upper for far in farthest])),
+            Radius(np.max([part[2].upper for part in parts])),
+            Radius(np.max([part[3].upper for part in parts])),
         )
+
+    def largest_third(self, point: Array, q: float) -> Radius:
+        """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
+        worst = NOTHING
+        for rows in self.design.rows():
+            z_norm = Radius.row_norms(rows.z) + rows.error
+            reach = Radius.row_norms(rows.z @ point.T) * (1.0 + 2.0**-40) + z_norm * q
+            bounds = self.design.problem.loss.suprema(reach, rows.chunk.y, rows.chunk.omega)
+            if bounds is None:
+                return UNBOUNDED
+            most = (bounds.third * z_norm * z_norm * z_norm).max()
+            worst = Radius(np.maximum(worst.upper, most.upper))
+        return worst
 
     def _in_blocks(self) -> Iterator[tuple[Blocks, Rows]]:
         first = 0
@@ -194,30 +265,41 @@ class LinearObjective:
             yield Blocks(first, len(rows.z)), rows
             first += -(-len(rows.z) // BLOCK_ROWS)
 
-    def _sums(self, cut: Blocks, rows: Rows, point: Array, blocks: bool) -> tuple[MomentSums, Sum, Radius]:
-        """The moments of some rows, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; and max ‖z‖."""
+    def _sums(
+        self, cut: Blocks, rows: Rows, point: Array, blocks: bool
+    ) -> tuple[MomentSums, Sum, Radius, Radius]:
+        """The moments of some rows, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖."""
         chunk, z, e = rows.chunk, rows.z, rows.error
         loss, size = self.design.problem.loss, Radius.norm(point)
         z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
         p_error = z_norm * size * gamma(self.d + 1) + e * size
         if not p_error.exact:
             p_error = p_error + Radius.underflow(point.size)
-        at = loss.derivatives(cut.times(z, point.T), p_error, chunk.y, chunk.omega)
+        p = cut.times(z, point.T)
+        at: Derivatives | FirstDerivatives
+        if blocks:
+            at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
+            curvature, size = (
+                curvature_sum(at, chunk.weight, z, z_norm, e, cut),
+                at.second_size + at.second_error,
+            )
+        else:
+            at = loss.first_derivatives(p, p_error, chunk.y, chunk.omega)
+            curvature = cut.sum(np.zeros(len(z)), NOTHING, NOTHING)
+            most = loss.suprema(Radius.row_norms(p) + p_error, chunk.y, chunk.omega)
+            size = UNBOUNDED if most is None else most.second
         slopes = Slopes.of(at.first, at.first_error, chunk.weight)
-        turned = self.design.R is not None
+        turned, exact = self.design.R is not None, self.design.sigma == 1.0
+        underflow = NOTHING if exact else Radius.of(np.full(len(z), 2.0**-1000))
         sums = MomentSums(
             weight=weight_sum(chunk, cut),
             F=value_sum(at.value, at.value_error, chunk.weight, cut),
             g_W=slopes.times(z, z_norm, e, cut),
-            A_f=slopes.times(rows.x, x_norm, NOTHING, cut)
-            if turned
-            else cut.sum(np.zeros(len(z)), NOTHING, NOTHING),
-            Q=curvature_sum(at, chunk.weight, z, z_norm, e, cut)
-            if blocks
-            else cut.sum(np.zeros(len(z)), NOTHING, NOTHING),
+            A_f=slopes.times(rows.x if turned else rows.x[:, :0], x_norm, underflow, cut),
+            Q=curvature,
         )
-        bend = cut.bounds((at.second_size + at.second_error) * chunk.weights * x_norm * x_norm)
-        return sums, bend, (z_norm + e).max()
+        bend = cut.bounds(size * chunk.weights * x_norm * x_norm)
+        return sums, bend, (z_norm + e).max(), x_norm.max()
 
 
 def _as_blocks(at: Moments) -> list[Ball]:
@@ -226,27 +308,3 @@ def _as_blocks(at: Moments) -> list[Ball]:
         return [at.dense()]
     centers = [at.Q.center] if at.Q.center.ndim == 2 else list(at.Q.center)
     return [Ball((K + K.T) / 2.0, at.Q.radius + Radius.norm(K) * U) for K in centers]
-
-
-def _factors(second: Array) -> Iterator[Array]:
-    """∇²ℓ of all samples, a block of the Hessian at a time: (m,) for c·I or one output, or (m, q, q)."""
-    if second.ndim == 2:
-        yield from (second[:, a] for a in range(second.shape[1]))
-    else:
-        yield second
-
-
-def _pairs(q: int) -> list[tuple[int, int]]:
-    return [(a, b) for a in range(q) for b in range(a, q)]
-
-
-def _blocks(second: Array, z: Array) -> list[Array]:
-    """Σ_i ∇²ℓ ⊗ z_i z_iᵀ in float64, in blocks."""
-    if second.ndim < 3:
-        return [z.T @ (factor[:, None] * z) for factor in _factors(second)]
-    q, d = second.shape[1], z.shape[1]
-    whole = np.empty((q, d, q, d))
-    for a, b in _pairs(q):
-        whole[a, :, b] = z.T @ (second[:, a, b, None] * z)
-        whole[b, :, a] = whole[a, :, b].T
-    return [whole.reshape(q * d, q * d)]

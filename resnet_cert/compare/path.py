@@ -18,11 +18,13 @@ from resnet_cert.compare.linear_objective import LinearObjective, Sketch
 from resnet_cert.numerics.radius import Array
 
 NEWTON_STEPS = 60
-LARGEST_DENSE = 400
-"""The largest q·d whose Hessian is formed and factored in the search."""
+LARGEST_DENSE = 300
+"""The largest block of the Hessian that is formed and factored in the search."""
 SHORTEST = 2.0**-40
 """The least fraction of a Newton step that is tried."""
 CG_STEPS = 400
+TIGHT, LOOSE = 2.0**-40, 1e-3
+"""What conjugate gradients may leave out: of a step that is final, and of one on the way."""
 STEPS_TO_LAMBDA = 80
 
 
@@ -66,7 +68,7 @@ def minimised(objective: LinearObjective, start: Place, lam: float, accuracy: fl
     at = start.at if start.lam == lam else objective.sketch(point, lam)
     before = math.inf
     for _ in range(NEWTON_STEPS):
-        solve = solver(objective, at, lam)
+        solve = solver(objective, at, lam, LOOSE if accuracy else 1e-6)
         step = -solve(at.gradient)
         decrement = -float(np.sum(step * at.gradient))
         if not (decrement > 0.0 and math.isfinite(decrement)):
@@ -98,7 +100,7 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
     def newton(place: Place, excess: float) -> float:
         # ‖W(λ)‖ has the derivative −⟨UM, K⁻¹UM⟩/‖W‖; 1/‖W(λ)‖ is nearly linear in λ.
         pull = place.point @ objective.metric
-        slope = float(np.sum(pull * solver(objective, place.at, place.lam)(pull)))
+        slope = float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
         length = norm_W(objective, place)
         return place.lam + excess * length**2 / slope if slope > 0.0 else math.nan
 
@@ -114,7 +116,7 @@ def at_value(objective: LinearObjective, start: Place, value: float, *, least: f
     def newton(place: Place, excess: float) -> float:
         # F_lin(λ) has the derivative λ⟨UM, K⁻¹UM⟩.
         pull = place.point @ objective.metric
-        slope = place.lam * float(np.sum(pull * solver(objective, place.at, place.lam)(pull)))
+        slope = place.lam * float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
         return place.lam + excess / slope if slope > 0.0 else math.nan
 
     return _found(objective, start, excess, newton, least)
@@ -156,7 +158,7 @@ def predicted(objective: LinearObjective, place: Place, lam: float) -> Place:
     if lam == place.lam:
         return place
     pull = place.point @ objective.metric
-    step = solver(objective, place.at, place.lam)(pull)
+    step = solver(objective, place.at, place.lam, LOOSE)(pull)
     ratio = lam / place.lam if place.lam else math.inf
     if not 0.5 < ratio < 2.0 or not np.isfinite(step).all():
         return place
@@ -164,12 +166,16 @@ def predicted(objective: LinearObjective, place: Place, lam: float) -> Place:
     return replace(place, point=point, lam=math.nan)
 
 
-def solver(objective: LinearObjective, at: Sketch, lam: float) -> Callable[[Array], Array]:
-    """g (q, d) ↦ K⁻¹g, K the Hessian of Φ + λ/2‖W‖_F²."""
+def solver(
+    objective: LinearObjective, at: Sketch, lam: float, tolerance: float = TIGHT
+) -> Callable[[Array], Array]:
+    """g (q, d) ↦ K⁻¹g, K the Hessian of Φ + λ/2‖W‖_F².
+
+    tolerance: the part of the energy gᵀK⁻¹g that conjugate gradients may leave out.
+    """
     q, d = objective.q, objective.d
-    coupled = any(part.ndim == 3 for part in at.second)
-    added = objective.added(lam)
-    if q * d <= LARGEST_DENSE if coupled else d <= 4 * LARGEST_DENSE:
+    coupled, added = objective.is_mean_free, objective.added(lam)
+    if q * d <= LARGEST_DENSE if coupled else d <= LARGEST_DENSE:
         blocks = objective.curvature_blocks(at)
         if coupled:
             K = blocks[0] + np.kron(np.eye(q), added)
@@ -177,14 +183,15 @@ def solver(objective: LinearObjective, at: Sketch, lam: float) -> Callable[[Arra
             solve = factored(K)
             return lambda g: solve(g.ravel()).reshape(q, d)
         solves = [factored(block + added) for block in blocks]
-        if len(solves) == 1:
-            return lambda g: solves[0](g.T).T
         return lambda g: np.stack([solve(row) for solve, row in zip(solves, g, strict=True)])
-    precondition = factored(_mean_curvature(at) * objective.second_moments + added)
+    precondition = factored(objective.mean_curvature(at) * objective.second_moments + added)
 
     def by_products(g: Array) -> Array:
         return conjugate_gradients(
-            lambda direction: objective.hessian_product(at, lam, direction), g, lambda r: precondition(r.T).T
+            lambda direction: objective.hessian_product(at, lam, direction),
+            g,
+            lambda r: precondition(r.T).T,
+            tolerance,
         )
 
     return by_products
@@ -193,15 +200,6 @@ def solver(objective: LinearObjective, at: Sketch, lam: float) -> Callable[[Arra
 def _mean_penalty(q: int, d: int, size: float) -> Array:
     """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
     return np.kron(np.full((q, q), size / q), np.eye(d))
-
-
-def _mean_curvature(at: Sketch) -> float:
-    """E[tr ∇²ℓ/q]."""
-    total = 0.0
-    for part in at.second:
-        diagonal = np.einsum("iaa->ia", part) if part.ndim == 3 else part.reshape(len(part), -1)
-        total += float(np.sum(diagonal)) / diagonal.shape[1]
-    return total
 
 
 def factored(K: Array) -> Callable[[Array], Array]:
@@ -231,9 +229,9 @@ def factored(K: Array) -> Callable[[Array], Array]:
 
 
 def conjugate_gradients(
-    product: Callable[[Array], Array], b: Array, precondition: Callable[[Array], Array]
+    product: Callable[[Array], Array], b: Array, precondition: Callable[[Array], Array], tolerance: float
 ) -> Array:
-    """About K⁻¹b: the energy of what is left is below 2^-40 of that of b."""
+    """About K⁻¹b: the preconditioned energy of what is left is below `tolerance` of that of b."""
     x, residual = np.zeros_like(b), b
     z = precondition(residual)
     direction, energy = z, float(np.sum(residual * z))
@@ -247,7 +245,7 @@ def conjugate_gradients(
         residual = residual - (energy / bend) * image
         z = precondition(residual)
         after = float(np.sum(residual * z))
-        if not after > first * 2.0**-40:
+        if not after > first * tolerance:
             break
         direction, energy = z + (after / energy) * direction, after
     return x

@@ -35,7 +35,7 @@ from resnet_cert.decide.definition1 import Proven
 from resnet_cert.decide.lagrangian import decayed, on_boundary
 from resnet_cert.moments.moments import Moments as Float64Moments
 from resnet_cert.numerics import fields
-from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.enclosure import QUIET, Enclosure
 from resnet_cert.numerics.fields import (
     BALLS,
     RATIONALS,
@@ -106,6 +106,7 @@ class Decision:
     moments: Float64Moments
 
 
+@QUIET
 def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
     """Decide Definition 1 for a built-in loss, at the least precision that does.
 
@@ -135,7 +136,7 @@ def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
             break
     assert found is not None
     at, squared_norm = found
-    with ctx.workprec(PRECISIONS[-1] if arithmetic.startswith("rational") else bits or PRECISIONS[-1]):
+    with ctx.workprec(PRECISIONS[-1]):
         norm = arb(squared_norm).nonnegative_part().sqrt()
         return Decision(
             Proven(gradient, curvature, arithmetic), outward(at.F), outward(norm), rounded(problem, at)

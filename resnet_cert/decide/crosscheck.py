@@ -13,7 +13,7 @@ from resnet_cert.decide.lagrangian import decayed, shift_of, sphere_of
 from resnet_cert.decide.objective import Objective, flat
 from resnet_cert.moments.gradient import curvature_along
 from resnet_cert.moments.lipschitz import LipschitzConstants
-from resnet_cert.numerics.enclosure import Array, Enclosure, norm
+from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure, norm
 from resnet_cert.numerics.radius import Radius, U, total
 from resnet_cert.outcomes import InternalError
 from resnet_cert.problem.problem import Direction, Problem
@@ -24,6 +24,7 @@ ROUNDING_ALLOWANCE = 1e4
 LEAST, MOST = 2.0**-250, 2.0**250
 
 
+@QUIET
 def crosscheck(
     problem: Problem, here: FirstOrder, decision: Decision, lipschitz: LipschitzConstants | None
 ) -> CrossCheck:
@@ -89,7 +90,7 @@ def _along(
         reach = Radius.norm(problem.W[:, : problem.d1]).at_least(1.0)
         error = moments.Q.radius * reach * reach
         error = error + hessian_size(moments, problem.W, problem.d1) * U
-    length = norm(flat(direction)).square()
+    length = norm(direction.dW).square() + norm(direction.dV).square()
     if not length.lower > 0.0:
         return second, error
     return (second + shift_of(problem, decision.slope).along(direction)) / length, error

@@ -44,7 +44,7 @@ from resnet_cert.decide.lagrangian import (
     sphere_of,
 )
 from resnet_cert.moments.moments import Moments
-from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.custom_loss import CustomLoss
@@ -118,6 +118,7 @@ class Decision:
         return self.lagrangian.of_F
 
 
+@QUIET
 def decide(
     problem: Problem,
     here: FirstOrder,

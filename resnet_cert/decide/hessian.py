@@ -50,6 +50,7 @@ from resnet_cert.numerics.eigenvalues import (
     smallest_eigenvalue,
 )
 from resnet_cert.numerics.enclosure import (
+    QUIET,
     UNKNOWN,
     Array,
     Ball,
@@ -210,6 +211,7 @@ class Reduction:
         return Direction(dW if self.N is None else self.N @ dW, dV)
 
 
+@QUIET
 def reduction(moments: SecondOrder, W: Array, d1: int, N: Ball | None = None) -> Reduction:
     """The parts of the reduced Hessian at (W, V), W (q, d), of which the first d1 columns are W_1.
 
@@ -333,7 +335,7 @@ def _dense(Q: Ball, q: int) -> Ball:
     if q == 1:
         matrix = blocks.reshape(m, m)
     elif blocks.ndim == 2:
-        matrix = np.kron(np.eye(q), blocks)
+        matrix = np.asarray(np.kron(np.eye(q), blocks), dtype=np.float64)
     else:
         full = np.zeros((q, m, q, m))
         for a in range(q):
@@ -351,6 +353,7 @@ def _dense(Q: Ball, q: int) -> Ball:
 # --- λ_min --------------------------------------------------------------------------------------------------
 
 
+@QUIET
 def curvature(parts: Reduction, shift: Shift | None = None, sphere: Direction | None = None) -> Curvature:
     """λ_min(∇²F + D) enclosed, on the whole space or on z^⊥ for z = `sphere`.
 
@@ -501,6 +504,7 @@ def _smallest_eigenpair(parts: Reduction, shift: Shift, sphere: Direction | None
     return value, parts.lifted(dW.reshape(q, d), dV)
 
 
+@QUIET
 def hessian_exceeds(
     parts: Reduction, t: float, shift: Shift | None = None, sphere: Direction | None = None
 ) -> bool:
@@ -534,7 +538,7 @@ def hessian_exceeds(
         # ‖AA ⊗ P − (AA)_0 ⊗ P_0‖ ≤ ‖AA − (AA)_0‖‖P_0‖ + ‖AA‖‖P − P_0‖, and ‖P_0‖ ≤ 1; then two roundings.
         wide = np.zeros((parts.d, parts.d))
         wide[:d1, :d1] = P.center
-        eliminated = np.kron(square.center, wide)
+        eliminated = np.asarray(np.kron(square.center, wide), dtype=np.float64)
         first = first - eliminated
         spread = Radius.norm(square.center) * Radius.norm(P.center)
         first_error = total(
@@ -621,6 +625,7 @@ def _scale(parts: Reduction) -> float:
 # --- Along a direction --------------------------------------------------------------------------------------
 
 
+@QUIET
 def rayleigh_quotient(
     moments: SecondOrder,
     W: Array,

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from resnet_cert.decide.hessian import Curvature, Reduction, Shift, curvature
-from resnet_cert.numerics.enclosure import Ball, Enclosure, added, inner, norm, product, scaled
+from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, norm, product, scaled
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Problem
 from resnet_cert.theory.theorems import hypot
 
@@ -57,6 +57,7 @@ class Slope:
     norm_V: Enclosure
 
 
+@QUIET
 def slope(problem: Problem, here: FirstOrder) -> Slope:
     """The gradient that Definition 1 speaks of, from the moments at the problem's point."""
     z, W_1 = decayed(problem), problem.W[:, : problem.d1]

@@ -41,8 +41,11 @@ class Autodiff:
 
 
 def objective(W: Any, V: Any, x: Any, f: Any, y: Any, omega: Any, loss: Loss) -> Any:
-    """ℓ(W(x + V f); y) for the rows of x (m, d), f (m, k), y (m, q); V (d, k)."""
-    return loss.value((x + f @ V.T) @ W.T, y, omega)
+    """ℓ(W(x + V f); y) for the rows of x (m, d), f (m, k), y (m, q); V (d, k).
+
+    As Wx + (WV)f: for few outputs that is a fraction of the products.
+    """
+    return loss.value(x @ W.T + f @ (V.T @ W.T), y, omega)
 
 
 @dataclass(frozen=True)
