@@ -26,11 +26,14 @@ def prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["MPLBACKEND"] = "agg"
-    _require_flags()
 
 
-def _require_flags() -> None:
-    """XLA ends the process at a flag that it does not know: find out in another one."""
+def require_flags() -> None:
+    """XLA ends the process at a flag that it does not know: find out in another one.
+
+    Raises:
+        RequestError: XLA does not take its flags.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     if all(flag.partition("=")[0] in HARMLESS for flag in flags.split()):
         return
