@@ -17,7 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from resnet_cert.moments.executors import summed
-from resnet_cert.moments.lipschitz import LipschitzSums, forms_matrices, lipschitz_constants, lipschitz_sums
+from resnet_cert.moments.lipschitz import (
+    LipschitzConstants,
+    LipschitzSums,
+    forms_matrices,
+    lipschitz_constants,
+    lipschitz_sums,
+)
 from resnet_cert.moments.moments import Slopes, total_weight, value_sum, weight_sum
 from resnet_cert.moments.one_pass import Observed
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
@@ -122,11 +128,15 @@ def observe_first(problem: Problem, b: float) -> Observed[FirstMoments]:
     """As `observe`, with the first derivatives only: passes of O(nq(d + k)) at W, at 0 and for the μ's."""
     bias = None if problem.point.c is None else np.zeros_like(problem.point.c)
     at_zero = replace(problem, point=Point(np.zeros_like(problem.point.W), problem.V, bias))
+    return Observed(first_moments(problem), first_moments(at_zero), lipschitz_pass(problem, b))
+
+
+def lipschitz_pass(problem: Problem, b: float) -> LipschitzConstants | None:
+    """The μ's on the domain of radius b by a pass over the data; None where the loss has no suprema."""
     found = summed(problem, functools.partial(constants_sums, b=b))
-    mus = None
-    if found.lipschitz is not None:
-        mus = lipschitz_constants(found.lipschitz, total_weight(found.weight), b, problem.k)
-    return Observed(first_moments(problem), first_moments(at_zero), mus)
+    if found.lipschitz is None:
+        return None
+    return lipschitz_constants(found.lipschitz, total_weight(found.weight), b, problem.k)
 
 
 @dataclass(frozen=True)
