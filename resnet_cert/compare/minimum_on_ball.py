@@ -238,7 +238,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
         distance = min(distance, located.distance_in_W)
     bend = location.GROWTH * float(seen.at.bend)
     steady = location.is_steady(seen.found.objective, seen.at, distance)
-    if lam > 0.0 and steady:
+    if lam > 0.0 and steady and places:
         m = max(max(located.curvature_in_W for located in places), lam)
         ways = (across_the_boundary(inside, lam, located, m, length, bend) for located in places)
         distance = min(distance, *ways)

@@ -228,7 +228,7 @@ def factored(K: Array) -> Callable[[Array], Array]:
 
     def solve(b: Array) -> Array:
         column = units if b.ndim == 1 else units[:, None]
-        return column * linalg.cho_solve(factor, column * b)
+        return column * linalg.cho_solve(factor, column * b, check_finite=False)
 
     return solve
 
