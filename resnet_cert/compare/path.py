@@ -66,7 +66,8 @@ def minimised(objective: LinearObjective, start: Place, lam: float, accuracy: fl
     """
     point = start.point
     at = start.at if start.lam == lam else objective.sketch(point, lam)
-    before = math.inf
+    before, highest = math.inf, abs(at.value)
+    decrement = math.inf
     for _ in range(NEWTON_STEPS):
         solve = solver(objective, at, lam, LOOSE if accuracy else 1e-6)
         step = -solve(at.gradient)
@@ -88,7 +89,7 @@ def minimised(objective: LinearObjective, start: Place, lam: float, accuracy: fl
         if decrement <= accuracy * max(abs(at.value), at.noise):
             return Place(point, lam, at, converged=True)
         before = decrement if size == 1.0 else math.inf
-    return Place(point, lam, at, converged=False)
+    return Place(point, lam, at, converged=decrement <= 2.0**-40 * highest)
 
 
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
@@ -186,10 +187,14 @@ def solver(
         return lambda g: np.stack([solve(row) for solve, row in zip(solves, g, strict=True)])
     precondition = factored(objective.mean_curvature(at) * objective.second_moments + added)
 
+    def free(g: Array) -> Array:
+        """Without the mean of the rows, along which K may vanish and g does."""
+        return g - g.mean(axis=0) if coupled else g
+
     def by_products(g: Array) -> Array:
         return conjugate_gradients(
-            lambda direction: objective.hessian_product(at, lam, direction),
-            g,
+            lambda direction: free(objective.hessian_product(at, lam, direction)),
+            free(g),
             lambda r: precondition(r.T).T,
             tolerance,
         )
