@@ -51,7 +51,6 @@ from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import (
     Assumption1,
-    AugmentedForm,
     BoundConstants,
     Constants,
     GapBounds,
@@ -66,7 +65,6 @@ from resnet_cert.results import (
     versions,
 )
 from resnet_cert.theory import theorems
-from resnet_cert.theory.bound import theorem3
 
 BREAK_EVEN_WORK = 10**8
 """Largest n(qd)² for which the break-even radius and the block's gap are computed without being asked for."""
@@ -250,11 +248,9 @@ def compared(
     best = best_augmented(problem) if augmented or break_even else None
     first = theorem1_here(problem, gap, gradient_norm, star)
     second = theorem2_at_origin(problem, seen, linear, star)
-    third = theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F)
+    third = theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F, best)
     bounds = gap_bounds(problem, decision, seen, m, linear, star)
     others = comparators_here(problem, F, constants.b)
-    if best is not None:
-        third = replace(third, augmented=augmented_form(problem, constants, best))
     if is_open:
         first, second, third = (
             open_theorem(first, convex),
@@ -308,17 +304,6 @@ def theorem2_at_origin(problem: Problem, seen: Observed, linear: LinearMinimum, 
         parts = reduction(origin, np.zeros_like(problem.W), problem.d1, gradient_basis(problem))
         bent, size_of_A = curvature(parts).lambda_min, largest_eigenvalue(parts.first).intersect(lower=0.0)
     return theorem2_here(problem, origin, bent, size_of_A, star, origin.F - linear.F_min)
-
-
-def augmented_form(problem: Problem, constants: Constants, best: LinearMinimum) -> AugmentedForm | None:
-    """Theorem 3 against the predictor Ux + Zf that was found: F ≤ Φ(U, Z) + bound(ε) at every ε-SOPSP."""
-    U, Z = best.W_star.center[:, : problem.d], best.W_star.center[:, problem.d :]
-    r, s = max(constants.r, norm(U).upper), norm(Z).upper
-    symbols = bound_symbols(problem, replace(constants, r=r), s)
-    if isinstance(symbols, str) or not_plain(problem) is not None:
-        return None
-    form = theorem3(symbols, problem.epsilon, best.F_at).augmented_form
-    return None if form is None else AugmentedForm(s, form, best.F_at + form)
 
 
 def gap_bounds(
