@@ -248,7 +248,7 @@ def compared(
         ),
         "theorem1": theorem1_here(problem, gap, gradient_norm, star),
         "theorem2": theorem2_at_origin(problem, seen, linear, star),
-        "theorem3": theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F),
+        "theorem3": theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F, best),
         "corollary1": corollary1_here(
             problem, constants, decision.verdict, gap, gradient_norm, decision.of_F.lambda_min
         ),
