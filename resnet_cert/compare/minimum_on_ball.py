@@ -204,7 +204,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
     data, F, W, g, length = seen.data, seen.F, seen.W, seen.gradient, seen.length
     lam, sigma, bounded = seen.found.place.lam, data.scaled.sigma, math.isfinite(r)
     lowers = {"convexity": (F - inner(g, W) - g.norm() * ball).lower if bounded else -math.inf}
-    infimum = _infimum(data.problem)
+    infimum = infimum_of_loss(data.problem)
     if infimum is not None:
         lowers["infimum of the loss"] = infimum
     c = location.ZERO
@@ -247,7 +247,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
     )
 
 
-def _infimum(problem: Problem) -> float | None:
+def infimum_of_loss(problem: Problem) -> float | None:
     """E[inf_p ℓ(p; y)], rounded down; None where the loss does not know it."""
     loss = problem.loss
     if not isinstance(loss, BuiltinLoss):
