@@ -33,7 +33,7 @@ from resnet_cert.moments.moments import (
     value_sum,
     weight_sum,
 )
-from resnet_cert.moments.one_pass import merged
+from resnet_cert.moments.executors import merged
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum

@@ -615,7 +615,7 @@ def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> 
         value=value,
         value_rounding=Radius.of(value) * relative,
         first=rest * up - y * down,
-        first_rounding=Radius.of(rest * up + y * down) * relative,
+        first_rounding=Radius.of(rest * up + y * down + FLOOR) * relative,
         second=second,
         second_rounding=Radius.of(second + FLOOR) * relative,
         second_near=near,
@@ -891,7 +891,7 @@ class Softmax:
             excess=fn.log1p(tail) - shifted,
             error=error + Radius.row_norms(shifted) * U,
             relative=Radius.of(2 * ELEMENTARY + gamma(2 * q + 12)),
-            size=Radius.of(2.0 * Y * (s * o).max(axis=1)) + underflow,
+            size=Radius.of(2.0 * Y * (s * o).max(axis=1) + FLOOR) + underflow,
             underflow=underflow,
         )
 

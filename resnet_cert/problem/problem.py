@@ -218,6 +218,7 @@ class Problem:
     Args:
         hessian: how λ_min is to be found.
         comparators: further inputs (n, ·) by name, the best linear predictors on which are compared.
+        executor: who adds up over the samples (`moments.executors`); None: this process.
     """
 
     distribution: Distribution
@@ -231,6 +232,7 @@ class Problem:
     hessian: Method = "auto"
     comparators: Mapping[str, Rows] = field(default_factory=dict)
     name: str = "problem"
+    executor: Any = field(default=None, compare=False, repr=False)
 
     @property
     def n(self) -> int:

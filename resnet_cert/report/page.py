@@ -336,7 +336,11 @@ def _on_conditions(report: Report) -> Iterator[str]:
     lower = f"{judged} is lower by at least {at_least(descent.decrease.lower)}"
     where = f"at a point {plain(descent.distance, 3)} away"
     spec = report.spec.path
-    leave = "" if spec is None else f"; `resnet-cert solve {printable(spec)} --output point.npz` goes on from here"
+    leave = (
+        ""
+        if spec is None
+        else f"; `resnet-cert solve {printable(spec)} --output point.npz` goes on from here"
+    )
     if descent.kind == "saddle":
         along = "along the direction of lowest curvature"
         yield f"{_point(report)} is near a saddle of {judged}: {along} {lower} {where}{leave}."
