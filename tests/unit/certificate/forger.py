@@ -257,7 +257,14 @@ def as_format_1(document: Document, arrays: Arrays) -> tuple[Document, Arrays]:
     claim["b"] = document["claim"]["b"]["value"]
     inputs = {"file": f"{NAME}.data"}
     old: Arrays = {}
-    for name, now in {"x": "x", "y": "y", "probabilities": "probabilities", "f": "f", "w": "W", "V": "V"}.items():
+    for name, now in {
+        "x": "x",
+        "y": "y",
+        "probabilities": "probabilities",
+        "f": "f",
+        "w": "W",
+        "V": "V",
+    }.items():
         if now in arrays:
             old[name] = arrays[now].ravel() if name in ("y", "w") else arrays[now]
     if document["claim"]["loss"]["kind"] == "logistic":

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forger
 import numpy as np
 import pytest
 from truth.heads import Head, draw
 
-import forger
 from resnet_cert import RequestError
 from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.verification import Verification
@@ -255,7 +255,9 @@ def damaged(text: str, rng: np.random.Generator) -> str:
     """A spec with one thing wrong, or none: a piece that is lost, comes twice, or is another."""
     start = int(rng.integers(len(text)))
     stop = min(len(text), start + int(rng.integers(1, 12)))
-    other = rng.choice(["", "1", "-1", "0", "1e400", ".nan", "[]", "{}", "null", "x", "kind: ", "\n", " ", "f: "])
+    other = rng.choice(
+        ["", "1", "-1", "0", "1e400", ".nan", "[]", "{}", "null", "x", "kind: ", "\n", " ", "f: "]
+    )
     return text[:start] + str(rng.choice([other, 2 * text[start:stop], text[start:stop][::-1]])) + text[stop:]
 
 

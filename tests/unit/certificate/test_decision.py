@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import forger
 import numpy as np
 import pytest
 from truth.heads import CORNERS, LOSSES, Head, HeadTruth, draw
 
-import forger
 from resnet_cert.certificate.decision import Limits, decide
 from resnet_cert.certificate.verification import Verification
 from resnet_cert.outcomes import Verdict
@@ -65,7 +65,8 @@ def test_the_answer_says_what_it_is_a_verdict_about(tmp_path: Path) -> None:
     assert (claim["mu2"], claim["mu2_source"]) == (1.0, "given")
     for name, true in (("F", truth.F), ("gradient_norm", truth.norm), ("lambda_min", truth.lambda_min)):
         lower, upper = claim[name]["lower"], claim[name]["upper"]
-        assert (lower is None or lower <= true) and (upper is None or true <= upper)
+        assert lower is None or lower <= true
+        assert upper is None or true <= upper
     assert found.headline == f"CERTIFIED, ε = {case.epsilon!r}, for the stored arrays: no spec is named"
     assert Verification.of(found.document()) == found
 

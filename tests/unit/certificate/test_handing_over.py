@@ -10,19 +10,17 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forger
 import numpy as np
 import pytest
 from truth.heads import Head, draw
 
-import forger
 from resnet_cert import RequestError
 from resnet_cert.certificate import bundle, supervision
 from resnet_cert.certificate.supervision import verify
-from resnet_cert.certificate.verification import Verification
 from resnet_cert.outcomes import Verdict
 
 ONE = np.ones((1, 1))
@@ -151,7 +149,10 @@ def test_the_arrays_alone_are_verified_without_a_spec(tmp_path: Path) -> None:
 
 
 HUGE = {
-    "a drawn sample": ("data: {x: [[1]], y: [1]}", "data: {sample: {n: 268435456, d: 1, y: {teacher: linear}}}"),
+    "a drawn sample": (
+        "data: {x: [[1]], y: [1]}",
+        "data: {sample: {n: 268435456, d: 1, y: {teacher: linear}}}",
+    ),
     "a wide network": ("kind: identity", "kind: mlp, activation: tanh, widths: [268435455, 1]"),
     "a deep network": ("kind: identity", f"kind: mlp, activation: tanh, widths: [{', '.join(['1'] * 3000)}]"),
     "a number": ("epsilon: 2.0", "epsilon: 0x" + "f" * 256),
@@ -160,7 +161,9 @@ HUGE = {
 
 
 @pytest.mark.parametrize("change", HUGE.values(), ids=HUGE)
-def test_what_would_take_gigabytes_or_hours_is_answered_at_once(tmp_path: Path, change: tuple[str, str]) -> None:
+def test_what_would_take_gigabytes_or_hours_is_answered_at_once(
+    tmp_path: Path, change: tuple[str, str]
+) -> None:
     started = time.monotonic()
     found = verify(of_spec(tmp_path, SPEC.replace(*change)), budget=20.0)
     assert found.verdict in (None, Verdict.UNDECIDED)
@@ -247,7 +250,9 @@ def test_a_fault_of_the_verifier_is_no_verdict(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("change", ["flip", "cut"])
-def test_a_file_that_changes_meanwhile_is_never_accepted_for_what_it_was_not(tmp_path: Path, change: str) -> None:
+def test_a_file_that_changes_meanwhile_is_never_accepted_for_what_it_was_not(
+    tmp_path: Path, change: str
+) -> None:
     """A .npy file of the spec, which is mapped, alternates between the stored numbers and others."""
     n = 2000
     rng = np.random.default_rng(0)
@@ -255,7 +260,9 @@ def test_a_file_that_changes_meanwhile_is_never_accepted_for_what_it_was_not(tmp
     head = Head(x, rng.normal(size=(n, 1)), x, np.zeros((1, 2)), np.zeros((2, 2)))
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", head.y[:, 0])
-    text = SPEC.replace("x: [[1]], y: [1]", "x: x.npy, y: y.npy").replace("w: [0.0], V: [[0.0]]", "w: [0, 0], V: [[0, 0], [0, 0]]")
+    text = SPEC.replace("x: [[1]], y: [1]", "x: x.npy, y: y.npy").replace(
+        "w: [0.0], V: [[0.0]]", "w: [0, 0], V: [[0, 0], [0, 0]]"
+    )
     (tmp_path / "problem.yaml").write_text(text.replace("epsilon: 2.0", "epsilon: 50.0"))
     case = forger.Case(head, 50.0, 4.0, b=1.0)
     document, arrays = forger.certificate(case, "CERTIFIED")
@@ -294,7 +301,9 @@ def test_a_file_that_changes_meanwhile_is_never_accepted_for_what_it_was_not(tmp
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "resnet_cert", "verify", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
 
 
 def test_the_first_line_says_it_all_and_the_json_document_says_the_same(tmp_path: Path) -> None:
@@ -303,7 +312,11 @@ def test_the_first_line_says_it_all_and_the_json_document_says_the_same(tmp_path
     assert (text.returncode, document.returncode) == (0, 0)
     assert text.stdout.splitlines()[0] == f"CERTIFIED, ε = 2.0, for {tmp_path / 'problem.yaml'}"
     said = json.loads(document.stdout)
-    assert (said["schema"], said["verdict"], said["features"]) == ("resnet-cert/verify/1", "CERTIFIED", "bitwise")
+    assert (said["schema"], said["verdict"], said["features"]) == (
+        "resnet-cert/verify/1",
+        "CERTIFIED",
+        "bitwise",
+    )
     assert said["spec"] == {**forger.named(tmp_path / "problem.yaml"), "path": str(tmp_path / "problem.yaml")}
     assert run(str(path), "--arrays").stdout.startswith("ARRAYS ONLY: CERTIFIED")
     (tmp_path / "problem.yaml").unlink()
@@ -313,14 +326,13 @@ def test_the_first_line_says_it_all_and_the_json_document_says_the_same(tmp_path
     assert run(str(path), "--budget", "0").returncode == 2
 
 
-Sentence = Callable[[Verification], str]
-
-
 def test_the_documentation_has_the_answers_sentences() -> None:
     from resnet_cert.certificate import verification
 
     page = (Path(__file__).parents[3] / "docs" / "certificate.md").read_text()
-    sentences = [value for name, value in vars(verification).items() if name.isupper() and isinstance(value, str)]
+    sentences = [
+        value for name, value in vars(verification).items() if name.isupper() and isinstance(value, str)
+    ]
     for sentence in [*sentences, *verification.PROVEN.values()]:
         if " " in sentence and sentence != verification.AS_STORED:
             assert sentence in page, sentence

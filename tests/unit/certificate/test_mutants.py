@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import forger
 import numpy as np
 import pytest
 from flint import arb
 from truth.heads import Head, HeadTruth, draw
 
-import forger
 from resnet_cert import RequestError
 from resnet_cert.certificate.decision import Limits, decide
 from resnet_cert.outcomes import Verdict
@@ -55,7 +55,9 @@ def bases(folder: Path) -> list[Base]:
         head = draw(seed, corner, **kind)
         truth = HeadTruth(head)
         for verdict in ("CERTIFIED", "gradient", "curvature"):
-            slack, mu2 = (1.001, 1.0) if verdict == "CERTIFIED" else (0.5, 1e3 if verdict == "gradient" else 1e-3)
+            slack, mu2 = (
+                (1.001, 1.0) if verdict == "CERTIFIED" else (0.5, 1e3 if verdict == "gradient" else 1e-3)
+            )
             case = forger.at_threshold(head, slack, mu2)
             by_gradient = truth.norm > case.epsilon
             if verdict == "CERTIFIED":
@@ -96,7 +98,17 @@ def other_value(leaf: Any, rng: np.random.Generator) -> Any:
     if isinstance(leaf, int):
         return int(leaf + rng.integers(-2, 3))
     if isinstance(leaf, str):
-        words = ["CERTIFIED", "REFUTED", "UNDECIDED", "computed", "given", "missing", "squared", "softmax", "../x"]
+        words = [
+            "CERTIFIED",
+            "REFUTED",
+            "UNDECIDED",
+            "computed",
+            "given",
+            "missing",
+            "squared",
+            "softmax",
+            "../x",
+        ]
         return str(rng.choice([*words, leaf + "x", leaf[:-1]]))
     return str(rng.choice(["0x1.0000000000000p+0", "-0x1.0000000000000p+0", "x"]))
 
@@ -139,7 +151,15 @@ def mutant(base: Base, rng: np.random.Generator) -> tuple[forger.Document, forge
             if arrays[one].shape == arrays[two].shape:
                 arrays[one], arrays[two] = arrays[two], arrays[one]
         else:
-            overrides = [[], ["epsilon=1e6"], ["name=x"], ["lipschitz.mu2=1e9"], ["point.w=[0]"], ["x"], ["epsilon="]]
+            overrides = [
+                [],
+                ["epsilon=1e6"],
+                ["name=x"],
+                ["lipschitz.mu2=1e9"],
+                ["point.w=[0]"],
+                ["x"],
+                ["epsilon="],
+            ]
             if isinstance(document.get("spec"), dict):
                 document = forger.changed(document, ("spec", "overrides"), overrides[int(rng.integers(7))])
     return document, arrays
@@ -214,7 +234,9 @@ def test_no_mutant_is_accepted_that_is_false_of_the_spec(
     assert accepted > 0  # wider intervals and other words: true, and accepted
 
 
-@pytest.mark.parametrize("raw", [b"", b"null", b"[]", b"1e400", b"NaN", b"\xff\xfe", b"[" * 100_000, b"9" * 5000])
+@pytest.mark.parametrize(
+    "raw", [b"", b"null", b"[]", b"1e400", b"NaN", b"\xff\xfe", b"[" * 100_000, b"9" * 5000]
+)
 def test_what_is_no_certificate_is_rejected(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "certificate.json").write_bytes(raw)
     assert decide(tmp_path / "certificate.json").exit_code == 30
