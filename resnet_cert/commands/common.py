@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from resnet_cert.commands import surroundings
-from resnet_cert.outcomes import Diagnostic, RequestError
+from resnet_cert.outcomes import Diagnostic, InternalError, RequestError
 from resnet_cert.report import CHECK_FORMATS, FORMATS, Style
 from resnet_cert.report.files import require_apart, require_writable, write_whole
 
@@ -195,4 +195,9 @@ def write(text: str, output: str | None) -> None:
     else:
         encoding = sys.stdout.encoding
         errors = "backslashreplace" if encoding.lower().startswith("utf") else "replace"
-        click.echo(text.encode(encoding, errors).decode(encoding), nl=False)
+        try:
+            click.echo(text.encode(encoding, errors).decode(encoding), nl=False)
+        except BrokenPipeError:  # the reader has gone: that is no fault
+            raise
+        except OSError as error:
+            raise InternalError(f"cannot write to standard output: {error.strerror}") from error
