@@ -161,6 +161,11 @@ class CustomLoss:
 
         return Suprema(*map(Radius.of, suprema(self, np.broadcast_to(reach.upper, len(y)), y[:, 0])))
 
+    @property
+    def concordance(self) -> None:
+        """None: no bound of |ℓ‴|/ℓ″ is known."""
+        return None
+
     def recession(self, y: Array) -> Recession | None:
         """Not known: nothing is concluded from how the loss grows."""
         return None
