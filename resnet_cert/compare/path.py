@@ -107,7 +107,7 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
         pull = place.point @ objective.metric
         slope = float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
         length = norm_W(objective, place)
-        return place.lam + excess * length**2 / slope if slope > 0.0 else math.nan
+        return place.lam + excess * length * (length / slope) if slope > 0.0 else math.nan
 
     return _found(objective, start, excess, newton, least)
 
@@ -210,7 +210,7 @@ def solver(
 
 def _mean_penalty(q: int, d: int, size: float) -> Array:
     """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
-    return np.kron(np.full((q, q), size / q), np.eye(d))
+    return np.asarray(np.kron(np.full((q, q), size / q), np.eye(d)), dtype=np.float64)
 
 
 def factored(K: Array) -> Callable[[Array], Array]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.problem.losses import named_loss
 
 ROUNDING = 1e-14
@@ -51,7 +51,9 @@ def moments(z: dict) -> dict:
 
 def hessian_m(z: dict) -> jax.Array:
     """m = max(0, −λ_min(∇²F))."""
-    flat, shapes = jax.flatten_util.ravel_pytree((z["W"], z["V"]))
+    from jax.flatten_util import ravel_pytree
+
+    flat, shapes = ravel_pytree((z["W"], z["V"]))
     H = jax.hessian(lambda v: objective(z, *shapes(v)))(flat)
     return jnp.maximum(0.0, -jnp.linalg.eigvalsh(H)[0]) + ROUNDING * norm(H)
 
@@ -178,6 +180,7 @@ def test_no_data_weights_and_comparator_violate_the_inequality(
     assert 0.7 <= best <= 1.0  # with less it would be no search
 
 
+@float64_scope()
 def climbed(ratio: Callable[[dict], jax.Array], d: int, seed: int, loss: str = "weighted_squared") -> float:
     """The largest ratio on the way of BFGS uphill from a random start."""
     from jax.flatten_util import ravel_pytree
