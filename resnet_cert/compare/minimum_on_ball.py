@@ -74,11 +74,13 @@ class LinearMinimum:
         return length.intersect(0.0, max(self.r, length.lower))
 
 
+@QUIET
 def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖W‖_F ≤ r; r=None: 1.01·‖argmin F_lin‖_F if inf F_lin is proven to be attained, else b."""
     return minimum_on_ball(Data.of(problem), r, b)
 
 
+@QUIET
 def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
     """min of F_lin + l2‖W‖_F² over all W, or on ‖W‖_F ≤ r: the best value of the objective at V = 0."""
     ridge = 2.0 * problem.objective.l2 * problem.decayed
