@@ -121,6 +121,8 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
             radius = 1.01 * start.norm if chosen else b
         if (attained or not math.isfinite(radius)) and start.norm <= radius:
             found = start
+        elif found is None and start.place.lam:
+            found = data.on_ball(radius, start)
     return enclosed_on(data, found or data.on_ball(radius), radius, attained, chosen)
 
 
