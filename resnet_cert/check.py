@@ -7,7 +7,7 @@ report: both as plain data.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,14 @@ from resnet_cert.moments.gradient import observe_first
 from resnet_cert.moments.moments import Moments
 from resnet_cert.moments.one_pass import Observed, observe
 from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
-from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
+from resnet_cert.numerics.enclosure import QUIET, UNKNOWN, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError, Verdict
+from resnet_cert.problem.convexity import with_assumption1
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import (
+    Assumption1,
     BoundConstants,
     Constants,
     GapBounds,
@@ -138,6 +140,7 @@ def examine(
         problem = replace(problem, loss=with_ball_functions(problem.loss))
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
+    problem, known = with_assumption1(problem, b, linear.r)
     seen = observed(problem, b)
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
     decision = decide(
@@ -155,13 +158,16 @@ def examine(
         name=problem.name,
         spec=spec or Source(),
         versions=versions(decision.arithmetic),
-        problem=size(problem),
+        problem=replace(size(problem), assumption1=known),
         epsilon=problem.epsilon,
         verdict=decision.verdict,
-        reasons=decision.reasons,
+        reasons=(*decision.reasons, *([known.reason] if known.status == "unknown" and known.reason else [])),
         crosscheck=crosscheck(problem, seen.here, decision, seen.lipschitz),
         **decided(problem, decision, constants),
-        **compared(problem, seen, decision, constants, linear, augmented=augmented, break_even=break_even),
+        **only_proven(
+            known,
+            compared(problem, seen, decision, constants, linear, augmented=augmented, break_even=break_even),
+        ),
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
@@ -267,6 +273,23 @@ def compared(
         "augmented": augmented_here(problem, here, gradient_norm, best) if augmented and best else None,
         "comparators": comparators_here(problem, F, constants.b),
     }
+
+
+def only_proven(known: Assumption1, sections: dict[str, Any]) -> dict[str, Any]:
+    """Without what rests on a convexity that is not known: whether the theorems hold, and bounds of the gap.
+
+    (min F_lin, and all that is made of its enclosure, knows of itself: `minimum_on_ball.unproven`.)
+    """
+    if known.status != "unknown":
+        return sections
+    theorems_hold = {
+        name: replace(sections[name], holds=None) for name in ("theorem1", "theorem2", "theorem3")
+    }
+    nothing = GapBounds(*(UNKNOWN for _ in fields(GapBounds)))
+    regularized = sections["regularized"]
+    if regularized is not None and regularized.theorem3 is not None:
+        regularized = replace(regularized, theorem3=replace(regularized.theorem3, holds=None), gap_bound=None)
+    return {**sections, **theorems_hold, "gap_bounds": nothing, "regularized": regularized}
 
 
 def gradient_of_F(problem: Problem, here: FirstOrder) -> Enclosure:

@@ -24,6 +24,7 @@ import numpy as np
 
 from resnet_cert.compare.design import Design, Rows, gram
 from resnet_cert.compare.row_space import Unseen
+from resnet_cert.moments.executors import merged
 from resnet_cert.moments.moments import (
     Moments,
     MomentSums,
@@ -33,10 +34,10 @@ from resnet_cert.moments.moments import (
     value_sum,
     weight_sum,
 )
-from resnet_cert.moments.executors import merged
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
 from resnet_cert.problem.problem import Chunk
 
@@ -64,6 +65,9 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
         return Bend(
             at.value, at.first, share, np.divide(share, np.sqrt(Y), out=np.zeros_like(share), where=Y > 0)
         )
+    if isinstance(loss, CustomLoss):
+        value, first, second = loss.approximate(p[:, 0], chunk.y[:, 0])
+        return Bend(value, first[:, None], np.maximum(second, 0.0)[:, None], None)
     full = loss.derivatives(p, NOTHING, chunk.y, chunk.omega)
     second = full.second[:, None] if full.second.ndim == 1 else full.second
     if second.ndim == 3:

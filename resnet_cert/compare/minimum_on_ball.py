@@ -11,7 +11,7 @@ where:  the minimiser W* of least norm, within δ of Ŵ (`location`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +24,7 @@ from resnet_cert.compare.location import Located, across_the_boundary, predictor
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import separates
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner
-from resnet_cert.numerics.radius import Array, Radius, U, gamma
+from resnet_cert.numerics.radius import UNBOUNDED, Array, Radius, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 
@@ -192,11 +192,26 @@ def enclosed_on(
     """
     ball = Enclosure.exact(r) / data.scaled.sigma if math.isfinite(r) else Enclosure(math.inf, 0.0, math.inf)
     found = _inside(found, ball.lower if math.isfinite(r) else math.inf)
+    if not data.is_convex_on(r):
+        return unproven(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
     best = _from(plain, ball, r, attained, chosen)
     if not (sharp and _is_affordable(found.objective)) or _is_sharp(best):
         return best
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
+
+
+def unproven(best: LinearMinimum) -> LinearMinimum:
+    """What is left of it where the loss is not known to be convex on the ball: values of F_lin."""
+    infimum = infimum_of_loss(best.data.problem)
+    return replace(
+        best,
+        F_min=Enclosure(best.F_at.value, -math.inf if infimum is None else infimum, best.F_min.upper),
+        W_star=Ball(best.W_star.center, UNBOUNDED),
+        attained=None,
+        lower_from="nothing: the loss is not known to be convex",
+        falls_at_rim=None,
+    )
 
 
 def _is_sharp(best: LinearMinimum, enough: float = SHARP) -> bool:
