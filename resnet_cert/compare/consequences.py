@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -127,13 +128,13 @@ def theorem3_here(
     gap: Enclosure,
     linear: LinearMinimum,
     F_at_0: Enclosure,
-    block: tuple[float, Enclosure] | None = None,
+    block: LinearMinimum | None = None,
 ) -> Theorem3:
     """Theorem 3 at the point.
 
     Args:
         F_at_0: F(0, V) = F_lin(0).
-        block: s and min Φ over ‖U‖_F ≤ r, ‖Z‖_F ≤ s, where the augmented form is wanted.
+        block: the best linear predictor on (x, f), where the augmented form is wanted.
     """
 
     def none(reason: str) -> Theorem3:
@@ -142,14 +143,12 @@ def theorem3_here(
     reason = not_plain(problem)
     if reason is not None:
         return none(reason)
-    symbols = bound_symbols(problem, constants, None if block is None else block[0])
+    symbols = bound_symbols(problem, constants)
     if isinstance(symbols, str):
         return none(symbols)
     row = theorem3(symbols, problem.epsilon, linear.F_min)
     upper = cast(Enclosure, row.F_upper)
-    augmented = None
-    if block is not None and row.augmented_form is not None:
-        augmented = AugmentedForm(block[0], row.augmented_form, block[1] + row.augmented_form)
+    augmented = None if block is None else augmented_form_here(problem, symbols, block)
     applies = verdict is Verdict.CERTIFIED
     return Theorem3(
         applies,
@@ -166,6 +165,19 @@ def theorem3_here(
         vacuous=True if upper.above(F_at_0) else False if upper.at_most(F_at_0) else None,
         augmented=augmented,
     )
+
+
+def augmented_form_here(problem: Problem, symbols: BoundConstants, block: LinearMinimum) -> AugmentedForm:
+    """Theorem 3 against the predictor (U, Z) on (x, f) that was found, with its own ‖U‖_F and ‖Z‖_F.
+
+    Φ there is known for (U, Z) before it was rounded: the ends of the norms pay for that.
+    """
+    d, rounding = problem.d, block.found_radius
+    U, Z = block.W_star.center[:, :d], block.W_star.center[:, d:]
+    r, s = (Ball(part, rounding).norm().upper for part in (U, Z))
+    row = theorem3(replace(symbols, r=r, s=s), problem.epsilon)
+    bound = cast(Enclosure, row.augmented_form)
+    return AugmentedForm(r, s, bound, block.F_at + bound)
 
 
 def corollary1_here(

@@ -123,6 +123,10 @@ class LinearObjective:
         return self.design.d
 
     @property
+    def is_quadratic(self) -> bool:
+        return self.design.problem.loss.concordance == 0.0
+
+    @property
     def is_mean_free(self) -> bool:
         """The rows of ∇F_lin sum to 0."""
         return self.design.problem.loss.sum_free and self.q > 1
@@ -141,7 +145,7 @@ class LinearObjective:
     @cached_property
     def second_moments(self) -> Array:
         """(d, d) E[zzᵀ]."""
-        return gram(self.design, np.zeros((0, self.d)))
+        return gram(self.design)
 
     @cached_property
     def metric(self) -> Array:
@@ -202,8 +206,10 @@ class LinearObjective:
         return product / at.weight + direction @ self.added(lam)
 
     def curvature_blocks(self, at: Sketch) -> list[Array]:
-        """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: q of them (d, d), or one (qd, qd)."""
+        """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: one for all outputs or q of them (d, d), or one (qd, qd)."""
         q, d = self.q, self.d
+        if self.is_quadratic and all(rows.chunk.omega is None for rows in self.design.rows()):
+            return [float(at.bends[0].diagonal[0, 0]) * self.second_moments]
         blocks = [np.zeros((d, d)) for _ in range(q)]
         whole = np.zeros((q, d, q, d)) if any(bend.off is not None for bend in at.bends) else None
         for rows, bend in zip(self.design.rows(), at.bends, strict=True):

@@ -50,7 +50,7 @@ class LinearMinimum:
     lies; it is always in the ball.  attained: inf F_lin over all W is, or is not, each proven; else None.
     lower_from: which argument gave F_min.lower.  falls_at_rim: F_lin still falls beyond the ball, or does
     not, each proven.  chosen: r is 1.01·‖W*‖ or given; else it is a default that says nothing about the data.
-    data, found: where it was looked for, and found.
+    data, found: where it was looked for, and found; found_radius: how far that place is from its rounded W.
     """
 
     F_min: Enclosure
@@ -63,6 +63,7 @@ class LinearMinimum:
     chosen: bool
     data: Data
     found: Found
+    found_radius: Radius
 
     @property
     def norm(self) -> Enclosure:
@@ -253,7 +254,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
         distance = min(distance, located.distance_in_W)
     bend = location.GROWTH * float(seen.at.bend)
     steady = location.is_steady(seen.found.objective, seen.at, distance)
-    if lam > 0.0 and steady:
+    if lam > 0.0 and steady and places:
         m = max(max(located.curvature_in_W for located in places), lam)
         ways = (across_the_boundary(inside, lam, located, m, length, bend) for located in places)
         distance = min(distance, *ways)
@@ -277,6 +278,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
         chosen,
         data,
         seen.found,
+        W.radius * sigma,
     )
 
 

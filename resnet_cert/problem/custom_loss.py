@@ -51,7 +51,6 @@ class CustomLoss:
     convex: bool = False
     nonnegative: bool = False
     sum_free: bool = False
-    concordance: None = None  # not known
 
     @float64_scope()
     def __post_init__(self) -> None:
@@ -155,6 +154,11 @@ class CustomLoss:
         from resnet_cert.problem.convexity import suprema
 
         return Suprema(*map(Radius.of, suprema(self, np.broadcast_to(reach.upper, len(y)), y[:, 0])))
+
+    @property
+    def concordance(self) -> None:
+        """None: no bound of |ℓ‴|/ℓ″ is known."""
+        return None
 
     def recession(self, y: Array) -> Recession | None:
         """Not known: nothing is concluded from how the loss grows."""

@@ -53,7 +53,7 @@ def test_what_rests_on_a_convexity_that_is_not_known_is_null() -> None:
     about = report.problem.assumption1
     assert about.status == "unknown"
     assert about.reason is not None
-    assert about.reason in report.reasons
+    assert report.theorem1.reason is not None
     assert report.verdict is Verdict.CERTIFIED  # Definition 1 does not ask for convexity
     assert report.objective.F_lin_min.lower == -math.inf
     assert math.isfinite(report.objective.F_lin_min.upper)
