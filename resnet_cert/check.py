@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem, without_convexity
+from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
 from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
@@ -24,7 +24,7 @@ from resnet_cert.compare.consequences import (
     theorem2_here,
     theorem3_here,
 )
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
 from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import regularized_here
 from resnet_cert.compare.star import Star, seen_from

@@ -24,7 +24,7 @@ from resnet_cert.compare.location import Located, across_the_boundary, predictor
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import separates
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner
-from resnet_cert.numerics.radius import UNBOUNDED, Array, Radius, U, gamma
+from resnet_cert.numerics.radius import Array, Radius, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 
@@ -194,7 +194,7 @@ def enclosed_on(
     ball = Enclosure.exact(r) / data.scaled.sigma if math.isfinite(r) else Enclosure(math.inf, 0.0, math.inf)
     found = _inside(found, ball.lower if math.isfinite(r) else math.inf)
     if not data.is_convex_on(r):
-        return unproven(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
+        return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
     best = _from(plain, ball, r, attained, chosen)
     if not (sharp and _is_affordable(found.objective)) or _is_sharp(best):
@@ -202,16 +202,17 @@ def enclosed_on(
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
 
 
-def unproven(best: LinearMinimum) -> LinearMinimum:
-    """What is left of it where the loss is not known to be convex on the ball: values of F_lin."""
-    infimum = infimum_of_loss(best.data.problem)
+def without_convexity(linear: LinearMinimum) -> LinearMinimum:
+    """The predictor that was found, with nothing said of its being the best."""
+    F, W = linear.F_min, linear.W_star.center
+    anywhere = Radius.of(linear.r) + Radius.norm(W)
     return replace(
-        best,
-        F_min=Enclosure(best.F_at.value, -math.inf if infimum is None else infimum, best.F_min.upper),
-        W_star=Ball(best.W_star.center, UNBOUNDED),
+        linear,
+        F_min=Enclosure(F.value, -math.inf, F.upper),
+        W_star=Ball(W, anywhere),
         attained=None,
-        lower_from="nothing: the loss is not known to be convex",
         falls_at_rim=None,
+        lower_from="Assumption 1 is not known to hold",
     )
 
 
