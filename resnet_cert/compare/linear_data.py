@@ -98,7 +98,7 @@ class Data:
         plain = Data(problem, ridge, scaled, False, None, recedes(problem))
         if problem.d > WIDEST:
             return plain
-        decay = np.diag(ridge * scaled.units**2)
+        decay = np.diag(np.square(np.sqrt(ridge) * scaled.units))
         ill = is_ill_conditioned(plain._plain.second_moments + decay)
         return plain.orthogonalised() if ill else plain
 

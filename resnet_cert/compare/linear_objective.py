@@ -140,7 +140,7 @@ class LinearObjective:
         scaled = W / self.design.units
         if self.design.R is None:
             return scaled
-        return np.linalg.solve(self.design.R, scaled.T).T
+        return np.asarray(np.linalg.solve(self.design.R, scaled.T).T, dtype=np.float64)
 
     @cached_property
     def second_moments(self) -> Array:

@@ -74,11 +74,13 @@ class LinearMinimum:
         return length.intersect(0.0, max(self.r, length.lower))
 
 
+@QUIET
 def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖W‖_F ≤ r; r=None: 1.01·‖argmin F_lin‖_F if inf F_lin is proven to be attained, else b."""
     return minimum_on_ball(Data.of(problem), r, b)
 
 
+@QUIET
 def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
     """min of F_lin + l2‖W‖_F² over all W, or on ‖W‖_F ≤ r: the best value of the objective at V = 0."""
     ridge = 2.0 * problem.objective.l2 * problem.decayed
@@ -103,22 +105,23 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     Whether it is attained is asked on the way: where it may not be, the minimum on the ball comes first, for
     its W often separates the data, and proves that there is none.
     """
-    found, attained, chosen = None, None, True
+    found, attained, chosen, known = None, None, True, data.recession.known
     if r is not None and math.isfinite(r) and data.may_recede:
         found = data.on_ball(r)
-        if data.recession.known and separates(data.problem, found.W):
+        if known and separates(data.problem, found.W):
             attained = False
+    radius = b if r is None else r
     if attained is None:
         start, attained = data.unconstrained(found)
-        if attained is None and data.recession.known:
+        if attained is None and known:
             located = _locates(start)
             attained = True if located else False if data.recession.is_unattained(start.W) else None
         if r is None:
-            arrived = start.place.converged if attained else attained is None and start.settled
-            r, chosen = (1.01 * start.norm, True) if arrived else (b, False)
-        if (attained or not math.isfinite(r)) and start.norm <= r:
+            chosen = start.place.converged if attained else not known and start.settled
+            radius = 1.01 * start.norm if chosen else b
+        if (attained or not math.isfinite(radius)) and start.norm <= radius:
             found = start
-    return enclosed_on(data, found or data.on_ball(r), r, attained, chosen)
+    return enclosed_on(data, found or data.on_ball(radius), radius, attained, chosen)
 
 
 def _locates(found: Found) -> bool:

@@ -210,7 +210,7 @@ def solver(
 
 def _mean_penalty(q: int, d: int, size: float) -> Array:
     """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
-    return np.kron(np.full((q, q), size / q), np.eye(d))
+    return np.asarray(np.kron(np.full((q, q), size / q), np.eye(d)), dtype=np.float64)
 
 
 def factored(K: Array) -> Callable[[Array], Array]:
