@@ -11,7 +11,7 @@ where:  the minimiser W* of least norm, within δ of Ŵ (`location`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -198,11 +198,27 @@ def enclosed_on(
     """
     ball = Enclosure.exact(r) / data.scaled.sigma if math.isfinite(r) else Enclosure(math.inf, 0.0, math.inf)
     found = _inside(found, ball.lower if math.isfinite(r) else math.inf)
+    if not data.is_convex_on(r):
+        return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
     best = _from(plain, ball, r, attained, chosen)
     if not (sharp and _is_affordable(found.objective)) or _is_sharp(best):
         return best
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
+
+
+def without_convexity(linear: LinearMinimum) -> LinearMinimum:
+    """The predictor that was found, with nothing said of its being the best."""
+    F, W = linear.F_min, linear.W_star.center
+    anywhere = Radius.of(linear.r) + Radius.norm(W)
+    return replace(
+        linear,
+        F_min=Enclosure(F.value, -math.inf, F.upper),
+        W_star=Ball(W, anywhere),
+        attained=None,
+        falls_at_rim=None,
+        lower_from="Assumption 1 is not known to hold",
+    )
 
 
 def _is_sharp(best: LinearMinimum, enough: float = SHARP) -> bool:
