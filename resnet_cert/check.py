@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem, without_convexity
+from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
 from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
@@ -24,7 +24,7 @@ from resnet_cert.compare.consequences import (
     theorem2_here,
     theorem3_here,
 )
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
 from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import regularized_here
 from resnet_cert.compare.star import Star, seen_from
@@ -46,7 +46,7 @@ from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError, Verdict
-from resnet_cert.problem.convexity import assumption1
+from resnet_cert.problem.convexity import with_assumption1
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import (
@@ -141,7 +141,7 @@ def examine(
         problem = replace(problem, loss=with_ball_functions(problem.loss))
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
-    convex = assumption1(problem, b, linear.r)
+    problem, convex = with_assumption1(problem, b, linear.r)
     seen = observed(problem, b)
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
     decision = decide(

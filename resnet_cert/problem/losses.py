@@ -101,6 +101,11 @@ class Loss(Protocol):
         """1ᵀ∇ℓ = 0: the gradients span 1^⊥ ⊂ R^q at most, and ℓ(p + c·1; y) = ℓ(p; y)."""
         ...
 
+    @property
+    def convex(self) -> bool:
+        """It is known that ℓ(·; y) is convex wherever it is used; else nothing may rest on it."""
+        ...
+
     def targets(self, y: Array, q: int) -> Array:
         """(m, q): the targets as the formulas know them, from y (m,), (m, 1) or (m, q) as they are given."""
         ...
@@ -276,6 +281,11 @@ class BuiltinLoss:
     @property
     def concordance(self) -> float:
         return self.formulas.concordance
+
+    @property
+    def convex(self) -> bool:
+        """By its formula."""
+        return True
 
     def has_signs(self, q: int) -> bool:
         """Targets are given as labels −1, 1."""

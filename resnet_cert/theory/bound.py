@@ -41,7 +41,7 @@ def bound(
     F_lin_min: Enclosure | None = None,
     target_gap: float | None = None,
 ) -> BoundTable:
-    """Theorem 3: every ε-SOPSP with ‖W‖, ‖V‖ < b has F ≤ min_{‖W*‖_F≤r} F_lin(W*) + bound(ε).
+    """Theorem 3: every ε-SOPSP with ‖W‖_F, ‖V‖ < b has F ≤ min_{‖W*‖_F≤r} F_lin(W*) + bound(ε).
 
     Args:
         eps: ε ≥ 0, one or several; one row each, in the same order.
