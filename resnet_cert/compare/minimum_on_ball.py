@@ -11,7 +11,7 @@ where:  the minimiser W* of least norm, within δ of Ŵ (`location`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -74,11 +74,13 @@ class LinearMinimum:
         return length.intersect(0.0, max(self.r, length.lower))
 
 
+@QUIET
 def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖W‖_F ≤ r; r=None: 1.01·‖argmin F_lin‖_F if inf F_lin is proven to be attained, else b."""
     return minimum_on_ball(Data.of(problem), r, b)
 
 
+@QUIET
 def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
     """min of F_lin + l2‖W‖_F² over all W, or on ‖W‖_F ≤ r: the best value of the objective at V = 0."""
     ridge = 2.0 * problem.objective.l2 * problem.decayed
@@ -119,6 +121,8 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
             radius = 1.01 * start.norm if chosen else b
         if (attained or not math.isfinite(radius)) and start.norm <= radius:
             found = start
+        elif found is None and start.place.lam:
+            found = data.on_ball(radius, start)
     return enclosed_on(data, found or data.on_ball(radius), radius, attained, chosen)
 
 
@@ -194,11 +198,27 @@ def enclosed_on(
     """
     ball = Enclosure.exact(r) / data.scaled.sigma if math.isfinite(r) else Enclosure(math.inf, 0.0, math.inf)
     found = _inside(found, ball.lower if math.isfinite(r) else math.inf)
+    if not data.is_convex_on(r):
+        return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
     best = _from(plain, ball, r, attained, chosen)
     if not (sharp and _is_affordable(found.objective)) or _is_sharp(best):
         return best
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
+
+
+def without_convexity(linear: LinearMinimum) -> LinearMinimum:
+    """The predictor that was found, with nothing said of its being the best."""
+    F, W = linear.F_min, linear.W_star.center
+    anywhere = Radius.of(linear.r) + Radius.norm(W)
+    return replace(
+        linear,
+        F_min=Enclosure(F.value, -math.inf, F.upper),
+        W_star=Ball(W, anywhere),
+        attained=None,
+        falls_at_rim=None,
+        lower_from="Assumption 1 is not known to hold",
+    )
 
 
 def _is_sharp(best: LinearMinimum, enough: float = SHARP) -> bool:

@@ -271,7 +271,7 @@ def decayed_gap_by_gradient(
 
 # --- Theorem 3: every ε-SOPSP on a bounded domain ---------------------------------------------------------
 #
-# ‖W‖, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (W, V) there, and W_1's least singular value may be
+# ‖W‖_F, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (W, V) there, and W_1's least singular value may be
 # set to 0 within the domain.  Each form below bounds F − min_{‖W*‖_F ≤ r} F_lin(W*) at every ε-SOPSP, for d1
 # ≥ q; for d1 < q nothing of the kind is true.  With m0 = √(μ2 ε), ρ = min(q, k), by which ‖·‖_* ≤ √ρ‖·‖_F for
 # W_1*V, and C = 1 for d1 > q, 1 + √2 for d1 = q.  Plain floats are taken as exact.
