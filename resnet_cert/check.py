@@ -328,12 +328,12 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     """
     reason = not_plain(problem)
     if reason is not None:
-        raise RequestError(f"Theorem 3 does not apply: {reason}")
+        raise RequestError(f"Theorem 3 does not apply: {reason}", id="theorem")
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
     claims = lipschitz_claims(problem, observed(problem, b).lipschitz, b, linear.r)
     symbols = bound_symbols(problem, claims, s)
     if isinstance(symbols, str):
-        raise RequestError(f"Theorem 3 does not apply: {symbols}")
+        raise RequestError(f"Theorem 3 does not apply: {symbols}", id="theorem")
     return symbols, linear.F_min
