@@ -56,7 +56,7 @@ def _names(spec: Path, reads: Sequence[str]) -> dict[Path, str]:
     try:
         top = os.path.commonpath([file.parent for file in files])
     except ValueError as fault:
-        raise RequestError(f"expected files on one drive for a bundle: {fault}") from fault
+        raise RequestError(f"expected files on one drive for a bundle: {fault}", id="unfit-part") from fault
     return {file: f"{FILES}/{Path(os.path.relpath(file, top)).as_posix()}" for file in files}
 
 

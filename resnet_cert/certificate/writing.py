@@ -62,11 +62,15 @@ def write_certificate(
     """
     if not isinstance(problem.loss, BuiltinLoss):
         raise RequestError(
-            f"expected a built-in loss for a certificate, got {problem.loss.name}: no other can be verified"
+            f"expected a built-in loss for a certificate, got {problem.loss.name}: no other can be verified",
+            id="unfit-part",
         )
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):
-        raise RequestError(f"expected an ordinary file in an existing folder for the certificate, got {path}")
+        raise RequestError(
+            f"expected an ordinary file in an existing folder for the certificate, got {path}",
+            id="output-place",
+        )
     claim = _curvature_claim(report, direction)
     if target.suffix == ENDING:
         spec = _spec_file(report)

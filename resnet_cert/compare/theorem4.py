@@ -58,7 +58,9 @@ def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) 
         l = float(np.max(steepest * size))
         r = float(np.max(np.maximum(highest, -lowest)))
     if not (math.isfinite(l) and math.isfinite(r)):
-        raise RequestError(f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball")
+        raise RequestError(
+            f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball", id="unfit-part"
+        )
     return SgdConstants(b, l, r, b)
 
 
@@ -70,13 +72,14 @@ def require_enclosed(loss: Loss) -> None:
     """
     fault = loss.why_unknown() if isinstance(loss, CustomLoss) else None
     if fault:
-        raise RequestError(f"Theorem 4 needs bounds of |ℓ| and |ℓ'|: {fault}")
+        raise RequestError(f"Theorem 4 needs bounds of |ℓ| and |ℓ'|: {fault}", id="theorem")
 
 
 def _require_convex(loss: CustomLoss, reach: Array, y: Array) -> None:
     reason = prove_convex(loss, y, reach, np.arange(len(y)))
     if reason is not None and not loss.convex:
-        raise RequestError(f"Theorem 4 needs a convex loss: {reason}; loss.convex: true is your claim of it")
+        claim = "loss.convex: true is your claim of it"
+        raise RequestError(f"Theorem 4 needs a convex loss: {reason}; {claim}", id="not-convex")
 
 
 def theorem4_terms(constants: SgdConstants, steps: int, delta: float) -> tuple[float, float]:
@@ -120,7 +123,9 @@ def largest_features(network: NetworkFeatures, x: Array) -> Array:
         RequestError: an activation without a line in `GROWTH`.
     """
     if network.activation not in GROWTH:
-        raise RequestError(f"expected an activation of {', '.join(GROWTH)}, got {network.activation}")
+        raise RequestError(
+            f"expected an activation of {', '.join(GROWTH)}, got {network.activation}", id="unfit-part"
+        )
     size = np.linalg.norm(x, axis=1)
     for number, (layer, norm) in enumerate(zip(network.layers, layer_norms(network), strict=True)):
         if number:

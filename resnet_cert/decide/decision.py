@@ -195,7 +195,8 @@ def takes_second_moments(problem: Problem) -> bool:
         if rows_of_hessian(problem) > MOST_ROWS:
             raise RequestError(
                 f"hessian: exact takes a matrix of {rows_of_hessian(problem)} rows, more than {MOST_ROWS}; "
-                "expected auto or bound"
+                "expected auto or bound",
+                id="unfit-part",
             )
         return True
     return problem.hessian == "auto" and operations(problem) <= MOMENT_OPERATIONS
@@ -371,9 +372,11 @@ def require_ball(loss: Loss) -> BuiltinLoss:
         RequestError: the loss is a custom one, or python-flint is not installed.
     """
     if not isinstance(loss, BuiltinLoss):
-        raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}")
+        raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}", id="unfit-part")
     if not has_flint():
-        raise RequestError("ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'")
+        raise RequestError(
+            "ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'", id="needs-package"
+        )
     return loss
 
 

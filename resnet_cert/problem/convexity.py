@@ -233,7 +233,8 @@ class _Search:
         if at.upper[i] < 0.0:
             raise RequestError(
                 f"loss {self.loss.name} is not convex: second derivative ≤ {at.upper[i]:.6g} at "
-                f"{self.place(p[i], leaf[i])}; Assumption 1 needs a convex loss"
+                f"{self.place(p[i], leaf[i])}; Assumption 1 needs a convex loss",
+                id="not-convex",
             )
         limit = np.where(jointed & convex, NARROW_JOINT, NARROW)
         size = np.maximum(1.0, np.maximum(np.abs(boxes.lower), np.abs(boxes.upper)))
@@ -251,7 +252,8 @@ class _Search:
         for i in np.flatnonzero(fall > FALL * np.maximum(np.abs(left.lower), np.abs(right.upper)))[:1]:
             raise RequestError(
                 f"loss {self.loss.name} is not convex (Assumption 1): first derivative falls by "
-                f"{fall[i]:.6g} at {self.place(boxes.middle[i], leaf[i])}"
+                f"{fall[i]:.6g} at {self.place(boxes.middle[i], leaf[i])}",
+                id="not-convex",
             )
         i = int(np.argmax(jointed))  # a joint, if there is one
         if self.stuck is None:

@@ -74,7 +74,8 @@ class CustomLoss:
         if not np.allclose(together, apart, rtol=1e-9, atol=1e-9, equal_nan=True):
             raise RequestError(
                 f"loss {self.name}: expected an elementwise function of (p, y), got one that mixes samples: "
-                f"{together} for p = {p}, y = {y} together, {apart} one by one"
+                f"{together} for p = {p}, y = {y} together, {apart} one by one",
+                id="code-result",
             )
 
     def targets(self, y: Array, q: int) -> Array:
@@ -192,14 +193,15 @@ class CustomLoss:
         message = f"loss {self.name} {fault} {type(error).__name__}: {first_line}"
         if theirs:
             raise RequestError([Diagnostic(message, theirs[-1].filename, theirs[-1].lineno)]) from error
-        raise RequestError(message) from error
+        raise RequestError(message, id="code-result") from error
 
     def _expect_float64(self, result: Any, shape: tuple[int, ...]) -> None:
         kind = (getattr(result, "shape", None), str(getattr(result, "dtype", None)))
         if kind != (shape, "float64"):
             raise RequestError(
                 f"loss {self.name}: expected float64 of shape {shape} for p and y of shape {shape}, "
-                f"got {result if kind[0] is None else f'{kind[1]} of shape {kind[0]}'}"
+                f"got {result if kind[0] is None else f'{kind[1]} of shape {kind[0]}'}",
+                id="code-result",
             )
 
 

@@ -370,9 +370,9 @@ def named_loss(kind: str, scale: float = 1.0) -> BuiltinLoss:
         RequestError: an unknown name, or a scale that is not positive and finite.
     """
     if kind not in LOSSES:
-        raise RequestError(f"loss: expected one of {', '.join(LOSSES)}, got {kind!r}")
+        raise RequestError(f"loss: expected one of {', '.join(LOSSES)}, got {kind!r}", id="unknown-name")
     if not (scale > 0.0 and math.isfinite(scale)):
-        raise RequestError(f"loss.scale: expected a positive finite number, got {scale!r}")
+        raise RequestError(f"loss.scale: expected a positive finite number, got {scale!r}", id="wrong-value")
     return BuiltinLoss(kind, float(scale))
 
 
