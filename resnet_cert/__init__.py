@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resnet_cert.certificate.certify import certify
+    from resnet_cert.certificate.supervision import verify
     from resnet_cert.check import check
     from resnet_cert.compare.monitor import Monitor
     from resnet_cert.numerics.enclosure import Enclosure
@@ -33,8 +35,10 @@ __all__ = [
     "Verdict",
     "__version__",
     "bound",
+    "certify",
     "check",
     "load_problem",
+    "verify",
 ]
 
 _HOME = {
@@ -46,8 +50,10 @@ _HOME = {
     "VectorProblem": "resnet_cert.problem.problem",
     "Verdict": "resnet_cert.outcomes",
     "bound": "resnet_cert.theory.bound",
+    "certify": "resnet_cert.certificate.certify",
     "check": "resnet_cert.check",
     "load_problem": "resnet_cert.spec",
+    "verify": "resnet_cert.certificate.supervision",
 }
 
 _ALIASES = {"VectorProblem": "Problem"}
