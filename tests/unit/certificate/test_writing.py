@@ -13,10 +13,26 @@ import numpy as np
 import pytest
 from truth.heads import CORNERS, LOSSES, HeadTruth, draw
 
-import resnet_cert.certificate.writing
-from resnet_cert import Problem, RequestError, Verdict, certify, verify
+from resnet_cert import Problem, Report, RequestError, Verdict, verify
 from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.verification import Verification
+from resnet_cert.certificate.writing import write_certificate
+from resnet_cert.check import examine
+from resnet_cert.results import Source
+from resnet_cert.spec import load_spec
+
+
+def certify(of: Path | Problem, path: Path) -> Report:
+    """What `check --certificate` does with a spec, and Python with a problem."""
+    source, reads, problem = None, (), of
+    if isinstance(of, Path):
+        loaded = load_spec(of, writes=[str(path), f"{path}.data"])
+        source, reads, problem = Source(loaded.path, loaded.sha256), loaded.reads, loaded.problem
+    assert isinstance(problem, Problem)
+    made = examine(problem, spec=source, break_even=False)
+    direction = made.decision.curvature.direction
+    write_certificate(path, made.problem, made.report, direction=direction, reads=reads)
+    return made.report
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -30,7 +46,7 @@ def test_the_verifier_accepts_what_check_decides(tmp_path: Path, loss: str, seed
     epsilon = forger.smallest_epsilon(HeadTruth(head), 1.0) or 1.0
     for mu2, slack in ((1.0, 1.0 + 1e-9), (1.0, 1.0 - 1e-9), (None, 0.5)):
         spec = forger.spec(tmp_path, forger.Case(head, slack * epsilon, mu2))
-        report = certify(spec, tmp_path / "c.json", break_even=False)
+        report = certify(spec, tmp_path / "c.json")
         found = decide(tmp_path / "c.json")
         assert (found.verdict, found.features) == (report.verdict, "bitwise"), found.reasons
         assert found.claim is not None
@@ -43,7 +59,7 @@ def test_points_on_a_sphere_and_inside_it(tmp_path: Path, size: float) -> None:
     norm = float(np.sqrt((head.W**2).sum() + (head.V**2).sum()))
     for epsilon in (1e-3, 10.0):
         case = forger.Case(head, epsilon, 1.0, extra=f"constraint: {{norm: {max(size, 1.0) * norm!r}}}")
-        report = certify(forger.spec(tmp_path, case), tmp_path / "c.json", break_even=False)
+        report = certify(forger.spec(tmp_path, case), tmp_path / "c.json")
         assert decide(tmp_path / "c.json").verdict is report.verdict
 
 
@@ -53,7 +69,7 @@ def test_a_bundle_of_check_is_verified_anywhere(tmp_path: Path) -> None:
     spec = forger.spec(tmp_path / "made" / "specs", case)
     (tmp_path / "made" / "specs" / "data.npz").rename(tmp_path / "made" / "data.npz")
     spec.write_text(spec.read_text().replace("data.npz", "../data.npz"))
-    report = certify(spec, tmp_path / "bundle.zip", break_even=False)
+    report = certify(spec, tmp_path / "bundle.zip")
     for file in (*(tmp_path / "made" / "specs").iterdir(), tmp_path / "made" / "data.npz"):
         file.unlink()
     found = verify(tmp_path / "bundle.zip")
@@ -74,20 +90,20 @@ def test_no_file_that_the_spec_reads_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_problem_made_in_python_names_no_spec(tmp_path: Path) -> None:
     head = draw(0, "weights", "squared", q=1, d2=0, bias=False)
-    report = certify(head.problem(epsilon=1e3, mu2=1.0), tmp_path / "c.json", break_even=False)
+    report = certify(head.problem(epsilon=1e3, mu2=1.0), tmp_path / "c.json")
     found = decide(tmp_path / "c.json")
     assert (found.verdict, found.spec) == (report.verdict, None)
 
 
 def test_it_writes_both_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = draw(0).problem(epsilon=1e3, mu2=1.0)
-    certify(problem, tmp_path / "c.json", break_even=False)
+    certify(problem, tmp_path / "c.json")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert set(before) == {"c.json", "c.json.data"}
     monkeypatch.setattr(os, "replace", lambda *names: 1 / 0)
     for name in ("c.json", "d.json", "d.zip"):
         with pytest.raises(ZeroDivisionError):
-            certify(replace(problem, epsilon=2e3), tmp_path / name, break_even=False)
+            certify(replace(problem, epsilon=2e3), tmp_path / name)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -96,9 +112,9 @@ def test_a_loss_of_ones_own_has_no_certificate(tmp_path: Path) -> None:
     head = {"x": one, "y": np.ones(1), "f": one, "w": np.zeros(1), "V": 0.0 * one}
     problem = Problem.from_arrays(**head, epsilon=10.0, mu2=1.0)
     with pytest.raises(RequestError, match="built-in loss"):
-        resnet_cert.certificate.writing.write_certificate(
+        write_certificate(
             tmp_path / "c.json",
             replace(problem, loss=SimpleNamespace(name="mine")),  # type: ignore[arg-type]
-            certify(problem, tmp_path / "b.json", break_even=False),
+            certify(problem, tmp_path / "b.json"),
         )
     assert not (tmp_path / "c.json").exists()
