@@ -95,7 +95,11 @@ def theorem2_here(
 
 
 def bound_symbols(problem: Problem, constants: Constants, s: float | None = None) -> BoundConstants | str:
-    """The numbers of Theorem 3 for this problem, or why there are none."""
+    """The numbers of Theorem 3 for this problem, or why there are none.
+
+    Its b bounds ‖W‖_F, of which the domain's, a bound of ‖W‖, says less where there are several outputs:
+    there it is the point's own, if that is larger.
+    """
     mus = (constants.mu0, constants.mu1, constants.mu2)
     missing = [f"mu{i}" for i, mu in enumerate(mus) if mu is None]
     if missing:
@@ -107,7 +111,7 @@ def bound_symbols(problem: Problem, constants: Constants, s: float | None = None
         )
     mu0, mu1, mu2 = (cast(float, mu) for mu in mus)
     return BoundConstants(
-        constants.b,
+        constants.b if problem.q == 1 else max(constants.b, norm(problem.W).upper),
         constants.r,
         mu0,
         mu1,
