@@ -95,5 +95,6 @@ def plain(value: Any) -> Any:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    members = {field.name: getattr(value, field.name) for field in fields(value)}
+    names = [field.name for field in fields(value) if not field.name.startswith("_")]
+    members = {name: getattr(value, name) for name in names}
     return {name: item for name, item in members.items() if item is not None or name not in OMITTED_IF_NONE}
