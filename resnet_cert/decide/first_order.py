@@ -67,7 +67,12 @@ def bounded(
         goal, steps = -threshold.upper * BEYOND, STEPS
     value, direction = lowest_direction(problem, here.A_f.center, shift, sphere, steps, goal)
     found = quotient(
-        lambda u: curvature_along(problem, u, here.A_f), here.A_f.size(), direction, shift, sphere
+        lambda u: curvature_along(problem, u, here.A_f),
+        here.A_f.size(),
+        direction,
+        shift,
+        sphere,
+        convex=problem.loss.convex,
     )
     value = found.value if math.isnan(value) else value
     upper, ceiling = found.upper, structure.ceiling(shift, on_sphere=sphere is not None)

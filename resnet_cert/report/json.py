@@ -58,12 +58,12 @@ def solve(solved: Solved, style: Style) -> str:
 
 def landscape(found: Landscape, style: Style, picture: str | None) -> str:
     """The document resnet-cert/landscape/1."""
-    return _text(found.document())
+    return _text(found.to_dict())
 
 
 def verify(verification: Verification, style: Style) -> str:
     """The document resnet-cert/verify/1."""
-    return _text(verification.document())
+    return _text(verification.to_dict())
 
 
 def _text(document: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from resnet_cert.problem.problem import (
     Method,
     Objective,
     Problem,
+    Support,
 )
 from resnet_cert.problem.problem import Fault as ProblemFault
 from resnet_cert.problem.wellformed import input_faults, shape_faults, value_faults
@@ -43,16 +44,6 @@ SAME_ROW = 1e-9  # a row's features may differ by rounding when the other rows o
 
 
 @dataclass(frozen=True)
-class Population:
-    """The data are an independent sample of a distribution with ‖x‖, ‖f‖, |y| at most these bounds."""
-
-    confidence: float
-    x: float
-    f: float
-    y: float
-
-
-@dataclass(frozen=True)
 class LoadedProblem:
     """A problem and the spec it came from: its path as the user gave it, the sha256 of its bytes.
 
@@ -67,7 +58,7 @@ class LoadedProblem:
     sha256: str
     point_at: tuple[str | None, int | None, int | None]
     expect: tuple[Verdict, ...] | None = None
-    population: Population | None = None
+    population: Support | None = None
     reads: tuple[str, ...] = ()
 
 
@@ -141,9 +132,7 @@ def load_spec(
         sha256=hashlib.sha256(data).hexdigest(),
         point_at=(at.file, at.line, at.column),
         expect=None if expect is None else tuple(map(Verdict, expect)),
-        population=None
-        if population is None
-        else Population(population.confidence, **dict(population.bounds)),
+        population=None if population is None else Support(population.confidence, **dict(population.bounds)),
         reads=reads,
     )
 
