@@ -62,3 +62,12 @@ def lstsq(A: Array, B: Array) -> Array:
             return np.asarray(np.linalg.lstsq(A, B, rcond=None)[0], dtype=np.float64)
     except np.linalg.LinAlgError:
         return np.full((A.shape[1], *B.shape[1:]), np.nan)
+
+
+def solve(A: Array, B: Array) -> Array:
+    """A⁻¹B, or as near as it gets where A (m, m) is singular."""
+    try:
+        with small_algebra(len(A)):
+            return np.asarray(np.linalg.solve(A, B), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return lstsq(A, B)
