@@ -60,3 +60,32 @@ class Verdict(enum.Enum):
         if cls.REFUTED in seen:
             return cls.REFUTED
         return cls.UNDECIDED if cls.UNDECIDED in seen else cls.CERTIFIED
+
+
+class FailOn(enum.Enum):
+    """The mildest verdict that makes a run fail, where a spec does not say which verdict it must get."""
+
+    UNDECIDED = "undecided"
+    REFUTED = "refuted"
+    NEVER = "never"
+
+    @property
+    def passing(self) -> tuple[Verdict, ...]:
+        return {
+            FailOn.UNDECIDED: (Verdict.CERTIFIED,),
+            FailOn.REFUTED: (Verdict.CERTIFIED, Verdict.UNDECIDED),
+            FailOn.NEVER: tuple(Verdict),
+        }[self]
+
+
+def exit_code(verdict: Verdict, expect: Sequence[Verdict] | None, fail_on: FailOn) -> int:
+    """0 where the verdict is one that passes; else its own code, or 10 where another one was expected."""
+    if verdict in (fail_on.passing if expect is None else expect):
+        return 0
+    return verdict.exit_code if expect is None else Verdict.REFUTED.exit_code
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of several checks: 10 before 20 before 0."""
+    order = (Verdict.REFUTED.exit_code, Verdict.UNDECIDED.exit_code, 0)
+    return min(codes, key=order.index)

@@ -7,6 +7,7 @@ a value that is shown but not proven, or an input of the check.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import resnet_cert
 from resnet_cert.numerics.enclosure import Enclosure
@@ -22,10 +23,23 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Size:
-    """n samples, x ∈ R^d, f ∈ R^k, d(1+k) parameters (w, V), and where the point lies.
+class Assumption1:
+    """Is ℓ(·; y) convex and twice differentiable on |p| ≤ range?  By formula or by proof, or by the user's word.
 
-    outputs: q for predictions in R^q, with d(q+k) parameters (W, V); None for one output, wᵀ(x + V f).
+    status: "proven", "claimed" or "unknown".  range: None where it is all of R.
+    """
+
+    status: str
+    range: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """n samples, x ∈ R^d, f ∈ R^k, `outputs` predictions of a head that also reads `bypass` inputs and has a bias
+    or not; so many parameters (W, V, c), and where the point lies: spectral norms, ‖W‖ with the bias.
+
+    norm_W_frobenius: ‖W‖_F, to compare with the radius of a ball of linear predictors.
     """
 
     n: int
@@ -35,18 +49,55 @@ class Size:
     loss: str
     norm_w: float
     norm_V: float
-    outputs: int | None = None
+    outputs: int = 1
+    bypass: int = 0
+    bias: bool = False
+    norm_W_frobenius: float | None = None
+    assumption1: Assumption1 = Assumption1("proven")
+
+
+@dataclass(frozen=True)
+class BreakEvenRadius:
+    """inf{r : min F_lin over ‖W‖_F ≤ r is at most F}: how large a linear predictor does as well.
+
+    infinite: proven that none of any size does, and then value and upper are None; None where that is open,
+    and an end that is not known is infinite.
+    """
+
+    value: float | None
+    lower: float
+    upper: float | None
+    infinite: bool | None
 
 
 @dataclass(frozen=True)
 class Objective:
-    """F at the point against min F_lin over ‖w‖ ≤ r; gap = F − F_lin_min."""
+    """F at the point against min F_lin over ‖W‖_F ≤ r; gap = F − F_lin_min.
+
+    attained: inf F_lin over all W is, or is not; None where neither is proven.  falls_at_rim: F_lin still
+    falls beyond ‖W‖_F = r, so that a larger r gives less.  break_even_radius, block_gap: None where not
+    computed; block_gap: F minus the infimum of F_θ over all (W, V).
+    """
 
     F: Enclosure
     F_lin_min: Enclosure
     gap: Enclosure
     norm_w_star: float
-    attained: bool
+    attained: bool | None
+    falls_at_rim: bool | None = None
+    break_even_radius: BreakEvenRadius | None = None
+    block_gap: Enclosure | None = None
+
+
+@dataclass(frozen=True)
+class Comparator:
+    """F against the best linear predictor on other inputs, over ‖W‖_F ≤ radius; gap = F − F_lin_min."""
+
+    name: str
+    F_lin_min: Enclosure
+    gap: Enclosure
+    radius: float
+    attained: bool | None
 
 
 @dataclass(frozen=True)
@@ -61,13 +112,19 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Hessian:
-    """λ_min(∇²F) and −threshold = −√(μ2 ε); the verdict on λ_min ≥ −threshold."""
+    """λ_min(∇²F) and −threshold = −√(μ2 ε); the verdict on λ_min ≥ −threshold.
+
+    vacuous: the threshold is at least an upper bound of ‖∇²F‖; informative_below: the ε under which it is
+    not.
+    """
 
     lambda_min: Enclosure
     threshold: Enclosure | None
     zero_multiplicity: int
     method: str
     verdict: Verdict
+    vacuous: bool | None = None
+    informative_below: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +141,7 @@ class Constants:
 
 @dataclass(frozen=True)
 class Theorem1:
-    """‖∇F‖ ≥ lower_bound (paper) and ≥ lower_bound_refined; applies iff w ≠ 0."""
+    """‖∇F‖ ≥ lower_bound (paper) and ≥ lower_bound_refined; applies iff W_1 has full row rank, w ≠ 0."""
 
     applies: bool
     lower_bound: Enclosure | None
@@ -110,8 +167,21 @@ class Theorem2:
 
 
 @dataclass(frozen=True)
+class AugmentedForm:
+    """F ≤ upper = min Φ + bound at every ε-SOPSP, Φ(U, Z) = E[ℓ(Ux + Zf)] over ‖U‖_F ≤ r, ‖Z‖_F ≤ s."""
+
+    s: float
+    bound: Enclosure
+    upper: Enclosure
+
+
+@dataclass(frozen=True)
 class Theorem3:
-    """F ≤ F_upper = F_lin_min + bound at a certified ε-SOPSP; see `BoundRow` for the four forms."""
+    """F ≤ F_upper = F_lin_min + bound at a certified ε-SOPSP; see `BoundRow` for the forms.
+
+    form: which sharp form gives the bound.  vacuous: F_upper exceeds F(0) = F_lin(0).  augmented: the same
+    against the best that head and block can do with these features.
+    """
 
     applies: bool
     bound: Enclosure | None
@@ -123,17 +193,22 @@ class Theorem3:
     F_upper: Enclosure | None
     holds: bool | None
     reason: str | None = None
+    form: str | None = None
+    vacuous: bool | None = None
+    augmented: AugmentedForm | None = None
 
 
 @dataclass(frozen=True)
 class Corollary1:
     """F ≤ min F_lin: CERTIFIED iff gap.upper ≤ 0, REFUTED iff gap.lower > 0.
 
-    reason: with several outputs, whether it holds at every second-order stationary point.
+    hypothesis: "met" where the point is proven to be a 0-SOPSP of F and d1 ≥ q, "not met" where it is proven
+    not to be, else "undecided".  reason: whether the corollary holds for so many outputs.
     """
 
     verdict: Verdict
     reason: str | None = None
+    hypothesis: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,11 +222,11 @@ class GapBounds:
 
 @dataclass(frozen=True)
 class Augmented:
-    """Against the best linear predictor on (x, f_θ(x)): minimum = min E[ℓ(uᵀx + zᵀf)] over ‖(u, z)‖ ≤ r.
+    """Against the best linear predictor on (x, f_θ(x)): minimum = min E[ℓ(Ux + Zf)] over ‖(U, Z)‖_F ≤ r.
 
-    gap = F − minimum ≤ linear_functional; lower_bound of ‖∇F‖ (Theorem 1 with this gap), None at w = 0 and
-    for another objective than F.  norm: ‖(u, z)‖ of the best one.  r: 1.01·norm if the infimum over all
-    (u, z) is attained, else 1.01·‖(w, Vᵀw)‖, or 1 at w = 0.
+    gap = F − minimum ≤ linear_functional; lower_bound of ‖∇F‖ (Theorem 1 with this gap), None where W_1 has
+    not full row rank and for another objective than F.  norm: ‖(U, Z)‖_F of the best one.  r: 1.01·norm if
+    the infimum over all (U, Z) is attained, else 1.01·‖(W, W_1V)‖_F, or 1 at W = 0.
     """
 
     minimum: Enclosure
@@ -161,15 +236,28 @@ class Augmented:
     holds: bool | None
     r: float
     norm: float
-    attained: bool
+    attained: bool | None
+
+
+@dataclass(frozen=True)
+class RegularizedTheorem3:
+    """Theorem 3 with weight decay: G ≤ G_upper = min G_lin over ‖W‖_F ≤ r + bound at every ε-SOPSP of G."""
+
+    applies: bool
+    bound: Enclosure | None
+    G_upper: Enclosure | None
+    holds: bool | None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Regularized:
-    """What Definition 1 is about instead of F: F + l2·(‖w‖² + ‖V‖_F²), on ‖(w, V)‖ ≤ norm.
+    """What Definition 1 is about instead of F: G = F + l2·(‖W‖_F² + ‖V‖_F²), on ‖(W, V)‖ ≤ norm.
 
-    objective: its value at the point.  objective_lin_min: the least value at V = 0.  active: the point counts
-    as on the boundary; multiplier: its μ then.  proposition_R: an upper bound of F − F_lin_min.
+    objective: its value at the point.  objective_lin_min: the least value at V = 0, min G_lin.  active: the
+    point counts as on the boundary; multiplier: its μ then.  proposition_R: an upper bound of F − F_lin_min.
+    gap: objective − objective_lin_min.  gap_bound: an upper bound of it, from ∇G and what decay can cost.
+    theorem3: None under a constraint.
     """
 
     l2: float
@@ -180,6 +268,40 @@ class Regularized:
     active: bool
     multiplier: Enclosure | None
     proposition_R: Enclosure | None
+    gap: Enclosure | None = None
+    gap_bound: Enclosure | None = None
+    theorem3: RegularizedTheorem3 | None = None
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Why a point is refuted, as a fact about another one: the objective is lower there.
+
+    kind: "slope", or "saddle" where the gradient condition holds and the curvature's does not.  decrease: by how
+    much at least, along the witness, at this distance from the point.
+    """
+
+    kind: str
+    decrease: Enclosure
+    distance: float
+
+
+@dataclass(frozen=True)
+class Population:
+    """What holds for the distribution that the sample was drawn from, with probability ≥ confidence: statistical,
+    and under the bounds that the user states; nothing else in a report is.
+
+    better_than_linear: than every linear predictor with ‖W‖_F ≤ r; None where that is open.
+    smallest_epsilon: the point is an ε-SOPSP of the distribution for it; None where there is none.
+    """
+
+    confidence: float
+    gap_upper: float
+    gradient_norm_upper: float
+    A_f_norm_upper: float
+    better_than_linear: bool | None
+    smallest_epsilon: float | None
+    rigor: str = "statistical"
 
 
 @dataclass(frozen=True)
@@ -199,7 +321,10 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found out about one problem."""
+    """What `check` found out about one problem.
+
+    expect: the verdicts that the spec says it must get, if it says so.
+    """
 
     name: str
     spec: Source
@@ -221,12 +346,41 @@ class Report:
     crosscheck: CrossCheck
     regularized: Regularized | None = None
     augmented: Augmented | None = None
+    comparators: tuple[Comparator, ...] = ()
+    expect: tuple[Verdict, ...] | None = None
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
+
+    def __str__(self) -> str:
+        """The text report."""
+        from resnet_cert.report import Style, formatter
+
+        return formatter("text").check([self], Style()).rstrip("\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as in the JSON document, every enclosure as {"value", "lower", "upper"}."""
+        from resnet_cert.report.json import plain
+
+        return plain(self)
+
+    def to_json(self) -> str:
+        """The JSON document resnet-cert/check/1 with this report alone."""
+        from resnet_cert.report import Style, formatter
+
+        return formatter("json").check([self], Style())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from resnet_cert.report.html import fragment
+
+        return fragment(self)
 
 
 @dataclass(frozen=True)
 class BoundRow:
-    """Theorem 3 at one ε: each form bounds F − min F_lin at any ε-SOPSP; `bound` is the smaller sharp one."""
+    """Theorem 3 at one ε: each form bounds F − min F_lin at any ε-SOPSP; `bound` is the smaller sharp one.
+
+    augmented_form: bounds F − min Φ over ‖U‖_F ≤ r, ‖Z‖_F ≤ s, where s is given.
+    """
 
     eps: float
     threshold_form: float
@@ -236,16 +390,39 @@ class BoundRow:
     refined_polynomial_form: float
     bound: Enclosure
     F_upper: Enclosure | None
+    augmented_form: Enclosure | None = None
 
 
 @dataclass(frozen=True)
 class BoundConstants:
+    """What Theorem 3 is about: the domain, Lipschitz constants, and the shape of head and block.
+
+    d: inputs of the block, rows of V.  q, k: outputs, features.  span: dimension of the span of the loss's
+    gradients, q in general.  bypass: the head reads more than the block's inputs.  s: ‖Z‖_F of predictors
+    Ux + Zf, where the bound against them is wanted.
+    """
+
     b: float
     r: float
     mu0: float
     mu1: float
     mu2: float
     d: int
+    q: int = 1
+    k: int = 1
+    span: int = 1
+    bypass: bool = False
+    s: float | None = None
+
+    @property
+    def rank(self) -> int:
+        """ρ, the rank of W_1*V at most."""
+        return min(self.span, self.k)
+
+    @property
+    def whole(self) -> bool:
+        """W is the one row w_1."""
+        return self.span == 1 and not self.bypass
 
 
 @dataclass(frozen=True)
@@ -257,6 +434,29 @@ class BoundTable:
     rows: tuple[BoundRow, ...]
     target_gap: float | None = None
     target_eps: float | None = None
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """min F_lin over ‖W‖_F ≤ r."""
+
+    r: float
+    F_lin_min: Enclosure
+
+
+@dataclass(frozen=True)
+class Profile:
+    """min F_lin over ‖W‖_F ≤ r against r, log-spaced around the break-even radius, and F at the point.
+
+    norm_W: ‖W‖_F of the point.
+    """
+
+    name: str
+    F: Enclosure
+    break_even_radius: BreakEvenRadius
+    rows: tuple[ProfileRow, ...]
+    norm_W: float
+    comparators: tuple[Comparator, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from collections.abc import Callable
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: small matrices are slower with more
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
 import pytest
 from hypothesis import settings
-
-from resnet_cert.numerics.jax64 import jax
 
 LONG_EXAMPLES = 2000
 LONGER = 4

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flint import arb, arb_series, ctx
-
-from resnet_cert.numerics.jax64 import jax, jnp
 
 BITS = 2500
 """e^{−710} beside 1 takes 1,024 bits."""

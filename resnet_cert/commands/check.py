@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from resnet_cert.commands.common import (
+    Destination,
+    FormatAndFile,
     Number,
-    format_option,
     load,
     one_output,
     progress,
@@ -19,7 +21,8 @@ from resnet_cert.commands.common import (
     write,
 )
 from resnet_cert.commands.program import VERBOSE, Strict
-from resnet_cert.report import formatter
+from resnet_cert.outcomes import FailOn
+from resnet_cert.report import CHECK_FORMATS, Style, formatter, run_code
 from resnet_cert.report.files import require_apart, require_writable
 
 if TYPE_CHECKING:
@@ -37,7 +40,21 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @spec_options
-@format_option
+@click.option(
+    "--format",
+    "formats",
+    type=FormatAndFile(),
+    multiple=True,
+    metavar="FORMAT[:FILE]",
+    help=f"{', '.join(CHECK_FORMATS)}.  May be repeated: text for people and FORMAT:FILE for machines.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice([fail_on.value for fail_on in FailOn]),
+    default=FailOn.UNDECIDED.value,
+    show_default=True,
+    help="The mildest verdict with an exit code other than 0.",
+)
 @click.option("--output", metavar="FILE", help="Write the result there, whole or not at all.")
 @click.option("--certificate", metavar="FILE", help="Write there what `verify` decides again.")
 @click.option(
@@ -63,7 +80,8 @@ def check(
     eps: float | None,
     settings: tuple[str, ...],
     allow_code: bool,
-    format_name: str,
+    formats: tuple[Destination, ...],
+    fail_on: str,
     output: str | None,
     certificate: str | None,
     arithmetic: Literal["float64", "ball"],
@@ -74,9 +92,8 @@ def check(
     verbose: bool,
 ) -> int:
     """Is the point of each SPEC an ε-second-order stationary point?  `-` is standard input."""
-    from resnet_cert.outcomes import Verdict
-
     verbosity = verbose - quiet
+    printed, files = _destinations(formats)
     if eps is not None:
         settings = (*settings, f"epsilon={eps!r}")
     if (certificate or witness) and len(specs) > 1:
@@ -84,7 +101,8 @@ def check(
     if witness is not None:
         require_name(witness, ".npz")
     data = None if certificate is None else f"{certificate}.data"
-    writes = [path for path in (output, certificate, data, witness) if path is not None]
+    other = (to.file for to in files)
+    writes = [path for path in (output, *other, certificate, data, witness) if path is not None]
     for path in writes:
         require_writable(path)
     require_apart(writes, specs)
@@ -121,8 +139,22 @@ def check(
                 click.echo(f"no witness: the verdict is {only.report.verdict.value}", err=True)
             else:
                 write_witness(witness, found)
-    write(formatter(format_name).check(reports, style(output, verbosity)), output)
-    return Verdict.all_of(report.verdict for report in reports).exit_code
+    for to in files:
+        write(formatter(to.format).check(reports, Style(verbosity, fail_on=FailOn(fail_on))), to.file)
+    how = replace(style(output, verbosity), fail_on=FailOn(fail_on))
+    write(formatter(printed.format).check(reports, how), output)
+    return run_code(reports, FailOn(fail_on))
+
+
+def _destinations(formats: tuple[Destination, ...]) -> tuple[Destination, list[Destination]]:
+    """What goes where the command writes its result, and what goes to files of its own."""
+    printed = [to for to in formats if to.file is None]
+    if len(printed) > 1:
+        names = " and ".join(to.format for to in printed)
+        raise click.UsageError(f"expected one --format without a file, got {names}; FORMAT:FILE names one")
+    for to in formats:
+        formatter(to.format)  # one that lacks its package is refused before the work
+    return (*printed, Destination("text"))[0], [to for to in formats if to.file is not None]
 
 
 def _checked(

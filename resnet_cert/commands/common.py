@@ -8,12 +8,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from resnet_cert.outcomes import Diagnostic, RequestError
-from resnet_cert.report import FORMATS, Style
+from resnet_cert.report import CHECK_FORMATS, FORMATS, Style
 from resnet_cert.report.files import require_apart, require_writable, write_whole
 
 if TYPE_CHECKING:
@@ -44,6 +45,31 @@ class Number(click.ParamType):
             most = "" if math.isinf(self.below) else f" and < {self.below:g}"
             self.fail(f"expected a finite number {least}{most}, got {value!r}", param, ctx)
         return number
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A format and the file that it is written to; None: where the command writes its result."""
+
+    format: str
+    file: str | None = None
+
+
+class FormatAndFile(click.ParamType):
+    """FORMAT, or FORMAT:FILE."""
+
+    name = "format"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Destination:
+        name, colon, file = str(value).partition(":")
+        if name not in CHECK_FORMATS:
+            from resnet_cert.spec.faults import suggestion
+
+            near = suggestion(name, CHECK_FORMATS)
+            self.fail(f"expected one of {', '.join(CHECK_FORMATS)}, got {name!r}{near}", param, ctx)
+        if colon and not file:
+            self.fail(f"expected a file after the colon, got {value!r}", param, ctx)
+        return Destination(name, file or None)
 
 
 Command = Callable[..., Any]

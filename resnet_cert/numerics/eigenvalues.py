@@ -2,7 +2,7 @@
 
 Below: a floating-point Cholesky factorisation that completes proves a matrix positive definite, with margins
 for its own roundings and for the error of the matrix.  Above: a Rayleigh quotient.  The solver only suggests
-where to try.
+where to try.  Matrices are scaled to 1 by powers of two first, so that their scale does not matter.
 """
 
 from __future__ import annotations
@@ -12,40 +12,43 @@ from collections.abc import Callable
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import TINY, Array, Ball, Enclosure, U, frobenius, gamma, inflate, norm
+from resnet_cert.numerics.enclosure import UNKNOWN, Array, Ball, Enclosure, norm
+from resnet_cert.numerics.radius import NOTHING, Radius, U, exponent, gamma
+from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.outcomes import InternalError
 
 SUBSET_SIZE = 1000
 """From this size on a single eigenpair is worth the import of SciPy: it costs a third of all of them."""
 
 
-def is_positive_definite(S: Array, margin: Array | float = 0.0) -> bool:
+def is_positive_definite(S: Array, margin: Radius = NOTHING) -> bool:
     """Proven: S + E ≻ 0 for every symmetric E with |xᵀEx| ≤ Σ_i margin_i x_i².
 
     One floating-point Cholesky factorisation of S − diag(shift) that completes, T = RᵀR + ΔT with
     |ΔT_ij| ≤ γ/(1−γ)·√(T_ii T_jj), γ = γ_{m+3} (Rump 2006, BIT 46), so that xᵀΔTx ≥ −m·γ/(1−γ)·Σ T_ii x_i².
     Nothing is claimed where S is not finite, for LAPACK's dpotrf succeeds on NaN.
+
+    Args:
+        S: (m, m).  margin: one number, or (m,).
     """
     m = len(S)
     if m == 0:
         return True
-    diagonal = np.diagonal(S)
-    largest = float(np.max(diagonal))
-    if not (np.isfinite(S).all() and np.isfinite(margin).all() and float(np.min(diagonal)) > 0.0):
+    if not (np.isfinite(S).all() and margin.known and float(np.min(np.diagonal(S))) > 0.0):
         return False
-    if not 2.0**-900 < largest < 2.0**900:
-        return False
+    # What underflows here, and in the products and quotients of a matrix of scale 1, is below m²·2^-1000.
+    e = exponent(np.diagonal(S))
+    T = np.ldexp(S, -e)
+    diagonal = np.diagonal(T).copy()
     relative = m * gamma(m + 3) * (1.0 + 4 * gamma(m + 3)) + 4 * U
-    # Underflow, in the products and quotients of a matrix scaled to 1, is below m²·2^-1000.
-    shift = (np.asarray(margin) + relative * diagonal + 2.0**-900 * largest) * (1.0 + 8 * U)
-    T = S.copy()
-    T[np.diag_indices(m)] = diagonal - shift
-    scale = 2.0 ** (math.frexp(largest)[1] // 2 * 2)
-    T /= scale
+    shift = margin * 2.0 ** min(-e, 1023) * 2.0 ** max(-e - 1023, 0)
+    shift = shift + Radius.of(diagonal) * relative + Radius.of(2.0**-900)
+    T[np.diag_indices(m)] = diagonal - shift.upper
     if not float(np.min(np.diagonal(T))) > 0.0:
         return False
     try:
-        R = np.asarray(np.linalg.cholesky(T), dtype=np.float64)
+        with small_algebra(m):
+            R = np.asarray(np.linalg.cholesky(T), dtype=np.float64)
     except np.linalg.LinAlgError:
         return False
     if not (np.isfinite(R).all() and float(np.min(np.diagonal(R))) > 0.0):
@@ -55,7 +58,7 @@ def is_positive_definite(S: Array, margin: Array | float = 0.0) -> bool:
 
 
 def is_block_positive_definite(
-    blocks: tuple[Array, Array, Array], errors: tuple[float, float, float]
+    blocks: tuple[Array, Array, Array], errors: tuple[Radius, Radius, Radius]
 ) -> bool:
     """Proven: [[A, B], [Bᵀ, C]] + E ≻ 0 for every symmetric E whose blocks have at most these spectral norms.
 
@@ -69,18 +72,19 @@ def is_block_positive_definite(
     theta = 1.0
     if min(scales) > 0.0:
         theta = min(max(math.sqrt(scales[0]) / math.sqrt(scales[1]), 2.0**-500), 2.0**500)
-    shares = cross_error * theta * (1.0 + 4 * U), cross_error / theta * (1.0 + 4 * U)
-    margins = inflate(first_error + shares[0]), inflate(last_error + shares[1])
+    margins = first_error + cross_error * theta, last_error + cross_error / theta
     S = np.block([[first, cross], [cross.T, last]])
-    return is_positive_definite(S, np.repeat(margins, [len(first), len(last)]))
+    return is_positive_definite(
+        S, Radius.of(np.repeat([float(margin) for margin in margins], [len(first), len(last)]))
+    )
 
 
 def _confirm_factor(R: Array, T: Array) -> None:
     """A factor that a faulty LAPACK got wrong anywhere fails R(Rᵀv) = Tv to rounding."""
     v = np.cos(np.arange(1.0, len(T) + 1.0))
-    defect = frobenius(R @ (R.T @ v) - T @ v)
-    allowed = 4.0 * gamma(3 * len(T) + 3) * float(np.trace(T)) * frobenius(v)
-    if defect > inflate(allowed):
+    defect = float(Radius.norm(R @ (R.T @ v) - T @ v))
+    allowed = Radius.of(float(np.trace(T))) * (4.0 * gamma(3 * len(T) + 3)) * Radius.norm(v)
+    if defect > float(allowed + Radius.of(2.0**-900)):
         raise InternalError(f"a Cholesky factor of size {len(T)} is wrong by {defect:.1e}")
 
 
@@ -95,41 +99,63 @@ def largest_eigenvalue(M: Ball) -> Enclosure:
 
 
 def spectral_norm(V: Array) -> Enclosure:
-    """‖V‖, the largest singular value of a float64 matrix."""
-    if not V.any():
-        return Enclosure.exact(0.0)
-    scale = 2.0 ** min(math.frexp(float(np.max(np.abs(V))))[1], 1023)
-    G = V / scale
+    """‖V‖, the largest singular value of a float64 matrix: √λ_max of the smaller of VVᵀ and VᵀV."""
+    if not V.any() or min(V.shape) == 1:
+        return norm(V)
+    if not np.isfinite(V).all():
+        return Enclosure(math.nan, 0.0, math.inf)
+    e = min(exponent(V), 1023)
+    G = np.ldexp(V, -e)
+    inside = max(V.shape)
     G = G @ G.T if G.shape[0] <= G.shape[1] else G.T @ G
-    gram = Ball(G, inflate(gamma(max(V.shape)) * float(np.trace(G)) + V.size * max(V.shape) * TINY))
-    return largest_eigenvalue(gram).intersect(lower=0.0).sqrt() * scale
+    error = Radius.of(float(np.trace(G))) * gamma(inside) + Radius.underflow(4 * V.size * inside)
+    return (largest_eigenvalue(Ball(G, error)).intersect(lower=0.0).sqrt() * 2.0**e).intersect(
+        upper=norm(V).upper
+    )
 
 
 def smallest_eigenpair(S: Array) -> tuple[float, Array]:
-    """λ_min of a finite symmetric matrix (m, m) and its eigenvector (m,) in float64, unproven."""
-    if len(S) < SUBSET_SIZE:
-        eigenvalues, vectors = np.linalg.eigh(S)
-    else:
-        from scipy.linalg import eigh
+    """λ_min of a finite symmetric matrix (m, m) and its eigenvector (m,) in float64, unproven.
 
-        eigenvalues, vectors = eigh(S, subset_by_index=[0, 0])
+    Where LAPACK's iteration does not converge: NaN, and a unit vector.
+    """
+    try:
+        with small_algebra(len(S)):
+            if len(S) < SUBSET_SIZE:
+                eigenvalues, vectors = np.linalg.eigh(S)
+            else:
+                from scipy.linalg import eigh
+
+                eigenvalues, vectors = eigh(S, subset_by_index=[0, 0])
+    except np.linalg.LinAlgError:
+        return math.nan, np.eye(len(S))[0]
     return float(eigenvalues[0]), vectors[:, 0]
 
 
 def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:
-    S = sign * M.center
-    if not (np.isfinite(S).all() and math.isfinite(M.radius)):
-        return Enclosure(math.nan, -math.inf, math.inf)
+    if not M.known:
+        return UNKNOWN
+    if not M.center.any():
+        return Enclosure.around(0.0, M.radius)
+    e = min(max(exponent(M.center), -1000), 1000)
+    S = sign * np.ldexp(M.center, -e)
+    radius = M.radius * 2.0**-e
+    if e > 0:
+        radius = radius + Radius.underflow(S.size)
     value, v = smallest_eigenpair(S)
-    size = frobenius(S)
-    numerator = Enclosure.around(float(v @ S @ v), inflate(gamma(2 * len(v) + 2) * size * frobenius(v) ** 2))
-    upper = (numerator / norm(v).square()).upper + M.radius
+    if not (math.isfinite(value) and np.isfinite(v).all() and v.any()):
+        v, value = np.eye(len(S))[0], float(S[0, 0])
+    size = Radius.norm(S)
+    length = Radius.norm(v)
+    quotient = Enclosure.around(float(v @ S @ v), size * length * length * gamma(2 * len(v) + 2))
+    upper = (quotient / norm(v).square() + Enclosure.up_to(radius)).upper
 
     def exceeds(t: float) -> bool:
-        return is_positive_definite(S + t * np.eye(len(S)), inflate(M.radius + 2 * U * (abs(t) + size)))
+        return is_positive_definite(S + t * np.eye(len(S)), radius + (Radius.size(t) + size) * (2 * U))
 
-    lower = first_proven(exceeds, value, max(size * len(S), M.radius / U), positive=False)
-    return Enclosure(value, lower, max(math.nextafter(upper, math.inf), lower))
+    start = max(float(size) * len(S), float(radius) / U)
+    lower = first_proven(exceeds, value, start, positive=False)
+    return Enclosure(value, lower, max(math.nextafter(upper, math.inf), lower)) * 2.0**e
 
 
 def first_proven(exceeds: Callable[[float], bool], value: float, size: float, *, positive: bool) -> float:

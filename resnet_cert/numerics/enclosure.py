@@ -1,8 +1,8 @@
-"""Numbers with proven bounds: rounding outward, and the bound gamma_k of a floating-point sum.
+"""Numbers and arrays with proven bounds, rounded outward.
 
 Every scalar operation on an `Enclosure` is carried out exactly, by error-free transformations and far from 1
 in rational arithmetic, and rounded outward once: its soundness needs no word about rounding modes.  Arrays
-come as a `Ball`: a float64 centre and a radius in the norm that its user names.
+come as a `Ball`: a float64 centre and a `Radius` in the norm that its user names.
 """
 
 from __future__ import annotations
@@ -10,41 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-
-U = 2.0**-53  # unit roundoff of float64, round to nearest
-TINY = 2.0**-1021  # twice the smallest normal number: more than one underflowing product can lose
-INFLATION = 1.0 + 2.0**-30
-"""Sums and products of at most 2^21 nonnegative floats are below their exact value by a factor of at most
-1/(1 − γ_{2^21}) < 1 + 2^−31; a bound computed in plain float64 and multiplied by INFLATION is a bound."""
+from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
 
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """What overflows becomes infinite or NaN, and an enclosure of it unknown: it is no news on standard error."""
-
-
-def gamma(k: int) -> float:
-    """γ_k = ku/(1 − ku), rounded up: the relative error of k roundings (Higham 2002, Lemma 3.1)."""
-    if k >= 2**21:
-        raise ValueError(f"expected fewer than 2^21 roundings, got {k}")
-    return k * U * INFLATION
-
-
-def inflate(bound: float) -> float:
-    """An upper bound of a nonnegative quantity that was computed with at most 2^21 roundings."""
-    return float(bound) * INFLATION + TINY
-
-
-def upper_product(*factors: Array | float) -> Array:
-    """The product of numbers ≥ 0, up to a rounding each: 0 where one of them is, and else at least TINY,
-    whatever underflows on the way."""
-    total = np.asarray(factors[0], dtype=np.float64)
-    for factor in factors[1:]:
-        total = np.where((total == 0.0) | (factor == 0.0), 0.0, np.maximum(total * factor, TINY))
-    return total
 
 
 def _outward(exact: Fraction, towards: float) -> float:
@@ -154,12 +127,17 @@ class Enclosure:
         return Enclosure(x, x, x)
 
     @staticmethod
-    def around(x: float, radius: float) -> Enclosure:
+    def around(x: float, radius: Radius) -> Enclosure:
         """[x − radius, x + radius], rounded outward; everything if either is not finite."""
-        x, radius = float(x), float(radius)
-        if not (math.isfinite(x) and math.isfinite(radius)):
+        x, reach = float(x), float(radius)
+        if not (math.isfinite(x) and math.isfinite(reach)):
             return Enclosure(x, -math.inf, math.inf)
-        return Enclosure(x, _sum(x, -radius, -math.inf), _sum(x, radius, math.inf))
+        return Enclosure(x, _sum(x, -reach, -math.inf), _sum(x, reach, math.inf))
+
+    @staticmethod
+    def up_to(radius: Radius) -> Enclosure:
+        """[0, radius]: a number ≥ 0 of which an upper bound is known."""
+        return Enclosure(float(radius), 0.0, float(radius))
 
     @property
     def known(self) -> bool:
@@ -235,6 +213,11 @@ class Enclosure:
             return -self
         return Enclosure(abs(self.value), 0.0, max(-self.lower, self.upper))
 
+    @property
+    def magnitude(self) -> float:
+        """The largest |x|."""
+        return max(-self.lower, self.upper)
+
     def positive_part(self) -> Enclosure:
         """max(0, x)."""
         return maximum(self, Enclosure.exact(0.0))
@@ -273,18 +256,44 @@ def maximum(*xs: Enclosure) -> Enclosure:
 class Ball:
     """An array known to lie within `radius` of `center`.
 
-    Vectors: Euclidean norm.  Matrices: spectral norm.  The radius is infinite where nothing is known.
+    Vectors: Euclidean norm.  Matrices: Frobenius norm, where nothing else is said.  The radius is infinite
+    where nothing is known.
     """
 
     center: Array
-    radius: float
+    radius: Radius
+
+    @staticmethod
+    def exact(center: Array) -> Ball:
+        """The float64 array itself."""
+        return Ball(center, NOTHING)
+
+    @property
+    def known(self) -> bool:
+        """The radius is finite, and so is the center."""
+        return self.radius.known and bool(np.isfinite(self.center).all())
+
+    @property
+    def T(self) -> Ball:
+        return Ball(self.center.T, self.radius)
+
+    def __getitem__(self, index: Any) -> Ball:
+        """Some of the rows and columns: they lie within the same radius."""
+        return Ball(self.center[index], self.radius)
+
+    def __neg__(self) -> Ball:
+        return Ball(-self.center, self.radius)
 
     def norm(self) -> Enclosure:
-        """‖·‖ of the true vector (for a matrix: its Frobenius norm, of which the radius must be a bound)."""
+        """‖·‖ of the true vector, Frobenius' of a matrix."""
         center = norm(self.center)
-        if not self.radius:
+        if self.radius.exact:
             return center
-        return (center + Enclosure(0.0, -self.radius, self.radius)).intersect(lower=0.0)
+        return (center + Enclosure.around(0.0, self.radius)).intersect(lower=0.0)
+
+    def size(self) -> Radius:
+        """An upper bound of ‖·‖, cheaper and a little wider than that of `norm`."""
+        return Radius.norm(self.center) + self.radius
 
 
 def norm(v: Array) -> Enclosure:
@@ -295,62 +304,106 @@ def norm(v: Array) -> Enclosure:
     scale = 2.0 ** min(math.frexp(largest)[1], 1023)
     squares = np.square(v / scale)  # exact division; squares that underflow are worth less than one rounding
     total = float(np.sum(squares.reshape(len(v), -1).sum(axis=1)))  # by rows: fewer roundings
-    error = gamma(sum(v.shape) + 2) * total + v.size * TINY
+    error = Radius.of(total) * gamma(sum(v.shape) + 2) + Radius.underflow(2 * v.size)
     return Enclosure.around(total, error).sqrt() * scale
 
 
+def inner(u: Ball, v: Ball) -> Enclosure:
+    """⟨u, v⟩ = Σ u_i v_i for two vectors, or two matrices, each known to within a ball."""
+    a, b = u.center, v.center
+    u_norm, v_norm = Radius.norm(a), Radius.norm(b)
+    error = u.radius * (v_norm + v.radius) + u_norm * v.radius + u_norm * v_norm * gamma(sum(a.shape))
+    if not error.exact:
+        error = error + Radius.underflow(a.size)
+    products = a @ b if a.ndim == 1 else np.einsum("ij,ij->i", a, b).sum()  # by rows: fewer roundings
+    return Enclosure.around(float(products), error)
+
+
+def product(M: Ball | Array, N: Ball | Array) -> Ball:
+    """M N for a matrix (m, k) and a matrix (k, l), or a vector (k,); radii in Frobenius norm.
+
+    An entry is a sum of k products: off by γ_k Σ_j |M_ij||N_jl|, of Frobenius norm ≤ γ_k ‖M‖_F ‖N‖_F.
+    """
+    M, N = _ball(M), _ball(N)
+    M_norm, N_norm = Radius.norm(M.center), Radius.norm(N.center)
+    error = M.radius * (N_norm + N.radius) + M_norm * N.radius + M_norm * N_norm * gamma(M.center.shape[1])
+    if not error.exact:
+        error = error + Radius.underflow(M.center.size * (N.center.size // max(len(N.center), 1)))
+    return _finite(np.asarray(M.center @ N.center), error)
+
+
+def added(u: Ball | Array, v: Ball | Array) -> Ball:
+    """u + v."""
+    u, v = _ball(u), _ball(v)
+    return _summed(u, v, u.center + v.center)
+
+
+def difference(u: Ball | Array, v: Ball | Array) -> Ball:
+    """u − v."""
+    u, v = _ball(u), _ball(v)
+    return _summed(u, v, u.center - v.center)
+
+
+def scaled(u: Ball | Array, factor: Enclosure | float) -> Ball:
+    """factor·u."""
+    u, c = _ball(u), _lift(factor)
+    if c.lower == c.upper == 0.0:
+        return Ball.exact(np.zeros_like(u.center))
+    center = c.value * u.center
+    spread = Radius.of((c - c.value).magnitude) if c.lower < c.upper else NOTHING
+    error = u.radius * Radius.size(c.magnitude) + (Radius.norm(u.center) * spread)
+    if c.value not in (1.0, -1.0):
+        error = error + Radius.norm(center) * U + _underflow_of(center, u.center)
+    return _finite(center, error)
+
+
+def _underflow_of(result: Array, operand: Array) -> Radius:
+    """What entrywise products can lose: nothing where the operand is 0."""
+    return Radius.underflow(result.size) if operand.any() else NOTHING
+
+
+def _summed(u: Ball, v: Ball, center: Array) -> Ball:
+    error = u.radius + v.radius
+    if u.center.any() and v.center.any():  # a sum with zeros is exact
+        error = error + Radius.norm(center) * U
+    return _finite(center, error)
+
+
+def _finite(center: Array, radius: Radius) -> Ball:
+    return Ball(center, radius if np.isfinite(center).all() else UNBOUNDED)
+
+
+def _ball(M: Ball | Array) -> Ball:
+    return M if isinstance(M, Ball) else Ball.exact(M)
+
+
+# --- Old names, until nothing uses them any more -----------------------------------------------------------
+
+INFLATION = 1.0 + 2.0**-30
+TINY = 2.0**-1021
+
+
+def inflate(bound: float) -> float:
+    return float(bound) * INFLATION + TINY
+
+
+def upper_product(*factors: Array | float) -> Array:
+    total = np.asarray(factors[0], dtype=np.float64)
+    for factor in factors[1:]:
+        total = np.where((total == 0.0) | (factor == 0.0), 0.0, np.maximum(total * factor, TINY))
+    return total
+
+
 def frobenius(v: Array) -> float:
-    """‖v‖_F, once inflated an upper bound; 0 only for v = 0, and free of overflow and underflow."""
-    return float(row_norms(v.reshape(1, -1))[0])
+    return float(Radius.norm(v))
 
 
 def row_norms(v: Array) -> Array:
-    """(m,) Euclidean norms of the rows of v (m, q), once inflated upper bounds.
-
-    Squares that underflow are worth less than 2^-500 of the largest entry (or of 1, if that is larger than
-    2^-400), which is added.
-    """
-    squares = np.einsum("ij,ij->i", v, v)
-    if 2.0**-760 < float(np.max(squares, initial=0.0)) < 2.0**1000:  # the largest entry is above 2^-400
-        return np.sqrt(squares) + 2.0**-500
-    if not v.any():
-        return np.zeros(len(v))
-    scale = 2.0 ** min(max(math.frexp(float(np.max(np.abs(v))))[1], -1000), 1000)
-    scaled = v / scale
-    return (np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500) * scale
+    return np.asarray(Radius.row_norms(v).upper)
 
 
-def upper_row_norms(v: Array) -> Array:
-    """(m,) upper bounds of the Euclidean norms of the rows of v (m, q)."""
-    return row_norms(v) * norm_roundings(v)
+upper_row_norms = row_norms
 
 
 def norm_roundings(v: Array) -> float:
-    """The factor that makes `row_norms` of v (m, q) upper bounds."""
     return 1.0 + 2.0 * gamma(v.shape[1] + 4)
-
-
-def inner(u: Ball, v: Ball) -> Enclosure:
-    """⟨u, v⟩ for two vectors, each known to within a ball."""
-    u_norm, v_norm = frobenius(u.center), frobenius(v.center)
-    error = u.radius * (v_norm + v.radius) + u_norm * v.radius + gamma(u.center.size) * u_norm * v_norm
-    exact = error == 0.0 and (u_norm == 0.0 or v_norm == 0.0)
-    return Enclosure.around(
-        float(u.center @ v.center), 0.0 if exact else inflate(error) + u.center.size * TINY
-    )
-
-
-def product(V: Array, v: Ball) -> Ball:
-    """V v for an exact matrix V (m, q) and a vector v known to within a ball."""
-    V_norm, v_norm = frobenius(V), frobenius(v.center)
-    if not V_norm:
-        return Ball(np.zeros(len(V)), 0.0)
-    error = V_norm * (v.radius + gamma(V.shape[1]) * v_norm)
-    return Ball(V @ v.center, inflate(error) + V.size * TINY)
-
-
-def difference(u: Ball, v: Ball) -> Ball:
-    """u − v."""
-    center = u.center - v.center
-    error = u.radius + v.radius + U * frobenius(center)
-    return Ball(center, inflate(error) if error else 0.0)

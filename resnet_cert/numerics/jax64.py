@@ -1,10 +1,63 @@
-"""JAX in float64: the one place that sets its precision.  Import `jax` and `jnp` from here."""
+"""JAX in float64, whatever the caller's flags are: the one place that sets its precision.
+
+Import `jax` and `jnp` from here, and use them inside `float64_scope`, a context and a decorator:
+
+    @float64_scope()
+    def gradient(p):
+        return jax.grad(loss)(p)
+
+The scope sets JAX's thread-local flags and gives them back, so that a float32 training loop around it stays
+what it is, bit for bit.  Outside of a scope `jax` and `jnp` refuse to be touched: nothing is ever computed in
+float32 by oversight.  JAX itself is imported at the first use.
+"""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-jax.config.update("jax_enable_x64", True)
+from resnet_cert.outcomes import InternalError
 
-__all__ = ["jax", "jnp"]
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+
+__all__ = ["float64_scope", "jax", "jnp"]
+
+
+@contextmanager
+def float64_scope() -> Iterator[None]:
+    """Inside, on this thread, JAX computes in float64 and does not stop at a NaN.  Python threads that are
+    started inside need a scope of their own."""
+    import jax as real
+
+    with _enable_x64(real), real.debug_nans(False):
+        yield
+
+
+def _enable_x64(real: Any) -> Any:
+    enable = getattr(real, "enable_x64", None)  # JAX 0.8 and later
+    if enable is None:
+        enable = importlib.import_module("jax.experimental").enable_x64
+    return enable(True)
+
+
+class _Float64Only:
+    """A module of JAX that can be used in float64 alone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        import jax as real
+
+        config: Any = real.config
+        if not config.jax_enable_x64:
+            raise InternalError(f"{self._name}.{attribute} is used outside of float64_scope")
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+if not TYPE_CHECKING:
+    jax, jnp = _Float64Only("jax"), _Float64Only("jax.numpy")

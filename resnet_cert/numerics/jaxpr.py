@@ -22,7 +22,7 @@ from jax.extend.core import Literal
 
 from resnet_cert.numerics import intervals as ia
 from resnet_cert.numerics.intervals import Interval, increasing
-from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 
 __all__ = ["Interval", "UnsupportedPrimitive", "enclose"]
 
@@ -50,6 +50,7 @@ def enclose(function: Callable[..., Any], *arguments: Interval) -> Interval:
     return Interval(np.broadcast_to(result.lower, shape), np.broadcast_to(result.upper, shape))
 
 
+@float64_scope()
 def _trace(function: Callable[..., Any], count: int) -> Any:
     program = jax.make_jaxpr(function)(*[jax.ShapeDtypeStruct((), jnp.float64)] * count)
     if [value.shape for value in program.out_avals] != [()]:

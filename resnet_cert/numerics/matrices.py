@@ -7,113 +7,132 @@ import math
 import numpy as np
 
 from resnet_cert.numerics.eigenvalues import spectral_norm
-from resnet_cert.numerics.enclosure import (
-    TINY,
-    Array,
-    Ball,
-    Enclosure,
-    U,
-    frobenius,
-    gamma,
-    inflate,
-    inner,
-    norm,
-)
+from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, norm, product
+from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Radius, U, exponent, gamma
+from resnet_cert.numerics.threads import small_algebra
+
+ANY_SIZE = Enclosure(math.nan, 0.0, math.inf)
+"""A size of which nothing is known."""
 
 
-def flat(M: Ball) -> Ball:
-    """The matrix as a vector: the radius is the Euclidean norm."""
-    return Ball(M.center.ravel(), M.radius)
+times, minus, matrix_inner = product, difference, inner
 
 
-def times(M: Ball, N: Array) -> Ball:
-    """M N for an exact matrix N."""
-    N_norm = frobenius(N)
-    if not N_norm:
-        return Ball(np.zeros((len(M.center), N.shape[1])), 0.0)
-    error = (M.radius + gamma(len(N)) * frobenius(M.center)) * N_norm
-    return Ball(M.center @ N, inflate(error) + len(M.center) * N.size * TINY)
+def exact(M: Ball | Array) -> Ball:
+    return M if isinstance(M, Ball) else Ball.exact(M)
 
 
-def minus(M: Ball, N: Ball) -> Ball:
-    """M − N."""
-    center = M.center - N.center
-    return Ball(center, inflate(M.radius + N.radius + U * frobenius(center)))
-
-
-def matrix_inner(M: Ball, N: Ball) -> Enclosure:
-    """⟨M, N⟩ = Σ_ij M_ij N_ij."""
-    return inner(flat(M), flat(N))
-
-
-def largest_singular_value(M: Ball) -> Enclosure:
+def largest_singular_value(M: Ball | Array) -> Enclosure:
     """‖M‖, the spectral norm."""
-    if not math.isfinite(M.radius):
-        return Enclosure(math.nan, 0.0, math.inf)
-    return (spectral_norm(M.center) + Enclosure(0.0, -M.radius, M.radius)).intersect(lower=0.0)
+    M = exact(M)
+    if not M.known:
+        return ANY_SIZE
+    center = spectral_norm(M.center)
+    return center if M.radius.exact else (center + Enclosure.around(0.0, M.radius)).intersect(lower=0.0)
 
 
-def nuclear_norm(M: Ball) -> Enclosure:
+def nuclear_norm(M: Ball | Array) -> Enclosure:
     """‖M‖_*, the sum of the singular values.
 
     With a computed decomposition M = XSYᵀ + R, whatever it is worth: ‖M‖_* ≤ ‖X‖‖Y‖ Σ S + √rank ‖R‖_F, and
     ‖M‖_* ≥ ⟨M, XYᵀ⟩/(‖X‖‖Y‖), for the spectral norm of XYᵀ is at most ‖X‖‖Y‖.
     """
-    center = M.center
-    rank = math.sqrt(min(center.shape)) * (1.0 + 4 * U)
-    if not (np.isfinite(center).all() and math.isfinite(M.radius)):
-        return Enclosure(math.nan, 0.0, math.inf)
-    if not center.any():
-        return Enclosure(0.0, 0.0, inflate(rank * M.radius) if M.radius else 0.0)
-    X, S, Yt = np.linalg.svd(center, full_matrices=False)
-    total, size = float(np.sum(S)), frobenius(X) * frobenius(Yt)
-    scaled = Ball(X * S, inflate(U * frobenius(X * S)) + X.size * TINY)
-    residue = minus(Ball(center, 0.0), times(scaled, Yt)).norm()
-    stretch = ((1.0 + Enclosure.exact(skewness(X))) * (1.0 + Enclosure.exact(skewness(Yt.T)))).sqrt().upper
-    upper = Enclosure.around(total, gamma(len(S)) * total) * stretch + residue * rank
-    turned = Ball(X @ Yt, inflate(gamma(len(S)) * size) + X.size * Yt.size * TINY)
-    lower = matrix_inner(Ball(center, 0.0), turned) / stretch
-    off = inflate(rank * M.radius)
-    return Enclosure(total, max((lower - off).lower, 0.0), (upper + off).upper)
+    M = exact(M)
+    if not M.known:
+        return ANY_SIZE
+    off = M.radius * (math.sqrt(min(M.center.shape)) * (1.0 + 4 * U))  # ‖E‖_* ≤ √rank ‖E‖_F
+    if not M.center.any():
+        return Enclosure.up_to(off)
+    e = min(exponent(M.center), 1023)
+    decomposition = _svd(np.ldexp(M.center, -e))
+    if decomposition is None:
+        return Enclosure.up_to(M.size() * (math.sqrt(min(M.center.shape)) * (1.0 + 4 * U)))
+    X, S, Yt = decomposition
+    center = Ball(np.ldexp(M.center, -e), _shift_error(M.center, e))
+    scaled = Ball(X * S, Radius.norm(X * S) * U + Radius.underflow(X.size))
+    residue = difference(center, product(scaled, Yt)).norm() * Enclosure.exact(
+        math.sqrt(len(S)) * (1.0 + 4 * U)
+    )
+    stretch = ((1.0 + Enclosure.up_to(skewness(X))) * (1.0 + Enclosure.up_to(skewness(Yt.T)))).sqrt().upper
+    trace = Radius.of(float(np.sum(S)))
+    upper = Enclosure.around(float(trace), trace * gamma(len(S))) * stretch + residue
+    lower = inner(center, product(X, Yt)) / stretch
+    value = Enclosure(float(trace), max(lower.lower, 0.0), max(upper.upper, 0.0)) * 2.0**e
+    return value if off.exact else (value + Enclosure.around(0.0, off)).intersect(lower=0.0)
 
 
-def skewness(X: Array) -> float:
-    """An upper bound of ‖XᵀX − I‖."""
+def _shift_error(M: Array, e: int) -> Radius:
+    """Of M/2^e: 0, but for entries that underflow."""
+    return NOTHING if e <= 0 else Radius.underflow(M.size)
+
+
+def _svd(M: Array) -> tuple[Array, Array, Array] | None:
+    """A thin singular value decomposition in float64, unproven; None where LAPACK finds none."""
+    try:
+        with small_algebra(max(M.shape)):
+            X, S, Yt = np.linalg.svd(M, full_matrices=False)
+    except np.linalg.LinAlgError:  # no convergence: then nothing is claimed
+        return None
+    return (X, S, Yt) if all(np.isfinite(part).all() for part in (X, S, Yt)) else None
+
+
+def skewness(X: Array) -> Radius:
+    """‖XᵀX − I‖."""
     defect = X.T @ X - np.eye(X.shape[1])
-    return inflate(frobenius(defect) + (gamma(len(X)) + 2 * U) * frobenius(X) ** 2 + X.size * TINY)
+    size = Radius.norm(X)
+    return Radius.norm(defect) + size * size * (gamma(len(X)) + 2 * U) + Radius.underflow(X.size)
 
 
-def smallest_singular_value(W: Array) -> Enclosure:
+def smallest_singular_value(W: Ball | Array) -> Enclosure:
     """σ_q(W) of W (q, d): positive if proven to have full row rank; 0 for d < q.
 
     Below, for any Y (d, q): uᵀWYu ≥ (1 − ‖I − WY‖)‖u‖², so ‖Wᵀu‖ ≥ (1 − ‖I − WY‖)/‖Y‖ for every unit u.
-    Above: ‖Wᵀu‖/‖u‖ for a computed u.
+    Above: ‖Wᵀu‖/‖u‖ for a computed u.  An error of W moves every singular value by no more than its norm.
     """
-    q, d = W.shape
-    if d < q or not W.any():
+    W = exact(W)
+    q, d = W.center.shape
+    if d < q:
         return Enclosure.exact(0.0)
-    scale = 2.0 ** min(math.frexp(float(np.max(np.abs(W))))[1], 1023)
-    scaled = W / scale
-    X, S, Zt = np.linalg.svd(scaled, full_matrices=False)
+    if not W.known:
+        return ANY_SIZE
+    center = _smallest_of_center(W.center)
+    return center if W.radius.exact else (center + Enclosure.around(0.0, W.radius)).intersect(lower=0.0)
+
+
+def _smallest_of_center(W: Array) -> Enclosure:
+    if not W.any():
+        return Enclosure.exact(0.0)
+    e = min(exponent(W), 1023)
+    scaled = Ball(np.ldexp(W, -e), _shift_error(W, e))
+    decomposition = _svd(scaled.center)
+    if decomposition is None:
+        return Enclosure.up_to(Radius.norm(W))
+    X, S, Zt = decomposition
     u = X[:, -1]
-    above = (times(Ball(u[None, :], 0.0), scaled).norm() / norm(u)) * scale
+    above = product(scaled.T, u).norm() / norm(u)
     lower = 0.0
     if S[-1] > 0.0:
         Y = (Zt.T / S) @ X.T
         if np.isfinite(Y).all():
-            product = times(Ball(scaled, 0.0), Y)
-            defect = minus(Ball(np.eye(q), 0.0), product).norm()
-            lower = max(((1.0 - defect) / spectral_norm(Y) * scale).lower, 0.0)
-    return Enclosure(float(S[-1]) * scale, lower, max(above.upper, lower))
+            defect = difference(np.eye(len(W)), product(scaled, Y)).norm()
+            lower = max(((1.0 - defect) / spectral_norm(Y)).lower, 0.0)
+    return Enclosure(float(S[-1]), lower, max(above.upper, lower)) * 2.0**e
 
 
-def least_solution(W: Array, M: Ball, sigma: Enclosure) -> Ball:
+def least_solution(W: Ball | Array, M: Ball | Array, sigma: Enclosure) -> Ball:
     """W⁺M, the X of least norm with WX = M, for W (q, d) of full row rank: 0 < sigma.lower ≤ σ_q(W).
 
-    For a computed Y (q, k) and X = WᵀY + E, E its rounding errors: W⁺M − X = W⁺(M − WX) − (I − W⁺W)E, of norm
-    ≤ ‖M − WX‖/σ + ‖E‖.
+    For any computed Y (q, k) and X = W_cᵀY + E, E its rounding errors and W_c the center of W = W_c + D:
+    W⁺M − X = W⁺(M − WX) − (I − W⁺W)(E − DᵀY), of norm ≤ ‖M − WX‖/σ + ‖E‖ + ‖D‖‖Y‖, for (I − W⁺W)Wᵀ = 0.
     """
-    Y = np.linalg.lstsq(W.T, np.linalg.lstsq(W, M.center, rcond=None)[0], rcond=None)[0]
-    X = times(Ball(W.T, 0.0), np.asarray(Y, dtype=np.float64))
-    residue = minus(M, times(Ball(W, 0.0), X.center)).norm()
-    return Ball(X.center, inflate((residue / sigma.lower).upper + X.radius))
+    W, M = exact(W), exact(M)
+    if not (W.known and M.known and sigma.lower > 0.0):
+        return Ball(np.full((W.center.shape[1], M.center.shape[1]), math.nan), UNBOUNDED)
+    try:
+        with small_algebra(max(W.center.shape)):
+            Y = np.linalg.lstsq(W.center.T, np.linalg.lstsq(W.center, M.center, rcond=None)[0], rcond=None)[0]
+    except np.linalg.LinAlgError:  # no convergence: X = 0 is a guess as good as any
+        Y = np.zeros((len(W.center), M.center.shape[1]))
+    X = product(W.T, np.asarray(Y, dtype=np.float64))
+    residue = difference(M, product(W, X.center)).size() / sigma.lower
+    return Ball(X.center, residue + X.radius)

@@ -39,31 +39,42 @@ def _up(bound: Any, roundings: int = 1) -> Any:
     return bound * (1.0 + (roundings + 3) * (2.0 * U)) + FLOOR
 
 
+def exponent(x: Array) -> int:
+    """The e with 2^(e−1) ≤ max |x| < 2^e, for an x that is finite and not 0."""
+    return int(np.frexp(np.max(np.abs(x)))[1])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Radius:
     """Upper bounds, each ≥ 0: a number, or an array.
 
-    upper: the bounds; infinite where nothing is known.  exact: all of them stand for 0 itself.
+    upper: the bounds; infinite or NaN where nothing is known.  exact: all of them stand for 0 itself.
     """
 
     upper: Any
     exact: bool = False
 
+    __array_ufunc__ = None  # array · Radius is Radius.__rmul__, not an array of objects
+
     @staticmethod
     def of(bound: Any) -> Radius:
         """A bound that is known, ≥ 0: a float or an array."""
-        return Radius(np.asarray(bound, dtype=np.float64))
+        return Radius(np.asarray(bound, dtype=np.float64)[()])
 
     @staticmethod
     def size(x: Any) -> Radius:
         """|x| of a number, or of each entry of an array."""
-        return Radius(np.abs(np.asarray(x, dtype=np.float64)), not np.any(x))
+        return Radius(np.abs(np.asarray(x, dtype=np.float64))[()], not np.any(x))
+
+    @staticmethod
+    def underflow(operations: int) -> Radius:
+        """What so many products, or quotients, can lose together by underflow."""
+        return Radius(np.float64(operations * FLOOR))
 
     @staticmethod
     def norm(v: Array) -> Radius:
         """‖v‖, Euclidean; of a matrix Frobenius'."""
-        flat = np.asarray(v, dtype=np.float64).reshape(1, -1)
-        rows = Radius.row_norms(flat)
+        rows = Radius.row_norms(np.asarray(v, dtype=np.float64).reshape(1, -1))
         return Radius(rows.upper[0], rows.exact)
 
     @staticmethod
@@ -73,17 +84,20 @@ class Radius:
         Squares are taken of numbers scaled by a power of two, so that none overflows and those that underflow
         are worth less than 2^-500 of the largest entry.
         """
+        if v.shape[1] == 1:
+            return Radius.size(v[:, 0])
+        squares = np.einsum("ij,ij->i", v, v)
+        largest = float(np.max(squares, initial=0.0))
+        roundings = v.shape[1] + 4
+        if 2.0**-760 < largest < 2.0**1000:
+            return Radius(_up(np.sqrt(squares) + 2.0**-500, roundings))
         if not v.any():
             return Radius(np.zeros(len(v)), exact=True)
-        if not np.isfinite(v).all():
-            return Radius(
-                np.where(np.isfinite(v).all(axis=1), Radius.row_norms(np.nan_to_num(v)).upper, np.inf)
-            )
-        squares = np.einsum("ij,ij->i", v, v)
-        roundings = v.shape[1] + 4
-        if 2.0**-760 < float(np.max(squares)) < 2.0**1000:
-            return Radius(_up(np.sqrt(squares) + 2.0**-500, roundings))
-        scale = 2.0 ** int(min(max(np.frexp(np.max(np.abs(v)))[1], -1020), 1020))
+        finite = np.asarray(np.isfinite(v).all(axis=1))
+        if not finite.all():
+            known = Radius.row_norms(np.where(finite[:, None], v, 0.0)).upper
+            return Radius(np.where(finite, known, np.inf))
+        scale = 2.0 ** min(max(exponent(v), -1020), 1020)
         scaled = v / scale
         lengths = np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500
         return Radius(_up(_up(lengths, roundings) * scale))
@@ -93,8 +107,8 @@ class Radius:
             return other
         return self if other.exact else Radius(_up(self.upper + other.upper))
 
-    def __mul__(self, other: Radius | float) -> Radius:
-        """With a plain number: a constant of a proof, > 0."""
+    def __mul__(self, other: Radius | Array | float) -> Radius:
+        """With plain numbers ≥ 0: constants of a proof, or weights."""
         if self.exact:
             return self
         if isinstance(other, Radius):
@@ -103,12 +117,12 @@ class Radius:
 
     __rmul__ = __mul__
 
-    def __truediv__(self, least: Any) -> Radius:
-        """Over numbers that are at least `least` > 0."""
-        return self if self.exact else Radius(_up(self.upper / least))
+    def __truediv__(self, least: Array | float) -> Radius:
+        """Over numbers that are at least `least` ≥ 0."""
+        return self if self.exact else Radius(_up(np.divide(self.upper, least)))
 
     def __getitem__(self, index: Any) -> Radius:
-        return Radius(self.upper[index], self.exact)
+        return self if self.exact else Radius(self.upper[index])
 
     def sqrt(self) -> Radius:
         return self if self.exact else Radius(_up(np.sqrt(self.upper)))
@@ -125,7 +139,7 @@ class Radius:
 
     def capped(self, most: Any) -> Radius:
         """The same numbers, known besides to be at most `most`."""
-        return self if self.exact else Radius(np.minimum(self.upper, most))
+        return self if self.exact else Radius(np.fmin(self.upper, most))
 
     def at_least(self, least: Any) -> Radius:
         """max(x, least), for a constant ≥ 0."""
@@ -149,9 +163,9 @@ class Radius:
         return bool(np.isfinite(self.upper).all())
 
 
-NOTHING = Radius(0.0, exact=True)
+NOTHING = Radius(np.float64(0.0), exact=True)
 """The error of what is exact."""
-UNBOUNDED = Radius(np.inf)
+UNBOUNDED = Radius(np.float64(np.inf))
 
 
 def total(*parts: Radius) -> Radius:

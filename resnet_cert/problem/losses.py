@@ -146,11 +146,20 @@ class Formulas(Protocol):
     allowed: which entries (m, q) a target may have; `wanted` says it in words.
     """
 
-    nonnegative: bool
-    sum_free: bool
-    labels: bool
-    weighted: bool
-    wanted: str
+    @property
+    def nonnegative(self) -> bool: ...
+
+    @property
+    def sum_free(self) -> bool: ...
+
+    @property
+    def labels(self) -> bool: ...
+
+    @property
+    def weighted(self) -> bool: ...
+
+    @property
+    def wanted(self) -> str: ...
 
     def allowed(self, y: Array) -> Bools: ...
 
@@ -546,9 +555,9 @@ _PSEUDO_HUBER_THIRD = 0.8587
 
 
 def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
-    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.  The rounding
-    # of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most u and 3u of
-    # themselves.
+    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.  The
+    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most u
+    # and 3u of themselves.
     r = p - y
     s = fn.hypot1(r)
     value, first = r * (r / (1.0 + s)), r / s
@@ -676,8 +685,8 @@ class Softmax:
         # shifted by its largest entry; the roundings U|p_j − max| of that are counted as errors of p.  Then
         # e^{p_j} is off by ELEMENTARY, s, o and log1p by twice that, and by the roundings counted.
         # log s_j and log o_j are √2-Lipschitz: their gradients e_j − s and −s_j(e_j − s)/o_j are at most √2
-        # long, for ‖e_j − s‖ ≤ √2·o_j.  So s, o change by at most e^{1.5δ} − 1 over a distance δ, and ∇²ℓ, with
-        # entries ±Y s_a s_b and Y s_a o_a, by e^{3δ} − 1, relatively; and |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
+        # long, for ‖e_j − s‖ ≤ √2·o_j.  So s, o change by at most e^{1.5δ} − 1 over a distance δ, and
+        # ∇²ℓ, with entries ±Y s_a s_b and Y s_a o_a, by e^{3δ} − 1, relatively; and |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
         # The absolute row sums of ∇²ℓ are 2Y s_a o_a.
         q = p.shape[1]
         relative = Radius.of(2 * ELEMENTARY + gamma(2 * q + 12))

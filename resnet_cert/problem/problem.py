@@ -2,8 +2,8 @@
 
 Everything here is frozen, knows no file and no YAML, and names things as the paper does: x ∈ R^{d1} goes
 through the block, f = f_θ(x) ∈ R^k, V ∈ R^{d1×k}, prediction p = W(x + V f) ∈ R^q (Shamir 2018, section 2,
-where q = 1 and W = wᵀ).  The head may read more than the block touches: bypass inputs x_2 ∈ R^{d2}, and a bias c,
-which is one more of them, constantly 1.  So it reads
+where q = 1 and W = wᵀ).  The head may read more than the block touches: bypass inputs x_2 ∈ R^{d2}, and a
+bias c, which is one more of them, constantly 1.  So it reads
 
     h = (x_1 + V f, x_2, 1) ∈ R^d,   p = W h,   W = (W_1, W_2, c) ∈ R^{q×d},
 
@@ -385,11 +385,12 @@ class Problem:
         Raises:
             RequestError: naming every array whose shape or values do not fit.
         """
-        if (w is None) == (W is None):
+        given = W if w is None else w
+        if given is None or not (w is None or W is None):
             raise RequestError("point: expected one of w and W")
         if l2 is not None and weight_decay is not None:
             raise RequestError("expected one of l2 and weight_decay (which is 2·l2), got both")
-        head = rows_of_outputs(float64(w if W is None else W), "w" if W is None else "W")
+        head = rows_of_outputs(float64(given), "w" if W is None else "W")
         bias = None if c is None else np.atleast_1d(float64(c))
         decay = 0.0 if weight_decay is None else float(weight_decay) / 2.0
         data = Distribution(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
+from resnet_cert.outcomes import FailOn, exit_code, worst
+
 if TYPE_CHECKING:
     from resnet_cert.certificate.decision import Verification
     from resnet_cert.results import BoundTable, Report, Sgd, Solved
@@ -16,15 +18,28 @@ FORMATS = {
     "text": "resnet_cert.report.text",
     "json": "resnet_cert.report.json",
 }
+"""Those of every command."""
+CHECK_FORMATS = {
+    **FORMATS,
+    "markdown": "resnet_cert.report.markdown",
+    "html": "resnet_cert.report.html",
+    "junit": "resnet_cert.report.junit",
+    "github": "resnet_cert.report.github",
+    "gitlab": "resnet_cert.report.gitlab",
+    "sarif": "resnet_cert.report.sarif",
+}
+"""Those of `check`: for people, and for what reads a pipeline's results."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a format may write: verbosity −1 (quiet), 0 or 1 (verbose), colour, columns."""
+    """How a format may write: verbosity −1 (quiet), 0 or 1 (verbose), colour, columns; and which verdicts it
+    is to show as failures, where a spec does not say which one it must get."""
 
     verbosity: int = 0
     color: bool = False
     width: int = 100
+    fail_on: FailOn = FailOn.UNDECIDED
 
 
 class Formatter(Protocol):
@@ -45,4 +60,9 @@ class Formatter(Protocol):
 
 def formatter(name: str) -> Formatter:
     """The format of that name, loaded when it is asked for."""
-    return cast(Formatter, importlib.import_module(FORMATS[name]))
+    return cast(Formatter, importlib.import_module(CHECK_FORMATS[name]))
+
+
+def run_code(reports: Sequence[Report], fail_on: FailOn) -> int:
+    """The exit code of the run that these reports are of."""
+    return worst(exit_code(report.verdict, report.expect, fail_on) for report in reports)

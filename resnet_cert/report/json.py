@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import Verdict
-from resnet_cert.report import Style
+from resnet_cert.report import Style, run_code
 from resnet_cert.results import BoundTable, Report, Sgd, Solved
 
 if TYPE_CHECKING:
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from resnet_cert.search.landscape import Landscape
 
 OMITTED_IF_NONE = frozenset(
-    {"applies", "augmented", "outputs", "reason", "regularized", "repeats", "target_gap", "target_eps"}
+    {
+        "applies",
+        "augmented",
+        "expect",
+        "outputs",
+        "reason",
+        "regularized",
+        "repeats",
+        "target_gap",
+        "target_eps",
+    }
 )
 """Fields that are there only where they say something; everything else that is not known is null."""
 
@@ -26,7 +36,8 @@ OMITTED_IF_NONE = frozenset(
 def check(reports: Sequence[Report], style: Style) -> str:
     """The document resnet-cert/check/1."""
     verdict = Verdict.all_of(report.verdict for report in reports)
-    top = {"schema": "resnet-cert/check/1", "verdict": verdict, "exit_code": verdict.exit_code}
+    code = run_code(reports, style.fail_on)
+    top = {"schema": "resnet-cert/check/1", "verdict": verdict, "exit_code": code}
     return _text({**top, "reports": tuple(reports)})
 
 

@@ -6,13 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from resnet_cert.decide.definition1 import corollary1_verdict
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report.numbers import DIGITS, at_least, at_most, enclosed, given, plain, slack
-from resnet_cert.results import Regularized, Report
-
-KNOWN = {Verdict.CERTIFIED: True, Verdict.REFUTED: False, Verdict.UNDECIDED: None}
+from resnet_cert.results import BreakEvenRadius, Regularized, Report
 
 Cell = str | Verdict
 
@@ -51,15 +48,14 @@ class Page:
 
 def page(report: Report, digits: int = DIGITS) -> Page:
     """The report with numbers of at most so many digits."""
-    about = (*_not_applied(report), *_on_corollary1(report), _against_linear(report))
     return Page(
         title=title(report),
         verdict=report.verdict,
-        facts=_point(report, digits),
+        facts=_facts(report, digits),
         conditions=_conditions(report, digits),
-        theorems=_theorems(report),
+        theorems=_theorems(report, digits),
         details=_details(report),
-        sentences=(_meaning(report), *report.reasons, *about),
+        sentences=tuple(_sentences(report)),
     )
 
 
@@ -68,41 +64,21 @@ def title(report: Report) -> str:
     return report.name if path is None else f"{report.name} ({path})"
 
 
-def _point(report: Report, digits: int) -> Pairs:
-    size, objective, constants, w = report.problem, report.objective, report.constants, _w(report)
-    best = f"min F_lin = {enclosed(objective.F_lin_min, digits)} over {_in_ball(report)}"
-    if not objective.attained:
-        best += "; without the ball no minimum is attained"
-    rows = _regularized(report.regularized, digits) if report.regularized is not None else []
-    if report.augmented is not None:
-        wider = report.augmented
-        least = f"min E[ℓ(uᵀx + zᵀf)] = {enclosed(wider.minimum, digits)}"
-        rows = [("on (x, f)", f"{least} over ‖(u, z)‖ ≤ {plain(wider.r)}"), *rows]
-    outputs = []
-    if size.outputs is not None:
-        outputs = [("outputs", f"q = {size.outputs}: p = W(x + V f(x)), W in R^({size.outputs}×{size.d})")]
-    return [
-        ("data", f"n = {size.n} samples, x in R^{size.d}, f(x) in R^{size.k}; loss {size.loss}"),
-        *outputs,
-        (
-            f"point ({w}, V)",
-            f"‖{w}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
-            f"domain ‖{w}‖, ‖V‖ < b = {plain(constants.b)}",
-        ),
-        ("objective", f"F = {enclosed(objective.F, digits)}"),
-        ("best linear", best),
-        *rows,
-    ]
+# --- Names ------------------------------------------------------------------------------------------------
 
 
 def _w(report: Report) -> str:
     """What multiplies x + V f: a vector, or with several outputs a matrix."""
-    return "w" if report.problem.outputs is None else "W"
+    return "w" if report.problem.outputs == 1 else "W"
+
+
+def _point(report: Report) -> str:
+    return f"({_w(report)}, V)" if not report.problem.bias else f"({_w(report)}, c, V)"
 
 
 def _length_of_w(report: Report, of: str = "") -> str:
     """The Euclidean norm of w or of another such vector, which of matrices is Frobenius'."""
-    return f"‖w{of}‖" if report.problem.outputs is None else f"‖W{of}‖_F"
+    return f"‖w{of}‖" if report.problem.outputs == 1 else f"‖W{of}‖_F"
 
 
 def _in_ball(report: Report) -> str:
@@ -110,24 +86,107 @@ def _in_ball(report: Report) -> str:
     return f"{_length_of_w(report)} ≤ r = {plain(report.constants.r)}"
 
 
-def _regularized(about: Regularized, digits: int) -> list[tuple[str, str]]:
-    """What Definition 1 speaks of where it is not F: G, on a ball, and on its boundary the Lagrangian L."""
-    added = f" + {given(about.l2)}·(‖w‖² + ‖V‖²)" if about.l2 else ""
-    rows = [("judged", f"G = F{added} = {enclosed(about.objective, digits)}")]
-    if about.norm is not None:
-        rows += [("constraint", f"‖(w, V)‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
-    if about.active:
-        held = about.multiplier is not None and about.multiplier.lower > 0.0
-        L = "G + (μ/2)·‖(w, V)‖², λ_min along the sphere" if held else "G + (max(0, μ)/2)·‖(w, V)‖²"
-        rows += [("boundary", f"μ = {enclosed(about.multiplier, digits)}; L = {L}")]
-    return [*rows, ("best at V = 0", f"min G = {enclosed(about.objective_lin_min, digits)}")]
-
-
 def _judged(report: Report) -> str:
     """The function whose gradient and Hessian Definition 1 speaks of."""
     if report.regularized is None:
         return "F"
     return "L" if report.regularized.active else "G"
+
+
+# --- What is there ----------------------------------------------------------------------------------------
+
+
+def _facts(report: Report, digits: int) -> Pairs:
+    size, objective, constants, w = report.problem, report.objective, report.constants, _w(report)
+    inputs = f"x in R^{size.d}" + (f", {size.bypass} bypass inputs" if size.bypass else "")
+    rows = [("data", f"n = {size.n} samples, {inputs}, f(x) in R^{size.k}; loss {size.loss}")]
+    if size.outputs > 1 or size.bias or size.bypass:
+        read = "(x + V f(x), bypass)" if size.bypass else "(x + V f(x))"
+        head = f"p = {w}{'ᵀ' * (w == 'w')}{read}" + (" + c" if size.bias else "")
+        rows.append(("head", f"{head} in R^{size.outputs}" if size.outputs > 1 else head))
+    if size.assumption1.status != "proven":
+        rows.append(("Assumption 1", _assumption1(report)))
+    rows += [
+        (
+            f"point {_point(report)}",
+            f"‖{w}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
+            f"domain ‖{w}‖, ‖V‖ < b = {plain(constants.b)}",
+        ),
+        ("objective", f"F = {enclosed(objective.F, digits)}"),
+        ("best linear", _best_linear(report, digits)),
+    ]
+    if objective.break_even_radius is not None:
+        rows.append(("break-even", _break_even(report, objective.break_even_radius, digits)))
+    if objective.block_gap is not None:
+        rows.append(
+            ("left to gain", f"F − inf F over all ({w}, V) = {enclosed(objective.block_gap, digits)}")
+        )
+    if report.augmented is not None:
+        wider = report.augmented
+        least = f"min E[ℓ(Ux + Zf)] = {enclosed(wider.minimum, digits)}"
+        rows.append(("on (x, f)", f"{least} over ‖(U, Z)‖ ≤ {plain(wider.r)}"))
+    for other in report.comparators:
+        least = f"min F_lin on {other.name} = {enclosed(other.F_lin_min, digits)}"
+        rows.append((f"on {other.name}", f"{least} over {_length_of_w(report)} ≤ {plain(other.radius)}"))
+    if report.regularized is not None:
+        rows += _regularized(report, report.regularized, digits)
+    return rows
+
+
+def _assumption1(report: Report) -> str:
+    about = report.problem.assumption1
+    where = "" if about.range is None else f" for |p| ≤ {at_most(about.range, DIGITS)}"
+    if about.status == "claimed":
+        return f"the loss is convex and smooth{where}: your claim, not proven here"
+    return f"not known to hold{where}" + (f": {about.reason}" if about.reason else "")
+
+
+def _best_linear(report: Report, digits: int) -> str:
+    objective, chosen = report.objective, report.constants.source.get("r")
+    best = f"min F_lin = {enclosed(objective.F_lin_min, digits)} over {_in_ball(report)}"
+    if objective.attained is False:
+        return f"{best}; no linear predictor attains inf F_lin: a larger r gives less"
+    if objective.attained is None:
+        best += "; not known whether inf F_lin is attained"
+    if objective.falls_at_rim:
+        best += "; a larger r gives less" + (", and this one is a default" if chosen == "computed" else "")
+    return best
+
+
+def _break_even(report: Report, radius: BreakEvenRadius, digits: int) -> str:
+    length = _length_of_w(report)
+    own = report.problem.norm_W_frobenius
+    beside = "" if own is None else f"; the network's own {length} = {plain(own)}"
+    if radius.infinite:
+        return f"no linear predictor of any size does as well{beside}"
+    upper = math.inf if radius.upper is None else radius.upper
+    if upper == 0.0:
+        return f"the linear predictor 0 does as well{beside}"
+    value = radius.lower if radius.value is None else radius.value
+    return f"a linear predictor does as well from {length} = {enclosed(Enclosure(value, radius.lower, upper), digits)} on{beside}"
+
+
+def _regularized(report: Report, about: Regularized, digits: int) -> Pairs:
+    """What Definition 1 speaks of where it is not F: G, on a ball, and on its boundary the Lagrangian L."""
+    w = _w(report)
+    added = f" + {given(about.l2)}·(‖{w}‖² + ‖V‖²)" if about.l2 else ""
+    rows = [("judged", f"G = F{added} = {enclosed(about.objective, digits)}")]
+    if about.norm is not None:
+        rows += [("constraint", f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
+        if about.active and about.norm_point.upper > about.norm:
+            rows[-1] = (
+                "constraint",
+                f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)}: on the sphere of radius {given(about.norm)}, "
+                "to a relative 1e-6",
+            )
+    if about.active:
+        held = about.multiplier is not None and about.multiplier.lower > 0.0
+        L = f"G + (μ/2)·‖({w}, V)‖², λ_min along the sphere" if held else f"G + (max(0, μ)/2)·‖({w}, V)‖²"
+        rows += [("boundary", f"μ = {enclosed(about.multiplier, digits)}; L = {L}")]
+    return [*rows, ("best at V = 0", f"min G = {enclosed(about.objective_lin_min, digits)}")]
+
+
+# --- Definition 1 -----------------------------------------------------------------------------------------
 
 
 def _conditions(report: Report, digits: int) -> Rows:
@@ -145,7 +204,7 @@ def _conditions(report: Report, digits: int) -> Rows:
     table.add_row(
         "λ_min ≥ −√(μ2 ε)",
         enclosed(hessian.lambda_min, digits),
-        enclosed(allowed),
+        enclosed(allowed, digits),
         slack(None if allowed is None else hessian.lambda_min - allowed),
         hessian.verdict,
     )
@@ -154,7 +213,10 @@ def _conditions(report: Report, digits: int) -> Rows:
     return table
 
 
-def _theorems(report: Report) -> Rows:
+# --- The theorems -----------------------------------------------------------------------------------------
+
+
+def _theorems(report: Report, digits: int) -> Rows:
     """Both sides of every theorem at this point."""
     objective, gradient, measured = report.objective, report.gradient, report.gap_bounds
     F, gap = objective.F, objective.gap
@@ -164,11 +226,11 @@ def _theorems(report: Report) -> Rows:
 
     def at_most_row(statement: str, left: Enclosure, right: Enclosure | None, end: str = "") -> None:
         by = None if right is None else right - left
-        table.add_row(statement, enclosed(left), enclosed(right), slack(by), end)
+        table.add_row(statement, enclosed(left, digits), enclosed(right, digits), slack(by), end)
 
     def at_least_row(statement: str, left: Enclosure | None, right: Enclosure | None, end: str) -> None:
         by = None if left is None or right is None else left - right
-        table.add_row(statement, enclosed(left), enclosed(right), slack(by), end)
+        table.add_row(statement, enclosed(left, digits), enclosed(right, digits), slack(by), end)
 
     if first.applies:
         end = _holds(first.holds)
@@ -179,20 +241,26 @@ def _theorems(report: Report) -> Rows:
         at_least_row(statement, second.left, second.right, _holds(second.holds))
     if third.applies:
         at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
-    table.add_row(
-        "Corollary 1  F ≤ min F_lin" if about is None else "F ≤ min F_lin",
-        enclosed(F),
-        enclosed(objective.F_lin_min),
-        slack(-gap),
-        _holds(KNOWN[report.corollary1.verdict]),
-    )
+        if third.augmented is not None:
+            wider = f"3  F ≤ min Φ + bound(ε), ‖Z‖ ≤ {plain(third.augmented.s)}"
+            at_most_row(wider, F, third.augmented.upper, "")
+    at_most_row("F ≤ min F_lin", F, objective.F_lin_min, _yes(report.corollary1.verdict))
     if about is not None:
-        end = _holds(KNOWN[corollary1_verdict(about.objective - about.objective_lin_min)])
-        at_most_row("G ≤ min G at V = 0", about.objective, about.objective_lin_min, end)
+        less = about.gap if about.gap is not None else about.objective - about.objective_lin_min
+        at_most_row("G ≤ min G at V = 0", about.objective, about.objective_lin_min, _sign(less))
+        if about.theorem3 is not None and about.theorem3.applies:
+            decayed = about.theorem3
+            at_most_row(
+                "3  G ≤ min G_lin + bound(ε)", about.objective, decayed.G_upper, _holds(decayed.holds)
+            )
+        if about.gap_bound is not None:
+            at_most_row("G − min G_lin ≤ cost of decay", less, about.gap_bound)
         at_most_row("gap ≤ bound of Proposition R", gap, about.proposition_R)
     at_most_row("gap ≤ linear functional", gap, measured.linear_functional)
     at_most_row("gap ≤ first-order bound", gap, measured.first_order)
     at_most_row("gap ≤ local second-order bound", gap, measured.local)
+    for other in report.comparators:
+        at_most_row(f"F ≤ min F_lin on {other.name}", F, other.F_lin_min, _sign(other.gap))
     wider = report.augmented
     if wider is not None:
         at_most_row("gap to (x, f) ≤ functional", wider.gap, wider.linear_functional)
@@ -202,53 +270,35 @@ def _theorems(report: Report) -> Rows:
 
 
 def _holds(holds: bool | None) -> str:
+    """The word for a theorem, which is true: what is open is open to rounding."""
     return {True: "holds", False: "fails", None: "open"}[holds]
 
 
-def _not_applied(report: Report) -> Iterator[str]:
-    if report.theorem2.applies is False:
-        yield f"Theorems 1, 2 and 3 do not apply: {report.theorem2.reason}."
-        return
-    for number, theorem in ((1, report.theorem1), (3, report.theorem3)):
-        if not theorem.applies:
-            reason = "" if theorem.reason is None else f": {theorem.reason}"
-            yield f"Theorem {number} does not apply{reason}."
+def _yes(verdict: Verdict) -> str:
+    """The word for a comparison, which may come out either way."""
+    return {Verdict.CERTIFIED: "yes", Verdict.REFUTED: "no", Verdict.UNDECIDED: "undecided"}[verdict]
 
 
-def _on_corollary1(report: Report) -> Iterator[str]:
-    if report.corollary1.reason is not None:
-        yield f"Corollary 1: {report.corollary1.reason}."
+def _sign(gap: Enclosure) -> str:
+    return "yes" if gap.upper <= 0.0 else "no" if gap.lower > 0.0 else "undecided"
 
 
-def _details(report: Report) -> Pairs:
-    """What stands behind the numbers: constants and their sources, the other forms, the cross-check."""
-    constants, third, cross = report.constants, report.theorem3, report.crosscheck
-    rows = [
-        (symbol, f"{given(getattr(constants, symbol))}  ({constants.source.get(symbol, 'missing')})")
-        for symbol in ("b", "r", "mu0", "mu1", "mu2")
-    ]
-    if third.applies:
-        rows += [
-            ("threshold form", f"{plain(third.threshold_form)} (t* = {plain(third.threshold)})"),
-            ("refined form", plain(third.refined_form)),
-            (
-                "polynomials",
-                f"{plain(third.polynomial_form)}, refined {plain(third.refined_polynomial_form)}",
-            ),
-        ]
-    zeros = report.hessian.zero_multiplicity
-    rows += [
-        ("Hessian", f"{report.hessian.method}; {zeros} eigenvalues of ∇²F besides are exactly 0"),
-        (_length_of_w(report, "*"), given(report.objective.norm_w_star)),
-        (
-            f"by {cross.method}",
-            f"‖∇F‖ = {given(cross.gradient_norm)}, λ_min = {given(cross.lambda_min)}, "
-            f"curvature of the witness {given(cross.curvature_along_witness)}",
-        ),
-        ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
-        ("seconds", plain(report.seconds.total, 3)),
-    ]
-    return rows
+# --- Sentences, each true without the rest of the page ----------------------------------------------------
+
+
+def _sentences(report: Report) -> Iterator[str]:
+    yield _meaning(report)
+    yield from report.reasons
+    yield from _on_conditions(report)
+    yield from _not_applied(report)
+    yield from _on_corollary1(report)
+    yield from _on_decay(report)
+    yield _against_linear(report)
+    yield from _on_size(report)
+    yield from _on_block(report)
+    for other in report.comparators:
+        yield _against(report, other.name, other.gap, other.radius)
+    yield from _on_population(report)
 
 
 def _meaning(report: Report) -> str:
@@ -256,7 +306,7 @@ def _meaning(report: Report) -> str:
         "" if report.regularized is None else " of G" + " on the ball" * (report.regularized.norm is not None)
     )
     claim = f"an ε-second-order stationary point{of} for ε = {given(report.epsilon)}"
-    point = f"({_w(report)}, V)"
+    point = _point(report)
     if report.verdict is Verdict.CERTIFIED:
         return f"Certified: {point} is {claim}."
     if report.verdict is Verdict.REFUTED:
@@ -265,9 +315,80 @@ def _meaning(report: Report) -> str:
     return f"Undecided whether {point} is {claim}: {why}."
 
 
+def _on_conditions(report: Report) -> Iterator[str]:
+    hessian, descent = report.hessian, report.descent
+    if hessian.vacuous:
+        test = ""
+        if hessian.informative_below is not None:
+            test = f"; below ε = {at_least(hessian.informative_below)} it would be a test"
+        yield (
+            f"At ε = {given(report.epsilon)} the curvature condition tests nothing: √(μ2 ε) is at least "
+            f"‖∇²{_judged(report)}‖, so every point passes it{test}."
+        )
+    if descent is None:
+        return
+    judged = "F" if report.regularized is None else "G"
+    lower = f"{judged} is lower by at least {at_least(descent.decrease.lower)}"
+    where = f"at a point {plain(descent.distance, 3)} away"
+    spec = report.spec.path
+    leave = "" if spec is None else f"; `resnet-cert solve {spec} --output point.npz` goes on from here"
+    if descent.kind == "saddle":
+        yield f"{_point(report)} is near a saddle of {judged}: along its direction of lowest curvature {lower} {where}{leave}."
+    else:
+        yield f"{_point(report)} lies on a slope of {judged}: {lower} {where}{leave}."
+
+
+def _not_applied(report: Report) -> Iterator[str]:
+    theorems = ((1, report.theorem1), (2, report.theorem2), (3, report.theorem3))
+    reasons: dict[str, list[int]] = {}
+    for number, theorem in theorems:
+        if theorem.applies is False:
+            reasons.setdefault(theorem.reason or "", []).append(number)
+    for reason, numbers in reasons.items():
+        why = f": {reason}" if reason else ""
+        if len(numbers) == 1:
+            yield f"Theorem {numbers[0]} does not apply{why}."
+        else:
+            listed = ", ".join(map(str, numbers[:-1]))
+            yield f"Theorems {listed} and {numbers[-1]} do not apply{why}."
+    third = report.theorem3
+    if third.applies and third.vacuous:
+        yield (
+            f"At ε = {given(report.epsilon)} Theorem 3 says nothing: its bound lies above F(0) = F_lin(0), the "
+            "objective of the predictor 0."
+        )
+
+
+def _on_corollary1(report: Report) -> Iterator[str]:
+    about = report.corollary1
+    if about.hypothesis is not None:
+        is_point = "an exact second-order stationary point of F, ε = 0"
+        met = {
+            "met": f"is {is_point}: the hypothesis of Corollary 1 is met",
+            "not met": f"is not {is_point}: the hypothesis of Corollary 1 is not met, and it says nothing here",
+            "undecided": f"is not known to be {is_point}: whether the hypothesis of Corollary 1 is met is undecided",
+        }[about.hypothesis]
+        yield f"{_point(report)} {met}."
+    if about.reason is not None:
+        yield f"Corollary 1: {about.reason}."
+
+
+def _on_decay(report: Report) -> Iterator[str]:
+    about = report.regularized
+    if about is None or about.gap_bound is None or about.norm is not None:
+        return
+    most = about.gap_bound.upper
+    if about.theorem3 is not None and about.theorem3.applies and about.theorem3.bound is not None:
+        most = min(most, about.theorem3.bound.upper)
+    if math.isfinite(most):
+        yield (
+            f"Weight decay can have cost at most {at_most(max(most, 0.0))} at this point: no linear predictor with "
+            f"{_in_ball(report)} has a G that is lower by more."
+        )
+
+
 def _against_linear(report: Report) -> str:
-    """The tightest proven upper bound of the gap, as a sentence."""
-    predictor = f"linear predictor with {_in_ball(report)}"
+    """The tightest proven upper bound of the gap, as a sentence that names the ball."""
     gap, measured, third = report.objective.gap, report.gap_bounds, report.theorem3
     upper, proof = min(
         (gap.upper, "F and min F_lin"),
@@ -276,6 +397,11 @@ def _against_linear(report: Report) -> str:
         (measured.local.upper, "the local second-order bound"),
         (third.bound.upper if third.applies and third.bound is not None else math.inf, "Theorem 3"),
     )
+    if report.objective.break_even_radius is not None and report.objective.break_even_radius.infinite:
+        least = report.objective.gap.upper
+        by = f", by at least {at_least(-least)}" if least < 0.0 else ""
+        return f"The network does better than every linear predictor{by}."
+    predictor = f"linear predictor with {_in_ball(report)}"
     if gap.lower > 0.0:
         return f"The best {predictor} does better, by at least {at_least(gap.lower)}."
     if upper < 0.0:
@@ -285,3 +411,92 @@ def _against_linear(report: Report) -> str:
     if math.isinf(upper):
         return f"Nothing is proven about the best {predictor}."
     return f"No {predictor} does better by more than {at_most(upper)} (by {proof})."
+
+
+def _on_size(report: Report) -> Iterator[str]:
+    """How large a linear predictor has to be: what does not hang on a radius that nobody chose."""
+    radius, length = report.objective.break_even_radius, _length_of_w(report)
+    own = report.problem.norm_W_frobenius
+    if radius is None:
+        if report.constants.source.get("r") == "computed" and report.objective.falls_at_rim is not False:
+            yield (
+                f"That r = {plain(report.constants.r)} is a default; --break-even computes how large a linear "
+                "predictor must be to do as well."
+            )
+        return
+    if radius.infinite or not radius.lower > 0.0:
+        return
+    beside = "" if own is None else f"; the network's own {length} is {plain(own)}"
+    yield f"A linear predictor needs {length} ≥ {at_least(radius.lower, 6)} to do as well{beside}."
+
+
+def _on_block(report: Report) -> Iterator[str]:
+    left = report.objective.block_gap
+    if left is not None and math.isfinite(left.upper):
+        yield f"With these features no {_point(report)} does better by more than {at_most(max(left.upper, 0.0))}."
+
+
+def _against(report: Report, name: str, gap: Enclosure, radius: float) -> str:
+    best = f"linear predictor on {name} with {_length_of_w(report)} ≤ {plain(radius)}"
+    if gap.upper < 0.0:
+        return f"The network does better than every {best}, by at least {at_least(-gap.upper)}."
+    if gap.lower > 0.0:
+        return f"The best {best} does better, by at least {at_least(gap.lower)}."
+    return f"No {best} does better by more than {at_most(gap.upper)}."
+
+
+def _on_population(report: Report) -> Iterator[str]:
+    about = report.population
+    if about is None:
+        return
+    start = (
+        f"Statistical, not proven: with confidence {given(about.confidence)} and under the bounds you state,"
+    )
+    predictor = f"linear predictor with {_in_ball(report)}"
+    if about.better_than_linear:
+        yield (
+            f"{start} the network does better on the distribution than every {predictor}, by at least "
+            f"{at_least(-about.gap_upper)}."
+        )
+    else:
+        yield f"{start} no {predictor} does better on the distribution by more than {at_most(about.gap_upper)}."
+    if about.smallest_epsilon is not None:
+        yield (
+            f"{start} {_point(report)} is an ε-second-order stationary point of the distribution for "
+            f"ε = {at_most(about.smallest_epsilon)}."
+        )
+
+
+# --- What stands behind the numbers -----------------------------------------------------------------------
+
+
+def _details(report: Report) -> Pairs:
+    """Constants and their sources, the other forms, the cross-check."""
+    constants, third, cross = report.constants, report.theorem3, report.crosscheck
+    rows = [
+        (symbol, f"{given(getattr(constants, symbol))}  ({constants.source.get(symbol, 'missing')})")
+        for symbol in ("b", "r", "mu0", "mu1", "mu2")
+    ]
+    if third.applies:
+        binding = "" if third.form is None else f"; the least is the {third.form} form"
+        rows += [
+            ("threshold form", f"{given(third.threshold_form)} (t* = {given(third.threshold)})"),
+            ("refined form", f"{given(third.refined_form)}{binding}"),
+            (
+                "polynomials",
+                f"{given(third.polynomial_form)}, refined {given(third.refined_polynomial_form)}",
+            ),
+        ]
+    zeros = report.hessian.zero_multiplicity
+    rows += [
+        ("Hessian", f"{report.hessian.method}; {zeros} eigenvalues of ∇²F besides are exactly 0"),
+        (_length_of_w(report, "*"), given(report.objective.norm_w_star)),
+        (
+            f"by {cross.method}",
+            f"‖∇{_judged(report)}‖ = {given(cross.gradient_norm)}, λ_min = {given(cross.lambda_min)}, "
+            f"curvature of the witness {given(cross.curvature_along_witness)}",
+        ),
+        ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+        ("seconds", plain(report.seconds.total, 3)),
+    ]
+    return rows

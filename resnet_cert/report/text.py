@@ -206,6 +206,8 @@ def _screen(report: Report, style: Style) -> Iterator[RenderableType]:
         yield Padding(_pairs(said.details), INDENT_AND_GAP)
     for sentence in said.sentences:
         yield Padding(sentence, INDENT)
+    for step in said.next_steps:
+        yield Padding(f"→ {step}", INDENT)
 
 
 def _listing(rows: Rows) -> Listing:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypedDict
 
 from resnet_cert.numerics.enclosure import Enclosure, minimum
 from resnet_cert.outcomes import Diagnostic, RequestError
+from resnet_cert.problem.losses import named_loss
 from resnet_cert.results import BoundConstants, BoundRow, BoundTable
 from resnet_cert.theory.theorems import (
+    ThresholdForm,
     last_float,
     polynomial_form,
     refined_form,
@@ -30,24 +32,36 @@ def bound(
     mu0: float | None = None,
     mu1: float | None = None,
     mu2: float | None = None,
-    d: int = 2,
+    d: int | None = None,
+    q: int = 1,
+    k: int = 1,
+    loss: str | None = None,
+    s: float | None = None,
+    bypass: bool = False,
     F_lin_min: Enclosure | None = None,
     target_gap: float | None = None,
 ) -> BoundTable:
-    """Theorem 3: every ε-SOPSP with ‖w‖, ‖V‖ < b has F ≤ min_{‖w*‖≤r} F_lin(w*) + bound(ε).
+    """Theorem 3: every ε-SOPSP with ‖W‖, ‖V‖ < b has F ≤ min_{‖W*‖_F≤r} F_lin(W*) + bound(ε).
 
     Args:
         eps: ε ≥ 0, one or several; one row each, in the same order.
         b, r: the domain, b > 0, and the ball of the linear predictors.
         mu0, mu1, mu2: Lipschitz constants of F, ∇F, ∇²F on the domain.  All five are needed.
-        d: the dimension of x; only whether it is 1 matters.
+        d: inputs of the block, rows of V; one more than is needed by default.
+        q, k: outputs and features.
+        loss: its name, where its gradients do not span R^q: softmax counts q − 1 outputs.
+        s: also bound F against every predictor Ux + Zf with ‖U‖_F ≤ r, ‖Z‖_F ≤ s.
+        bypass: the head reads more than the block's inputs, a bias for example.
         F_lin_min: min F_lin over the ball, for the rows' F_upper.
         target_gap: also find the largest ε whose bound is at most this (see `largest_epsilon`).
 
     Raises:
-        RequestError: some of these numbers are missing, negative or not finite; it names all of them.
-    Source: Shamir 2018, Theorem 3.
+        RequestError: some of these numbers are missing, negative or not finite; it names all of them.  Or
+            d < q, where an ε-SOPSP may be worse than the best linear predictor whatever ε is.
+    Source: Shamir 2018, Theorem 3, for q = 1.
     """
+    span = q if loss is None else q - named_loss(loss).sum_free
+    d = span + 1 if d is None else d
     epsilons = tuple(eps) if isinstance(eps, Iterable) else (eps,)
     faults = [
         _fault("b (--b or domain.b)", b, positive=True),
@@ -55,12 +69,21 @@ def bound(
         _fault("mu0 (--mu0 or lipschitz.mu0)", mu0),
         _fault("mu1 (--mu1 or lipschitz.mu1)", mu1),
         _fault("mu2 (--mu2 or lipschitz.mu2)", mu2),
-        None if d >= 1 else f"expected an integer >= 1 for d (--d), got {d!r}",
+        *(
+            f"expected an integer >= 1 for {name} (--{name}), got {number!r}"
+            for name, number in (("d", d), ("q", q), ("k", k))
+            if number < 1
+        ),
+        None if s is None else _fault("s (--s)", s),
+        None if d >= span or d < 1 else not_stated(d, span),
         *(_fault("epsilon (--eps)", number) for number in epsilons),
         None if target_gap is None else _fault("the target gap (--target-gap)", target_gap),
     ]
     _refuse(faults)
-    constants = BoundConstants(*(float(x) for x in (b, r, mu0, mu1, mu2) if x is not None), d=int(d))
+    numbers = (float(x) for x in (b, r, mu0, mu1, mu2) if x is not None)
+    constants = BoundConstants(
+        *numbers, d=int(d), q=int(q), k=int(k), span=span, bypass=bypass, s=None if s is None else float(s)
+    )
     return BoundTable(
         constants,
         F_lin_min,
@@ -70,22 +93,39 @@ def bound(
     )
 
 
+def not_stated(d: int, span: int) -> str:
+    """Why there is no Theorem 3 for d1 < q."""
+    return (
+        f"expected d >= {span}, got d = {d}: with fewer inputs of the block than outputs even a strict local "
+        "minimum may be worse than the best linear predictor"
+    )
+
+
 def theorem3(constants: BoundConstants, eps: float, F_lin_min: Enclosure | None = None) -> BoundRow:
-    """The four forms of Theorem 3 at one ε, each rounded up, and the smaller sharp one as an enclosure."""
-    b, r, mu0, mu1, mu2, d = _symbols(constants)
-    threshold = threshold_form(eps, b, r, mu0, mu1, mu2)
-    refined = refined_form(eps, b, r, mu1, mu2, d)
-    smaller = minimum(threshold.bound, refined)
+    """All forms of Theorem 3 at one ε, each rounded up, and the least sharp one as an enclosure."""
+    threshold, refined = _sharp(constants, eps)
+    least = minimum(threshold.bound, refined)
+    b, r, mu0, mu1, mu2, shape = _symbols(constants)
+    augmented = None if constants.s is None else refined_form(eps, b, r, mu1, mu2, **shape, s=constants.s)
     return BoundRow(
         eps=eps,
         threshold_form=threshold.bound.upper,
         threshold=threshold.t,
-        polynomial_form=polynomial_form(eps, b, r, mu0, mu1, mu2).upper,
+        polynomial_form=polynomial_form(
+            eps, b, r, mu0, mu1, mu2, rank=constants.rank, whole=constants.whole
+        ).upper,
         refined_form=refined.upper,
-        refined_polynomial_form=refined_polynomial_form(eps, b, r, mu1, mu2, d).upper,
-        bound=smaller,
-        F_upper=None if F_lin_min is None else F_lin_min + smaller,
+        refined_polynomial_form=refined_polynomial_form(eps, b, r, mu1, mu2, **shape).upper,
+        bound=least,
+        F_upper=None if F_lin_min is None else F_lin_min + least,
+        augmented_form=augmented,
     )
+
+
+def _sharp(constants: BoundConstants, eps: float) -> tuple[ThresholdForm, Enclosure]:
+    b, r, mu0, mu1, mu2, shape = _symbols(constants)
+    threshold = threshold_form(eps, b, r, mu0, mu1, mu2, rank=constants.rank, whole=constants.whole)
+    return threshold, refined_form(eps, b, r, mu1, mu2, **shape)
 
 
 def binding_form(row: BoundRow) -> Literal["threshold", "refined"]:
@@ -98,12 +138,12 @@ def largest_epsilon(constants: BoundConstants, target_gap: float) -> float:
 
     The bound increases with ε; bisection ends between neighbouring floats, on the side that is proven.
     """
-    b, r, mu0, mu1, mu2, d = _symbols(constants)
+    b, r, _, mu1, mu2, shape = _symbols(constants)
 
     def proven(eps: float) -> bool:
-        if refined_form(eps, b, r, mu1, mu2, d).upper <= target_gap:
+        if refined_form(eps, b, r, mu1, mu2, **shape).upper <= target_gap:
             return True
-        return threshold_form(eps, b, r, mu0, mu1, mu2).bound.upper <= target_gap
+        return _sharp(constants, eps)[0].bound.upper <= target_gap
 
     eps = last_float(proven, sys.float_info.max)
     if eps == sys.float_info.max:
@@ -156,5 +196,11 @@ def _refuse(faults: Iterable[str | None]) -> None:
         raise RequestError(diagnostics)
 
 
-def _symbols(constants: BoundConstants) -> tuple[float, float, float, float, float, int]:
-    return constants.b, constants.r, constants.mu0, constants.mu1, constants.mu2, constants.d
+class _Shape(TypedDict):
+    spare: bool
+    rank: int
+
+
+def _symbols(constants: BoundConstants) -> tuple[float, float, float, float, float, _Shape]:
+    shape = _Shape(spare=constants.d > constants.span, rank=constants.rank)
+    return constants.b, constants.r, constants.mu0, constants.mu1, constants.mu2, shape

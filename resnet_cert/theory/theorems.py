@@ -1,17 +1,28 @@
 """The theorems of Shamir, "Are ResNets Provably Better than Linear Predictors?" (NeurIPS 2018), as functions.
 
-Setting: h = x + Vf with f = f_θ(x), p = wᵀh, F(w,V,θ) = E[ℓ(p; y)] and F_lin(w) = E[ℓ(wᵀx; y)]; ℓ is convex
-and twice differentiable in p, θ is fixed, ∇ and ∇² are those of (w, V).  Throughout
+Setting: x ∈ R^d goes to the head W ∈ R^{q×d}, its first d1 entries also through the block, f = f_θ(x) ∈ R^k,
+V ∈ R^{d1×k}; W_1 (q, d1) is the part of W that meets the block, h = x + (Vf, 0), p = Wh,
 
-    gap = F(w,V,θ) − F_lin(w*),   g_w = E[ℓ' h],   a = E[ℓ' f],   A = ∂²F/∂w² = E[ℓ'' h hᵀ],
-    m = max(0, −λ_min(∇²F)),      ‖∇F‖² = ‖g_w‖² + ‖w‖²‖a‖²,
+    F(W,V,θ) = E[ℓ(p; y)],   F_lin(W) = E[ℓ(Wx; y)],
 
-and everything below follows from one identity, with D_ℓ(q, p) = ℓ(q) − ℓ(p) − ℓ'(p)(q − p) ≥ 0 by convexity:
+ℓ convex and twice differentiable in p, θ fixed, ∇ and ∇² those of (W, V).  The paper's own setting is q = 1,
+d1 = d, w = Wᵀ.  Throughout
 
-    gap = (w − w*)ᵀg_w + w*ᵀV a − E[D_ℓ(w*ᵀx, p)].
+    gap = F(W,V,θ) − F_lin(W*),   g_W = E[∇ℓ hᵀ] (q, d),   A_f = E[∇ℓ fᵀ] (q, k),   m = max(0, −λ_min(∇²F)),
 
-‖V‖ is the spectral norm; a larger one, such as Frobenius', leaves every statement true.  Numbers go in and
-come out as `Enclosure`s: the result holds the exact value for all exact arguments within theirs.
+∇F = (g_W, W_1ᵀA_f), and everything below follows from one identity, with
+D_ℓ(s, p) = ℓ(s) − ℓ(p) − ∇ℓ(p)·(s − p) ≥ 0 by convexity:
+
+    gap = ⟨W − W*, g_W⟩ + ⟨W_1*V, A_f⟩ − E[D_ℓ(W*x, p)].
+
+The span of the gradients.  Where ∇ℓ ∈ span(N) always, N (q, q') with orthonormal columns, g_W = NNᵀg_W and
+A_f = NNᵀA_f, so that NᵀW and NᵀA_f may stand for W and A_f, q' for q, in every statement below: for softmax
+N spans 1^⊥ and q' = q − 1.  The caller forms them once; here q' is written q.
+
+‖·‖ is the spectral norm of a matrix, ‖·‖_F Frobenius', ‖·‖_* the nuclear one; for ‖V‖ a larger one, such as
+Frobenius', leaves every statement true.  σ = σ_q(W_1) is the least of the q singular values of W_1; for q = 1
+it is ‖w_1‖.  Numbers go in and come out as `Enclosure`s: the result holds the exact value for all exact
+arguments within theirs.
 """
 
 from __future__ import annotations
@@ -20,53 +31,58 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
-from resnet_cert.numerics.enclosure import Enclosure, maximum
+from resnet_cert.numerics.enclosure import Enclosure, maximum, minimum
 
 Number = TypeVar("Number", float, Enclosure)
 
 ZERO = Enclosure.exact(0.0)
 
 
-# --- Theorem 1: w ≠ 0 ------------------------------------------------------------------------------------
+# --- Theorem 1: W_1 of full row rank ---------------------------------------------------------------------
 
 
-def theorem1(gap: Enclosure, norm_w: Enclosure, norm_w_star: Enclosure, norm_V: Enclosure) -> Enclosure:
-    """A lower bound of ‖∇F‖ at w ≠ 0:
+def theorem1(
+    gap: Enclosure, norm_W: Enclosure, norm_W_star: Enclosure, norm_V: Enclosure, sigma: Enclosure
+) -> Enclosure:
+    """A lower bound of ‖∇F‖ where W_1 has full row rank, for q = 1 where w_1 ≠ 0:
 
-        ‖∇F‖ ≥ (F − F_lin(w*)) / √(2‖w‖² + ‖w*‖²(2 + ‖V‖²/‖w‖²))        for every w*.
+        ‖∇F‖ ≥ (F − F_lin(W*)) / √(2‖W‖_F² + ‖W*‖_F²(2 + ‖V‖²/σ²))        for every W*.
 
     A negative gap gives a negative bound.  It follows from `theorem1_refined` by
-    ‖w − w*‖² ≤ 2‖w‖² + 2‖w*‖² and ‖Vᵀw*‖ ≤ ‖V‖‖w*‖.
-
-    Raises:
-        ValueError: w = 0.
-    Source: Shamir 2018, Theorem 1.
-    """
-    _expect_nonzero(norm_w)
-    turned = norm_w_star * (norm_V / norm_w)
-    return per_unit(gap, hypot(norm_w, norm_w, norm_w_star, norm_w_star, turned))
-
-
-def theorem1_refined(
-    gap: Enclosure, distance: Enclosure, norm_Vt_w_star: Enclosure, norm_w: Enclosure
-) -> Enclosure:
-    """A lower bound of ‖∇F‖ at w ≠ 0, never below that of `theorem1` where gap ≥ 0:
-
-        ‖∇F‖ ≥ (F − F_lin(w*)) / √(‖w − w*‖² + ‖Vᵀw*‖²/‖w‖²)        for every w*.
-
-    Proof: w*ᵀVa is the inner product of w (w*ᵀV)/‖w‖² with ∂F/∂V = w aᵀ.  So the identity says
-    gap ≤ ⟨(w − w*, w (w*ᵀV)/‖w‖²), ∇F⟩, and the root is the norm of the first factor.  Where it is 0, that is
-    w = w* and Vᵀw* = 0, the gap is at most 0 and so is the bound: 0.
+    ‖W − W*‖_F² ≤ 2‖W‖_F² + 2‖W*‖_F² and ‖W_1⁺W_1*V‖_F ≤ ‖W*‖_F‖V‖/σ.
 
     Args:
-        distance: ‖w − w*‖.
-        norm_Vt_w_star: ‖Vᵀw*‖; for a gap to a predictor uᵀx + zᵀf, ‖Vᵀu − z‖ with u in place of w*.
+        norm_W, norm_W_star: Frobenius norms.
+        sigma: σ > 0; anything if V = 0.
     Raises:
-        ValueError: w = 0.
+        ValueError: σ = 0 and V ≠ 0.
+    Source: Shamir 2018, Theorem 1, for q = 1.
+    """
+    turned = ZERO
+    if norm_V.upper > 0.0:
+        if sigma.upper <= 0.0:
+            raise ValueError("expected W_1 of full row rank, got sigma = 0: Theorem 1 does not speak of it")
+        turned = norm_W_star * (norm_V / sigma)
+    return per_unit(gap, hypot(norm_W, norm_W, norm_W_star, norm_W_star, turned))
+
+
+def theorem1_refined(gap: Enclosure, distance: Enclosure, norm_X: Enclosure) -> Enclosure:
+    """A lower bound of ‖∇F‖ wherever W_1 X = W_1*V has a solution X, as it has for W_1 of full row rank:
+
+        ‖∇F‖ ≥ (F − F_lin(W*)) / √(‖W − W*‖_F² + ‖X‖_F²),   X = W_1⁺W_1*V the least one,
+
+    never below that of `theorem1` where gap ≥ 0.
+
+    Proof: ⟨W_1*V, A_f⟩ = ⟨X, W_1ᵀA_f⟩, so gap ≤ ⟨(W − W*, X), ∇F⟩.  Where the root is 0 the gap is at most 0
+    and so is the bound: 0.
+
+    Args:
+        distance: ‖W − W*‖_F.
+        norm_X: ‖W_1⁺W_1*V‖_F, for q = 1 ‖Vᵀw_1*‖/‖w_1‖; for a gap to a predictor Ux + Zf, U in place of W*,
+            ‖W_1⁺(U_1V − Z)‖_F.
     Source: the proof of Shamir 2018, Theorem 1, before its last inequality.
     """
-    _expect_nonzero(norm_w)
-    return per_unit(gap, hypot(distance, norm_Vt_w_star / norm_w))
+    return per_unit(gap, hypot(distance, norm_X))
 
 
 # --- Theorem 2: w = 0 ------------------------------------------------------------------------------------
@@ -97,212 +113,349 @@ def _smaller_root(beta: float, norm_a: float) -> Enclosure:
 
 def theorem2(
     gap: Enclosure,
-    norm_w_star: Enclosure,
+    norm_W_star: Enclosure,
     gradient_norm: Enclosure,
     lambda_min: Enclosure,
     norm_V: Enclosure,
     norm_A: Enclosure,
+    rank: int = 1,
 ) -> tuple[Enclosure, Enclosure]:
     """Both sides (left, right), left ≥ right, at (0, V, θ), where λ_min ≤ 0:
 
-        ‖∇F‖ + ‖V‖√(|λ_min|·‖∂²F/∂w²‖ + λ_min²) ≥ (F(0,V,θ) − F_lin(w*))/‖w*‖        for every w* ≠ 0.
+        ‖∇F‖ + √rank·‖V‖√(|λ_min|·‖∂²F/∂W²‖ + λ_min²) ≥ (F(0,V,θ) − F_lin(W*))/‖W*‖_F     for every W* ≠ 0.
 
-    For w* = 0 the gap is 0, and the right side is taken as 0.  Proof: at w = 0 the identity gives
-    gap ≤ ‖w*‖‖g_w‖ + ‖Vᵀw*‖‖a‖, where ‖g_w‖ = ‖∇F‖, and `lambda_min_at_origin` solved for ‖a‖ reads
-    ‖a‖² = |λ_min|β + λ_min² with β = λ_min(A) ≤ ‖A‖.
+    For W* = 0 the gap is 0, and the right side is taken as 0.  Proof: at W = 0 every e is in the kernel of
+    W_1, so ‖A_f‖ ≤ √(λ_min² + |λ_min|η) with η ≤ ‖∂²F/∂W²‖ (`local_lemma`), and the identity gives
+    gap ≤ ‖W*‖_F‖g_W‖_F + ‖W_1*V‖_*‖A_f‖ with ‖W_1*V‖_* ≤ √rank·‖W*‖_F‖V‖.
 
     Args:
-        gap, gradient_norm, lambda_min, norm_A: F − F_lin(w*), ‖∇F‖, λ_min(∇²F) and ‖∂²F/∂w²‖ at (0, V, θ).
-    Source: Shamir 2018, Theorem 2.
+        gap, gradient_norm, lambda_min, norm_A: F − F_lin(W*), ‖∇F‖, λ_min(∇²F), ‖∂²F/∂W²‖ at (0, V, θ).
+        rank: min(q, d1, k), of W_1*V at most.
+    Source: Shamir 2018, Theorem 2, for q = 1.
     """
-    left = gradient_norm + norm_V * local_lemma((-lambda_min).positive_part(), norm_A)
-    return left, per_unit(gap, norm_w_star)
+    curved = norm_V * local_lemma((-lambda_min).positive_part(), norm_A)
+    return gradient_norm + Enclosure.exact(float(rank)).sqrt() * curved, per_unit(gap, norm_W_star)
 
 
-# --- The local lemma: the curvature at a point bounds ‖a‖ there ------------------------------------------
+# --- The local lemma: gradient and curvature at a point bound ‖A_f‖ there ---------------------------------
+#
+# u, v the top left and right singular vectors of A_f, e ∈ R^{d1} any unit vector,
+#
+#     η = E[(eᵀh_1)² uᵀ∇²ℓ u],   κ = E[(vᵀf)² (W_1e)ᵀ∇²ℓ (W_1e)].
+#
+# (u eᵀ, 0) and (0, −e vᵀ) are orthonormal, and on them ∇²F is [[η, −c − ‖A_f‖], [·, κ]] with c² ≤ ηκ.  With m
+# on its diagonal it is positive semidefinite.
 
 
-def local_lemma(m: Enclosure, beta: Enclosure) -> Enclosure:
-    """An upper bound of ‖a‖ at any (w, V) for d ≥ 2; the proof of Theorem 2 is its case w = 0:
+def local_lemma(m: Enclosure, eta: Enclosure) -> Enclosure:
+    """(i) An upper bound of ‖A_f‖ where W_1e = 0, as for some e wherever rank W_1 < d1, hence for d1 > q:
 
-        ‖a‖ ≤ √(m² + mβ),   β = min{eᵀAe : ‖e‖ = 1, e ⊥ w} ≤ ‖∂²F/∂w²‖.
+        ‖A_f‖ ≤ √(m² + mη),   η ≤ ‖∂²F/∂W²‖.
 
-    Proof: let e attain β and t = a/‖a‖.  On the orthonormal directions (e, 0), (0, −e tᵀ) the Hessian is
-    [[β, −‖a‖], [−‖a‖, 0]], whose smaller eigenvalue (β − √(β² + 4‖a‖²))/2 is at least −m.
+    Proof: κ = c = 0, and the smaller eigenvalue (η − √(η² + 4‖A_f‖²))/2 of the matrix is at least −m.  The
+    proof of Theorem 2 is its case W = 0.
     """
-    return sqrt(m) * sqrt(m + beta.positive_part())
+    return sqrt(m) * sqrt(m + eta.positive_part())
 
 
-def local_lemma_scalar(m: Enclosure, eta: Enclosure, kappa: Enclosure) -> Enclosure:
-    """An upper bound of ‖a‖ at any (w, V) for d = 1, where no e ⊥ w is left:
+def local_lemma_any(m: Enclosure, eta: Enclosure, kappa: Enclosure) -> Enclosure:
+    """(ii) An upper bound of ‖A_f‖ for any e, best for the least right singular vector of W_1:
 
-        ‖a‖ ≤ √((η + m)(κ + m)) + √(ηκ),   η = ∂²F/∂w²,  κ = tᵀ(∂²F/∂V²)t,  t = a/‖a‖.
+        ‖A_f‖ ≤ √((η + m)(κ + m)) + √(ηκ).
 
-    Proof: on the directions (1, 0), (0, t) the Hessian is [[η, c + ‖a‖], [·, κ]], c = w E[ℓ'' h fᵀ]t.  With m
-    on its diagonal it is positive semidefinite, so (c + ‖a‖)² ≤ (η + m)(κ + m); by Cauchy–Schwarz c² ≤ ηκ.
-    Any larger κ will do, such as ‖∂²F/∂V²‖.
+    Proof: (c + ‖A_f‖)² ≤ (η + m)(κ + m), and |c| ≤ √(ηκ).  Any larger η, κ will do.
     """
     eta, kappa = eta.positive_part(), kappa.positive_part()
     return sqrt(eta + m) * sqrt(kappa + m) + sqrt(eta) * sqrt(kappa)
 
 
+def local_lemma_gradient(norm_gradient_V: Enclosure, sigma: Enclosure) -> Enclosure:
+    """(iii) ‖A_f‖_F ≤ ‖∇_V F‖/σ for W_1 of full row rank, for ∇_V F = W_1ᵀA_f; nothing is said for σ = 0."""
+    if not sigma.lower > 0.0:
+        return Enclosure(math.inf, 0.0, math.inf)
+    return norm_gradient_V / sigma
+
+
 # --- Measured bounds of the gap: no Lipschitz constant in them --------------------------------------------
 
 
-def gap_linear_functional(displacement_dot_g_w: Enclosure, w_star_V_a: Enclosure) -> Enclosure:
-    """gap ≤ (w − w*)ᵀg_w + w*ᵀV a: the identity without its last term, which is never positive.
+def gap_linear_functional(displacement_dot_g_W: Enclosure, turned_dot_A_f: Enclosure) -> Enclosure:
+    """gap ≤ ⟨W − W*, g_W⟩ + ⟨W_1*V, A_f⟩: the identity without its last term, which is never positive.
 
-    For the gap to a predictor uᵀx + zᵀf it is (w − u)ᵀg_w + (Vᵀu − z)ᵀa.
+    For the gap to a predictor Ux + Zf it is ⟨W − U, g_W⟩ + ⟨U_1V − Z, A_f⟩.
     """
-    return displacement_dot_g_w + w_star_V_a
+    return displacement_dot_g_W + turned_dot_A_f
 
 
-def gap_linear_functional_on_ball(w_dot_g_w: Enclosure, norm_lx: Enclosure, r: float) -> Enclosure:
-    """F − min_{‖w*‖≤r} F_lin(w*) ≤ E[ℓ' p] + r‖E[ℓ' x]‖: the largest `gap_linear_functional` over the ball.
+def gap_linear_functional_on_ball(W_dot_g_W: Enclosure, norm_lx: Enclosure, r: float) -> Enclosure:
+    """F − min_{‖W*‖≤r} F_lin(W*) ≤ E[∇ℓ·p] + r‖E[∇ℓ xᵀ]‖_F: the largest `gap_linear_functional` over the
+    ball.
 
     Args:
-        w_dot_g_w: E[ℓ' p] = wᵀg_w.
-        norm_lx: ‖E[ℓ' x]‖ = ‖g_w − V a‖.
+        W_dot_g_W: E[∇ℓ·p] = ⟨W, g_W⟩.
+        norm_lx: ‖E[∇ℓ xᵀ]‖_F = ‖g_W − A_f(EV)ᵀ‖_F.
     """
-    return w_dot_g_w + norm_lx * r
+    return W_dot_g_W + norm_lx * r
 
 
 def gap_first_order(
-    distance: Enclosure, norm_g_w: Enclosure, norm_Vt_w_star: Enclosure, norm_a: Enclosure
+    distance: Enclosure, norm_g_W: Enclosure, norm_turned: Enclosure, norm_A_f: Enclosure
 ) -> Enclosure:
-    """gap ≤ ‖w − w*‖‖g_w‖ + ‖Vᵀw*‖‖a‖: `gap_linear_functional` by Cauchy–Schwarz.
+    """gap ≤ ‖W − W*‖_F‖g_W‖_F + ‖W_1*V‖·‖A_f‖', for the Frobenius norms, or ‖·‖_* with ‖·‖' spectral.
 
-    With `local_lemma` (d ≥ 2) or `local_lemma_scalar` (d = 1) in place of ‖a‖ it is the local bound, which
-    like the theorems speaks of gradient and curvature alone.
+    With the least of the three local lemmas in place of ‖A_f‖' it is the local bound, which like the theorems
+    speaks of gradient and curvature alone.
     """
-    return distance * norm_g_w + norm_Vt_w_star * norm_a
+    return distance * norm_g_W + norm_turned * norm_A_f
 
 
 def proposition_R(
     rho: Enclosure,
-    norm_w: Enclosure,
-    w_star_dot_w: Enclosure,
-    Vt_w_star_dot_Vt_w: Enclosure,
+    displacement_dot_W: Enclosure,
+    X_dot_V: Enclosure,
     residual: Enclosure,
     distance: Enclosure,
-    norm_Vt_w_star: Enclosure,
+    norm_X: Enclosure,
 ) -> Enclosure:
-    """gap ≤ −ρ‖w‖² + ρ(w*ᵀw − (Vᵀw*)ᵀ(Vᵀw)/‖w‖²) + ‖∇L‖√(‖w − w*‖² + ‖Vᵀw*‖²/‖w‖²), L = F + (ρ/2)‖(w, V)‖².
+    """gap ≤ −ρ⟨W − W*, W⟩ − ρ⟨X, V⟩ + ‖∇L‖√(‖W − W*‖_F² + ‖X‖_F²), L = F + (ρ/2)‖(W, V)‖², X = W_1⁺W_1*V.
 
-    For all w ≠ 0, ρ and w*.  Proof: put g_w = −ρw + r_w and w aᵀ = −ρV + r_V, where (r_w, r_V) = ∇L, into
-    `gap_linear_functional`, with a = (w aᵀ)ᵀw/‖w‖²; the terms in r are an inner product with ∇L, as in
-    `theorem1_refined`.  At a critical point of L with ρ > 0, V = −w aᵀ/ρ, and the bound without
-    E[D_ℓ(w*ᵀx, p)] reads
+    For W_1 of full row rank, all ρ and W*.  Proof: put g_W = −ρW + R_W and W_1ᵀA_f = −ρV + R_V, where
+    (R_W, R_V) = ∇L, into `gap_linear_functional`, with ⟨W_1*V, A_f⟩ = ⟨X, W_1ᵀA_f⟩; the terms in R are an
+    inner product with ∇L.  For q = 1 at a critical point of L with ρ > 0, V = −w aᵀ/ρ, and the identity reads
 
         gap = −ρ‖w‖² + ρ(w*ᵀw)(1 − ‖V‖_F²/‖w‖²) − E[D_ℓ(w*ᵀx, p)]:
 
     positive only where regularisation holds the point away from w*, or where w*ᵀw < 0.
 
     Args:
-        rho: ρ ≥ 0, twice the coefficient of a regulariser ‖w‖² + ‖V‖_F², or the multiplier of a ball.
+        rho: ρ ≥ 0, twice the coefficient of a regulariser ‖W‖_F² + ‖V‖_F², or the multiplier of a ball.
+        displacement_dot_W: ⟨W − W*, W⟩ over the columns that the square counts.
         residual: ‖∇L‖.
-        distance, norm_Vt_w_star: ‖w − w*‖, ‖Vᵀw*‖.
-    Raises:
-        ValueError: w = 0.
+        distance, norm_X: ‖W − W*‖_F, ‖X‖_F.
     """
-    _expect_nonzero(norm_w)
-    turned = Vt_w_star_dot_Vt_w / norm_w.square()
-    at_critical_points = rho * (w_star_dot_w - turned - norm_w.square())
-    return at_critical_points + residual * hypot(distance, norm_Vt_w_star / norm_w)
+    return residual * hypot(distance, norm_X) - rho * (displacement_dot_W + X_dot_V)
+
+
+def decayed_gap(
+    l2: Enclosure, functional: Enclosure, norm_V: Enclosure, distance_decayed: Enclosure
+) -> Enclosure:
+    """G − G_lin(W*) ≤ ⟨W − W*, ∇_W G⟩ + ⟨W_1*V, A_f⟩ + l2(‖V‖_F² − ‖W − W*‖_F²), for G = F + l2(‖W‖_F² +
+    ‖V‖_F²), G_lin(U) = F_lin(U) + l2‖U‖_F².
+
+    Proof: ‖W‖² − ‖W*‖² = 2⟨W − W*, W⟩ − ‖W − W*‖², ∇_W G = g_W + 2·l2·W, and the identity.
+
+    Args:
+        functional: ⟨W − W*, ∇_W G⟩ + ⟨W_1*V, A_f⟩.
+        distance_decayed: ‖W − W*‖_F over the columns that the square counts.
+    """
+    return functional + l2 * (norm_V.square() - distance_decayed.square())
+
+
+def decayed_gap_by_gradient(
+    l2: Enclosure,
+    norm_V: Enclosure,
+    distance_decayed: Enclosure,
+    X_dot_V: Enclosure,
+    residual: Enclosure,
+    distance: Enclosure,
+    norm_X: Enclosure,
+) -> Enclosure:
+    """G − G_lin(W*) ≤ l2(‖V‖_F² − ‖W − W*‖_F² − 2⟨X, V⟩) + ‖∇G‖√(‖W − W*‖_F² + ‖X‖_F²), X = W_1⁺W_1*V.
+
+    For W_1 of full row rank: ⟨W_1*V, A_f⟩ = ⟨X, ∇_V G⟩ − 2·l2⟨X, V⟩ in `decayed_gap`.  At a critical point
+    the last term is 0: what decay has cost there.
+    """
+    at_critical_points = l2 * (norm_V.square() - distance_decayed.square() - 2.0 * X_dot_V)
+    return at_critical_points + residual * hypot(distance, norm_X)
 
 
 # --- Theorem 3: every ε-SOPSP on a bounded domain ---------------------------------------------------------
 #
-# On W: ‖w‖, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (w, V); (0,V,θ) ∈ W with (w,V,θ) ∈ W, and
-# ‖∇²F(0,V,θ)‖ ≤ μ1.  Each form below bounds F − min_{‖w*‖≤r} F_lin(w*) at every ε-SOPSP on W.  Plain floats
-# are taken as exact.
+# ‖W‖, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (W, V) there, and W_1's least singular value may be
+# set to 0 within the domain.  Each form below bounds F − min_{‖W*‖_F ≤ r} F_lin(W*) at every ε-SOPSP, for d1
+# ≥ q; for d1 < q nothing of the kind is true.  With m0 = √(μ2 ε), ρ = min(q, k), by which ‖·‖_* ≤ √ρ‖·‖_F for
+# W_1*V, and C = 1 for d1 > q, 1 + √2 for d1 = q.  Plain floats are taken as exact.
 
 
 class ThresholdForm(NamedTuple):
-    """The bound, and the t of ‖w‖ where its two cases meet."""
+    """The bound, and the t of σ where its two cases meet."""
 
     bound: Enclosure
     t: float
 
 
 def B(t: Number, eps: Number, b: Number, r: Number) -> Number:
-    """Theorem 1 where ‖w‖ ≥ t:  gap ≤ B(t) = ε√((b + r)² + b²r²/t²).  Decreases in t."""
+    """Theorem 1 where σ ≥ t:  gap ≤ B(t) = ε√((b + r)² + b²r²/t²).  Decreases in t."""
     return eps * hypot(b + r, b * r / t)
 
 
-def S(t: Number, eps: Number, b: Number, r: Number, mu0: Number, mu1: Number, mu2: Number) -> Number:
-    """Theorem 2 at (0, V, θ) where ‖w‖ < t, with m0 = √(μ2 ε).  Increases in t.
+def S(
+    t: Number,
+    eps: Number,
+    b: Number,
+    r: Number,
+    mu0: Number,
+    mu1: Number,
+    mu2: Number,
+    far: Number,
+    root: Number,
+) -> Number:
+    """Where σ < t:  the same with that singular value set to 0.  Increases in t.
 
-        gap ≤ S(t) = μ0 t + r(ε + μ1 t) + r b √((m0 + μ2 t)(μ1 + m0 + μ2 t))
+        gap ≤ S(t) = μ0 t + far·(ε + μ1 t) + √ρ·r b √((m0 + μ2 t)(μ1 + m0 + μ2 t)).
 
-    Moving from w to 0 changes F by at most μ0 t, ∇F by at most μ1 t and λ_min(∇²F) by at most μ2 t.
+    The move changes F by at most μ0 t, ∇F by at most μ1 t and λ_min(∇²F) by at most μ2 t; then `local_lemma`.
+
+    Args:
+        far: ‖W − W*‖_F at most, b + r; for q = 1 with d1 = d the move ends at w = 0, and it is r.
+        root: √ρ.
     """
     m = sqrt(mu2) * sqrt(eps) + mu2 * t
-    return mu0 * t + r * (eps + mu1 * t) + r * b * sqrt(m) * sqrt(mu1 + m)
+    return mu0 * t + far * (eps + mu1 * t) + root * r * b * sqrt(m) * sqrt(mu1 + m)
 
 
-def threshold_form(eps: float, b: float, r: float, mu0: float, mu1: float, mu2: float) -> ThresholdForm:
+def threshold_form(
+    eps: float, b: float, r: float, mu0: float, mu1: float, mu2: float, rank: int = 1, whole: bool = True
+) -> ThresholdForm:
     """S(b) if S(b) ≤ B(b), and else the common value S(t*) = B(t*) at the unique t* ∈ (0, b).
 
     As S increases and B decreases, this value lies between S(t) and B(t) for every t ∈ (0, b].  So t* is
     looked for in plain float64, and S and B, enclosed at the t found, prove the bound.  b > 0.
+
+    Args:
+        rank: ρ.  whole: W is the one row w_1 (q = 1, d1 = d).
     Source: the proof of Shamir 2018, Theorem 3, with the best threshold.
     """
-    exact_eps, exact_b, exact_r, *exact_mu = map(Enclosure.exact, (eps, b, r, mu0, mu1, mu2))
+    exact = [Enclosure.exact(x) for x in (eps, b, r, mu0, mu1, mu2)]
+    far = exact[2] if whole else exact[1] + exact[2]
+    root = Enclosure.exact(float(rank)).sqrt()
+    rough_far, rough_root = (r if whole else b + r), math.sqrt(rank)
 
     def sides(t: float) -> tuple[Enclosure, Enclosure]:
-        exact_t = Enclosure.exact(t)
-        return S(exact_t, exact_eps, exact_b, exact_r, *exact_mu), B(exact_t, exact_eps, exact_b, exact_r)
+        at = Enclosure.exact(t)
+        return S(at, *exact, far, root), B(at, *exact[:3])
+
+    def below_at(t: float) -> bool:
+        return not S(t, eps, b, r, mu0, mu1, mu2, rough_far, rough_root) > B(t, eps, b, r)
 
     below, above = sides(b)
     if below.at_most(above):
         return ThresholdForm(below, b)
     if eps == 0.0:  # B vanishes, and S does so with t
         return ThresholdForm(ZERO, 0.0)
-    t = last_float(lambda t: not S(t, eps, b, r, mu0, mu1, mu2) > B(t, eps, b, r), b)
+    t = last_float(below_at, b)
     below, above = sides(t)
     return ThresholdForm(
         Enclosure(below.value, min(below.lower, above.lower), max(below.upper, above.upper)), t
     )
 
 
-def polynomial_form(eps: float, b: float, r: float, mu0: float, mu1: float, mu2: float) -> Enclosure:
-    """(ε + ε^¼)·[b + r + br + μ0 + rμ1 + br(3/4 + μ1/2 + 9μ2/4)].
+def polynomial_form(
+    eps: float, b: float, r: float, mu0: float, mu1: float, mu2: float, rank: int = 1, whole: bool = True
+) -> Enclosure:
+    """(ε + ε^¼)·[b + r + br + μ0 + far·μ1 + √ρ·br(3/4 + μ1/2 + 9μ2/4)], far as in `S`.
 
     It is at least max(S(t), B(t)) at t = √ε.  Proof, besides √ε ≤ ε + ε^¼: there m0 + μ2 t = c√ε with
     c = √μ2 + μ2 ≤ 1/2 + 3μ2/2, and √(c√ε(μ1 + c√ε)) ≤ ε^¼√(cμ1) + c√ε ≤ ε^¼(c + μ1)/2 + c√ε.
     Source: Shamir 2018, Theorem 3, with its polynomial made explicit.
     """
     e_b, e_r, e_mu0, e_mu1, e_mu2 = map(Enclosure.exact, (b, r, mu0, mu1, mu2))
+    far, root = (e_r if whole else e_b + e_r), Enclosure.exact(float(rank)).sqrt()
     curved = 0.75 + e_mu1 * 0.5 + e_mu2 * 2.25
-    return _eps_and_root(eps) * (e_b + e_r + e_b * e_r + e_mu0 + e_r * e_mu1 + e_b * e_r * curved)
+    return _eps_and_root(eps) * (e_b + e_r + e_b * e_r + e_mu0 + far * e_mu1 + root * e_b * e_r * curved)
 
 
-def refined_form(eps: float, b: float, r: float, mu1: float, mu2: float, d: int) -> Enclosure:
-    """(b + r)ε + C_d·b·r·√(m0² + μ1 m0) with m0 = √(μ2 ε), C_d = 1 for d ≥ 2 and C_1 = 1 + √2.
+def refined_form(
+    eps: float,
+    b: float,
+    r: float,
+    mu1: float,
+    mu2: float,
+    *,
+    spare: bool,
+    rank: int = 1,
+    s: float | None = None,
+) -> Enclosure:
+    """Theorem 3': (b + r)ε + √ρ·C·b·r·√(m0² + μ1 m0).  Neither a threshold nor μ0.
 
-    Neither a threshold nor μ0.  Proof: gap ≤ ‖w − w*‖ε + ‖Vᵀw*‖‖a‖ (`gap_first_order`), and
-    ‖a‖ ≤ C_d√(m0² + μ1 m0): for d ≥ 2 by `local_lemma` with m ≤ m0, β ≤ μ1.  For d = 1 split at
-    |w| = √(ε/μ2): above it ‖a‖ = ‖∂F/∂V‖/|w| ≤ ε/|w| ≤ m0; below it `local_lemma_scalar` with η ≤ μ1 and
-    κ ≤ μ2|w| ≤ m0, since ∂²F/∂V² = 0 at w = 0.
+    Proof: gap ≤ ‖W − W*‖_Fε + ‖W_1*V‖_*‖A_f‖ (`gap_first_order`), and ‖A_f‖ ≤ C√(m0² + μ1 m0): for d1 > q by
+    `local_lemma` with m ≤ m0, η ≤ μ1.  For d1 = q split at σ = √(ε/μ2): above it ‖A_f‖ ≤ ‖∇_V F‖/σ ≤ ε/σ ≤
+    m0; below it `local_lemma_any` with η ≤ μ1 and κ ≤ μ2σ ≤ m0, for κ is D²F along (0, e vᵀ), and 0 once σ is
+    0.
+
+    Args:
+        spare: d1 > q.  rank: ρ.
+        s: the same against every predictor Ux + Zf with ‖U‖_F ≤ r, ‖Z‖_F ≤ s, where ‖U_1V − Z‖_F ≤ br + s
+            stands for br.
     """
     e_eps, e_b, e_r, e_mu1, e_mu2 = map(Enclosure.exact, (eps, b, r, mu1, mu2))
     m0 = sqrt(e_mu2) * sqrt(e_eps)
-    return (e_b + e_r) * e_eps + _C(d) * e_b * e_r * sqrt(m0) * sqrt(m0 + e_mu1)
+    turned = e_b * e_r if s is None else e_b * e_r + s
+    return (e_b + e_r) * e_eps + _stretch(spare, rank) * turned * sqrt(m0) * sqrt(m0 + e_mu1)
 
 
-def refined_polynomial_form(eps: float, b: float, r: float, mu1: float, mu2: float, d: int) -> Enclosure:
-    """(ε + ε^¼)·[b + r + C_d·b·r(3/4 + μ1/2 + 3μ2/4)], at least `refined_form`.
+def refined_polynomial_form(
+    eps: float, b: float, r: float, mu1: float, mu2: float, *, spare: bool, rank: int = 1
+) -> Enclosure:
+    """(ε + ε^¼)·[b + r + √ρ·C·b·r(3/4 + μ1/2 + 3μ2/4)], at least `refined_form`.
 
     Proof: √(m0² + μ1 m0) ≤ m0 + √(μ1 m0) with √μ2 ≤ (1 + μ2)/2 and √(μ1 √μ2) ≤ μ1/2 + (1 + μ2)/4.
     """
     e_b, e_r, e_mu1, e_mu2 = map(Enclosure.exact, (b, r, mu1, mu2))
     curved = 0.75 + e_mu1 * 0.5 + e_mu2 * 0.75
-    return _eps_and_root(eps) * (e_b + e_r + _C(d) * e_b * e_r * curved)
+    return _eps_and_root(eps) * (e_b + e_r + _stretch(spare, rank) * e_b * e_r * curved)
 
 
-def _C(d: int) -> Enclosure:
-    return Enclosure.exact(1.0) if d >= 2 else 1.0 + sqrt(Enclosure.exact(2.0))
+def _stretch(spare: bool, rank: int) -> Enclosure:
+    """√ρ·C."""
+    root = Enclosure.exact(float(rank)).sqrt()
+    return root if spare else root * (1.0 + sqrt(Enclosure.exact(2.0)))
+
+
+def decayed_form(
+    eps: float,
+    b: float,
+    r: float,
+    mu1: float,
+    mu2: float,
+    l2: float,
+    norm_V: Enclosure,
+    *,
+    spare: bool,
+    rank: int = 1,
+) -> Enclosure:
+    """Theorem 3 with weight decay: at every ε-SOPSP of G = F + l2(‖W‖_F² + ‖V‖_F²), with μ = √(μ2ε) + 2·l2,
+
+        G ≤ G_lin(W*) + (b + r)ε + l2‖V‖_F² + √ρ·b·r·√(μ(μ1 + μ))                         (‖W*‖_F ≤ r, d1 >
+        q),
+
+    μ1, μ2 those of F; for d1 = q the last root becomes the least over s of
+    max{(ε + 2·l2‖V‖_F)/s, √((μ1 + μ)(μ2s + μ)) + √(μ1μ2s)}.
+
+    Proof: λ_min(∇²F) ≥ −μ, so the local lemma bounds ‖A_f‖: for d1 > q by √(μ² + μμ1); for d1 = q, where σ ≥
+    s, by ‖∇_V F‖/σ ≤ (ε + 2·l2‖V‖_F)/s, and where σ < s with κ ≤ μ2s; then `decayed_gap`.  Every s gives a
+    bound: the best one is looked for in plain float64.
+    """
+    e_eps, e_b, e_r, e_mu1, e_mu2, e_l2 = map(Enclosure.exact, (eps, b, r, mu1, mu2, l2))
+    mu = sqrt(e_mu2) * sqrt(e_eps) + 2.0 * e_l2
+    if spare:
+        curved = sqrt(mu) * sqrt(e_mu1 + mu)
+    else:
+        slope = e_eps + 2.0 * e_l2 * norm_V
+
+        def rises(s: Enclosure) -> Enclosure:
+            moved = e_mu2 * s
+            return sqrt(e_mu1 + mu) * sqrt(moved + mu) + sqrt(e_mu1) * sqrt(moved)
+
+        def is_low(s: float) -> bool:
+            at = Enclosure.exact(s)
+            return not rises(at).value > (slope / at).value
+
+        at = Enclosure.exact(last_float(is_low, b))
+        sides = rises(at), slope / at  # the least maximum lies between them, for one rises and one falls
+        curved = Enclosure(sides[0].value, minimum(*sides).lower, maximum(*sides).upper)
+    root = Enclosure.exact(float(rank)).sqrt()
+    return (e_b + e_r) * e_eps + e_l2 * norm_V.square() + root * e_b * e_r * curved
 
 
 def _eps_and_root(eps: float) -> Enclosure:
@@ -342,11 +495,6 @@ def shift_of_critical_point(gradient_norm: Enclosure, curvature: float, mu2: flo
 
 
 # --- Arithmetic -------------------------------------------------------------------------------------------
-
-
-def _expect_nonzero(norm_w: Enclosure) -> None:
-    if norm_w.upper <= 0.0:
-        raise ValueError("expected w != 0, got w = 0: Theorem 1 does not speak of it")
 
 
 def per_unit(gap: Enclosure, length: Enclosure) -> Enclosure:

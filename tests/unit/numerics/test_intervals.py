@@ -7,6 +7,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flint import arb, ctx, fmpq
@@ -15,11 +17,17 @@ from hypothesis import strategies as st
 from user_losses import BITS, LOSSES, truth
 
 from resnet_cert.numerics import intervals as interval_arithmetic
-from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import float64_scope
 from resnet_cert.numerics.jaxpr import Interval, UnsupportedPrimitive, enclose
 from resnet_cert.problem.custom_loss import CustomLoss
 
 INF = float("inf")
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with float64_scope():
+        yield
 
 
 def inside(value: arb, lower: float, upper: float) -> bool:
