@@ -5,12 +5,12 @@ A command imports what it calls when it is called, so that `--help` answers at o
 
 from __future__ import annotations
 
-import os
 from typing import NoReturn
 
 import click
 
 from resnet_cert import __version__
+from resnet_cert.commands import surroundings
 from resnet_cert.commands.bound import bound
 from resnet_cert.commands.check import check
 from resnet_cert.commands.explain import explain
@@ -29,10 +29,7 @@ def cli() -> None:
 
     Exit codes of check: 0 CERTIFIED, 10 REFUTED, 20 UNDECIDED, 2 wrong request, 70 internal error.
     """
-    # Both before numpy and jax are loaded.  Two BLAS threads make small matrices slower, many times so on a
-    # busy machine; and looking for an accelerator costs seconds that a check in float64 never wins back.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    surroundings.prepare()
 
 
 for command in (check, bound, solve, sgd, landscape, verify, schema, explain):

@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Assumption1:
-    """Is ℓ(·; y) convex and twice differentiable on |p| ≤ range?  By formula or by proof, or by the user's word.
+    """Is ℓ(·; y) convex and twice differentiable on |p| ≤ range?  By formula, proof, or the user's word.
 
     status: "proven", "claimed" or "unknown".  range: None where it is all of R.
     """
@@ -36,8 +36,8 @@ class Assumption1:
 
 @dataclass(frozen=True)
 class Size:
-    """n samples, x ∈ R^d, f ∈ R^k, `outputs` predictions of a head that also reads `bypass` inputs and has a bias
-    or not; so many parameters (W, V, c), and where the point lies: spectral norms, ‖W‖ with the bias.
+    """n samples, x ∈ R^d, f ∈ R^k, `outputs` predictions of a head that also reads `bypass` inputs and has a
+    bias or not; so many parameters (W, V, c), and where the point lies: spectral norms, ‖W‖ with the bias.
 
     norm_W_frobenius: ‖W‖_F, to compare with the radius of a ball of linear predictors.
     """
@@ -277,8 +277,8 @@ class Regularized:
 class Descent:
     """Why a point is refuted, as a fact about another one: the objective is lower there.
 
-    kind: "slope", or "saddle" where the gradient condition holds and the curvature's does not.  decrease: by how
-    much at least, along the witness, at this distance from the point.
+    kind: "slope", or "saddle" where the gradient condition holds and the curvature's does not.  decrease: by
+    how much, along the witness, at this distance from the point.
     """
 
     kind: str
@@ -288,8 +288,8 @@ class Descent:
 
 @dataclass(frozen=True)
 class Population:
-    """What holds for the distribution that the sample was drawn from, with probability ≥ confidence: statistical,
-    and under the bounds that the user states; nothing else in a report is.
+    """What holds for the distribution that the sample was drawn from, with probability ≥ confidence:
+    statistical, and under the bounds that the user states; nothing else in a report is.
 
     better_than_linear: than every linear predictor with ‖W‖_F ≤ r; None where that is open.
     smallest_epsilon: the point is an ε-SOPSP of the distribution for it; None where there is none.
@@ -347,6 +347,8 @@ class Report:
     regularized: Regularized | None = None
     augmented: Augmented | None = None
     comparators: tuple[Comparator, ...] = ()
+    population: Population | None = None
+    descent: Descent | None = None
     expect: tuple[Verdict, ...] | None = None
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
 

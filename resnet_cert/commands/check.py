@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -21,9 +22,8 @@ from resnet_cert.commands.common import (
     write,
 )
 from resnet_cert.commands.program import VERBOSE, Strict
-from resnet_cert.outcomes import FailOn
+from resnet_cert.outcomes import FailOn, Verdict, printable
 from resnet_cert.report import CHECK_FORMATS, Style, formatter, run_code
-from resnet_cert.report.files import require_apart, require_writable
 
 if TYPE_CHECKING:
     from resnet_cert.check import Examination
@@ -102,12 +102,9 @@ def check(
         require_name(witness, ".npz")
     data = None if certificate is None else f"{certificate}.data"
     other = (to.file for to in files)
-    writes = [path for path in (output, *other, certificate, data, witness) if path is not None]
-    for path in writes:
-        require_writable(path)
-    require_apart(writes, specs)
+    writes = (output, *other, certificate, data, witness)
     with stdout_as_stderr():
-        problems = load(specs, allow_code, settings)
+        problems = load(specs, allow_code, settings, writes)
         of_one_output = {
             "--certificate": certificate is not None,
             "--witness": witness is not None,
@@ -143,7 +140,18 @@ def check(
         write(formatter(to.format).check(reports, Style(verbosity, fail_on=FailOn(fail_on))), to.file)
     how = replace(style(output, verbosity), fail_on=FailOn(fail_on))
     write(formatter(printed.format).check(reports, how), output)
+    if output is not None and not quiet:
+        click.echo(_summary(reports), err=True)
     return run_code(reports, FailOn(fail_on))
+
+
+def _summary(reports: Sequence[Report]) -> str:
+    """A line for each report: what a log shows where the reports themselves go to files."""
+    lines = []
+    for report in reports:
+        reasons = "" if report.verdict is Verdict.CERTIFIED else f": {'; '.join(report.reasons)}"
+        lines.append(f"{printable(report.spec.path or report.name)}: {report.verdict.value}{reasons}")
+    return "\n".join(lines)
 
 
 def _destinations(formats: tuple[Destination, ...]) -> tuple[Destination, list[Destination]]:
@@ -172,8 +180,9 @@ def _checked(
     problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
     with progress(f"checking {loaded.path}", verbosity):
         if not isinstance(problem, Problem):
-            return check(problem, spec=source, arithmetic=arithmetic, augmented=augmented), None
+            report = check(problem, spec=source, arithmetic=arithmetic, augmented=augmented)
+            return replace(report, expect=loaded.expect), None
         examined = examine(
             problem, spec=source, arithmetic=arithmetic, escalate=escalate, augmented=augmented
         )
-    return examined.report, examined
+    return replace(examined.report, expect=loaded.expect), examined

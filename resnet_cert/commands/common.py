@@ -99,17 +99,31 @@ def format_option(command: Command) -> Command:
     )(command)
 
 
-def load(specs: Sequence[str], allow_code: bool, settings: tuple[str, ...]) -> list[LoadedProblem]:
-    """All specs, or every fault of all of them: nothing is computed if one is wrong."""
+def load(
+    specs: Sequence[str],
+    allow_code: bool,
+    settings: tuple[str, ...],
+    writes: Sequence[str | None] = (),
+    reads: Sequence[str] = (),
+) -> list[LoadedProblem]:
+    """All specs, or every fault of all of them: nothing is computed if one is wrong.
+
+    writes: the files that the command will write, None where it will not; refused before anything is read if
+        they cannot be written, or would be written over one another, a spec, what a spec names, or `reads`.
+    """
     from resnet_cert.spec import load_spec
 
     if list(specs).count(STDIN) > 1:
         raise click.UsageError("expected standard input once, got - twice")
+    paths = [path for path in writes if path is not None]
+    for path in paths:
+        require_writable(path)
+    require_apart(paths, [*(spec for spec in specs if spec != STDIN), *reads])
     loaded: list[LoadedProblem] = []
     faults: list[Diagnostic] = []
     for path in specs:
         try:
-            loaded.append(load_spec(path, allow_code=allow_code, overrides=settings))
+            loaded.append(load_spec(path, allow_code=allow_code, overrides=settings, writes=paths))
         except RequestError as error:
             faults.extend(error.diagnostics)
     if faults:
@@ -138,16 +152,15 @@ def stdout_as_stderr() -> Iterator[None]:
 def require_name(path: str, *endings: str) -> None:
     """Refuse an output file whose name does not end as what is written into it."""
     if not path.endswith(endings):
-        raise click.UsageError(f"expected a file name that ends in {' or '.join(endings)}, got {path!r}")
+        fault = f"expected a file name that ends in {' or '.join(endings)}"
+        raise RequestError([Diagnostic(fault, file=path, id="output-name")])
 
 
-def require_picture(path: str, reads: Sequence[str]) -> None:
-    """Refuse a picture that could not be drawn or written, or would lose a file that the command reads."""
+def require_picture(path: str) -> None:
+    """Refuse a picture that could not be drawn."""
     from resnet_cert.report.figures import ENDINGS, require_matplotlib
 
     require_name(path, *ENDINGS)
-    require_writable(path)
-    require_apart([path], reads)
     require_matplotlib()
 
 
@@ -170,7 +183,8 @@ def style(output: str | None, verbosity: int) -> Style:
 def write(text: str, output: str | None) -> None:
     """The result, to the file or to standard output; what its encoding cannot say becomes `?`."""
     if output is not None:
-        write_whole(output, text.encode())
+        write_whole(output, text.encode("utf-8", "backslashreplace"))
     else:
         encoding = sys.stdout.encoding
-        click.echo(text.encode(encoding, "replace").decode(encoding), nl=False)
+        errors = "backslashreplace" if encoding.lower().startswith("utf") else "replace"
+        click.echo(text.encode(encoding, errors).decode(encoding), nl=False)

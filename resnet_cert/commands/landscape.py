@@ -78,9 +78,10 @@ def landscape(
     and the direction of lowest curvature, and the critical points are those of the restriction to it.
     """
     if output is not None:
-        require_picture(output, [path for path in (spec, directions) if path is not None])
+        require_picture(output)
     with stdout_as_stderr():
-        [loaded] = load([spec], allow_code, settings)
+        reads = [] if directions is None else [directions]
+        [loaded] = load([spec], allow_code, settings, [output], reads)
         problem = one_output(loaded)
         plane = None if directions is None else _read_directions(directions, problem)
         from resnet_cert.search.landscape import landscape as landscape_of

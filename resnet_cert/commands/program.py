@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -11,12 +12,14 @@ from typing import Any, NoReturn
 
 import click
 
+from resnet_cert.commands import surroundings
 from resnet_cert.outcomes import InternalError, RequestError
 
 INTERRUPTED = 130  # as a shell reports a program ended by SIGINT, by SIGPIPE and by SIGTERM
 READER_GONE = 141
 TERMINATED = 143
-VERBOSE = "verbose"  # in a context's meta
+VERBOSE, AS_JSON = "verbose", "json"  # in a context's meta
+MOST_PRINTED = 100  # faults
 
 
 class Terminated(KeyboardInterrupt):
@@ -35,6 +38,7 @@ class Strict(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> None:
+        ctx.meta[AS_JSON] = _is_json(ctx.params)
         try:
             code = super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException) as error:
@@ -56,9 +60,7 @@ class Program(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except RequestError as error:
-            for diagnostic in error.diagnostics:
-                click.echo(str(diagnostic), err=True)
-            ctx.exit(RequestError.exit_code)
+            _refuse(ctx, error)
         except Terminated:
             ctx.exit(TERMINATED)
         except KeyboardInterrupt:
@@ -68,8 +70,37 @@ class Program(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(READER_GONE)
         except BaseException as error:
+            of_surroundings = None if isinstance(error, InternalError) else surroundings.fault(error)
+            if of_surroundings is not None:
+                _refuse(ctx, of_surroundings)
             _tell(error, ctx.meta.get(VERBOSE) or os.environ.get("RESNET_CERT_DEBUG"))
             ctx.exit(InternalError.exit_code)
+
+
+def _is_json(params: dict[str, Any]) -> bool:
+    """Whether standard output is to hold a JSON document."""
+    if "formats" in params:
+        printed = [to.format for to in params["formats"] if to.file is None]
+        return printed == ["json"] and params["output"] is None
+    return params.get("format_name") == "json"
+
+
+def _refuse(ctx: click.Context, error: RequestError) -> NoReturn:
+    """Every fault a line of standard error; with --format json a document of them too."""
+    verbose = ctx.meta.get(VERBOSE)
+    for diagnostic in error.diagnostics[:MOST_PRINTED]:
+        click.echo(f"{diagnostic} [{diagnostic.id}]" if verbose else str(diagnostic), err=True)
+    more = len(error.diagnostics) - MOST_PRINTED
+    if more > 0:
+        click.echo(f"error: and {more} more errors", err=True)
+    if ctx.meta.get(AS_JSON):
+        document = {
+            "schema": "resnet-cert/errors/1",
+            "exit_code": error.exit_code,
+            "errors": [diagnostic.to_dict() for diagnostic in error.diagnostics],
+        }
+        click.echo(json.dumps(document, indent=2))
+    ctx.exit(error.exit_code)
 
 
 def _tell(error: BaseException, with_traceback: object) -> None:

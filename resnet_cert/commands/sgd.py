@@ -78,9 +78,9 @@ def sgd(
     probability at least 1 − delta.
     """
     if output is not None:
-        require_picture(output, [spec])
+        require_picture(output)
     with stdout_as_stderr():
-        [loaded] = load([spec], allow_code, settings)
+        [loaded] = load([spec], allow_code, settings, [output])
         from resnet_cert.search.sgd import sgd
 
         with progress("running SGD", 0) as status:

@@ -22,7 +22,6 @@ from resnet_cert.commands.common import (
 )
 from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
-from resnet_cert.report.files import require_apart, require_writable
 
 if TYPE_CHECKING:
     from resnet_cert.problem.problem import Problem
@@ -55,12 +54,10 @@ def solve(
     Exit codes as of check, for the point that was written.  Interrupted: the best point so far is written.
     """
     require_name(output, ".npz")
-    require_writable(output)
-    require_apart([output], [spec])
     if eps is not None:
         settings = (*settings, f"epsilon={eps!r}")
     with stdout_as_stderr():
-        [loaded] = load([spec], allow_code, settings)
+        [loaded] = load([spec], allow_code, settings, [output])
         from resnet_cert.check import check
         from resnet_cert.outcomes import Verdict
         from resnet_cert.results import Solved, Source

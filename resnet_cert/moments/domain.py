@@ -6,18 +6,18 @@ import math
 
 from resnet_cert.moments.lipschitz import LipschitzConstants
 from resnet_cert.numerics.enclosure import Enclosure
-from resnet_cert.problem.problem import AnyProblem
+from resnet_cert.problem.problem import Problem
 from resnet_cert.results import Constants
 
 
-def domain_radius(problem: AnyProblem, norm_w: Enclosure, norm_V: Enclosure) -> float:
+def domain_radius(problem: Problem, norm_w: Enclosure, norm_V: Enclosure) -> float:
     """b: as given, or 1.01·max(‖w‖, ‖V‖), or 1 if both are 0."""
     if problem.domain.b is not None:
         return problem.domain.b
     return 1.01 * max(norm_w.upper, norm_V.upper) or 1.0
 
 
-def lipschitz_claims(problem: AnyProblem, bounds: LipschitzConstants | None, b: float, r: float) -> Constants:
+def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: float, r: float) -> Constants:
     """μ0, μ1, μ2: the user's claims, else the computed bounds, else None; and where each is from."""
     values: dict[str, float | None] = {}
     source = {

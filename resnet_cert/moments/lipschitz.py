@@ -1,72 +1,181 @@
-"""μ0, μ1, μ2: Lipschitz constants of F, ∇F and ∇²F in (w, V) on {‖w‖ ≤ b, ‖V‖ ≤ b}.
+"""μ0, μ1, μ2: Lipschitz constants of F, ∇F and ∇²F in (W, V) on {‖W‖ ≤ b, ‖V‖ ≤ b}, in spectral norms.
 
-There |p| ≤ P = b(‖x‖ + b‖f‖) for each sample.  With L1, L2, L3 the suprema of |ℓ'|, |ℓ''|, |ℓ'''| over
-|p| ≤ P and J² = (‖x‖ + b‖f‖)² + b²‖f‖², a bound of ‖∇p‖²:
+There ‖p‖ ≤ P = b(‖x‖ + b‖f‖) for each sample.  L1, L2, L3 are the suprema of ‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖ over ‖p‖ ≤ P.
+Along a unit direction (dW, dV), δp = dW h + W_1 dV f has norm at most J, J² = (‖x‖ + b‖f‖)² + b²‖f‖², and
+δ²p = 2 dW_1 dV f one of at most ‖f‖, as 2‖dW‖‖dV‖ ≤ 1; δ³p = 0.  The chain rule gives, **per sample**,
 
     μ0 = E[L1 J],   μ1 = E[L2 J² + L1 ‖f‖],   μ2 = E[L3 J³ + 3 L2 J ‖f‖],
 
-because ∇²p has norm at most ‖f‖ (2‖u‖‖U‖ ≤ 1 for a unit (u, U)) and ∇³p = 0.  Every larger number is a
-Lipschitz constant too, so all roundings go upward.
+for the norm of a symmetric multilinear form is its largest value on unit vectors (Banach 1938).
+
+All samples together, δp = M z for z = (x, f) and M = (dW, dW EV + W_1 dV), of ‖M‖_F² ≤ κ² =
+λ_max [[1 + b², b²], [b², b²]], and E[c‖Mz‖²] ≤ ‖M‖_F² λ_max(E[c zzᵀ]).  With Cauchy and Schwarz that is the
+**matrix** form,
+
+    μ0 ≤ κ √(E L1²) √λ_max(E zzᵀ),
+    μ1 ≤ κ² λ_max(E[L2 zzᵀ]) + min(E[L1 ‖f‖], √(E L1²) √λ_max(E ffᵀ)),
+    μ2 ≤ κ² λ_max(E[L3 J zzᵀ]) + 3κ √λ_max(E[L2 zzᵀ]) √λ_max(E[L2 ffᵀ]),
+
+and the trace stands for λ_max where the matrix would cost too much.  Every larger number is a Lipschitz
+constant too, so all roundings go upward, and the least of both forms is taken.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import Array, gamma, upper_product
-from resnet_cert.problem.losses import Loss
+from resnet_cert.numerics.eigenvalues import largest_eigenvalue
+from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, hypot, total
+from resnet_cert.numerics.sums import Blocks, Sum
+from resnet_cert.problem.losses import Bools, Loss
 from resnet_cert.problem.problem import Chunk
 
-FORMULA_ROUNDINGS = 256
-"""More than the roundings of one summand, an elementary function counted as 16 (`losses.ELEMENTARY`)."""
+Form = Literal["per-sample", "matrix"]
+
+GRAM_WORK = 2**27
+"""Up to so many multiplications the matrices are formed: some milliseconds."""
 
 
-class LipschitzConstants(NamedTuple):
-    """Upper bounds of μ0, μ1, μ2."""
+@dataclass(frozen=True)
+class LipschitzConstants:
+    """Upper bounds of μ0, μ1, μ2, and the form that each is from."""
 
     mu0: float
     mu1: float
     mu2: float
+    forms: tuple[Form, Form, Form] = ("per-sample", "per-sample", "per-sample")
 
 
-def lipschitz_terms(loss: Loss, chunk: Chunk, x_norm: Array, f_norm: Array, b: float) -> Array | None:
-    """Σ π (μ0, μ1, μ2 of one sample) over a chunk, rounded up: (3,); None where the loss has no suprema.
+@dataclass(frozen=True)
+class LipschitzSums:
+    """Unnormalised sums over some samples, mergeable.
+
+    terms: Σ π of the summands of the per-sample forms (3), of L1², of L1‖f‖, then ‖z‖² and ‖f‖² times each of
+        1, L2 and L3 J (as traces).
+    zeros: which of these are 0 themselves.
+    grams: Σ π c zzᵀ for c = 1, L2, L3 J, or None where they would cost too much; a single 0 for c = 0.
+    """
+
+    terms: Sum
+    zeros: Bools
+    grams: tuple[Sum, Sum, Sum] | None
+
+    def __add__(self, other: LipschitzSums) -> LipschitzSums:
+        grams = None
+        if self.grams is not None and other.grams is not None:
+            first, second, third = (a + b for a, b in zip(self.grams, other.grams, strict=True))
+            grams = first, second, third
+        return LipschitzSums(self.terms + other.terms, self.zeros & other.zeros, grams)
+
+
+def forms_matrices(n: int, m: int) -> bool:
+    """Is E[c zzᵀ], z ∈ R^m, worth its cost?"""
+    return n * m * m <= GRAM_WORK
+
+
+def lipschitz_sums(
+    loss: Loss, chunk: Chunk, x_norm: Radius, f_norm: Radius, b: float, blocks: Blocks, *, matrices: bool
+) -> LipschitzSums | None:
+    """The sums of a chunk; None where the loss has no suprema.
 
     Args:
-        x_norm, f_norm: (m,) upper bounds of the row norms ‖x‖, ‖f‖.
+        x_norm, f_norm: (m,) the row norms ‖x‖, ‖f‖.
     """
-    suprema = loss.suprema(largest_prediction(x_norm, f_norm, b), chunk.y)
-    return None if suprema is None else weighted_terms(suprema, chunk.weight, x_norm, f_norm, b)
-
-
-def largest_prediction(x_norm: Array, f_norm: Array, b: float) -> Array:
-    """P = b(‖x‖ + b‖f‖), rounded up."""
-    return upper_product(b, x_norm + upper_product(b, f_norm)) * (1.0 + 2.0**-48)
-
-
-def weighted_terms(
-    suprema: tuple[Array, Array, Array], weight: Array | None, x_norm: Array, f_norm: Array, b: float
-) -> Array:
-    """Σ π (μ0, μ1, μ2 of one sample), rounded up: (3,), from L1, L2, L3 (m,) over |p| ≤ b(‖x‖ + b‖f‖)."""
-    L1, L2, L3 = suprema
-    pi = np.ones_like(x_norm) if weight is None else weight
-    V_f = upper_product(b, f_norm)
+    bound = Radius.of(b)
+    V_f = bound * f_norm
     h = x_norm + V_f
-    share = np.divide(V_f, h, out=np.zeros_like(h), where=h > 0.0)
-    J = h * np.sqrt(1.0 + share * share)  # no square of a norm that over- or underflows
-    terms = np.stack(
-        [
-            upper_product(L1, J, pi),
-            upper_product(L2, J, J, pi) + upper_product(L1, f_norm, pi),
-            upper_product(L3, J, J, J, pi) + upper_product(3.0, L2, J, f_norm, pi),
-        ]
+    suprema = loss.suprema(bound * h, chunk.y, chunk.omega)
+    if suprema is None:
+        return None
+    L1, L2, L3 = suprema
+    pi = chunk.weights
+    J = hypot(h, V_f)
+    z2, f2 = x_norm * x_norm + f_norm * f_norm, f_norm * f_norm
+    L3J = L3 * J
+    terms = [
+        L1 * J,
+        L2 * J * J + L1 * f_norm,
+        L3J * J * J + L2 * J * f_norm * 3.0,
+        L1 * L1,
+        L1 * f_norm,
+        z2,
+        f2,
+        L2 * z2,
+        L2 * f2,
+        L3J * z2,
+    ]
+    rows = len(chunk.x)
+    columns = [np.broadcast_to((term * pi).upper if not term.exact else 0.0, rows) for term in terms]
+    zeros = np.array([term.exact for term in terms])
+    grams = None
+    if matrices:
+        z = np.concatenate([chunk.x, chunk.f], axis=1)
+        first, second, third = (
+            _gram(c if c.exact else c * pi, z, z2, blocks) for c in (Radius.of(np.ones(rows)), L2, L3J)
+        )
+        grams = first, second, third
+    return LipschitzSums(blocks.bounds(Radius(np.stack(columns, axis=1))), zeros, grams)
+
+
+def _gram(c: Radius, z: Array, z2: Radius, blocks: Blocks) -> Sum:
+    """Σ c zzᵀ for numbers c (m,) that are as they are: they bound what they stand for."""
+    if c.exact:
+        zeros = Radius(np.zeros(blocks.count), exact=True)
+        return blocks.sum_of_blocks(np.zeros((blocks.count, 1, 1)), zeros, zeros)
+    root = np.sqrt(np.broadcast_to(c.upper, len(z)))[:, None] * z
+    lost = (z2 + Radius.of(1.0)) * Radius.underflow(4 * z.shape[1])
+    return blocks.sum_of_products(root, root, lost + c * lost, c * z2, roundings=8)
+
+
+def lipschitz_constants(sums: LipschitzSums, weight: Enclosure, b: float, k: int) -> LipschitzConstants:
+    """μ0, μ1, μ2 from the sums over all samples, the total weight Σ π, and the number k of features."""
+    bounds = sums.terms.total().radius / weight.lower
+    means = [NOTHING if zero else bounds[i] for i, zero in enumerate(sums.zeros)]
+    mu0, mu1, mu2, L1_square, L1_f, zz, ff, L2_zz, L2_ff, L3J_zz = means
+    if sums.grams is not None:
+        ones, seconds, thirds = (gram.total() for gram in sums.grams)
+        zz, ff = _least(zz, ones, weight), _least(ff, _of_features(ones, k), weight)
+        L2_zz, L2_ff = _least(L2_zz, seconds, weight), _least(L2_ff, _of_features(seconds, k), weight)
+        L3J_zz = _least(L3J_zz, thirds, weight)
+    kappa2 = _kappa_square(b)
+    kappa = kappa2.sqrt()
+    slope = L1_square.sqrt()
+    crossed = slope * ff.sqrt()
+    others = (
+        kappa * slope * zz.sqrt(),
+        kappa2 * L2_zz + (L1_f if float(L1_f) <= float(crossed) else crossed),
+        kappa2 * L3J_zz + kappa * L2_zz.sqrt() * L2_ff.sqrt() * 3.0,
     )
-    return terms.sum(axis=1) * (1.0 + 2.0 * gamma(len(J) + FORMULA_ROUNDINGS))
+    chosen = [_smaller(mine, other) for mine, other in zip((mu0, mu1, mu2), others, strict=True)]
+    (first, first_form), (second, second_form), (third, third_form) = chosen
+    return LipschitzConstants(first, second, third, (first_form, second_form, third_form))
 
 
-def lipschitz_constants(terms: Array, total_weight: float, merges: int) -> LipschitzConstants:
-    """μ0, μ1, μ2 from the sums over all chunks, added in so many steps, and a lower bound of Σ π."""
-    mus = terms * (1.0 + gamma(merges + 4)) / total_weight
-    return LipschitzConstants(*(float(np.nextafter(mu, np.inf)) if mu else 0.0 for mu in mus))
+def _smaller(per_sample: Radius, matrix: Radius) -> tuple[float, Form]:
+    mine, other = float(per_sample), float(matrix)
+    return (other, "matrix") if other < mine else (mine, "per-sample")
+
+
+def _kappa_square(b: float) -> Radius:
+    """λ_max [[1 + b², b²], [b², b²]] = ½ + b² + √(¼ + b⁴)."""
+    square = Radius.of(b) * Radius.of(b)
+    return total(Radius.of(0.5), square, hypot(Radius.of(0.5), square))
+
+
+def _of_features(gram: Ball, k: int) -> Ball:
+    m = len(gram.center)
+    return gram[m - k :, m - k :] if m > 1 else gram
+
+
+def _least(trace: Radius, gram: Ball, weight: Enclosure) -> Radius:
+    """λ_max(gram)/Σπ, at most the trace."""
+    if trace.exact:
+        return trace
+    eigenvalue = largest_eigenvalue(gram).intersect(lower=0.0).upper if gram.known else math.inf
+    bound = Radius.of(eigenvalue) / weight.lower
+    return bound if float(bound) < float(trace) else trace

@@ -1,268 +1,238 @@
-"""One pass over the data: the moments that hold F, ∇F and ∇²F, each with a proven radius.
+"""The moments that hold F, ∇F and ∇²F, each with a proven radius.
 
-With h = x + Vf, p = wᵀh and c' = ℓ'(p; y), c'' = ℓ''(p; y):
+With h = x + EVf (E the first d1 unit vectors of R^d), p = Wh and z = (h, f):
 
-    F = E[ℓ],  g_w = E[c' h],  a = E[c' f],  A = E[c'' h hᵀ],  B = E[c'' h fᵀ],  C = E[c'' f fᵀ].
+    F = E[ℓ],   g_W = E[∇ℓ hᵀ] (q, d),   A_f = E[∇ℓ fᵀ] (q, k),   Q = E[∇²ℓ ⊗ z zᵀ],
+    ∇_W F = g_W,   ∇_V F = W_1ᵀA_f,
+    D²F(dW, dV) = ⟨B, Q B⟩ + 2⟨dW_1 dV, A_f⟩,   B = (dW, W_1 dV) (q, d + k).
 
-Where the radii come from.  Every per-sample quantity carries one scalar error (of h in Euclidean norm, of
-p, of ℓ, ℓ', ℓ''), and a product-sum Σ_i c_i g_i q_iᵀ of at most N = 512 terms is off by at most
-γ_{N+4} Σ_i |c_i| ‖g_i‖ ‖q_i‖ in Frobenius norm, for every order of summation, with or without fused
-multiply-add, on any number of threads (Higham 2002, section 3.1).  Blocks are added in pairs; each addition
-costs one unit roundoff of its result.  So |A||B| is never formed, and the proof costs O(n(d + k)).
-Underflow, flushed or not, costs at most TINY a product.  The bounds themselves are sums and products of
-nonnegative floats, inflated once (`enclosure.inflate`).
+Q is kept as small as ∇²ℓ allows: one matrix E[c z zᵀ] for ∇²ℓ = c·I, one for each output for a diagonal,
+all q² blocks otherwise.
+
+Where the radii come from.  Every per-sample quantity carries one scalar error (of h and p in Euclidean
+norm, of ℓ, of ∇ℓ in Euclidean and of ∇²ℓ in spectral norm), and product-sums theirs (`numerics.sums`).  For
+an error E_i of ∇²ℓ at sample i, ‖E_i ⊗ z zᵀ‖ = ‖E_i‖‖z‖² in spectral norm; rounding errors are at most
+γ|∇²ℓ||z||zᵀ| entry by entry, of which the spectral norm of |∇²ℓ| times ‖z‖² is a bound.  So the proof costs
+O(n(d + k)).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import (
-    INFLATION,
-    TINY,
-    Array,
-    Ball,
-    Enclosure,
-    U,
-    frobenius,
-    gamma,
-    inflate,
-    row_norms,
-)
-from resnet_cert.outcomes import InternalError
-from resnet_cert.problem.losses import Loss
-from resnet_cert.problem.problem import BLOCK_ROWS, Chunk
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Σ_i of an array-valued quantity: its float64 value and a radius (Frobenius norm).  Mergeable."""
-
-    value: Array
-    radius: float
-
-    def __add__(self, other: Sum) -> Sum:
-        value = self.value + other.value
-        return Sum(value, (self.radius + other.radius + U * frobenius(value)) * INFLATION)
-
-
-@dataclass(frozen=True)
-class MomentSums:
-    """Unnormalised moments of some samples.  `+` merges those of disjoint sets of samples, in any order."""
-
-    weight: Sum
-    F: Sum
-    g_w: Sum
-    a: Sum
-    A: Sum
-    B: Sum
-    C: Sum
-
-    def __add__(self, other: MomentSums) -> MomentSums:
-        return MomentSums(*(mine + theirs for mine, theirs in zip(_parts(self), _parts(other), strict=True)))
-
-    def expectation(self) -> Moments:
-        """The moments: every sum over the total weight."""
-        total = Enclosure.around(float(self.weight.value), self.weight.radius)
-        F, *arrays = (quotient(part, total) for part in _parts(self)[1:])
-        return Moments(Enclosure.around(float(F.center), F.radius), *arrays)
+from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.radius import FLOOR, NOTHING, Array, Radius, U, gamma, hypot, total
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum, quotient
+from resnet_cert.problem.losses import Derivatives, Loss
+from resnet_cert.problem.problem import Chunk
 
 
 @dataclass(frozen=True)
 class Moments:
-    """F, g_w (d,), a (k,), A (d, d), B (d, k), C (k, k): expectations with proven radii.
+    """F, g_W (q, d), A_f (q, k) and Q: expectations with proven radii.
 
-    Radii are Frobenius (hence also spectral) norms.  At w = 0 the Hessian needs neither B nor C, and they
-    may be left out (empty).
+    The radii of g_W and A_f are Frobenius norms; that of Q is the spectral norm of it as an operator on
+    R^{q×m}, m = d + k.  At W = 0 the Hessian needs only its part on R^{q×d}, and that alone is there: m = d.
+
+    Q: (m, m) for ∇²ℓ = c·I, and for one output; (q, m, m) for a diagonal; (q, q, m, m) otherwise.
     """
 
     F: Enclosure
-    g_w: Ball
-    a: Ball
-    A: Ball
-    B: Ball
-    C: Ball
+    g_W: Ball
+    A_f: Ball
+    Q: Ball
+
+    def dense(self) -> Ball:
+        """Q as a symmetric matrix (q·m, q·m) over R^{q×m}, row by row."""
+        q, blocks = len(self.g_W.center), self.Q.center
+        m = blocks.shape[-1]
+        full = np.zeros((q, m, q, m))
+        for a in range(q):
+            if blocks.ndim == 4:
+                full[a] = blocks[a].transpose(1, 0, 2)
+            else:
+                full[a, :, a] = blocks if blocks.ndim == 2 else blocks[a]
+        matrix = full.reshape(q * m, q * m)
+        matrix = (matrix + matrix.T) / 2.0  # the nearest symmetric one is not further from the true one
+        return Ball(matrix, self.Q.radius + Radius.norm(matrix) * U)
+
+
+@dataclass(frozen=True)
+class MomentSums:
+    """Unnormalised moments of some samples.  `+` merges those of disjoint sets of blocks, in any order."""
+
+    weight: Sum
+    F: Sum
+    g_W: Sum
+    A_f: Sum
+    Q: Sum
+
+    def __add__(self, other: MomentSums) -> MomentSums:
+        return MomentSums(
+            self.weight + other.weight,
+            self.F + other.F,
+            self.g_W + other.g_W,
+            self.A_f + other.A_f,
+            self.Q + other.Q,
+        )
+
+    def expectation(self) -> Moments:
+        """The moments: every sum over the total weight."""
+        whole = total_weight(self.weight)
+        F, *arrays = (quotient(part.total(), whole) for part in (self.F, self.g_W, self.A_f, self.Q))
+        return Moments(Enclosure.around(float(F.center), F.radius), *arrays)
+
+
+def total_weight(weight: Sum) -> Enclosure:
+    """Σ π."""
+    ball = weight.total()
+    return Enclosure.around(float(ball.center), ball.radius)
 
 
 @dataclass(frozen=True)
 class Residual:
-    """h = x + Vf of a chunk: h (m, d), its Euclidean norms and their errors (m,), and ‖f‖ (m,)."""
+    """z = (h, f) of a chunk, h = x + EVf: z (m, d + k), the Euclidean norms of its parts as they are in
+    floats, and the error of h (m,)."""
 
-    h: Array
-    norm: Array
-    error: Array
-    f_norm: Array
+    z: Array
+    d: int
+    x_norm: Radius
+    h_norm: Radius
+    f_norm: Radius
+    error: Radius
+
+    @property
+    def h(self) -> Array:
+        return self.z[:, : self.d]
+
+    @property
+    def f(self) -> Array:
+        return self.z[:, self.d :]
 
 
-def residual(chunk: Chunk, V: Array) -> Residual:
-    """h = x + Vf for each row, with |h − exact| ≤ error in Euclidean norm."""
-    f_norm = row_norms(chunk.f)
-    V_norm = frobenius(V)
-    if V_norm == 0.0:
-        return Residual(chunk.x, row_norms(chunk.x), np.zeros(len(chunk.x)), f_norm)
-    h = chunk.x + chunk.f @ V.T
-    h_norm = row_norms(h)
+def residual(chunk: Chunk, V: Array, blocks: Blocks) -> Residual:
+    """z = (h, f) for each row, with |h − exact| ≤ error in Euclidean norm."""
+    (rows, d), (d1, k) = chunk.x.shape, V.shape
+    x_norm, f_norm, V_norm = Radius.row_norms(chunk.x), Radius.row_norms(chunk.f), Radius.norm(V)
+    z = np.empty((rows, d + k))
+    z[:, d:] = chunk.f
+    if V_norm.exact or f_norm.exact:
+        z[:, :d] = chunk.x
+        return Residual(z, d, x_norm, x_norm, f_norm, NOTHING)
+    blocks.times(chunk.f, V.T, out=z[:, :d1])
+    z[:, :d1] += chunk.x[:, :d1]
+    z[:, d1:d] = chunk.x[:, d1:]
+    h_norm = Radius.row_norms(z[:, :d])
     # Entry j: k products and k − 1 sums, then one more sum; Σ_l |V_jl||f_l| has norm ≤ ‖V‖_F ‖f‖.
-    error = U * h_norm + gamma(V.shape[1] + 1) * V_norm * f_norm + V.size * TINY
-    return Residual(h, h_norm, error, f_norm)
+    error = total(h_norm * U, V_norm * f_norm * gamma(k + 1), Radius.underflow(V.size))
+    return Residual(z, d, x_norm, h_norm, f_norm, error)
 
 
-def moment_sums(loss: Loss, chunk: Chunk, at: Residual, w: Array) -> MomentSums:
-    """The moments of one chunk at (w, V), where `at` is its residual for V.
+def moment_sums(loss: Loss, chunk: Chunk, at: Residual, W: Array, blocks: Blocks) -> MomentSums:
+    """The moments of one chunk at (W, V), where `at` is its residual for V.
 
-    At w = 0 the sums for B and C are empty: ∇²F does not need them there.
+    At W = 0 the sum for Q is that over h alone: ∇²F does not need the rest there.
     """
-    w_norm = frobenius(w)
-    h, f, pi = at.h, chunk.f, 1.0 if chunk.weight is None else chunk.weight
-    p = h @ w
-    # fl(wᵀh) is off by γ_d ‖w‖‖h‖, and h itself by at.error.
-    p_error = gamma(len(w)) * (at.norm * w_norm) + at.error * w_norm + (len(w) * TINY if w_norm else 0.0)
-    loss_at = loss.derivatives(p, p_error, chunk.y)
-    value, first, second = pi * loss_at.value, pi * loss_at.first, pi * loss_at.second
-    value_error, first_error, second_error = (
-        pi * loss_at.value_error,
-        pi * loss_at.first_error,
-        pi * loss_at.second_error,
-    )
-
-    h_norm, f_norm, e = at.norm, at.f_norm, at.error
-    rounding = gamma(min(BLOCK_ROWS, len(p)) + 8)
-    # One TINY for every product; πc' may underflow beside an h that is large, πc'' beside its square.
-    largest = 1.0 + float(np.max(h_norm + f_norm))
-    floor = (h.shape[1] + f.shape[1] + 1.0) ** 2 * len(p) * TINY * largest
-
-    def total(left: Array, right: Array | None, data: Array, size: Array, floor: float = floor) -> Sum:
-        """leftᵀ·right, where `data` is wrong with the summands, and rounding adds γ times their `size`."""
-        whole = float(np.sum(size))
-        radius = inflate(float(np.sum(data)) + rounding * whole + floor)
-        return sum_of(left, radius) if right is None else sum_of_products(left, right, radius, whole)
-
-    first_size, second_size = np.abs(first) + first_error, np.abs(second) + second_error
-    # √c'' on both sides makes A, B, C one symmetric product; its roundings are within the 8 above.
-    root = np.sqrt(np.maximum(second, 0.0))[:, None]
-    second_error = second_error + np.maximum(-second, 0.0)
-    error_h, size_h, size_f = second_error * h_norm, second_size * h_norm, second_size * f_norm
-    floor_second = floor * largest
-    weighted_h = root * h
-    data = error_h * h_norm + second_size * (2.0 * h_norm + e) * e
-    A = total(weighted_h, weighted_h, data, size_h * h_norm, floor_second)
-    B = C = Sum(np.zeros((0, 0)), 0.0)
-    if w_norm:
-        weighted_f = root * f
-        data = (error_h + second_size * e) * f_norm
-        B = total(weighted_h, weighted_f, data, size_h * f_norm, floor_second)
-        C = total(weighted_f, weighted_f, second_error * f_norm * f_norm, size_f * f_norm, floor_second)
+    W_norm = Radius.norm(W)
+    p = blocks.times(at.h, W.T)
+    # fl(Wh) is off by γ_d ‖W‖_F‖h‖, and h itself by at.error.
+    p_error = W_norm * at.h_norm * gamma(W.shape[1]) + W_norm * at.error
+    if not p_error.exact:
+        p_error = p_error + Radius.underflow(W.size)
+    loss_at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
+    z, z_norm = (at.h, at.h_norm) if W_norm.exact else (at.z, hypot(at.h_norm, at.f_norm))
+    slopes = Slopes.of(loss_at.first, loss_at.first_error, chunk.weight)
     return MomentSums(
-        weight=total_weight(chunk),
-        F=total(value, None, value_error, np.abs(value)),
-        g_w=total(first, h, first_error * h_norm + first_size * e, np.abs(first) * h_norm),
-        a=total(first, f, first_error * f_norm, np.abs(first) * f_norm),
-        A=A,
-        B=B,
-        C=C,
+        weight=weight_sum(chunk, blocks),
+        F=value_sum(loss_at.value, loss_at.value_error, chunk.weight, blocks),
+        g_W=slopes.times(at.h, at.h_norm, at.error, blocks),
+        A_f=slopes.times(at.f, at.f_norm, NOTHING, blocks),
+        Q=_curvature_sum(loss_at, chunk.weight, z, z_norm, at.error, blocks),
     )
 
 
-class Mergeable(Protocol):
-    def __add__(self, other: Self, /) -> Self: ...
-
-
-Part = TypeVar("Part", bound=Mergeable)
-
-
-def merged(parts: Iterable[Part]) -> Part:
-    """The sum of many parts as a pairwise tree over their order, holding log2(count) of them at a time."""
-    stack: list[tuple[int, Part]] = []
-    for part in parts:
-        size = 1
-        while stack and stack[-1][0] == size:
-            size, part = 2 * size, stack.pop()[1] + part
-        stack.append((size, part))
-    _, total = stack.pop()
-    while stack:
-        total = stack.pop()[1] + total
-    return total
-
-
-def _parts(sums: MomentSums) -> tuple[Sum, ...]:
-    return (sums.weight, sums.F, sums.g_w, sums.a, sums.A, sums.B, sums.C)
-
-
-def sum_of(values: Array, radius: float) -> Sum:
-    """Σ_i values_i, where `radius` bounds all errors but those of adding blocks."""
-    return _added(_blocks(values), radius, float(np.sum(row_norms(values.reshape(len(values), -1)))))
-
-
-def sum_of_products(left: Array, right: Array, radius: float, size: float | None = None) -> Sum:
-    """leftᵀ·right, confirmed; `radius` bounds all errors but those of adding blocks.
-
-    A product that a faulty BLAS got wrong anywhere fails against leftᵀ·(right·v): the two differ by at most
-    γ·size·‖v‖, γ for the roundings of both (Freivalds 1977).
-
-    Args:
-        size: Σ_i ‖left_i‖‖right_i‖, computed if it is not given.
-    """
-    if size is None:
-        size = float(np.sum(row_norms(left.reshape(len(left), -1)) * row_norms(right)))
-    total = _added(_blocks(left, right), radius, size)
-    if left.ndim == 1:  # a gradient: autodiff confirms it
-        return total
-    v = np.cos(np.arange(1.0, right.shape[1] + 1.0))  # no pattern that an error could hide behind
-    defect = frobenius(total.value @ v - left.T @ (right @ v))
-    allowed = inflate(2.0 * gamma(len(left) + right.shape[1] + 16) * size * frobenius(v))
-    underflow = left.size * right.size * TINY
-    if defect > allowed + underflow and defect > allowed + underflow * (1.0 + float(np.max(np.abs(left)))):
-        raise InternalError(f"a matrix product over {len(left)} rows is wrong by {defect:.1e}")
-    return total
-
-
-def _added(stacks: Iterable[Array], radius: float, size: float) -> Sum:
-    """The sum over all blocks, in pairs.
-
-    All sums of one level together are at most `size`, the sum of the norms of all summands, so that a level
-    of additions costs at most u·size.
-    """
-    total, levels = None, 0
-    for stack in stacks:
-        while len(stack) > 1:
-            pairs = len(stack) // 2
-            stack = np.concatenate([stack[: 2 * pairs : 2] + stack[1 : 2 * pairs : 2], stack[2 * pairs :]])
-            levels += 1
-        total, levels = (stack[0], levels) if total is None else (total + stack[0], levels + 1)
-    assert total is not None
-    return Sum(np.asarray(total), (radius + levels * U * size) * INFLATION)
-
-
-def _blocks(left: Array, right: Array | None = None) -> Iterator[Array]:
-    """Stacks of leftᵀ·right over blocks of BLOCK_ROWS rows, then the rest; without a right: plain sums."""
-    blocks = len(left) // BLOCK_ROWS
-    whole = blocks * BLOCK_ROWS
-    for rows, count in ((slice(0, whole), blocks), (slice(whole, None), int(whole < len(left)))):
-        if not count:
-            continue
-        one = left[rows]
-        one = one.reshape(count, len(one) // count, *left.shape[1:])
-        if right is None:
-            yield one.sum(axis=1)
-        else:
-            other = right[rows].reshape(*one.shape[:2], right.shape[1])
-            yield (one[:, None, :] @ other)[:, 0] if one.ndim == 2 else one.transpose(0, 2, 1) @ other
-
-
-def total_weight(chunk: Chunk) -> Sum:
+def weight_sum(chunk: Chunk, blocks: Blocks) -> Sum:
+    """Σ π."""
     if chunk.weight is None:
-        return Sum(np.asarray(float(len(chunk.x))), 0.0)
-    total = float(np.sum(chunk.weight))
-    return Sum(np.asarray(total), inflate(gamma(len(chunk.weight)) * total))
+        return blocks.count_rows()
+    return blocks.sum(chunk.weight, NOTHING, Radius.size(chunk.weight))
 
 
-def quotient(part: Sum, total: Enclosure) -> Ball:
-    """part / total: the radius pays for part's own error, for that of the total and for the division."""
-    center = part.value / total.value
-    relative = (total.upper - total.lower) / total.lower + 2 * U
-    radius = inflate(part.radius / total.lower + relative * frobenius(center) + center.size * TINY)
-    return Ball(center, radius if np.isfinite(radius) and np.isfinite(center).all() else np.inf)
+def value_sum(value: Array, error: Radius, weight: Array | None, blocks: Blocks) -> Sum:
+    """Σ π ℓ."""
+    if weight is None:
+        return blocks.sum(value, error, Radius.size(value))
+    weighted = weight * value
+    size = Radius.size(weighted)
+    return blocks.sum(weighted, error * weight + size * U + Radius.of(FLOOR), size)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """π∇ℓ (m, q), its Euclidean norm (m,) and its error."""
+
+    center: Array
+    size: Radius
+    error: Radius
+
+    @staticmethod
+    def of(first: Array, error: Radius, weight: Array | None) -> Slopes:
+        if weight is None:
+            return Slopes(first, Radius.row_norms(first), error)
+        center = weight[:, None] * first
+        size = Radius.row_norms(center)
+        lost = NOTHING if size.exact else size * U + Radius.underflow(first.shape[1])
+        return Slopes(center, size, error * weight + lost)
+
+    def times(self, data: Array, norm: Radius, off: Radius, blocks: Blocks) -> Sum:
+        """Σ π∇ℓ gᵀ for vectors g that are data (m, l), with these norms, up to errors `off` (m,)."""
+        error = self.error * norm + (self.size + self.error) * off
+        return blocks.sum_of_products(self.center, data, error, self.size * norm, roundings=1)
+
+
+def _curvature_sum(
+    at: Derivatives, weight: Array | None, z: Array, norm: Radius, off: Radius, blocks: Blocks
+) -> Sum:
+    """Σ π ∇²ℓ ⊗ z zᵀ for vectors that are z (m, l), with these norms, up to errors `off` (m,)."""
+    c, size, error = at.second, at.second_size, at.second_error
+    if weight is not None:
+        c = (weight * c.T).T
+        size = size * weight
+        error = error * weight + size * U + Radius.underflow(at.first.shape[1])
+    if c.ndim == 2 and (c.shape[1] == 1 or (c == c[:, :1]).all()):
+        c = c[:, 0]
+    q, m = at.first.shape[1], z.shape[1]
+    square = norm * norm
+    sizes = blocks.radii(size * square)
+    errors = error * square + (size + error) * (norm * 2.0 + off) * off
+    radius = blocks.radii(errors) + sizes * blocks.roundings(8)
+    if not radius.exact:
+        # √c·z may underflow beside another entry of it, c·z beside z, and so may the products.
+        entries = FLOOR * BLOCK_ROWS * (q * m) ** 2
+        radius = radius + (sizes + square.max() + Radius.of(1.0)) * (8.0 * entries)
+    return blocks.sum_of_blocks(_blocks_of_curvature(c, z, sizes, blocks), radius, sizes)
+
+
+def _blocks_of_curvature(c: Array, z: Array, sizes: Radius, blocks: Blocks) -> Array:
+    """(blocks, ...) the sums Σ c_i ⊗ z_i z_iᵀ over each block, for c (n,), (n, q) or symmetric (n, q, q)."""
+    m = z.shape[1]
+    if c.ndim == 1:
+        if (c >= 0.0).all():  # one symmetric product: half the work
+            root = np.sqrt(c)[:, None] * z
+            return blocks.products(root, root, sizes)
+        return blocks.products(c[:, None] * z, z, sizes)
+    q = c.shape[1]
+    if c.ndim == 2:
+        values = np.empty((blocks.count, q, m, m))
+        for a in range(q):
+            values[:, a] = _blocks_of_curvature(c[:, a], z, sizes, blocks)
+        return values
+    values = np.empty((blocks.count, q, q, m, m))
+    for a in range(q):
+        weighted = (c[:, a, a:, None] * z[:, None, :]).reshape(len(z), -1)
+        row = blocks.products(z, weighted, sizes * float(q - a)).reshape(blocks.count, m, q - a, m)
+        values[:, a, a:] = row.transpose(0, 2, 1, 3)
+        values[:, a:, a] = row.transpose(0, 2, 3, 1)
+    return values

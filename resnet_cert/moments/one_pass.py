@@ -2,100 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+import operator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from resnet_cert.moments.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_terms
-from resnet_cert.moments.moments import Moments, Residual, Sum, merged, moment_sums, residual
-from resnet_cert.numerics.enclosure import Array, norm_roundings, upper_row_norms
+from resnet_cert.moments.lipschitz import (
+    LipschitzConstants,
+    LipschitzSums,
+    forms_matrices,
+    lipschitz_constants,
+    lipschitz_sums,
+)
+from resnet_cert.moments.moments import Moments, MomentSums, moment_sums, residual, total_weight
+from resnet_cert.numerics.enclosure import QUIET
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
 from resnet_cert.problem.problem import Chunk, Problem
-
-M = TypeVar("M")
-M_co = TypeVar("M_co", covariant=True)
-C = TypeVar("C", bound=Chunk)
-
-
-class Sums(Protocol[M_co]):
-    """Unnormalised moments of some samples."""
-
-    @property
-    def weight(self) -> Sum: ...
-
-    def __add__(self, other: Self, /) -> Self: ...
-
-    def expectation(self) -> M_co: ...
 
 
 @dataclass(frozen=True)
-class Observed(Generic[M]):
-    """What one pass over the data gives: the moments at (w, V) and at (0, V), and μ0, μ1, μ2 if bounded."""
+class Observed:
+    """What one pass over the data gives: the moments at (W, V) and at (0, V), and μ0, μ1, μ2 if bounded."""
 
-    here: M
-    origin: M
+    here: Moments
+    origin: Moments
     lipschitz: LipschitzConstants | None
 
 
 @dataclass(frozen=True)
-class ObservedSums(Generic[M]):
-    """The same, unnormalised and of some chunks only.  Mergeable."""
+class ObservedSums:
+    """The same, unnormalised and of some chunks only.  `+` merges those of disjoint sets of rows, in any
+    order, to the same floats."""
 
-    here: Sums[M] | None  # None at w = 0, where it is the origin
-    origin: Sums[M]
-    lipschitz: Array | None
-    chunks: int = 1
+    here: MomentSums | None  # None at W = 0, where it is the origin
+    origin: MomentSums
+    lipschitz: LipschitzSums | None
 
-    def __add__(self, other: ObservedSums[M]) -> ObservedSums[M]:
+    def __add__(self, other: ObservedSums) -> ObservedSums:
         return ObservedSums(
             None if self.here is None or other.here is None else self.here + other.here,
             self.origin + other.origin,
             None if self.lipschitz is None or other.lipschitz is None else self.lipschitz + other.lipschitz,
-            self.chunks + other.chunks,
         )
 
+    def observed(self, problem: Problem, b: float) -> Observed:
+        """The expectations, once all rows are there."""
+        origin = self.origin.expectation()
+        mus = None
+        if self.lipschitz is not None:
+            mus = lipschitz_constants(self.lipschitz, total_weight(self.origin.weight), b, problem.k)
+        return Observed(origin if self.here is None else self.here.expectation(), origin, mus)
 
-def observe(problem: Problem, b: float) -> Observed[Moments]:
+
+@QUIET
+def observe(problem: Problem, b: float) -> Observed:
     """One pass over the data, a chunk at a time."""
-    loss = problem.loss
-    return observed(
-        problem.chunks(),
-        problem.point.w,
-        problem.point.V,
-        lambda chunk, at, w: moment_sums(loss, chunk, at, w),
-        lambda chunk, x_norm, f_norm: lipschitz_terms(loss, chunk, x_norm, f_norm, b),
+    sums = merged(observed_sums(problem, chunk, blocks, b) for blocks, chunk in in_blocks(problem.chunks()))
+    return sums.observed(problem, b)
+
+
+@QUIET
+def observed_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> ObservedSums:
+    """What some rows contribute, which begin with a block."""
+    loss, W = problem.loss, problem.W
+    matrices = forms_matrices(problem.n, problem.d + problem.k)
+    at = residual(chunk, problem.V, blocks)
+    return ObservedSums(
+        moment_sums(loss, chunk, at, W, blocks) if W.any() else None,
+        moment_sums(loss, chunk, at, np.zeros_like(W), blocks),
+        lipschitz_sums(loss, chunk, at.x_norm, at.f_norm, b, blocks, matrices=matrices),
     )
 
 
-def observed(
-    chunks: Iterable[C],
-    w: Array,
-    V: Array,
-    moments: Callable[[C, Residual, Array], Sums[M]],
-    terms: Callable[[C, Array, Array], Array | None],
-) -> Observed[M]:
-    """The pass, for one output or for several.
+def in_blocks(chunks: Iterable[Chunk]) -> Iterator[tuple[Blocks, Chunk]]:
+    """Chunks with the numbers of their blocks.
 
-    Args:
-        w: w (d,), or W (q, d).
-        moments: the moments of a chunk at its residual for V and any w.
-        terms: Σ π (μ0, μ1, μ2 of one sample) over a chunk, from upper bounds of ‖x‖ and ‖f‖; None if unknown.
+    Raises:
+        ValueError: a chunk but the last ends inside a block.
     """
+    rows = 0
+    for chunk in chunks:
+        if rows % BLOCK_ROWS:
+            raise ValueError(
+                f"expected chunks of whole blocks of {BLOCK_ROWS} rows, got one that ends at {rows}"
+            )
+        yield Blocks(rows // BLOCK_ROWS, len(chunk.x)), chunk
+        rows += len(chunk.x)
 
-    def sums(chunk: C) -> ObservedSums[M]:
-        at = residual(chunk, V)
-        return ObservedSums(
-            moments(chunk, at, w) if w.any() else None,
-            moments(chunk, at, np.zeros_like(w)),
-            terms(chunk, upper_row_norms(chunk.x), at.f_norm * norm_roundings(chunk.f)),
-        )
 
-    total: ObservedSums[Any] = merged(map(sums, chunks))
-    origin = total.origin.expectation()
-    least_weight = float(total.origin.weight.value) - total.origin.weight.radius
-    return Observed(
-        origin if total.here is None else total.here.expectation(),
-        origin,
-        None if total.lipschitz is None else lipschitz_constants(total.lipschitz, least_weight, total.chunks),
-    )
+class Mergeable(Protocol):
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Part = TypeVar("Part", bound=Mergeable)
+
+
+def merged(parts: Iterable[Part]) -> Part:
+    """The sum of one part or more."""
+    return functools.reduce(operator.add, parts)

@@ -122,7 +122,7 @@ class Radius:
         return self if self.exact else Radius(_up(np.divide(self.upper, least)))
 
     def __getitem__(self, index: Any) -> Radius:
-        return self if self.exact else Radius(self.upper[index])
+        return NOTHING if self.exact else Radius(self.upper[index])
 
     def sqrt(self) -> Radius:
         return self if self.exact else Radius(_up(np.sqrt(self.upper)))

@@ -8,9 +8,11 @@ every check.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 
@@ -30,11 +32,14 @@ def require_sound_arithmetic() -> None:
 
 def _xla_flags() -> str | None:
     """XLA computes features and the cross-check; with fast-math it may also change the whole process."""
-    for flag, value in re.findall(
-        r"--(xla\S*fast_math\S*?)(?:=(\S+))?(?:\s|$)", os.environ.get("XLA_FLAGS", "")
-    ):
+    flags, source = os.environ.get("XLA_FLAGS", "").strip(), "XLA_FLAGS"
+    if flags and not flags.startswith("-"):  # then XLA takes it for the name of a file of flags
+        source = f"the file {flags} of XLA_FLAGS"
+        with contextlib.suppress(OSError):  # XLA has none from a file that cannot be read
+            flags = Path(flags).read_text(encoding="utf-8", errors="replace")
+    for flag, value in re.findall(r"--(xla\S*fast_math\S*?)(?:=(\S+))?(?:\s|$)", flags):
         if value.lower() not in ("false", "0"):
-            return f"XLA_FLAGS has --{flag}"
+            return f"{source} has --{flag}"
     return None
 
 

@@ -10,61 +10,54 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
+from typing import Any
 
 SMALL = 2048
 """Up to this many rows one thread is as good as many."""
 
 
-class _Limit:
-    """The cap, shared by all Python threads: the first to come sets it, the last to go takes it back."""
+class _Cap:
+    """The cap, shared by all Python threads: who comes first sets it, and takes it back.
+
+    Who comes in between does without one when the first leaves, which costs time and nothing else.  (OpenBLAS
+    takes no number from threads but the main one.)
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.users = 0
+        self.held = threading.Lock()
         self.libraries = -1
-        self.controller: ThreadpoolController | None = None
-        self.before: list[tuple[Any, int]] = []
+        self.controllers: list[Any] = []
 
-    def enter(self) -> None:
-        with self.lock:
-            self.users += 1
-            if self.users > 1:
-                return
-            libraries = sum(name in sys.modules for name in ("numpy.linalg", "scipy.linalg"))
+    def set(self) -> list[tuple[Any, int]]:
+        """One thread everywhere; what to give back."""
+        libraries = sum(name in sys.modules for name in ("numpy.linalg", "scipy.linalg"))
+        if libraries != self.libraries:  # SciPy brings its own BLAS
             from threadpoolctl import ThreadpoolController
 
-            if self.controller is None or libraries != self.libraries:  # SciPy brings its own BLAS
-                self.controller, self.libraries = ThreadpoolController().select(user_api="blas"), libraries
-            self.before = [(library, library.num_threads) for library in self.controller.lib_controllers]
-            for library, threads in self.before:
-                if threads != 1:
-                    library.set_num_threads(1)
-
-    def leave(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                for library, threads in self.before:
-                    if threads != 1:
-                        library.set_num_threads(threads)
+            self.libraries = libraries
+            self.controllers = ThreadpoolController().select(user_api="blas").lib_controllers
+        before = [(library, library.num_threads) for library in self.controllers]
+        before = [(library, threads) for library, threads in before if threads != 1]
+        for library, _ in before:
+            library.set_num_threads(1)
+        return before
 
 
-_LIMIT = _Limit()
+_CAP = _Cap()
 
 
 @contextmanager
 def small_algebra(size: int = 0) -> Iterator[None]:
     """One thread for factorisations of matrices of at most `size` ≤ SMALL rows; the caller's setting is
     given back.  Larger matrices take what they get."""
-    if size > SMALL:
+    if size > SMALL or not _CAP.held.acquire(blocking=False):
         yield
         return
-    _LIMIT.enter()
+    before: list[tuple[Any, int]] = []
     try:
+        before = _CAP.set()
         yield
     finally:
-        _LIMIT.leave()
+        for library, threads in before:
+            library.set_num_threads(threads)
+        _CAP.held.release()

@@ -556,8 +556,8 @@ _PSEUDO_HUBER_THIRD = 0.8587
 
 def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
     # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.  The
-    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most u
-    # and 3u of themselves.
+    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most
+    # u and 3u of themselves.
     r = p - y
     s = fn.hypot1(r)
     value, first = r * (r / (1.0 + s)), r / s
@@ -686,7 +686,8 @@ class Softmax:
         # e^{p_j} is off by ELEMENTARY, s, o and log1p by twice that, and by the roundings counted.
         # log s_j and log o_j are √2-Lipschitz: their gradients e_j − s and −s_j(e_j − s)/o_j are at most √2
         # long, for ‖e_j − s‖ ≤ √2·o_j.  So s, o change by at most e^{1.5δ} − 1 over a distance δ, and
-        # ∇²ℓ, with entries ±Y s_a s_b and Y s_a o_a, by e^{3δ} − 1, relatively; and |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
+        # ∇²ℓ, with entries ±Y s_a s_b and Y s_a o_a, by e^{3δ} − 1, relatively;
+        # |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
         # The absolute row sums of ∇²ℓ are 2Y s_a o_a.
         q = p.shape[1]
         relative = Radius.of(2 * ELEMENTARY + gamma(2 * q + 12))
@@ -749,11 +750,11 @@ class Softmax:
         q = len(p)
         top = max(range(q), key=lambda j: float(p[j].mid()))
         e = [(p_j - p[top]).exp() if j != top else p[top] * 0 + 1 for j, p_j in enumerate(p)]
-        rest = [sum((e[l] for l in range(q) if l != j), p[0] * 0) for j in range(q)]
-        whole = 1 + rest[top]
+        rest: list[Any] = [sum((e[l] for l in range(q) if l != j), p[0] * 0) for j in range(q)]
+        whole: Any = 1 + rest[top]
         s, o = [e_j / whole for e_j in e], [r_j / whole for r_j in rest]
         tail, Y = rest[top].log1p(), sum(y[1:], y[0])
-        value = sum((y[j] * (tail - (p[j] - p[top])) for j in range(q) if j != top), y[top] * tail)
+        value: Any = sum((y[j] * (tail - (p[j] - p[top])) for j in range(q) if j != top), y[top] * tail)
         Y_rest = [sum((y[l] for l in range(q) if l != j), y[0] * 0) for j in range(q)]
         first = [s[j] * Y_rest[j] - y[j] * o[j] for j in range(q)]
         second = [[Y * s[a] * o[a] if a == b else -Y * s[a] * s[b] for b in range(q)] for a in range(q)]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import Array
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
+from resnet_cert.numerics.radius import Array
 from resnet_cert.problem.problem import BLOCK_ROWS, CHUNK_BYTES
 
 ACTIVATIONS: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
@@ -22,10 +23,17 @@ ACTIVATIONS: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
     "relu": lambda nn: nn.relu,
     "softplus": lambda nn: nn.softplus,
     "sigmoid": lambda nn: nn.sigmoid,
-    "gelu": lambda nn: functools.partial(nn.gelu, approximate=False),  # x·Φ(x), as in PyTorch
+    "gelu": lambda nn: functools.partial(nn.gelu, approximate=False),  # x·Φ(x)
+    "gelu_tanh": lambda nn: functools.partial(
+        nn.gelu, approximate=True
+    ),  # ½x(1 + tanh(√(2/π)(x + 0.044715x³)))
     "silu": lambda nn: nn.silu,
+    "mish": lambda nn: nn.mish,  # x·tanh(softplus(x))
+    "leaky_relu": lambda nn: functools.partial(nn.leaky_relu, negative_slope=0.01),
+    "elu": lambda nn: functools.partial(nn.elu, alpha=1.0),
+    "selu": lambda nn: nn.selu,
 }
-"""The functions by their names, each taken from `jax.nn` when a network is compiled."""
+"""By name, with PyTorch's defaults, each taken from `jax.nn` when a network is compiled."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,8 @@ class NetworkFeatures:
     def rows(self, rows: slice, x: Array, pad_to: int) -> Array:
         widest = max(max(layer.weight.shape) for layer in self.layers)
         batch = min(pad_to, max(BLOCK_ROWS, CHUNK_BYTES // (8 * widest)))
-        return _in_batches(functools.partial(self.forward, self.theta), x, batch)
+        with float64_scope():
+            return _in_batches(functools.partial(self.forward, self.theta), x, batch)
 
 
 @dataclass(frozen=True)
@@ -101,13 +110,13 @@ class CustomFeatures:
     k: int
 
     def rows(self, rows: slice, x: Array, pad_to: int) -> Array:
-        return _in_batches(_jitted(self.function), x, pad_to)
+        with float64_scope():
+            return _in_batches(_jitted(self.function), x, pad_to)
 
 
+@float64_scope()
 def feature_shape(function: Callable[[Any], Any], n: int, d: int) -> tuple[tuple[int, ...], Any]:
     """The shape and dtype of function(x) for x (n, d), found by tracing and without computing anything."""
-    from resnet_cert.numerics.jax64 import jax, jnp
-
     values = jax.eval_shape(function, jax.ShapeDtypeStruct((n, d), jnp.float64))
     return values.shape, values.dtype
 
@@ -124,16 +133,12 @@ def _in_batches(apply: Callable[[Any], Any], x: Array, size: int) -> Array:
 
 @functools.cache
 def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
-    from resnet_cert.numerics.jax64 import jax
-
     return jax.jit(function)
 
 
 @functools.cache
 def _perceptron(activation: str) -> Callable[[Any, Any], Any]:
     """θ, x ↦ f_θ(x), compiled; θ is an argument, so that networks of one architecture share one program."""
-    from resnet_cert.numerics.jax64 import jax, jnp
-
     between = ACTIVATIONS[activation](jax.nn)
 
     def forward(theta: Any, x: Any) -> Any:

@@ -16,19 +16,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.sums import BLOCK_ROWS
 from resnet_cert.outcomes import Diagnostic, RequestError
 
 if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
 
-BLOCK_ROWS = 512
-"""Rows of one product-sum: an inner product meets at most 512 roundings before the tree takes over."""
 CHUNK_BYTES = 2**24
 """Working memory for one chunk of rows; memory does not grow with n."""
 HELD_BYTES = 2**28
@@ -204,8 +203,12 @@ class Chunk:
         return np.ones(len(self.x)) if self.weight is None else self.weight
 
 
-Fault = tuple[tuple[str | int, ...], str]
-"""What is wrong with a problem: (path in the spec, message)."""
+class Fault(NamedTuple):
+    """What is wrong with a problem: the path in the spec, the message, its id among `outcomes.FAULTS`."""
+
+    path: tuple[str | int, ...]
+    message: str
+    id: str
 
 
 @dataclass(frozen=True)
@@ -334,7 +337,7 @@ class Problem:
 
         found = faults(self)
         if found:
-            raise RequestError([Diagnostic(message) for _, message in found])
+            raise RequestError([Diagnostic(fault.message, id=fault.id) for fault in found])
         return self
 
     @staticmethod

@@ -41,9 +41,10 @@ def input_faults(x: Rows) -> list[Fault]:
     shape = tuple(x.shape)
     if len(shape) != 2:
         hint = f": reshape it to ({shape[0]}, 1)" if len(shape) == 1 else ""
-        return [(("data", "x"), f"x: expected the shape (n, d), got {shape}{hint}")]
+        return [Fault(("data", "x"), f"x: expected the shape (n, d), got {shape}{hint}", "shape")]
     if 0 in shape:
-        return [(("data", "x"), f"x: expected at least one row and one column, got the shape {shape}")]
+        wanted = f"x: expected at least one row and one column, got the shape {shape}"
+        return [Fault(("data", "x"), wanted, "shape")]
     return []
 
 
@@ -73,7 +74,7 @@ def shape_faults(problem: Problem) -> list[Fault]:
     else:
         faults += expect(("point", "W"), "W", W, (q, d), letters)
     if q == 0:
-        faults.append((("point", "W"), "W: expected at least one row, got q = 0"))
+        faults.append(Fault(("point", "W"), "W: expected at least one row, got q = 0", "shape"))
     faults += expect(("point", "V"), "V", tuple(point.V.shape), (d1, k), "(d, k)")
     if point.c is not None:
         faults += expect(("point", "c"), "c", tuple(point.c.shape), (q,), "(q,)")
@@ -94,15 +95,17 @@ def _target_shape_faults(problem: Problem, n: int | None, q: int | None) -> list
         letters, wanted = ("(n,)", (n,)) if q == 1 and len(y) != 2 else ("(n, q)", (n, q))
         faults += expect(("data", "y"), "y", y, wanted, letters, hint)
     if q is not None and q > 1 and not isinstance(loss, BuiltinLoss):
-        faults.append((("loss",), f"loss {loss.name}: expected one output, got q = {q}"))
+        faults.append(Fault(("loss",), f"loss {loss.name}: expected one output, got q = {q}", "unfit-part"))
     if data.omega is not None and not weighted:
-        faults.append((("data", "omega"), f"omega: expected none for the loss {loss.name}"))
+        wanted = f"omega: expected none for the loss {loss.name}"
+        faults.append(Fault(("data", "omega"), wanted, "unfit-part"))
     elif data.omega is not None:
         omega = tuple(data.omega.shape)
         if not (q == 1 and omega == (n,)):
             faults += expect(("data", "omega"), "omega", omega, (n, q), "(n, q)")
     elif weighted:
-        faults.append((("data",), f"expected weights omega (n, q) for the loss {loss.name}, got none"))
+        wanted = f"expected weights omega (n, q) for the loss {loss.name}, got none"
+        faults.append(Fault(("data",), wanted, "unfit-part"))
     return faults
 
 
@@ -119,7 +122,7 @@ def _feature_shape_faults(problem: Problem, n: int | None) -> tuple[int | None, 
     else:
         k = features.k
     if k == 0:
-        faults.append((("network",), "expected at least one feature, got k = 0"))
+        faults.append(Fault(("network",), "expected at least one feature, got k = 0", "shape"))
     return k, faults
 
 
@@ -140,7 +143,7 @@ def expect(
         hint = ": drop its last axis"
     elif len(shape) == 2 and shape[::-1] == wanted:
         hint = ": transpose it"
-    return [(path, f"{name}: expected the shape {sizes}, got {shape}{hint}")]
+    return [Fault(path, f"{name}: expected the shape {sizes}, got {shape}{hint}", "shape")]
 
 
 # --- Values -----------------------------------------------------------------------------------------------
@@ -156,7 +159,7 @@ def value_faults(problem: Problem, *, evaluate: bool) -> list[Fault]:
     if data.omega is not None:
         weights = chunks_of(data.omega)
         faults += entries(
-            ("data", "omega"), weights, lambda w: (w >= 0.0) & (w < math.inf), "a finite number ≥ 0"
+            ("data", "omega"), weights, lambda w: (w >= 0.0) & (w < math.inf), "a finite number ≥ 0", "target"
         )
     if data.probabilities is not None:
         faults += probability_faults(data.probabilities)
@@ -184,11 +187,11 @@ def value_faults(problem: Problem, *, evaluate: bool) -> list[Fault]:
 
 
 def not_finite(path: Path, chunks: Iterator[Array]) -> list[Fault]:
-    return entries(path, chunks, np.isfinite, "a finite number")
+    return entries(path, chunks, np.isfinite, "a finite number", "not-finite")
 
 
 def entries(
-    path: Path, chunks: Iterator[Array], accepts: Callable[[Array], npt.NDArray[np.bool_]], what: str
+    path: Path, chunks: Iterator[Array], accepts: Callable[[Array], npt.NDArray[np.bool_]], what: str, id: str
 ) -> list[Fault]:
     """One fault for the entries that are not accepted: the first of them and how many there are."""
     first, value, count, start = None, math.nan, 0, 0
@@ -203,7 +206,7 @@ def entries(
         return []
     where = f"row {first[0] + 1}" + (f", column {first[1] + 1}" if len(first) == 2 else "")
     more = f" (the first of {count})" if count > 1 else ""
-    return [((*path, *first), f"{path[-1]} {where}: expected {what}, got {value!r}{more}")]
+    return [Fault((*path, *first), f"{path[-1]} {where}: expected {what}, got {value!r}{more}", id)]
 
 
 def _target_faults(problem: Problem) -> list[Fault]:
@@ -218,17 +221,25 @@ def _target_faults(problem: Problem) -> list[Fault]:
             fault = loss.target_fault(chunk.reshape(len(chunk), -1)[:, 0])
             if fault is not None:
                 i, message = fault
-                return [((*path, start + i), f"y row {start + i + 1}: {message}")]
+                return [Fault((*path, start + i), f"y row {start + i + 1}: {message}", "target")]
             start += len(chunk)
         return []
     wanted = f"for the {loss.called or loss.kind} loss"
     if loss.formulas.labels and (len(y.shape) == 1 or (tuple(y.shape[1:]) == (1,) and q > 1)):
         what = f"a class label 0, ..., {q - 1} {wanted}" if q > 1 else f"the class label 0 {wanted}"
-        return entries(path, chunks_of(y), lambda c: np.isin(c, np.arange(float(q))), what)
+        return entries(path, chunks_of(y), lambda c: np.isin(c, np.arange(float(q))), what, "target")
     if loss.has_signs(q):
-        return entries(path, chunks_of(y), lambda c: np.abs(c) == 1.0, f"a label −1 or 1 {wanted}")
-    faults = entries(path, chunks_of(y), loss.formulas.allowed, f"{loss.formulas.wanted} {wanted}")
+        signs = entries(path, chunks_of(y), lambda c: np.abs(c) == 1.0, f"a label −1 or 1 {wanted}", "target")
+        return [fault._replace(message=fault.message + _labels_hint(y)) for fault in signs]
+    faults = entries(path, chunks_of(y), loss.formulas.allowed, f"{loss.formulas.wanted} {wanted}", "target")
     return faults or (_sum_faults(chunks_of(y), wanted) if loss.formulas.labels else [])
+
+
+def _labels_hint(y: Rows) -> str:
+    """What to write where labels 0 and 1 stand in place of −1 and 1."""
+    values = [chunk.ravel() for chunk in chunks_of(y)]
+    binary = all(np.isin(chunk, (0.0, 1.0)).all() for chunk in values)
+    return "; for labels 0 and 1 write data.labels: {0: -1, 1: 1}, or loss: bce_with_logits" if binary else ""
 
 
 def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:
@@ -240,7 +251,8 @@ def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:
         if wrong.size:
             i = int(wrong[0])
             message = f"y row {start + i + 1}: expected probabilities of sum 1 {wanted}"
-            return [(("data", "y", start + i), f"{message}, got the sum {float(sums[i])!r}")]
+            got = f"{message}, got the sum {float(sums[i])!r}"
+            return [Fault(("data", "y", start + i), got, "probability-sum")]
         start += len(chunk)
     return []
 
@@ -248,13 +260,17 @@ def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:
 def probability_faults(probabilities: Rows) -> list[Fault]:
     path = ("data", "probabilities")
     positive = "a finite number > 0"
-    faults = entries(path, chunks_of(probabilities), lambda p: (p > 0.0) & (p < math.inf), positive)
+    faults = entries(
+        path, chunks_of(probabilities), lambda p: (p > 0.0) & (p < math.inf), positive, "probability"
+    )
     if faults:
         return faults
     total = math.fsum(float(np.sum(chunk)) for chunk in chunks_of(probabilities))
     if abs(total - 1.0) <= PROBABILITY_SUM_TOLERANCE:
         return []
-    return [(path, f"probabilities: expected the sum 1 up to {PROBABILITY_SUM_TOLERANCE:g}, got {total!r}")]
+    wanted = f"probabilities: expected the sum 1 up to {PROBABILITY_SUM_TOLERANCE:g}, got {total!r}"
+    hint = "; to divide them by it, write data.normalise: true"
+    return [Fault(path, wanted + hint, "probability-sum")]
 
 
 def _number_faults(problem: Problem) -> list[Fault]:
@@ -270,7 +286,8 @@ def _number_faults(problem: Problem) -> list[Fault]:
     ]
     for path, number in limits:
         if number is not None and not 0.0 <= number < math.inf:
-            faults.append((path, f"{path[-1]}: expected a finite number ≥ 0, got {number!r}"))
+            wanted = f"{path[-1]}: expected a finite number ≥ 0, got {number!r}"
+            faults.append(Fault(path, wanted, "domain"))
     return faults
 
 
@@ -280,7 +297,7 @@ def _domain_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
     if b is None:
         return []
     if not 0.0 < b < math.inf:
-        return [(("domain", "b"), f"b: expected a finite number > 0, got {b!r}")]
+        return [Fault(("domain", "b"), f"b: expected a finite number > 0, got {b!r}", "domain")]
     faults: list[Fault] = []
     for name, array in point.items():
         if name in ("w", "W") and problem.has_bias:
@@ -290,7 +307,7 @@ def _domain_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
             length = spectral_norm(array)
         if length.upper >= b:
             message = f"{name}: expected ‖{name}‖ < b = {b!r}, got ‖{name}‖ = {length.value!r}"
-            faults.append((("point", name), message))
+            faults.append(Fault(("point", name), message, "domain"))
     return faults
 
 
@@ -300,14 +317,15 @@ def _objective_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
     if limit is None:
         return []
     if not 0.0 < limit < math.inf:
-        return [(("constraint", "norm"), f"norm: expected a finite number > 0, got {limit!r}")]
+        wanted = f"norm: expected a finite number > 0, got {limit!r}"
+        return [Fault(("constraint", "norm"), wanted, "domain")]
     if not {"V"} < set(point):
         return []
     length = (norm(problem.W * problem.decayed).square() + norm(point["V"]).square()).sqrt()
     if length.lower > limit * (1.0 + BOUNDARY_WIDTH):
         name = "w" if "w" in point else "W"
         message = f"point: expected ‖({name}, V)‖ ≤ norm = {limit!r}, got ‖({name}, V)‖ = {length.value!r}"
-        return [(("point",), message)]
+        return [Fault(("point",), message, "domain")]
     return []
 
 

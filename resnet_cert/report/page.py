@@ -163,7 +163,8 @@ def _break_even(report: Report, radius: BreakEvenRadius, digits: int) -> str:
     if upper == 0.0:
         return f"the linear predictor 0 does as well{beside}"
     value = radius.lower if radius.value is None else radius.value
-    return f"a linear predictor does as well from {length} = {enclosed(Enclosure(value, radius.lower, upper), digits)} on{beside}"
+    shown = enclosed(Enclosure(value, radius.lower, upper), digits)
+    return f"a linear predictor does as well from {length} = {shown} on{beside}"
 
 
 def _regularized(report: Report, about: Regularized, digits: int) -> Pairs:
@@ -176,8 +177,8 @@ def _regularized(report: Report, about: Regularized, digits: int) -> Pairs:
         if about.active and about.norm_point.upper > about.norm:
             rows[-1] = (
                 "constraint",
-                f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)}: on the sphere of radius {given(about.norm)}, "
-                "to a relative 1e-6",
+                f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)}: on the sphere of radius "
+                f"{given(about.norm)}, to a relative 1e-6",
             )
     if about.active:
         held = about.multiplier is not None and about.multiplier.lower > 0.0
@@ -333,7 +334,8 @@ def _on_conditions(report: Report) -> Iterator[str]:
     spec = report.spec.path
     leave = "" if spec is None else f"; `resnet-cert solve {spec} --output point.npz` goes on from here"
     if descent.kind == "saddle":
-        yield f"{_point(report)} is near a saddle of {judged}: along its direction of lowest curvature {lower} {where}{leave}."
+        along = "along the direction of lowest curvature"
+        yield f"{_point(report)} is near a saddle of {judged}: {along} {lower} {where}{leave}."
     else:
         yield f"{_point(report)} lies on a slope of {judged}: {lower} {where}{leave}."
 
@@ -354,8 +356,8 @@ def _not_applied(report: Report) -> Iterator[str]:
     third = report.theorem3
     if third.applies and third.vacuous:
         yield (
-            f"At ε = {given(report.epsilon)} Theorem 3 says nothing: its bound lies above F(0) = F_lin(0), the "
-            "objective of the predictor 0."
+            f"At ε = {given(report.epsilon)} Theorem 3 says nothing: its bound lies above F(0) = F_lin(0), "
+            "the objective of the predictor 0."
         )
 
 
@@ -365,8 +367,8 @@ def _on_corollary1(report: Report) -> Iterator[str]:
         is_point = "an exact second-order stationary point of F, ε = 0"
         met = {
             "met": f"is {is_point}: the hypothesis of Corollary 1 is met",
-            "not met": f"is not {is_point}: the hypothesis of Corollary 1 is not met, and it says nothing here",
-            "undecided": f"is not known to be {is_point}: whether the hypothesis of Corollary 1 is met is undecided",
+            "not met": f"is not {is_point}: the hypothesis of Corollary 1 is not met",
+            "undecided": f"may be {is_point}: whether the hypothesis of Corollary 1 is met is undecided",
         }[about.hypothesis]
         yield f"{_point(report)} {met}."
     if about.reason is not None:
@@ -382,8 +384,8 @@ def _on_decay(report: Report) -> Iterator[str]:
         most = min(most, about.theorem3.bound.upper)
     if math.isfinite(most):
         yield (
-            f"Weight decay can have cost at most {at_most(max(most, 0.0))} at this point: no linear predictor with "
-            f"{_in_ball(report)} has a G that is lower by more."
+            f"Weight decay can have cost at most {at_most(max(most, 0.0))} here: no linear predictor "
+            f"with {_in_ball(report)} has a G that is lower by more."
         )
 
 
@@ -420,8 +422,8 @@ def _on_size(report: Report) -> Iterator[str]:
     if radius is None:
         if report.constants.source.get("r") == "computed" and report.objective.falls_at_rim is not False:
             yield (
-                f"That r = {plain(report.constants.r)} is a default; --break-even computes how large a linear "
-                "predictor must be to do as well."
+                f"That r = {plain(report.constants.r)} is a default; --break-even computes how large a "
+                "linear predictor must be to do as well."
             )
         return
     if radius.infinite or not radius.lower > 0.0:
@@ -433,7 +435,8 @@ def _on_size(report: Report) -> Iterator[str]:
 def _on_block(report: Report) -> Iterator[str]:
     left = report.objective.block_gap
     if left is not None and math.isfinite(left.upper):
-        yield f"With these features no {_point(report)} does better by more than {at_most(max(left.upper, 0.0))}."
+        most = at_most(max(left.upper, 0.0))
+        yield f"With these features no {_point(report)} does better by more than {most}."
 
 
 def _against(report: Report, name: str, gap: Enclosure, radius: float) -> str:
@@ -449,9 +452,8 @@ def _on_population(report: Report) -> Iterator[str]:
     about = report.population
     if about is None:
         return
-    start = (
-        f"Statistical, not proven: with confidence {given(about.confidence)} and under the bounds you state,"
-    )
+    given_that = f"with confidence {given(about.confidence)} and under the bounds you state,"
+    start = f"Statistical, not proven: {given_that}"
     predictor = f"linear predictor with {_in_ball(report)}"
     if about.better_than_linear:
         yield (
@@ -459,7 +461,8 @@ def _on_population(report: Report) -> Iterator[str]:
             f"{at_least(-about.gap_upper)}."
         )
     else:
-        yield f"{start} no {predictor} does better on the distribution by more than {at_most(about.gap_upper)}."
+        most = at_most(about.gap_upper)
+        yield f"{start} no {predictor} does better on the distribution by more than {most}."
     if about.smallest_epsilon is not None:
         yield (
             f"{start} {_point(report)} is an ε-second-order stationary point of the distribution for "

@@ -1,4 +1,4 @@
-"""Arrays of numbers from the spec itself, from .npy and from .npz files.
+"""Arrays of numbers from the spec itself, from .npy, .npz and .safetensors files.
 
 Everything becomes float64: integers and float32 are widened.  A .npy file is mapped and not read, so that it
 may be larger than the memory.  Pickles are never opened.
@@ -6,7 +6,8 @@ may be larger than the memory.  Pickles are never opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from numpy.lib.format import open_memmap
 
 from resnet_cert.numerics.enclosure import Array
 from resnet_cert.problem.problem import MappedRows, Rows
-from resnet_cert.spec.faults import Refused, nearest, shortened, suggestion
+from resnet_cert.spec.faults import Refused, listed, nearest, shortened, suggestion
+
+NARROW_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # of the package ml_dtypes
 
 
 def inline(numbers: list[Any]) -> Array:
@@ -36,11 +39,11 @@ def existing(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
         if path.exists():
-            raise Refused(f"expected a file, got something else: {name}")
+            raise Refused(f"expected a file, got something else: {name}", "file-missing")
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, beside)
     hint = f"; did you mean {str(Path(name).with_name(near))!r}?" if near else ""
-    raise Refused(f"no such file: {name}{hint}")
+    raise Refused(f"no such file: {name}{hint}", "file-missing")
 
 
 @contextmanager
@@ -54,12 +57,13 @@ def readable(name: str, kind: str = "") -> Iterator[None]:
     except Refused:
         raise
     except OSError as error:
-        raise Refused(f"cannot read {name}: {error.strerror or error}") from None
-    except MemoryError:
-        raise Refused(f"cannot read {name}: it does not fit into memory") from None
+        raise Refused(f"cannot read {name}: {error.strerror or error}", "file-unreadable") from None
+    except MemoryError as error:
+        size = f" ({error})" if str(error) else ""
+        raise Refused(f"cannot read {name}: it does not fit into memory{size}", "too-large") from None
     except Exception as error:
         reason = shortened(str(error) or type(error).__name__, 200)
-        raise Refused(f"cannot read {name}{kind}: {reason}") from None
+        raise Refused(f"cannot read {name}{kind}: {reason}", "file-unreadable") from None
 
 
 def load_npy(folder: Path, name: str) -> Rows:
@@ -77,26 +81,63 @@ def load_npy(folder: Path, name: str) -> Rows:
         return np.array(mapped, dtype=np.float64, order="C")
 
 
+def read_npy(folder: Path, name: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """The array of a .npy file as it is, of any type but pickled objects."""
+    path = existing(folder, name)
+    with readable(name, " as a .npy file"):
+        return np.load(path, allow_pickle=False)
+
+
 @dataclass(frozen=True)
 class Archive:
-    """The arrays of an open .npz file by name, in float64; one that cannot be had raises `Refused`."""
+    """The arrays of an open file by name, in float64; one that cannot be had raises `Refused`."""
 
     file: str
-    arrays: Any
-
-    @property
-    def names(self) -> list[str]:
-        return self.arrays.files
+    names: tuple[str, ...]
+    read: Callable[[str], Any]
 
     def __call__(self, key: str) -> Array:
+        values = self.raw(key)
+        _require_real(values.dtype, f"array {key!r} in {self.file}")
+        return np.array(values, dtype=np.float64, order="C")
+
+    def raw(self, key: str) -> np.ndarray[Any, np.dtype[Any]]:
+        """As it is in the file, of any type."""
         if key not in self.names:
-            raise Refused(f"no array {key!r} in {self.file}{suggestion(key, self.names)}")
+            raise Refused(f"no array {key!r} in {self.file}{suggestion(key, self.names)}", "array-missing")
         with readable(self.file, f": array {key!r}"):
-            values = self.arrays[key]
+            values = self.read(key)
             if not isinstance(values, np.ndarray):
-                raise Refused(f"expected an array {key!r} in {self.file}, got something else")
-            _require_real(values.dtype, f"array {key!r} in {self.file}")
-            return np.array(values, dtype=np.float64, order="C")
+                raise Refused(f"expected an array {key!r} in {self.file}, got something else", "array-type")
+            return values
+
+
+@contextmanager
+def open_arrays(folder: Path, name: str) -> Iterator[Archive]:
+    """The arrays of a .npz or a .safetensors file.
+
+    Raises:
+        Refused: for a file that is missing or damaged.
+    """
+    opened = _open_safetensors if name.lower().endswith(".safetensors") else open_npz
+    with opened(folder, name) as archive:
+        yield archive
+
+
+@contextmanager
+def _open_safetensors(folder: Path, name: str) -> Iterator[Archive]:
+    path = existing(folder, name)
+    try:
+        from safetensors import safe_open
+    except ModuleNotFoundError:
+        needs = f"{name} needs the package safetensors: pip install 'resnet-cert[safetensors]'"
+        raise Refused(needs, "needs-package") from None
+    import ml_dtypes  # noqa: F401  bfloat16 is no type of NumPy's own
+
+    with readable(name, " as a .safetensors file"):
+        opened = safe_open(path, framework="numpy")
+    with opened as file:
+        yield Archive(name, tuple(file.keys()), file.get_tensor)
 
 
 @contextmanager
@@ -111,14 +152,19 @@ def open_npz(folder: Path, name: str) -> Iterator[Archive]:
     path = existing(folder, name)
     with readable(name, " as a .npz file"):
         if not is_zipfile(path):
-            raise Refused(f"cannot read {name} as a .npz file: it is no zip archive, or a part of one")
+            fault = f"cannot read {name} as a .npz file: it is no zip archive, or a part of one"
+            raise Refused(fault, "file-unreadable")
         archive = np.load(path, allow_pickle=False)
-
     with archive:
-        yield Archive(name, archive)
+        twice = sorted(key for key, times in Counter(archive.files).items() if times > 1)
+        if twice:
+            raise Refused(f"expected each array of {name} once, got {listed(twice)} twice", "array-repeated")
+        yield Archive(name, tuple(archive.files), archive.__getitem__)
 
 
 def _require_real(dtype: np.dtype[Any], what: str) -> None:
-    """float64 holds every float16, float32, float64; integers beyond 2^53 are rounded, as decimals are."""
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise Refused(f"{what}: expected real numbers (floats of at most 64 bits or integers), got {dtype}")
+    """float64 holds every float16, bfloat16, float32, float64; integers beyond 2^53 are rounded, as decimals
+    are."""
+    if (dtype.kind not in "iuf" or dtype.itemsize > 8) and dtype.name not in NARROW_FLOATS:
+        wanted = "expected real numbers (floats of at most 64 bits or integers)"
+        raise Refused(f"{what}: {wanted}, got {dtype}", "array-type")

@@ -4,46 +4,58 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import numpy as np
 
-from resnet_cert.outcomes import Diagnostic, InternalError, RequestError
+from resnet_cert.outcomes import Diagnostic, InternalError, RequestError, Verdict, printable
 from resnet_cert.problem.problem import (
-    AnyProblem,
-    Constraint,
     Distribution,
     Domain,
     Lipschitz,
+    Method,
+    Objective,
     Problem,
-    Regularizer,
 )
-from resnet_cert.problem.wellformed import input_faults
+from resnet_cert.problem.problem import Fault as ProblemFault
+from resnet_cert.problem.wellformed import input_faults, shape_faults, value_faults
+from resnet_cert.report.files import require_apart
 from resnet_cert.spec import models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.document import Document, with_overrides
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, holds
 from resnet_cert.spec.parts import (
     Context,
+    Samples,
     features_fault,
+    load_comparators,
     load_features,
     load_loss,
     load_point,
     load_samples,
-    load_vector_loss,
     weights_fault,
 )
+from resnet_cert.spec.reads import files_of, missing_files
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
-from resnet_cert.vector.problem import VectorPoint, VectorProblem
 
 STDIN, STDIN_SHOWN = "-", "<stdin>"
-Part = TypeVar("Part")
-P = TypeVar("P", Problem, VectorProblem)
+MAX_BYTES = 2**24
+"""Of a spec: larger arrays have files of their own."""
 SAME_ROW = 1e-9  # a row's features may differ by rounding when the other rows of its batch change
+
+
+@dataclass(frozen=True)
+class Population:
+    """The data are an independent sample of a distribution with ‖x‖, ‖f‖, |y| at most these bounds."""
+
+    confidence: float
+    x: float
+    f: float
+    y: float
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,18 @@ class LoadedProblem:
     """A problem and the spec it came from: its path as the user gave it, the sha256 of its bytes.
 
     point_at: the file, line and column of the point.
+    expect: the verdicts that the spec may get, if it says.
+    population: what the data are a sample of, if it says.
+    reads: the files that it was read from, itself among them.
     """
 
-    problem: Problem | VectorProblem
+    problem: Problem
     path: str
     sha256: str
     point_at: tuple[str | None, int | None, int | None]
+    expect: tuple[Verdict, ...] | None = None
+    population: Population | None = None
+    reads: tuple[str, ...] = ()
 
 
 def load_problem(
@@ -65,7 +83,7 @@ def load_problem(
     allow_code: bool = False,
     overrides: Mapping[str, str] | Sequence[str] = (),
     text: str | bytes | None = None,
-) -> Problem | VectorProblem:
+) -> Problem:
     """The problem of a spec; arguments and errors as in `load_spec`."""
     return load_spec(path, allow_code=allow_code, overrides=overrides, text=text).problem
 
@@ -76,6 +94,7 @@ def load_spec(
     allow_code: bool = False,
     overrides: Mapping[str, str] | Sequence[str] = (),
     text: str | bytes | None = None,
+    writes: Sequence[str] = (),
 ) -> LoadedProblem:
     """The problem of a spec, its features evaluated once and kept where they fit into memory.
 
@@ -85,9 +104,11 @@ def load_spec(
         allow_code: run the Python files that the spec names.
         overrides: settings {KEY: VALUE}, or "KEY=VALUE": dotted keys, values in YAML.
         text: what the spec says, in place of reading `path`.
+        writes: files that the caller is going to write; none may be one that the spec reads.
 
     Raises:
-        RequestError: every fault that was found, in the order of the file, then of the overrides.
+        RequestError: every fault that was found, in the order of the file, then of the overrides; a file that
+            is not there comes first.
     """
     shown = STDIN_SHOWN if str(path) == STDIN else str(path)
     content = _content(path, shown) if text is None else text
@@ -99,8 +120,12 @@ def load_spec(
     )
 
     document = with_overrides(read(data, shown), settings)
-    parts, faults = validate(document.value)
     folder = Path() if str(path) == STDIN else Path(path).parent
+    reads = tuple(map(str, files_of(document.value, folder)))
+    reads = reads if str(path) == STDIN else (str(path), *reads)
+    require_apart(writes, reads)
+    parts, faults = validate(document.value)
+    faults += missing_files(document.value, folder, set(parts))
     network = parts.get("network")
     given = None if network is None else isinstance(network, models.GivenNetwork)
     loss = parts.get("loss")
@@ -112,26 +137,46 @@ def load_spec(
         raise RequestError(diagnostics)
     if problem is None:
         raise InternalError("expected a problem from a spec without faults, got none")
-    at = document.diagnostic(_located(Fault(("point", "W"), ""), document.value))
-    return LoadedProblem(problem, shown, hashlib.sha256(data).hexdigest(), (at.file, at.line, at.column))
+    at = document.diagnostic(_located(Fault(("point", "W"), "", "domain"), document.value))
+    expect, population = parts.get("expect"), parts.get("population")
+    return LoadedProblem(
+        problem=problem,
+        path=shown,
+        sha256=hashlib.sha256(data).hexdigest(),
+        point_at=(at.file, at.line, at.column),
+        expect=None if expect is None else tuple(map(Verdict, expect)),
+        population=None
+        if population is None
+        else Population(population.confidence, **dict(population.bounds)),
+        reads=reads,
+    )
 
 
 def _content(path: str | Path, shown: str) -> bytes:
-    if str(path) == STDIN:
-        return sys.stdin.buffer.read()
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no path can have
+        if str(path) == STDIN:
+            if sys.stdin is None:
+                raise OSError("standard input is closed")
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no path can have, a closed stream
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RequestError([Diagnostic(f"cannot read the spec: {reason}", shown, 1, 1)]) from None
+        fault = f"cannot read the spec: {reason}"
+        raise RequestError([Diagnostic(fault, shown, 1, 1, "spec-unreadable")]) from None
+    if len(data) > MAX_BYTES:
+        most = (
+            f"expected a spec of at most {MAX_BYTES // 2**20} MiB, got more: large arrays go into .npz files"
+        )
+        raise RequestError([Diagnostic(most, shown, 1, 1, "spec-size")])
+    return data
 
 
-def _build(
-    parts: dict[str, Any], context: Context, stem: str
-) -> tuple[Problem | VectorProblem | None, Faults]:
+def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem | None, Faults]:
     """The problem, if all its parts are there and fit; the faults of those that are there."""
     faults = Faults()
-    samples = loss = features = point = None
+    samples = loss = features = point = data = None
     if "data" in parts:
         with faults.under("data"):
             samples = load_samples(parts["data"], context)
@@ -143,68 +188,73 @@ def _build(
     if "point" in parts:
         with faults.under("point"):
             point = load_point(parts["point"], context)
-    several = isinstance(point, VectorPoint)
-    # Which losses there are depends on the point; code of the user's is tried without one too.
-    if "loss" in parts and (point is not None or isinstance(parts["loss"], models.PythonLoss)):
+    if samples is not None:
+        data = Distribution(samples.x, samples.y, samples.probabilities, samples.bypass, samples.omega)
+    # The loss changes the targets; code of the user's is tried without any too.
+    if "loss" in parts and ((data and point) or isinstance(parts["loss"], models.PythonLoss)):
+        q = 1 if point is None else len(point.W)
         with faults.under("loss"):
-            loss = load_vector_loss(parts["loss"]) if several else load_loss(parts["loss"], context)
+            data, loss = load_loss(parts["loss"], context, data, q)
     if "network" in parts:
         with faults.under("network"):
             features = load_features(parts["network"], context, samples)
     if samples is not None and features is None:  # a network without a sound x is no network
-        faults.extend(Fault(path, message) for path, message in input_faults(samples.x))
-    if samples is None or loss is None or features is None or point is None:
+        faults.extend(map(_of_problem, input_faults(samples.x)))
+    if samples is None or data is None or loss is None or features is None or point is None:
         return None, faults
-    common: dict[str, Any] = {
-        "distribution": Distribution(samples.x, samples.y, samples.probabilities),
-        "loss": loss,
-        "features": features,
-        "point": point,
-        "epsilon": float(parts.get("epsilon", 0.0)),
-        "domain": Domain(**_numbers(parts.get("domain"))),
-        "lipschitz": Lipschitz(**_numbers(parts.get("lipschitz"))),
-        "name": parts.get("name") or stem,
-    }
-    if several:
-        for key in ("regularizer", "constraint"):
-            if parts.get(key) is not None:
-                faults.append(Fault((key,), f"expected no {key} with several outputs", at_key=True))
-        if context.weighted and samples.omega is None:
-            return None, faults
-        problem = VectorProblem(**common, omega=samples.omega if context.weighted else None)
-        return _checked(problem, parts["network"], context, faults), faults
+    if context.weighted and samples.omega is None:
+        return None, faults
     problem = Problem(
-        **common,
-        regularizer=_of(parts.get("regularizer"), Regularizer),
-        constraint=_of(parts.get("constraint"), Constraint),
+        distribution=data,
+        loss=loss,
+        features=features,
+        point=point,
+        epsilon=float(parts.get("epsilon", 0.0)),
+        objective=_objective(parts.get("regularizer"), parts.get("constraint")),
+        domain=Domain(**_numbers(parts.get("domain"))),
+        lipschitz=Lipschitz(**_numbers(parts.get("lipschitz"))),
+        hessian=cast(Method, parts.get("hessian", "auto")),
+        name=printable(parts.get("name") or stem),
     )
-    return _checked(problem, parts["network"], context, faults), faults
+    return _checked(problem, parts["network"], context, samples, faults), faults
 
 
 def _numbers(section: models.Domain | models.Lipschitz | None) -> dict[str, float | None]:
     return {key: None if value == "auto" else float(value) for key, value in section or ()}
 
 
-def _of(section: models.Section | None, part: Callable[..., Part]) -> Part | None:
-    """A part of the problem whose fields are the numbers of a section."""
-    return None if section is None else part(**{key: float(value) for key, value in section})
+def _objective(regularizer: Any, constraint: models.Constraint | None) -> Objective:
+    norm = None if constraint is None else float(constraint.norm)
+    if regularizer is None:
+        return Objective(norm=norm)
+    halved = isinstance(regularizer, models.WeightDecay)
+    l2 = float(regularizer.weight_decay) / 2.0 if halved else float(regularizer.l2)
+    return Objective(l2, norm, regularizer.bias)
 
 
-def _checked(problem: P, network: Any, context: Context, faults: Faults) -> P:
+def _checked(problem: Problem, network: Any, context: Context, samples: Samples, faults: Faults) -> Problem:
     """The problem with its features evaluated, if they can be; what is wrong with it joins the faults."""
-    unfit = problem.shape_faults()
+    unfit = shape_faults(problem)
     evaluated = None
     if not unfit:
         with faults.under("network"):
             evaluated = _evaluated(problem, network, context)
     known = evaluated or problem
-    for path, message in [*unfit, *known.value_faults(evaluate=evaluated is not None)]:
-        of_network = path[:2] == ("data", "f") and not context.given
-        faults.append(Fault(("network",) if of_network else path, message))
+    if evaluated is not None and samples.compare:
+        with faults.under("data"):
+            known = replace(evaluated, comparators=load_comparators(samples, evaluated.features))
+            unfit = shape_faults(known)
+    for fault in [*unfit, *([] if unfit else value_faults(known, evaluate=evaluated is not None))]:
+        of_network = fault.path[:2] == ("data", "f") and not context.given
+        faults.append(_of_problem(fault._replace(path=("network",)) if of_network else fault))
     return known
 
 
-def _evaluated(problem: P, network: Any, context: Context) -> P:
+def _of_problem(fault: ProblemFault) -> Fault:
+    return Fault(fault.path, fault.message, fault.id)
+
+
+def _evaluated(problem: Problem, network: Any, context: Context) -> Problem:
     if not isinstance(network, models.PythonNetwork):
         return problem.with_features_held()
     with below("python"), running(context.folder, network.python):
@@ -212,15 +262,17 @@ def _evaluated(problem: P, network: Any, context: Context) -> P:
         return problem.with_features_held()
 
 
-def _require_rowwise(problem: AnyProblem, reference: str) -> None:
+def _require_rowwise(problem: Problem, reference: str) -> None:
     """f_θ is a function of x: other rows of a batch, and those that fill it up, must not matter."""
     chunk = next(problem.chunks())
     m = len(chunk.x)
     half = m // 2
-    x = np.concatenate([chunk.x[:half], 0.5 * chunk.x[half:] + 0.25])
+    own = chunk.x[:, : problem.d1]
+    x = np.concatenate([own[:half], 0.5 * own[half:] + 0.25])
     f = problem.features.rows(slice(0, m), x, problem.chunk_rows)
     if not np.allclose(f[:half], chunk.f[:half], rtol=SAME_ROW, atol=0.0, equal_nan=True):
-        raise Refused(f"expected {reference} to map row by row, got features that change with the other rows")
+        wanted = f"expected {reference} to map row by row, got features that change with the other rows"
+        raise Refused(wanted, "code-result")
 
 
 def _diagnostics(document: Document, faults: Sequence[Fault]) -> list[Diagnostic]:
@@ -230,9 +282,9 @@ def _diagnostics(document: Document, faults: Sequence[Fault]) -> list[Diagnostic
     found = [*document.faults, *(d for d in placed if (d.file, d.line, d.column) not in taken)]
     files = [document.source.file, *(override.source.file for override in document.overrides)]
 
-    def order(diagnostic: Diagnostic) -> tuple[int, int, int]:
+    def order(diagnostic: Diagnostic) -> tuple[bool, int, int, int]:
         rank = files.index(diagnostic.file) if diagnostic.file in files else len(files)
-        return rank, diagnostic.line or 0, diagnostic.column or 0
+        return diagnostic.id != "file-missing", rank, diagnostic.line or 0, diagnostic.column or 0
 
     return sorted(dict.fromkeys(found), key=order)
 

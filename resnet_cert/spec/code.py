@@ -23,7 +23,8 @@ def load_function(folder: Path, reference: str, *, allow_code: bool) -> Callable
         Refused: if code is not allowed, or the file, its execution or the function fails.
     """
     if not allow_code:
-        raise Refused(f"expected --allow-code (allow_code=True in Python) to run {reference}")
+        wanted = f"expected --allow-code (allow_code=True in Python) to run {reference}"
+        raise Refused(wanted, "code-not-allowed")
     name, _, function_name = reference.rpartition(":")
     path = existing(folder, name)
     with running(folder, reference):
@@ -33,9 +34,11 @@ def load_function(folder: Path, reference: str, *, allow_code: bool) -> Callable
         functions = [
             word for word, value in vars(module).items() if callable(value) and not word.startswith("_")
         ]
-        raise Refused(f"no function {function_name!r} in {name}{suggestion(function_name, functions)}")
+        hint = suggestion(function_name, functions)
+        raise Refused(f"no function {function_name!r} in {name}{hint}", "unknown-name")
     if not callable(function):
-        raise Refused(f"expected a function {function_name!r} in {name}, got {type(function).__name__}")
+        got = type(function).__name__
+        raise Refused(f"expected a function {function_name!r} in {name}, got {got}", "code-result")
     return function
 
 
@@ -69,9 +72,9 @@ def running(folder: Path, reference: str) -> Iterator[None]:
     except Refused:
         raise
     except RequestError as error:
-        raise Refused("; ".join(_placed(diagnostic) for diagnostic in error.diagnostics)) from None
+        raise Refused("; ".join(map(_placed, error.diagnostics)), error.diagnostics[0].id) from None
     except (Exception, SystemExit) as error:
-        raise Refused(f"{name}{_line(error, folder / name)}: {_words(error)}") from None
+        raise Refused(f"{name}{_line(error, folder / name)}: {_words(error)}", "code-failed") from None
 
 
 def _line(error: BaseException, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The models of `data`: a finite distribution of (x, y), in its four forms."""
+"""The models of `data`: a finite distribution of (x, y), in its five forms."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from resnet_cert.spec.values import (
     ArrayName,
     Column,
     ColumnOrColumns,
+    Compared,
     Count,
     CsvTable,
+    Flag,
+    Labels,
     MatrixOrFile,
     NonNegative,
     NpzTable,
     OneOf,
     Seed,
     TargetsOrFile,
+    Text,
     VectorOrFile,
 )
 
@@ -30,13 +34,36 @@ def _inputs() -> Iterable[str]:
     return INPUTS
 
 
+def _delimiters() -> Iterable[str]:
+    from resnet_cert.spec.table import DELIMITERS
+
+    return DELIMITERS
+
+
+DELIMITER_WORDS = {",": "comma", "\\t": "tab", ";": "semicolon", "|": "bar", "pipe": "bar", "tsv": "tab"}
+
+
 def _teachers() -> Iterable[str]:
     from resnet_cert.spec.sampling import TEACHERS
 
     return TEACHERS
 
 
-class InlineData(Section):
+class ArrayData(Section):
+    """What data given as arrays or columns have in common."""
+
+    normalise: Flag = Field(default=False, description="Divide the probabilities by their sum")
+    labels: Labels | None = Field(
+        default=None, description="The numbers that the labels in y stand for, such as {no: -1, yes: 1}"
+    )
+    compare: Compared | None = Field(
+        default=None,
+        description="Further inputs by name, the best linear predictors on which are compared: an array, or "
+        "a list of arrays (CSV: columns) side by side",
+    )
+
+
+class InlineData(ArrayData):
     """Samples in the spec itself, or each array in a .npy file."""
 
     form = "data given as arrays"
@@ -47,6 +74,9 @@ class InlineData(Section):
     f: MatrixOrFile | None = Field(
         default=None, description="n rows of k features, for network: {kind: given}; or a .npy file"
     )
+    bypass: MatrixOrFile | None = Field(
+        default=None, description="n rows of inputs that the head reads beside x + Vf; or a .npy file"
+    )
     probabilities: VectorOrFile | None = Field(
         default=None, description="n positive weights of sum 1, or a .npy file; uniform by default"
     )
@@ -56,7 +86,7 @@ class InlineData(Section):
     )
 
 
-class CsvData(Section):
+class CsvData(ArrayData):
     """Columns of a CSV file with a header."""
 
     form = "data from a CSV file"
@@ -68,15 +98,21 @@ class CsvData(Section):
     f: list[Column] | None = Field(
         default=None, min_length=1, description="The columns of the features, for network: {kind: given}"
     )
+    bypass: list[Column] | None = Field(
+        default=None, min_length=1, description="The columns that the head reads beside x + Vf"
+    )
     probabilities: Column | None = Field(
         default=None, description="The column of the probabilities; uniform by default"
     )
     omega: list[Column] | None = Field(
         default=None, min_length=1, description="The columns of the weights ≥ 0, for a weighted loss"
     )
+    delimiter: Annotated[str, OneOf("delimiter", _delimiters, words=DELIMITER_WORDS)] = Field(
+        default="comma", description="What separates the columns"
+    )
 
 
-class NpzData(Section):
+class NpzData(ArrayData):
     """Arrays of a .npz file."""
 
     form = "data from a .npz file"
@@ -90,12 +126,41 @@ class NpzData(Section):
         default=None,
         description='The array (n, k) of the features, for network: {kind: given}; "f" by default',
     )
+    bypass: ArrayName | None = Field(
+        default=None, description="The array (n, d2) of inputs that the head reads beside x + Vf"
+    )
     probabilities: ArrayName | None = Field(
         default=None, description="The array (n,) of the probabilities; uniform by default"
     )
     omega: ArrayName | None = Field(
         default=None,
         description='The array (n, q) of the weights ≥ 0, for a weighted loss; "omega" by default',
+    )
+
+
+class ShardData(ArrayData):
+    """Arrays in many .npz or .parquet files, read one after the other in the order of their names."""
+
+    form = "data from shards"
+    shards: Text = Field(
+        description="A pattern such as data/*.npz or data/*.parquet, or a folder, relative to the spec's"
+    )
+    x: ColumnOrColumns = Field(
+        default="x", description="The array (n, d) of the inputs, or a list of columns"
+    )
+    y: ColumnOrColumns = Field(default="y", description="The array of the targets, or a list of columns")
+    f: ColumnOrColumns | None = Field(
+        default=None,
+        description='The array (n, k) of the features, for network: {kind: given}; "f" by default',
+    )
+    bypass: ColumnOrColumns | None = Field(
+        default=None, description="The inputs (n, d2) that the head reads beside x + Vf"
+    )
+    probabilities: ArrayName | None = Field(
+        default=None, description="The array (n,) of the probabilities; uniform by default"
+    )
+    omega: ColumnOrColumns | None = Field(
+        default=None, description='The weights (n, q) ≥ 0, for a weighted loss; "omega" by default'
     )
 
 
@@ -130,7 +195,7 @@ class SampleData(Section):
     sample: Sample
 
 
-_DATA_FORMS = (InlineData, CsvData, NpzData, SampleData)
+_DATA_FORMS = (InlineData, CsvData, NpzData, ShardData, SampleData)
 
 
 def _data_form(value: Any) -> str | None:
@@ -139,6 +204,8 @@ def _data_form(value: Any) -> str | None:
     keys = meant(value, *_DATA_FORMS)
     if "sample" in keys:
         return SampleData.form
+    if "shards" in keys:
+        return ShardData.form
     if "file" not in keys:
         return InlineData.form
     file = str(value.get("file")).lower()
@@ -150,6 +217,7 @@ Data = Annotated[
     Annotated[InlineData, Tag(InlineData.form)]
     | Annotated[CsvData, Tag(CsvData.form)]
     | Annotated[NpzData, Tag(NpzData.form)]
+    | Annotated[ShardData, Tag(ShardData.form)]
     | Annotated[SampleData, Tag(SampleData.form)],
-    chosen_by(_data_form, "a mapping with x and y, with file, or with sample"),
+    chosen_by(_data_form, "a mapping with x and y, with file, with shards, or with sample"),
 ]

@@ -37,11 +37,12 @@ class Document:
             inside, above = path[:depth] == override.keys, path == override.keys[: len(path)]
             if inside and not (above and fault.at_key):
                 line, column = override.source.place(path[depth:], key=fault.at_key)
-                return Diagnostic(fault.message, override.source.file, line, column)
+                return Diagnostic(fault.named(), override.source.file, line, column, fault.id)
             if path and above and (inside or not _has(self.source.value, path)):
-                return Diagnostic(fault.message, override.source.file, 1, override.columns[len(path) - 1])
+                column = override.columns[len(path) - 1]
+                return Diagnostic(fault.named(), override.source.file, 1, column, fault.id)
         line, column = self.source.place(path, key=fault.at_key)
-        return Diagnostic(fault.message, self.source.file, line, column)
+        return Diagnostic(fault.named(), self.source.file, line, column, fault.id)
 
 
 def _has(tree: Any, path: Path) -> bool:
@@ -78,7 +79,8 @@ def _override(setting: str) -> Override:
     key, equals, text = setting.partition("=")
     keys = tuple(key.split("."))
     if not (equals and all(keys)):
-        raise RequestError([Diagnostic(f"expected KEY=VALUE, got {shortened(setting)!r}", label, 1, 1)])
+        fault = f"expected KEY=VALUE, got {shortened(setting)!r}"
+        raise RequestError([Diagnostic(fault, label, 1, 1, "override-syntax")])
     columns = tuple(1 + sum(len(part) + 1 for part in keys[:i]) for i in range(len(keys)))
     return Override(keys, columns, parse(text, label, column=len(key) + 2))
 
@@ -92,6 +94,7 @@ def _replaced(tree: Any, override: Override, depth: int) -> Any:
     if not isinstance(tree, dict):
         at = ".".join(override.keys[:depth]) or "the spec"
         message = f"expected a mapping at {at} to set {override.keys[depth]!r} in, got {describe(tree)}"
-        raise RequestError([Diagnostic(message, override.source.file, 1, override.columns[depth])])
+        place = (override.source.file, 1, override.columns[depth])
+        raise RequestError([Diagnostic(message, *place, "override-place")])
     key = override.keys[depth]
     return {**tree, key: _replaced(tree.get(key), override, depth + 1)}

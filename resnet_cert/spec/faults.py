@@ -4,32 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 
 Path = tuple[str | int, ...]
 """From the top of the spec down: keys of mappings and indices of lists."""
 
 LONGEST = 40  # characters of the user's text that a message repeats
+LONGEST_NAME, MOST_COMPARED = 100, 5000  # of names that are compared with a misspelt one
+MOST_NAMES = 20  # names that a message repeats
 
 
 class Fault(NamedTuple):
-    """What is wrong with the value at `path`; with at_key, with its being there at all."""
+    """What is wrong with the value at `path`; with at_key, with its being there at all.  id: of `FAULTS`."""
 
     path: Path
     message: str
+    id: str
     at_key: bool = False
+
+    def named(self) -> str:
+        """The message behind the keys that lead to the value, where it is about one.
+
+        A message that begins with the last key itself goes on from there: it says the row and the column.
+        """
+        depth = max((i + 1 for i, part in enumerate(self.path) if isinstance(part, str)), default=0)
+        if self.at_key or not depth:
+            return self.message
+        keys = "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in self.path[:depth])[1:]
+        last = str(self.path[depth - 1])
+        if self.message.startswith((f"{last}:", f"{last} ")):
+            return keys + self.message.removeprefix(last)
+        match self.path[depth:]:
+            case (i, j):
+                return f"{keys} row {int(i) + 1}, column {int(j) + 1}: {self.message}"
+            case (i,) if self.message.startswith("row "):
+                return f"{keys} {self.message}"
+            case (i,):
+                return f"{keys} entry {int(i) + 1}: {self.message}"
+        return f"{keys}: {self.message}"
 
 
 class Refused(Exception):
     """A part of the spec cannot be had; the paths of its faults start at that part."""
 
-    def __init__(self, faults: Iterable[Fault] | str) -> None:
-        self.faults = (Fault((), faults),) if isinstance(faults, str) else tuple(faults)
+    def __init__(self, faults: Iterable[Fault] | str, id: str = "wrong-value") -> None:
+        self.faults = (Fault((), faults, id),) if isinstance(faults, str) else tuple(faults)
         super().__init__("\n".join(fault.message for fault in self.faults))
 
     def below(self, *path: str | int) -> Refused:
         """The same, of a part that holds this one at `path`."""
-        return Refused(Fault((*path, *fault.path), fault.message, fault.at_key) for fault in self.faults)
+        return Refused(fault._replace(path=(*path, *fault.path)) for fault in self.faults)
 
 
 @contextmanager
@@ -91,8 +116,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is most likely a misspelling of."""
     import difflib
 
-    by_lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    by_lower = {word.lower()[:LONGEST_NAME]: word for word in islice(known, MOST_COMPARED)}
+    close = difflib.get_close_matches(name.lower()[:LONGEST_NAME], by_lower, n=1)
     return by_lower[close[0]] if close else None
 
 
@@ -101,5 +126,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = nearest(name, known)
     if near is not None:
-        return f"; did you mean {near!r}?"
-    return f"; expected one of {', '.join(known)}" if known else ""
+        return f"; did you mean {describe(near)}?"
+    return f"; expected one of {listed(known)}" if known else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a message repeats them: not more than the first ones, and how many there are."""
+    names = list(names)
+    shown = ", ".join(shortened(name) for name in names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown}, … ({len(names)} in all)"

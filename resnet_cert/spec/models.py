@@ -17,35 +17,47 @@ from resnet_cert.spec.data_models import Data
 from resnet_cert.spec.section import Section, chosen_by, meant
 from resnet_cert.spec.values import (
     UNKNOWN_KIND,
+    ArrayFile,
     ArrayName,
     AutoNonNegative,
     AutoPositive,
+    Convex,
     Count,
+    Flag,
     Function,
+    Head,
     Matrix,
     NonNegative,
-    NpzFile,
+    Numbers,
     OneOf,
     Positive,
+    Probability,
     Seed,
+    Share,
     Text,
     Vector,
+    Verdicts,
     Version,
 )
 
 
 def _losses() -> Iterable[str]:
-    """The losses of one output and of several, except those with weights, which have a form of their own."""
-    from resnet_cert.problem.losses import LOSSES
-    from resnet_cert.vector.losses import LOSSES as VECTOR_LOSSES
+    """All losses but those with further keys, which have forms of their own."""
+    from resnet_cert.problem.losses import LOSSES, weighted_losses
+    from resnet_cert.problem.targets import FRAMEWORK_NAMES
 
-    return dict.fromkeys([*LOSSES, *(kind for kind, loss in VECTOR_LOSSES.items() if not loss.weighted)])
+    weighted = weighted_losses()
+    return [*(kind for kind in LOSSES if kind not in weighted), *FRAMEWORK_NAMES]
+
+
+def _kinds() -> Iterable[str]:
+    return [*_losses(), *_weighted_losses()]
 
 
 def _weighted_losses() -> Iterable[str]:
-    from resnet_cert.vector.losses import LOSSES
+    from resnet_cert.problem.losses import weighted_losses
 
-    return [kind for kind, loss in LOSSES.items() if loss.weighted]
+    return weighted_losses()
 
 
 def _activations() -> Iterable[str]:
@@ -56,20 +68,54 @@ def _activations() -> Iterable[str]:
 
 # loss
 
+_MSE = "'mse' (without ½), or 'squared' (with it)"
+_CROSS_ENTROPY = "'cross_entropy' (softmax of the outputs, and class labels or probabilities)"
+_BCE = "'bce_with_logits' (targets in [0, 1]), or 'logistic' (labels −1 and 1); the outputs are logits"
+_HUBER = "'pseudo_huber' (√(1+(p−y)²)−1, which is twice differentiable)"
+LOSS_WORDS = {
+    **dict.fromkeys(("mse", "meansquarederror", "l2", "leastsquares", "rmse", "quadratic", "ols"), _MSE),
+    **dict.fromkeys(
+        (
+            "ce", "xent", "crossentropy", "nll", "negativeloglikelihood", "categoricalcrossentropy",
+            "sparsecategoricalcrossentropy", "softmaxcrossentropy", "logsoftmax", "multinomial",
+        ),
+        _CROSS_ENTROPY,
+    ),
+    **dict.fromkeys(
+        ("bce", "binarycrossentropy", "logloss", "log", "sigmoid", "bcewithlogits", "binary"), _BCE
+    ),
+    **dict.fromkeys(("huber", "smoothl1", "l1", "mae", "logcosh", "meanabsoluteerror"), _HUBER),
+    **dict.fromkeys(("hinge", "svm"), "'logistic' (a hinge has a kink)"),
+    "poissonnll": "'poisson' (the output is the logarithm of the rate)",
+}  # fmt: skip
+"""The field's own words, without what joins them."""
+
 
 class NamedLoss(Section):
-    """A built-in loss times a positive factor."""
+    """A built-in loss by name, times a positive factor."""
 
     form = "a built-in loss"
-    kind: Annotated[str, OneOf("loss", _losses, UNKNOWN_KIND)]
+    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, words=LOSS_WORDS)]
     scale: Positive = Field(default=1.0, description="A positive factor")
+
+
+class CrossEntropyLoss(Section):
+    """Cross-entropy as frameworks have it, with smoothed labels and weighted classes."""
+
+    form = "a cross-entropy"
+    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, "cross_entropy")]
+    scale: Positive = Field(default=1.0, description="A positive factor")
+    label_smoothing: Share = Field(default=0.0, description="s of the targets (1−s)·onehot + s/q")
+    class_weights: Vector | None = Field(
+        default=None, description="q positive weights: the loss is the weighted mean over the samples"
+    )
 
 
 class WeightedLoss(Section):
     """½Σ_i ω_i(p_i − y_i)², of several outputs, times a positive factor."""
 
     form = "a weighted loss"
-    kind: Annotated[str, OneOf("loss", _weighted_losses, UNKNOWN_KIND)]
+    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, "weighted_squared")]
     weights: Annotated[str, OneOf("array of weights", lambda: ("omega",))] = Field(
         description="The array of the weights in the data: omega"
     )
@@ -81,17 +127,21 @@ class PythonLoss(Section):
 
     form = "a loss in Python"
     python: Function = Field(description="FILE.py:FUNCTION, a function of (p, y) that JAX can trace")
+    convex: Convex = Field(
+        default="auto", description="auto: proven on the range that is used; true: the user's claim"
+    )
 
 
 LOSS_NAME = "a loss by its name"
 
 LossName = Annotated[
     str,
-    OneOf("loss", _losses),
+    OneOf("loss", _losses, words=LOSS_WORDS),
     Field(
-        description="squared: ½(p−y)²; logistic: log(1+exp(−yp)), y = ±1; pseudo_huber: √(1+(p−y)²)−1; "
-        "poisson: exp(p) − yp; with several outputs squared: ½‖p−y‖²; logistic: Σ log(1+exp(p_i)) − y_i p_i, "
-        "0 ≤ y_i ≤ 1; softmax: the cross-entropy of class labels or probabilities"
+        description="squared: ½‖p−y‖²; logistic: log(1+exp(−yp)), y = ±1, and with several outputs "
+        "Σ log(1+exp(p_i)) − y_i p_i, 0 ≤ y_i ≤ 1; pseudo_huber: Σ √(1+(p_i−y_i)²)−1; poisson: "
+        "Σ exp(p_i) − y_i p_i; softmax, cross_entropy: the cross-entropy of class labels or probabilities; "
+        "mse: the mean of (p_i−y_i)² over the outputs; bce_with_logits: that of log(1+exp(p_i)) − y_i p_i"
     ),
 ]
 
@@ -101,17 +151,19 @@ def _loss_form(value: Any) -> str | None:
         return WeightedLoss.form if value in _weighted_losses() else LOSS_NAME
     if not isinstance(value, dict):
         return None
-    keys = meant(value, NamedLoss, WeightedLoss, PythonLoss)
+    keys = meant(value, NamedLoss, CrossEntropyLoss, WeightedLoss, PythonLoss)
     if "python" in keys:
         return PythonLoss.form
     kind = value.get("kind")
-    weighted = "weights" in keys or (isinstance(kind, str) and kind in _weighted_losses())
-    return WeightedLoss.form if weighted else NamedLoss.form
+    if "weights" in keys or (isinstance(kind, str) and kind in _weighted_losses()):
+        return WeightedLoss.form
+    return CrossEntropyLoss.form if kind == "cross_entropy" else NamedLoss.form
 
 
 Loss = Annotated[
     Annotated[LossName, Tag(LOSS_NAME)]
     | Annotated[NamedLoss, Tag(NamedLoss.form)]
+    | Annotated[CrossEntropyLoss, Tag(CrossEntropyLoss.form)]
     | Annotated[WeightedLoss, Tag(WeightedLoss.form)]
     | Annotated[PythonLoss, Tag(PythonLoss.form)],
     chosen_by(_loss_form, "the name of a loss, {kind: ...} or {python: ...}"),
@@ -121,8 +173,16 @@ Loss = Annotated[
 # network
 
 
+NETWORK_WORDS = {
+    **dict.fromkeys(("precomputed", "features", "array", "external", "f"), "'given' (f is in the data)"),
+    **dict.fromkeys(("dense", "fc", "feedforward", "sequential", "nn", "neuralnetwork"), "'mlp'"),
+    **dict.fromkeys(("none", "id", "skip"), "'identity'"),
+    "affine": "'linear'",
+}
+
+
 def _kind(only: str) -> OneOf:
-    return OneOf("network", lambda: NETWORK_KINDS, UNKNOWN_KIND, only)
+    return OneOf("network", lambda: NETWORK_KINDS, UNKNOWN_KIND, only, NETWORK_WORDS)
 
 
 class LinearNetwork(Section):
@@ -148,9 +208,18 @@ class GivenNetwork(Section):
     kind: Annotated[str, _kind("given")]
 
 
+ACTIVATION_WORDS = {
+    "swish": "'silu'",
+    **dict.fromkeys(("gelunew", "geluapproximate", "gelufast", "gelupytorchtanh"), "'gelu_tanh'"),
+    "geluexact": "'gelu'",
+    **dict.fromkeys(("lrelu", "leaky", "prelu", "rrelu"), "'leaky_relu' (slope 0.01 for x < 0)"),
+    **dict.fromkeys(("logistic", "sigm"), "'sigmoid'"),
+    **dict.fromkeys(("identity", "linear", "none"), "network: {kind: linear}"),
+}
+
 Activation = Annotated[
     str,
-    OneOf("activation", _activations),
+    OneOf("activation", _activations, words=ACTIVATION_WORDS),
     Field(description="Applied between the layers, not after the last one"),
 ]
 
@@ -179,12 +248,12 @@ class MlpNetwork(Section):
 
 
 class MlpFileNetwork(Section):
-    """A multilayer perceptron with its weights in a .npz file."""
+    """A multilayer perceptron with its weights in a .npz or .safetensors file."""
 
     form = "an mlp from a file"
     kind: Annotated[str, _kind("mlp")]
     activation: Activation
-    file: NpzFile = Field(description="A .npz file, relative to the folder of the spec")
+    file: ArrayFile = Field(description="A .npz or .safetensors file, relative to the folder of the spec")
     layers: list[LayerNames] = Field(
         min_length=1, description="The layers in order; k is the rows of the last"
     )
@@ -252,24 +321,30 @@ class InlineMatrices(Section):
     """The point (W, V) of several outputs in the spec."""
 
     form = "a point of several outputs"
-    W: Matrix = Field(description="q rows of d numbers")
+    W: Matrix = Field(description="q rows of d numbers (with bypass inputs of d + d2)")
     V: Matrix = Field(description="d rows of k numbers")
+    c: Numbers | None = Field(default=None, description="The head's bias, q numbers; none by default")
 
 
 class InlinePoint(Section):
     """The point (w, V) in the spec."""
 
     form = "a point in the spec"
-    w: Vector = Field(description="d numbers")
+    w: Head = Field(description="d numbers (with bypass inputs d + d2), or one row of them")
     V: Matrix = Field(description="d rows of k numbers")
+    c: Numbers | None = Field(default=None, description="The head's bias, one number; none by default")
 
 
 class FilePoint(Section):
-    """The arrays w and V of a .npz file, or W and V for several outputs."""
+    """The arrays of a .npz or .safetensors file by their names: w or W, V, and c if there is one."""
 
     form = "a point from a file"
-    file: NpzFile = Field(
-        description="A .npz file with arrays w (d,), or W (q, d), and V (d, k), relative to the spec's folder"
+    file: ArrayFile = Field(description="A .npz or .safetensors file, relative to the folder of the spec")
+    w: ArrayName | None = Field(default=None, description='The array (d,) or (1, d); "w" or "W" by default')
+    W: ArrayName | None = Field(default=None, description='The array (q, d); "w" or "W" by default')
+    V: ArrayName = Field(default="V", description="The array (d, k)")
+    c: ArrayName | None = Field(
+        default=None, description='The array (q,) of the head\'s bias; "c" if the file has it'
     )
 
 
@@ -285,7 +360,7 @@ Point = Annotated[
     Annotated[InlinePoint, Tag(InlinePoint.form)]
     | Annotated[InlineMatrices, Tag(InlineMatrices.form)]
     | Annotated[FilePoint, Tag(FilePoint.form)],
-    chosen_by(_point_form, "a mapping with w and V, or with file"),
+    chosen_by(_point_form, "a mapping with w (or W) and V, or with file"),
 ]
 
 
@@ -307,15 +382,55 @@ class Lipschitz(Section):
 
 
 class Regularizer(Section):
-    """The objective is F + l2·(‖w‖² + ‖V‖²), with the Frobenius norm of V."""
+    """The objective is F + l2·(‖W‖² + ‖V‖²), with Frobenius norms."""
 
-    l2: NonNegative = Field(description="Coefficient of ‖w‖² + ‖V‖²")
+    form = "a regularizer"
+    l2: NonNegative = Field(description="Coefficient of ‖W‖² + ‖V‖²")
+    bias: Flag = Field(default=True, description="Is the head's bias c decayed too?")
+
+
+class WeightDecay(Section):
+    """The objective is F + (weight_decay/2)·(‖W‖² + ‖V‖²), as frameworks have it."""
+
+    form = "a weight decay"
+    weight_decay: NonNegative = Field(description="λ of (λ/2)(‖W‖² + ‖V‖²), so l2 = λ/2")
+    bias: Flag = Field(default=True, description="Is the head's bias c decayed too?")
+
+
+def _regularizer_form(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    return WeightDecay.form if "weight_decay" in meant(value, Regularizer, WeightDecay) else Regularizer.form
+
+
+AnyRegularizer = Annotated[
+    Annotated[Regularizer, Tag(Regularizer.form)] | Annotated[WeightDecay, Tag(WeightDecay.form)],
+    chosen_by(_regularizer_form, "a mapping with l2 or with weight_decay"),
+]
+
+
+class Bounds(Section):
+    """Bounds that hold on the whole distribution."""
+
+    x: Positive = Field(description="‖x‖ is at most this")
+    f: Positive = Field(description="‖f‖ is at most this")
+    y: Positive = Field(description="|y| is at most this")
+
+
+class Population(Section):
+    """The data are an independent hold-out sample of a distribution, of which something is then said."""
+
+    confidence: Probability = Field(default=0.99, description="The statements hold with this probability")
+    bounds: Bounds = Field(description="Of x, f and y on the whole distribution")
 
 
 class Constraint(Section):
     """The point (w, V) is sought on a ball."""
 
     norm: Positive = Field(description="‖(w, V)‖ = √(‖w‖² + ‖V‖²) is at most this (Frobenius norm of V)")
+
+
+METHODS = ("auto", "exact", "bound")
 
 
 class Spec(BaseModel):
@@ -331,8 +446,17 @@ class Spec(BaseModel):
     epsilon: NonNegative = Field(description="ε of the ε-second-order partial stationary point")
     domain: Domain = Domain()
     lipschitz: Lipschitz = Lipschitz()
-    regularizer: Regularizer | None = Field(default=None, description="Added to F; nothing by default")
+    regularizer: AnyRegularizer | None = Field(default=None, description="Added to F; nothing by default")
     constraint: Constraint | None = Field(default=None, description="On (w, V); none by default")
+    hessian: Annotated[str, OneOf("method", lambda: METHODS)] = Field(
+        default="auto",
+        description="exact: λ_min of the Hessian from S(t); bound: from a bound of its norm; auto: exact "
+        "where that takes seconds",
+    )
+    expect: Verdicts | None = Field(default=None, description="The verdicts that this spec may get")
+    population: Population | None = Field(
+        default=None, description="The data are a sample of a distribution that is spoken of too"
+    )
 
 
 class _SchemaGenerator(GenerateJsonSchema):

@@ -6,28 +6,27 @@ One function for each form of a part; a new form is one function and one line in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import Array
-from resnet_cert.problem.problem import Features, GivenFeatures, Point, Rows
+from resnet_cert.numerics.radius import Array
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.problem import Distribution, Features, GivenFeatures, Point, Rows
 from resnet_cert.spec import data_models, models
-from resnet_cert.spec.arrays import inline, load_npy, open_npz
+from resnet_cert.spec.arrays import inline, load_npy, open_arrays, open_npz, read_npy, readable
 from resnet_cert.spec.code import load_function, running
-from resnet_cert.spec.faults import Fault, Faults, Refused, below
+from resnet_cert.spec.faults import Fault, Faults, Refused, below, listed, shortened
 from resnet_cert.spec.faults import Path as Place
 from resnet_cert.spec.sampling import draw
-from resnet_cert.spec.table import Column, read_csv
-from resnet_cert.vector.problem import VectorPoint
+from resnet_cert.spec.table import EXAMPLES, Column, labelled, labels_hint, read_csv, read_header
 
 if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
     from resnet_cert.problem.networks import Layer
-    from resnet_cert.vector.losses import VectorLoss
 
 MAX_DRAWN = 2**28  # numbers, 2 GiB
 
@@ -48,16 +47,24 @@ class Context:
 
 @dataclass(frozen=True)
 class Samples:
-    """The arrays of the data; nothing is known yet about their shapes."""
+    """The arrays of the data; nothing is known yet about their shapes.
+
+    compare: of each comparator the arrays that stand side by side, or the names x, f, bypass of these here.
+    """
 
     x: Rows
     y: Rows
     f: Rows | None = None
     probabilities: Rows | None = None
     omega: Rows | None = None
+    bypass: Rows | None = None
+    compare: Mapping[str, tuple[Rows | str, ...]] = field(default_factory=dict)
 
 
 # data
+
+OWN = ("x", "f", "bypass")
+"""Inputs that a comparator may name, whatever the arrays of the file are called."""
 
 
 def load_samples(data: Any, context: Context) -> Samples:
@@ -66,18 +73,32 @@ def load_samples(data: Any, context: Context) -> Samples:
     Raises:
         Refused: every fault of the section and of its files; paths start at `data`.
     """
-    return _SAMPLES[type(data)](data, context)
+    samples = _SAMPLES[type(data)](data, context)
+    if isinstance(data, data_models.ArrayData) and data.normalise:
+        return replace(samples, probabilities=_normalised(samples.probabilities))
+    return samples
+
+
+@below("normalise")
+def _normalised(probabilities: Rows | None) -> Rows:
+    if probabilities is None:
+        raise Refused("expected probabilities to normalise, got none", "unfit-part")
+    pi = np.asarray(probabilities[slice(None)], dtype=np.float64)
+    total = math.fsum(pi.ravel())
+    return pi / total if 0.0 < total < math.inf else pi  # else their own fault says more
 
 
 def features_fault(data: Any, given: bool | None) -> Fault | None:
     """What is wrong with the features in `data`, or with their absence; `given`: the network takes them."""
     f = getattr(data, "f", None)
     if given is False and f is not None:
-        return Fault(("f",), "expected f only with network: {kind: given}", at_key=True)
+        return Fault(("f",), "expected f only with network: {kind: given}", "unfit-part", at_key=True)
     if given and isinstance(data, data_models.SampleData):
-        return Fault(("sample",), "network: {kind: given} needs features, got a drawn sample", at_key=True)
-    if given and f is None and not isinstance(data, data_models.NpzData):
-        return Fault((), "missing key 'f', the features for network: {kind: given}", at_key=True)
+        needs = "network: {kind: given} needs features, got a drawn sample"
+        return Fault(("sample",), needs, "unfit-part", at_key=True)
+    if given and f is None and not isinstance(data, _DEFAULT_NAMES):
+        missing = "missing key 'f', the features for network: {kind: given}"
+        return Fault((), missing, "missing-key", at_key=True)
     return None
 
 
@@ -85,52 +106,119 @@ def weights_fault(data: Any, weighted: bool | None) -> Fault | None:
     """What is wrong with the weights of the outputs in `data`, or with their absence."""
     omega = getattr(data, "omega", None)
     if weighted is False and omega is not None:
-        return Fault(("omega",), "expected omega only with a loss of weights: omega", at_key=True)
+        return Fault(
+            ("omega",), "expected omega only with a loss of weights: omega", "unfit-part", at_key=True
+        )
     if weighted and isinstance(data, data_models.SampleData):
-        return Fault(("sample",), "a loss of weights: omega needs them, got a drawn sample", at_key=True)
-    if weighted and omega is None and not isinstance(data, data_models.NpzData):
-        return Fault((), "missing key 'omega', the weights of the outputs for the loss", at_key=True)
+        needs = "a loss of weights: omega needs them, got a drawn sample"
+        return Fault(("sample",), needs, "unfit-part", at_key=True)
+    if weighted and omega is None and not isinstance(data, _DEFAULT_NAMES):
+        missing = "missing key 'omega', the weights of the outputs for the loss"
+        return Fault((), missing, "missing-key", at_key=True)
     return None
 
 
 def _inline_samples(data: data_models.InlineData, context: Context) -> Samples:
     faults, arrays = Faults(), {}
-    for key in data_models.InlineData.model_fields:
+    for key in ("x", "y", "f", "bypass", "probabilities", "omega"):
         value = getattr(data, key)
         with faults.under(key):
-            if value is not None:
+            if value is None:
+                continue
+            if key == "y" and (data.labels is not None or _are_words(value)):
+                raw = read_npy(context.folder, value) if isinstance(value, str) else np.array(value, object)
+                arrays[key] = numbered(raw, data.labels)
+            else:
                 arrays[key] = load_npy(context.folder, value) if isinstance(value, str) else inline(value)
+    compare = {}
+    for name, parts in _comparators(data):
+        with faults.under("compare", name):
+            compare[name] = tuple(
+                part if part in OWN else _column(load_npy(context.folder, part)) for part in parts
+            )
     faults.refuse()
-    return Samples(**arrays)
+    return Samples(**arrays, compare=compare)
 
 
 def _csv_samples(data: data_models.CsvData, context: Context) -> Samples:
     columns: list[Column] = []
     places: dict[str, int | slice] = {}
-    for key in ("x", "f", "y", "probabilities", "omega"):
-        names = getattr(data, key)
+
+    def add(key: str, names: list[str], place: Place, labels: Any = None) -> None:
+        places[key] = slice(len(columns), len(columns) + len(names))
+        columns.extend(Column(name, (*place, i), labels) for i, name in enumerate(names))
+
+    for key in ("x", "f", "y", "bypass", "probabilities", "omega"):
+        names, labels = getattr(data, key), data.labels if key == "y" else None
         if isinstance(names, str):
             places[key] = len(columns)
-            columns.append(Column(names, (key,)))
+            columns.append(Column(names, (key,), labels))
         elif names is not None:
-            places[key] = slice(len(columns), len(columns) + len(names))
-            columns += [Column(name, (key, i)) for i, name in enumerate(names)]
-    table = read_csv(context.folder, data.file, columns)
-    return Samples(**{key: np.ascontiguousarray(table[:, place]) for key, place in places.items()})
+            add(key, names, (key,), labels)
+    compared: dict[str, list[str]] = {}
+    for name, parts in _comparators(data):
+        header = read_header(context.folder, data.file, data.delimiter) if set(OWN) & set(parts) else ()
+        compared[name] = []
+        for i, part in enumerate(parts):
+            own = part in OWN and part not in header
+            compared[name].append(part if own else f"{name}[{i}]")
+            if not own:
+                add(f"{name}[{i}]", [part], ("compare", name))
+    table = read_csv(context.folder, data.file, columns, data.delimiter)
+    arrays = {key: np.ascontiguousarray(table[:, place]) for key, place in places.items()}
+    compare = {name: tuple(arrays.pop(part, part) for part in parts) for name, parts in compared.items()}
+    return Samples(**arrays, compare=compare)
 
 
 def _npz_samples(data: data_models.NpzData, context: Context) -> Samples:
     names = {"x": data.x, "y": data.y, "f": data.f or ("f" if context.given else None)}
-    names["probabilities"] = data.probabilities
+    names |= {"bypass": data.bypass, "probabilities": data.probabilities}
     names["omega"] = data.omega or ("omega" if context.weighted else None)
-    faults, arrays = Faults(), {}
+    faults, arrays, compare = Faults(), {}, {}
     with faults.under("file"), open_npz(context.folder, data.file) as array:
         for key, name in names.items():
             with faults.under(key):
-                if name is not None:
+                if name is not None and key == "y":
+                    raw = array.raw(name)
+                    words = data.labels is not None or raw.dtype.kind in "USOb"
+                    arrays[key] = numbered(raw, data.labels) if words else array(name)
+                elif name is not None:
                     arrays[key] = array(name)
+        for name, parts in _comparators(data):
+            with faults.under("compare", name):
+                compare[name] = tuple(
+                    part if part in OWN and part not in array.names else _column(array(part))
+                    for part in parts
+                )
     faults.refuse()
-    return Samples(**arrays)
+    return Samples(**arrays, compare=compare)
+
+
+def _shard_samples(data: data_models.ShardData, context: Context) -> Samples:
+    from resnet_cert.problem.shards import open_shards
+
+    names: dict[str, str | list[str] | None] = {
+        "x": data.x,
+        "y": data.y,
+        "f": data.f or ("f" if context.given else None),
+        "bypass": data.bypass,
+        "probabilities": data.probabilities,
+        "omega": data.omega or ("omega" if context.weighted else None),
+    }
+    wanted = {key: name for key, name in names.items() if name is not None}
+    for name, parts in _comparators(data):
+        wanted |= {f"{name}[{i}]": part for i, part in enumerate(parts) if part not in OWN}
+    if data.labels is not None:
+        raise Refused(
+            [Fault(("labels",), "expected numbers in shards, no labels", "unfit-part", at_key=True)]
+        )
+    with below("shards"), readable(data.shards):
+        rows = dict(open_shards(context.folder, data.shards, wanted))
+    compare = {
+        name: tuple(rows.pop(f"{name}[{i}]", part) for i, part in enumerate(parts))
+        for name, parts in _comparators(data)
+    }
+    return Samples(**rows, compare=compare)
 
 
 def _drawn_samples(data: data_models.SampleData, context: Context) -> Samples:
@@ -151,54 +239,105 @@ _SAMPLES: dict[type, Callable[[Any, Context], Samples]] = {
     data_models.InlineData: _inline_samples,
     data_models.CsvData: _csv_samples,
     data_models.NpzData: _npz_samples,
+    data_models.ShardData: _shard_samples,
     data_models.SampleData: _drawn_samples,
 }
+_DEFAULT_NAMES = (data_models.NpzData, data_models.ShardData)  # f and omega are found by their names
+
+
+def _comparators(data: data_models.ArrayData) -> list[tuple[str, list[str]]]:
+    """The names of comparators and of what each is made of."""
+    return [(name, [p] if isinstance(p, str) else p) for name, p in (data.compare or {}).items()]
+
+
+def _column(rows: Rows) -> Rows:
+    """(n, 1) of (n,): one input is a column."""
+    return np.asarray(rows[slice(None)])[:, None] if len(rows.shape) == 1 else rows
+
+
+def load_comparators(samples: Samples, features: Features) -> dict[str, Rows]:
+    """The comparators' inputs (n, ·); features that were evaluated may be among them.
+
+    Raises:
+        Refused: one is not there, or has no rows to stand beside the others; paths start at `data`.
+    """
+    faults, found = Faults(), {}
+    f = features.f if isinstance(features, GivenFeatures) else None
+    own = {"x": samples.x, "f": f, "bypass": samples.bypass}
+    for name, parts in samples.compare.items():
+        rows = [own[part] if isinstance(part, str) else part for part in parts]
+        with faults.under("compare", name):
+            absent = [str(part) for part, array in zip(parts, rows, strict=True) if array is None]
+            if absent:
+                raise Refused(f"no {listed(absent)} in the data, or too large to be kept", "array-missing")
+            if len(rows) == 1:
+                [found[name]] = rows
+                continue
+            arrays = [np.asarray(array[slice(None)], dtype=np.float64) for array in rows if array is not None]
+            shapes = [array.shape for array in arrays]
+            if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+                raise Refused(
+                    f"expected arrays (n, ·) of as many rows, got the shapes {listed(map(str, shapes))}",
+                    "shape",
+                )
+            found[name] = np.concatenate(arrays, axis=1)
+    faults.refuse()
+    return found
+
+
+def _are_words(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(entry, (str, bool)) for entry in values)
+
+
+def numbered(values: np.ndarray[Any, Any], labels: Mapping[str, float] | None) -> Array:
+    """The numbers of an array of labels.
+
+    Raises:
+        Refused: a label has no number.
+    """
+    words = np.array([str(word) for word in values.ravel().tolist()], dtype=object)
+    distinct = list(dict.fromkeys(words))
+    if labels is None:
+        shown = ", ".join(repr(shortened(word)) for word in distinct[:EXAMPLES])
+        raise Refused(f"expected numbers, got {shown}: {labels_hint(distinct)}", "labels")
+    convert, numbers = labelled(labels), {}
+    for word in distinct:
+        try:
+            numbers[word] = convert(word)
+        except (KeyError, ValueError):
+            got = f"got {shortened(word)!r}"
+            raise Refused(f"expected one of {listed(labels)} as in data.labels, {got}", "labels") from None
+    return np.array([numbers[word] for word in words], dtype=np.float64).reshape(values.shape)
 
 
 def _require_drawable(count: int, place: Place) -> None:
     if count > MAX_DRAWN:
-        raise Refused([Fault(place, f"expected at most {MAX_DRAWN} drawn numbers, got {count}")])
+        raise Refused([Fault(place, f"expected at most {MAX_DRAWN} drawn numbers, got {count}", "too-large")])
 
 
 # loss
 
 
-def load_loss(loss: Any, context: Context) -> Loss:
-    """The loss of one output of any form of `loss`.
+def load_loss(
+    loss: Any, context: Context, data: Distribution | None, q: int
+) -> tuple[Distribution | None, Loss]:
+    """The loss of any form of `loss`, and the data with the targets and weights that it stands for.
+
+    A loss in Python needs no data.
 
     Raises:
-        Refused: for a loss of several outputs, and for one in Python that may not run or fails; paths start
-            at `loss`.
+        Refused: for one in Python that may not run or fails, and for one that does not fit the data; paths
+            start at `loss`.
     """
-    from resnet_cert.problem.losses import LOSSES, named_loss
+    from resnet_cert.problem.targets import with_loss
 
-    if isinstance(loss, models.PythonLoss):
-        return _python_loss(loss, context)
-    return named_loss(*_kind_and_scale(loss, LOSSES, "one output, point: {w: ..., V: ...}"))
-
-
-def load_vector_loss(loss: Any) -> VectorLoss:
-    """The loss of several outputs of any form of `loss`.
-
-    Raises:
-        Refused: for a loss of one output only; paths start at `loss`.
-    """
-    from resnet_cert.vector.losses import LOSSES, named_loss
-
-    outputs = "several outputs, point: {W: ..., V: ...}"
-    if isinstance(loss, models.PythonLoss):
-        raise Refused(
-            [Fault(("python",), f"expected one of the losses {', '.join(LOSSES)} of {outputs}", at_key=True)]
-        )
-    return named_loss(*_kind_and_scale(loss, LOSSES, outputs))
-
-
-def _kind_and_scale(loss: Any, known: Iterable[str], outputs: str) -> tuple[str, float]:
-    """A loss by name or by kind and scale, if it is one of those `known` for so many outputs."""
-    kind, scale, place = (loss, 1.0, ()) if isinstance(loss, str) else (loss.kind, loss.scale, ("kind",))
-    if kind not in known:
-        raise Refused([Fault(place, f"expected one of {', '.join(known)} for {outputs}, got {kind!r}")])
-    return kind, scale
+    try:
+        if isinstance(loss, models.PythonLoss) or data is None:
+            return data, _python_loss(loss, context)
+        named = loss if isinstance(loss, str) else {key: value for key, value in loss if value is not None}
+        return with_loss(data, named, q)
+    except RequestError as error:
+        raise Refused(Fault((), fault.message, fault.id) for fault in error.diagnostics) from None
 
 
 @below("python")
@@ -252,7 +391,7 @@ def _file_features(network: models.MlpFileNetwork, context: Context, d: int | No
     from resnet_cert.problem.networks import Layer, NetworkFeatures
 
     faults, layers = Faults(), []
-    with faults.under("file"), open_npz(context.folder, network.file) as array:
+    with faults.under("file"), open_arrays(context.folder, network.file) as array:
         for i, names in enumerate(network.layers):
             arrays = {}
             for key, name in (("weight", names.weight), ("bias", names.bias)):
@@ -287,9 +426,10 @@ def _python_features(network: models.PythonNetwork, context: Context, d: int | N
     with running(context.folder, network.python):
         shape, dtype = feature_shape(function, m, d)
     if len(shape) != 2 or shape[0] != m:
-        raise Refused(f"expected {network.python} to map x ({m}, {d}) to ({m}, k), got the shape {shape}")
+        wanted = f"expected {network.python} to map x ({m}, {d}) to ({m}, k)"
+        raise Refused(f"{wanted}, got the shape {shape}", "code-result")
     if dtype.kind not in "iuf":
-        raise Refused(f"expected {network.python} to return real numbers, got {dtype}")
+        raise Refused(f"expected {network.python} to return real numbers, got {dtype}", "code-result")
     return CustomFeatures(function, shape[1])
 
 
@@ -310,20 +450,19 @@ def _fitting(layers: list[Layer], places: list[Place], d: int | None) -> tuple[L
     for layer, place in zip(layers, places, strict=True):
         weight = layer.weight.shape
         if len(weight) != 2:
-            faults.append(
-                Fault((*place, "weight"), f"expected a weight (outputs, inputs), got the shape {weight}")
-            )
+            wanted = f"expected a weight (outputs, inputs), got the shape {weight}"
+            faults.append(Fault((*place, "weight"), wanted, "shape"))
             inputs = None
             continue
         if inputs is not None and weight[1] != inputs:
             message = f"expected {inputs} column{'s' if inputs > 1 else ''}, {whose}, got {weight[1]}"
             hint = ": transpose it" if weight[0] == inputs else ""
-            faults.append(Fault((*place, "weight"), message + hint))
+            faults.append(Fault((*place, "weight"), message + hint, "shape"))
         if layer.bias is not None and layer.bias.shape != weight[:1]:
             message = (
                 f"expected a bias of shape {weight[:1]}, as the rows of its weight, got {layer.bias.shape}"
             )
-            faults.append(Fault((*place, "bias"), message))
+            faults.append(Fault((*place, "bias"), message, "shape"))
         inputs, whose = weight[0], "the rows of the weight before"
     faults.refuse()
     return tuple(layers)
@@ -335,30 +474,55 @@ def _optional(numbers: list[float] | None) -> Array | None:
 
 def _finite(array: Array) -> Array:
     if not np.isfinite(array).all():
-        raise Refused("expected finite numbers in this array, got NaN or Inf")
+        raise Refused("expected finite numbers in this array, got NaN or Inf", "not-finite")
     return array
 
 
 # point
 
 
-def load_point(point: Any, context: Context) -> Point | VectorPoint:
-    """The point of any form of `point`: that of several outputs where it has a W.
+def load_point(point: Any, context: Context) -> Point:
+    """The point of any form of `point`.
 
     Raises:
         Refused: every fault of the section and of its file; paths start at `point`.
     """
     if isinstance(point, models.InlinePoint):
-        return Point(inline(point.w), inline(point.V))
+        return Point(inline(point.w), inline(point.V), _optional(point.c))
     if isinstance(point, models.InlineMatrices):
-        return VectorPoint(inline(point.W), inline(point.V))
-    faults, arrays, kind = Faults(), {}, Point
-    with faults.under("file"), open_npz(context.folder, point.file) as array:
-        if {"w", "W"} <= set(array.names):
-            raise Refused(f"expected an array w or W in {point.file}, got both")
-        first, kind = ("W", VectorPoint) if "W" in array.names else ("w", Point)
-        for key in (first, "V"):
-            with faults.under(key):
-                arrays[key] = array(key)
+        return Point(inline(point.W), inline(point.V), _optional(point.c))
+    faults, arrays = Faults(), {}
+    with faults.under("file"), open_arrays(context.folder, point.file) as array:
+        key, name = _head_name(point, array.names)
+        with faults.under(key):
+            arrays["W"] = _row_of(array(name)) if key == "w" else _matrix(array(name), name)
+        with faults.under("V"):
+            arrays["V"] = _matrix(array(point.V), point.V)
+        bias = point.c or ("c" if "c" in array.names else None)
+        with faults.under("c"):
+            if bias is not None:
+                arrays["c"] = np.atleast_1d(array(bias))
     faults.refuse()
-    return kind(**arrays)
+    return Point(**arrays)
+
+
+def _head_name(point: models.FilePoint, names: Sequence[str]) -> tuple[str, str]:
+    """w or W, and the array that it is."""
+    given = [(key, name) for key, name in (("w", point.w), ("W", point.W)) if name is not None]
+    found = given or [(key, key) for key in ("w", "W") if key in names]
+    if len(found) == 2:
+        raise Refused(f"expected an array w or W in {point.file}, got both", "unfit-part")
+    return found[0] if found else ("w", "w")
+
+
+def _row_of(w: Array) -> Array:
+    """w (1, d) of (d,) or (1, d)."""
+    if w.ndim == 1 or (w.ndim == 2 and len(w) == 1):
+        return w.reshape(1, -1)
+    raise Refused(f"w: expected the shape (d,) or (1, d), got {w.shape}; several outputs are W", "shape")
+
+
+def _matrix(array: Array, name: str) -> Array:
+    if array.ndim != 2:
+        raise Refused(f"{name}: expected a matrix, got the shape {array.shape}", "shape")
+    return array

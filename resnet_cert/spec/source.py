@@ -98,7 +98,7 @@ def read(data: bytes, file: str) -> Source:
     except UnicodeDecodeError as error:
         line, column = _position(data[: error.start].decode("utf-8", "replace"))
         fault = f"expected UTF-8 text, got the byte 0x{data[error.start]:02x}"
-        raise RequestError([Diagnostic(fault, file, line, column)]) from None
+        raise RequestError([Diagnostic(fault, file, line, column, "not-utf8")]) from None
     return parse(text, file)
 
 
@@ -112,7 +112,8 @@ def parse(text: str, file: str, *, column: int = 1) -> Source:
     if unprintable:
         line, at = _position(text[: unprintable.start()])
         fault = f"expected text, got the character U+{ord(unprintable.group()):04X} (a binary file?)"
-        raise RequestError([Diagnostic(fault, file, line, at + column - 1 if line == 1 else at)])
+        at = at + column - 1 if line == 1 else at
+        raise RequestError([Diagnostic(fault, file, line, at, "not-text")])
     composer = _Composer(file, column - 1)
     try:
         for event in yaml.parse(text, Loader=_PARSER):
@@ -141,7 +142,11 @@ class _Composer:
 
     def take(self, event: Any) -> None:
         if isinstance(event, yaml.ScalarEvent):
-            self.add(self.scalar(event), event.start_mark)
+            node = self.scalar(event)
+            at_key = self.stack and self.stack[-1].entries is not None and self.keys[-1] is None
+            if at_key and isinstance(node.value, (bool, int, float)):
+                node.value = event.value  # a key is a word: labels 0 and 1 as they are written
+            self.add(node, event.start_mark)
         elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             self.open(event)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
@@ -154,17 +159,17 @@ class _Composer:
         elif isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
-                raise self.error("expected one document, got a second one", event.start_mark)
+                raise self.error("expected one document, got a second one", event.start_mark, "yaml-syntax")
 
     def place(self, mark: Any) -> tuple[int, int]:
         return mark.line + 1, mark.column + 1 + (self.shift if mark.line == 0 else 0)
 
-    def fault(self, message: str, mark: Any) -> None:
-        self.faults.append(Diagnostic(message, self.file, *self.place(mark)))
+    def fault(self, message: str, mark: Any, id: str) -> None:
+        self.faults.append(Diagnostic(message, self.file, *self.place(mark), id))
 
-    def error(self, message: str, mark: Any) -> RequestError:
+    def error(self, message: str, mark: Any, id: str) -> RequestError:
         """What ends the reading, after the faults so far."""
-        return RequestError([*self.faults, Diagnostic(message, self.file, *self.place(mark))])
+        return RequestError([*self.faults, Diagnostic(message, self.file, *self.place(mark), id)])
 
     def syntax_error(self, error: yaml.MarkedYAMLError) -> RequestError:
         message = f"{error.context}: {error.problem}" if error.context else str(error.problem)
@@ -172,7 +177,7 @@ class _Composer:
         if since is not None and self.place(since) != self.place(at):
             line, column = self.place(since)
             message += f" (it began at line {line}, column {column})"
-        return self.error(message, at)
+        return self.error(message, at, "yaml-syntax")
 
     def add(self, node: Node, mark: Any) -> None:
         """A finished node as the next part of the innermost open collection."""
@@ -203,18 +208,20 @@ class _Composer:
         place = self.place(mark)
         if not isinstance(word, str):
             got = "a collection" if isinstance(word, (list, dict)) else describe(word)
-            self.fault(f"expected a word as a key, got {got}", mark)
+            self.fault(f"expected a word as a key, got {got}", mark, "key-type")
         elif word in entries:
             first = entries[word]
             given = f"first given at line {first.line}, column {first.column}"
-            self.fault(f"duplicate key {word!r}, {given}", mark)
+            self.fault(f"duplicate key {word!r}, {given}", mark, "duplicate-key")
         else:
             return word, *place
         return None, *place
 
     def open(self, event: Any) -> None:
         if len(self.stack) >= MAX_DEPTH:
-            raise self.error(f"expected at most {MAX_DEPTH} levels of nesting", event.start_mark)
+            raise self.error(
+                f"expected at most {MAX_DEPTH} levels of nesting", event.start_mark, "yaml-depth"
+            )
         place = self.place(event.start_mark)
         if isinstance(event, yaml.SequenceStartEvent):
             node, tag = Node([], *place, items=[]), "seq"
@@ -232,14 +239,16 @@ class _Composer:
         line, column = self.place(event.start_mark)
         node = self.anchors.get(event.anchor)
         if node is None:
-            self.fault(f"unknown alias *{event.anchor}", event.start_mark)
+            self.fault(f"unknown alias *{event.anchor}", event.start_mark, "yaml-alias")
             return Node(None, line, column)
         if any(node is open_node for open_node in self.stack):
-            self.fault(f"alias *{event.anchor} refers to a value that it is a part of", event.start_mark)
+            inside = f"alias *{event.anchor} refers to a value that it is a part of"
+            self.fault(inside, event.start_mark, "yaml-alias")
             return Node(None, line, column)
         self.unfolded += node.size
         if self.unfolded > MAX_UNFOLDED:
-            raise self.error(f"aliases unfold into more than {MAX_UNFOLDED} values", event.start_mark)
+            too_many = f"aliases unfold into more than {MAX_UNFOLDED} values"
+            raise self.error(too_many, event.start_mark, "yaml-alias-size")
         return node
 
     def scalar(self, event: Any) -> Node:
@@ -254,7 +263,7 @@ class _Composer:
                 self.unknown_tag(event)
                 value = None
         if isinstance(value, float) and not math.isfinite(value):
-            self.fault(f"expected a finite number, got {shortened(text)}", event.start_mark)
+            self.fault(f"expected a finite number, got {shortened(text)}", event.start_mark, "not-finite")
             value = None
         node = Node(value, *self.place(event.start_mark))
         if event.anchor is not None:
@@ -263,7 +272,7 @@ class _Composer:
 
     def unknown_tag(self, event: Any) -> None:
         tag = event.tag.replace(_TAG, "!!", 1)
-        self.fault(f"expected plain data, got the tag {shortened(tag)}", event.start_mark)
+        self.fault(f"expected plain data, got the tag {shortened(tag)}", event.start_mark, "yaml-tag")
 
 
 def _plain(text: str) -> Any:

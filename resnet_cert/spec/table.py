@@ -1,4 +1,4 @@
-"""Columns of a CSV file with a header, as float64."""
+"""Columns of a CSV file with a header, as float64; True and False are 1 and 0, labels have their numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import csv
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,22 +15,29 @@ import numpy as np
 
 from resnet_cert.numerics.enclosure import Array
 from resnet_cert.spec.arrays import existing
-from resnet_cert.spec.faults import Fault, Faults, Refused, below, shortened, suggestion
+from resnet_cert.spec.faults import Fault, Faults, Refused, below, describe, listed, shortened, suggestion
 from resnet_cert.spec.faults import Path as Place
 
 MAX_REPORTED = 20  # bad cells and rows that are reported one by one
+LONGEST_CELL = 80  # characters of a cell that a message repeats
+EXAMPLES = 3  # words of a column of words that a message repeats
+DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "space": " ", "bar": "|"}
 
 _DECIMAL = re.compile(r"\s*[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\s*")
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?[0-9]+,[0-9]+\s*")
+ABSENT = ("nan", "inf", "na", "null", "none")
+BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
 class Column(NamedTuple):
-    """A column's name and where it stands in the spec, below `data`."""
+    """A column's name, where it stands in the spec below `data`, and the numbers of its labels, if it has."""
 
     name: str
     place: Place
+    labels: Mapping[str, float] | None = None
 
 
-def read_csv(folder: Path, name: str, columns: Sequence[Column]) -> Array:
+def read_csv(folder: Path, name: str, columns: Sequence[Column], delimiter: str = "comma") -> Array:
     """The columns (n, m) of a CSV file, in the order asked for.
 
     Raises:
@@ -39,47 +47,115 @@ def read_csv(folder: Path, name: str, columns: Sequence[Column]) -> Array:
         path = existing(folder, name)
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            return _Reader(name, columns).read(lines)
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused([Fault(("file",), f"cannot read {name} as UTF-8 text: {error}")]) from None
+            return _Reader(name, columns, delimiter).read(lines)
+    except UnicodeDecodeError as error:
+        byte = f"the byte 0x{error.object[error.start]:02x}: save it as UTF-8"
+        raise Refused([Fault(("file",), f"expected UTF-8 text in {name}, got {byte}", "not-utf8")]) from None
+    except OSError as error:
+        reason = f"cannot read {name}: {error.strerror or error}"
+        raise Refused([Fault(("file",), reason, "file-unreadable")]) from None
+    except MemoryError:
+        raise Refused([Fault(("file",), f"cannot read {name}: not enough memory", "too-large")]) from None
+
+
+def read_header(folder: Path, name: str, delimiter: str) -> list[str]:
+    """The names of the columns; none where the file cannot be read, which `read_csv` says."""
+    try:
+        with (folder / name).open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True, delimiter=DELIMITERS[delimiter])
+            return [cell.strip() for cell in next(reader, [])]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+@dataclass
+class _Cells:
+    """How the cells of one column are read, and those that could not be."""
+
+    column: Column
+    place: int
+    convert: Callable[[str], float]
+    wrong: list[tuple[str, str]] = field(default_factory=list)  # (row, cell), the first ones
+    count: int = 0
+
+    @property
+    def expected(self) -> str:
+        if self.column.labels is not None:
+            return f"one of {listed(self.column.labels)} as in data.labels"
+        return "True or False as in the rows before" if self.convert is _boolean else "a finite number"
+
+
+def _boolean(cell: str) -> float:
+    return BOOLEANS[cell.strip().lower()]
+
+
+def labelled(labels: Mapping[str, float]) -> Callable[[str], float]:
+    """The number of a label; 1 and 1.0 are the same one, and so are True and true."""
+    numbers = {float(word): number for word, number in labels.items() if _DECIMAL.fullmatch(word)}
+    booleans = {word.lower(): number for word, number in labels.items() if word.lower() in BOOLEANS}
+
+    def convert(cell: str) -> float:
+        word = cell.strip()
+        if word in labels:
+            return labels[word]
+        return booleans[word.lower()] if word.lower() in booleans else numbers[float(word)]
+
+    return convert
+
+
+def labels_hint(words: Sequence[str]) -> str:
+    """What to write so that labels have numbers."""
+    shown = [shortened(word) for word in words[:EXAMPLES]]
+    if len(words) == 2:
+        two = f"data.labels: {{{shown[0]}: 0, {shown[1]}: 1}}"
+        return f"write what they stand for, {two} (for logistic −1 and 1)"
+    more = ", …" if len(words) > EXAMPLES else ""
+    numbered = ", ".join(f"{word}: {i}" for i, word in enumerate(shown))
+    return f"write what they stand for, data.labels: {{{numbered}{more}}}"
 
 
 class _Reader:
     """One pass over the rows: quick while they are as they should be, cell by cell where one is not."""
 
-    def __init__(self, name: str, columns: Sequence[Column]) -> None:
-        self.name, self.columns = name, columns
+    def __init__(self, name: str, columns: Sequence[Column], delimiter: str) -> None:
+        self.name, self.columns, self.delimiter = name, columns, delimiter
         self.faults = Faults()
         self.more = 0
         self.underscore = False  # in the lines of this row: float() reads 1_000
+        self.lines: list[str] = []  # those of this row
+        self.line = 1  # where it began
 
     def read(self, lines: Iterable[str]) -> Array:
-        reader = csv.reader(self.watched(lines), strict=True)
+        reader = csv.reader(self.watched(lines), strict=True, delimiter=DELIMITERS[self.delimiter])
         numbers = array("d")
         count = 0
         try:
             header = [cell.strip() for cell in next(reader, [])]
-            places = self.find(header)
+            self.next_row()
+            cells = self.find(header)
             for row in reader:
-                if not row:  # a blank line
-                    continue
-                count += 1
-                values: list[float] = []
-                try:
-                    values = [float(row[place]) for place in places]
-                    sound = len(row) == len(header) and not self.underscore and math.isfinite(sum(values))
-                except (ValueError, IndexError):
-                    sound = False
-                if not sound:
-                    values = self.inspect(row, header, places, f"row {count} (line {reader.line_num})")
-                    self.underscore = False
-                numbers.extend(values)
+                if row:  # no blank line
+                    count += 1
+                    try:
+                        values = [cell.convert(row[cell.place]) for cell in cells]
+                        sound = len(row) == len(header) and not self.underscore and math.isfinite(sum(values))
+                    except (ValueError, IndexError, KeyError):
+                        values, sound = [], False
+                    if not sound:
+                        values = self.inspect(row, header, cells, count)
+                    numbers.extend(values)
+                self.next_row()
         except csv.Error as error:
-            raise Refused([Fault(("file",), f"{self.name}, line {reader.line_num}: {error}")]) from None
+            raise Refused([self.broken(error)]) from None
         if count == 0:
-            self.faults.append(Fault(("file",), f"expected rows below the header of {self.name}, got none"))
+            got = f"expected rows below the header of {self.name}, got none"
+            self.faults.append(Fault(("file",), got, "csv-header"))
+        for cell in cells:
+            self.tell(cell, count)
         if self.more:
-            self.faults.append(Fault(("file",), f"{self.name}: and {self.more} more such faults"))
+            self.faults.append(
+                Fault(("file",), f"{self.name}: and {self.more} more such faults", "csv-number")
+            )
         self.faults.refuse()
         return np.frombuffer(numbers, dtype=np.float64).reshape(count, len(self.columns))
 
@@ -87,45 +163,114 @@ class _Reader:
         for line in lines:
             if "_" in line:
                 self.underscore = True
+            self.lines.append(line)
             yield line
 
-    def find(self, header: list[str]) -> list[int]:
-        """The place of each column in a row."""
+    def next_row(self) -> None:
+        self.line += len(self.lines)
+        self.lines.clear()
         self.underscore = False
+
+    def broken(self, error: csv.Error) -> Fault:
+        """A break of CSV's rules; of a quote that does not close, the line where it opened."""
+        opened = None
+        for number, line in enumerate(self.lines, self.line):
+            for _ in range(line.count('"')):
+                opened = None if opened is not None else number
+        at, what = (self.line + len(self.lines) - 1, str(error)) if opened is None else (opened, "")
+        unclosed = 'a quote " opens here and does not close'
+        return Fault(("file",), f"{self.name}, line {at}: {what or unclosed}", "csv-syntax")
+
+    def find(self, header: list[str]) -> list[_Cells]:
+        """How each column is read."""
         if not any(header):
-            raise Refused(
-                [Fault(("file",), f"expected a header of column names in {self.name}, got nothing")]
-            )
-        if len(header) == 1 and re.search(r"[;\t]", header[0]):
-            got = f"got the one column {shortened(header[0])!r}"
-            raise Refused([Fault(("file",), f"expected columns separated by commas in {self.name}, {got}")])
+            got = f"expected a header of column names in {self.name}, got nothing"
+            raise Refused([Fault(("file",), got, "csv-header")])
+        seen = next((word for word, c in DELIMITERS.items() if c != " " and c in header[0]), None)
+        if len(header) == 1 and seen not in (None, self.delimiter):
+            got = f"got the one column {shortened(header[0])!r}: write data.delimiter: {seen}"
+            wanted = f"expected columns separated by {self.delimiter}s in {self.name}"
+            raise Refused([Fault(("file",), f"{wanted}, {got}", "csv-delimiter")])
+        found = []
         for column in self.columns:
             times = header.count(column.name.strip())
             if times == 0:
-                message = f"no column {column.name!r} in {self.name}{suggestion(column.name, header)}"
-                self.faults.append(Fault(column.place, message))
-            if times > 1:
-                message = f"expected one column {column.name!r} in {self.name}, got {times}"
-                self.faults.append(Fault(column.place, message))
+                message = f"no column {describe(column.name)} in {self.name}{suggestion(column.name, header)}"
+                self.faults.append(Fault(column.place, message, "column-missing"))
+            elif times > 1:
+                message = f"expected one column {describe(column.name)} in {self.name}, got {times}"
+                self.faults.append(Fault(column.place, message, "column-repeated"))
+            else:
+                convert = float if column.labels is None else labelled(column.labels)
+                found.append(_Cells(column, header.index(column.name.strip()), convert))
         self.faults.refuse()
-        return [header.index(column.name.strip()) for column in self.columns]
+        return found
 
-    def inspect(self, row: list[str], header: list[str], places: list[int], where: str) -> list[float]:
+    def inspect(self, row: list[str], header: list[str], cells: list[_Cells], count: int) -> list[float]:
         """The numbers of a row, unless something is wrong with them."""
+        last = self.line + len(self.lines) - 1
+        lines = f"line {self.line}" if last == self.line else f"lines {self.line} to {last}, in quotes"
+        where = f"row {count} ({lines})"
         if len(row) != len(header):
             message = f"{self.name}, {where}: expected {len(header)} cells as in the header, got {len(row)}"
-            self.report(Fault(("file",), message))
+            self.report(Fault(("file",), message, "csv-row"))
             return []
-        for column, place in zip(self.columns, places, strict=True):
-            cell = row[place]
-            if not (_DECIMAL.fullmatch(cell) and math.isfinite(float(cell))):
-                got = repr(shortened(cell)) if cell.strip() else "nothing"
-                message = f"{self.name}, {where}, column {column.name!r}: expected a finite number, got {got}"
-                self.report(Fault(column.place, message))
-        return [] if self.faults else [float(row[place]) for place in places]
+        values = []
+        for cell in cells:
+            text = row[cell.place]
+            if cell.convert is float and count == 1 and text.strip().lower() in BOOLEANS:
+                cell.convert = _boolean
+            try:
+                if cell.convert is float and not _DECIMAL.fullmatch(text):
+                    raise ValueError
+                value = cell.convert(text)
+                if not math.isfinite(value):
+                    raise ValueError
+                values.append(value)
+            except (ValueError, KeyError):
+                cell.count += 1
+                if cell.count <= MAX_REPORTED:
+                    cell.wrong.append((where, text))
+        return values if len(values) == len(cells) else []
+
+    def tell(self, cell: _Cells, rows: int) -> None:
+        """What is wrong with a column: one line where it holds nothing but words, else one for each cell."""
+        column = cell.column
+        name = f"column {describe(column.name)}"
+        if cell.count == rows and rows > 1 and all(_is_word(text) for _, text in cell.wrong):
+            words = list(dict.fromkeys(shortened(text.strip(), LONGEST_CELL) for _, text in cell.wrong))
+            shown = ", ".join(map(repr, words[:EXAMPLES])) + (", …" if len(words) > EXAMPLES else "")
+            if column.labels is not None:
+                id, hint = "labels", f"expected {cell.expected}, got {shown}"
+            elif column.place == ("y",):
+                id, hint = "labels", f"expected numbers, got {shown}: {labels_hint(words)}"
+            else:
+                id, hint = (
+                    "csv-text",
+                    f"expected numbers, got {shown}: write one column of 0 and 1 for each word",
+                )
+            self.faults.append(Fault(column.place, f"{self.name}, {name}: {hint}", id))
+            return
+        for where, text in cell.wrong:
+            got = repr(shortened(text, LONGEST_CELL)) if text.strip() else "nothing"
+            comma = " (a decimal comma: write a point)" if _DECIMAL_COMMA.fullmatch(text) else ""
+            message = f"{self.name}, {where}, {name}: expected {cell.expected}, got {got}{comma}"
+            id = "csv-number" if column.labels is None else "labels"
+            self.report(Fault(column.place, message, id))
+        self.more += cell.count - len(cell.wrong)
 
     def report(self, fault: Fault) -> None:
         if len(self.faults) < MAX_REPORTED:
             self.faults.append(fault)
         else:
             self.more += 1
+
+
+def _is_word(text: str) -> bool:
+    return bool(re.search(r"[^\W\d_]", text)) and text.strip().lower() not in (
+        "nan",
+        "inf",
+        "na",
+        "null",
+        "none",
+    )

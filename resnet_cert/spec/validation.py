@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,7 +12,14 @@ from resnet_cert.spec.models import LOSS_NAME, Spec
 from resnet_cert.spec.section import Section
 from resnet_cert.spec.values import EXPECTED, SAID, UNKNOWN_KIND, OneOf
 
-_FORMS = {section.form: section for section in Section.__subclasses__() if section.form}
+
+def _sections(base: type[Section]) -> Iterator[type[Section]]:
+    for section in base.__subclasses__():
+        yield section
+        yield from _sections(section)
+
+
+_FORMS = {section.form: section for section in _sections(Section) if section.form}
 
 
 def validate(tree: Any) -> tuple[dict[str, Any], list[Fault]]:
@@ -76,21 +84,21 @@ def _faults(errors: list[Any]) -> list[Fault]:
 def _fault(error: Any, path: Path) -> Fault:
     kind, message = error["type"], error["msg"]
     if kind in (SAID, UNKNOWN_KIND):
-        return Fault(path, message)
+        return Fault(path, message, error["ctx"]["id"])
     if kind in ("missing", "extra_forbidden"):
         model, key = _model(error["loc"][:-1]), str(path[-1])
         where = f" in {model.form}" if issubclass(model, Section) and model.form else ""
         if kind == "extra_forbidden":
             hint = suggestion(key, model.model_fields)
             where = "" if nearest(key, model.model_fields) == "kind" else where  # no form is known then
-            return Fault(path, f"unknown key {key!r}{where}{hint}", at_key=True)
+            return Fault(path, f"unknown key {describe(key)}{where}{hint}", "unknown-key", at_key=True)
         choices = [entry for entry in model.model_fields[key].metadata if isinstance(entry, OneOf)]
         wanted = f"; expected one of {', '.join(choices[0].names())}" if choices else where
-        return Fault(path[:-1], f"missing key {key!r}{wanted}", at_key=True)
+        return Fault(path[:-1], f"missing key {key!r}{wanted}", "missing-key", at_key=True)
     what = {
         EXPECTED: message,
         "list_type": "a list",
         "too_short": "at least one entry",
         "model_type": f"a mapping with {', '.join(_model(error['loc']).model_fields)}",
     }[kind]
-    return Fault(path, f"expected {what}, got {describe(error['input'])}")
+    return Fault(path, f"expected {what}, got {describe(error['input'])}", "wrong-value")

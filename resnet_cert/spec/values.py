@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, LiteralString
 
 from pydantic import GetJsonSchemaHandler, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from resnet_cert.outcomes import Verdict
 from resnet_cert.spec.faults import describe, suggestion
 
 MAX_REPORTED = 20  # faults of one array that are reported one by one
@@ -26,11 +27,11 @@ UNKNOWN_KIND = "unknown_kind"  # the same, for the key that decides what the oth
 
 def expected(what: str) -> PydanticCustomError:
     """The error of a value that is not what it should be."""
-    return PydanticCustomError(EXPECTED, "{what}", {"what": what})
+    return PydanticCustomError(EXPECTED, "{what}", {"what": what, "id": "wrong-value"})
 
 
-def said(message: str, kind: LiteralString = SAID) -> PydanticCustomError:
-    return PydanticCustomError(kind, "{what}", {"what": message})
+def said(message: str, id: str, kind: LiteralString = SAID) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{what}", {"what": message, "id": id})
 
 
 def _several(errors: list[tuple[tuple[str | int, ...], PydanticCustomError, Any]]) -> ValidationError:
@@ -84,7 +85,15 @@ Column = Annotated[
     str, *_value(_is_text, "the name of a column (numbers in quotes)", type="string", minLength=1)
 ]
 ArrayName = Annotated[str, *_value(_is_text, "the name of an array", type="string", minLength=1)]
-NpzFile = Annotated[str, *_file(".npz")]
+ArrayFile = Annotated[
+    str,
+    *_value(
+        _ends(".npz", ".safetensors"),
+        "the name of a .npz or .safetensors file (from PyTorch: safetensors.torch.save_file)",
+        type="string",
+        pattern=f"({_suffix_pattern('.npz')})|({_suffix_pattern('.safetensors')})",
+    ),
+]
 NpzTable = Annotated[str, *_file(".npz", ".csv", hint=_NPY_HINT)]
 CsvTable = Annotated[str, *_file(".csv", ".npz", hint=_NPY_HINT)]
 Function = Annotated[
@@ -108,6 +117,31 @@ Count = Annotated[
 ]
 Seed = Annotated[
     int, *_value(lambda value: type(value) is int and value >= 0, "an integer ≥ 0", type="integer", minimum=0)
+]
+Flag = Annotated[bool, *_value(lambda value: type(value) is bool, "true or false", type="boolean")]
+Share = Annotated[
+    float,
+    *_value(
+        lambda value: is_number(value) and 0 <= value < 1,
+        "a number ≥ 0 and < 1",
+        type="number",
+        minimum=0,
+        exclusiveMaximum=1,
+    ),
+]
+Probability = Annotated[
+    float,
+    *_value(
+        lambda value: is_number(value) and 0 < value < 1,
+        "a number > 0 and < 1",
+        type="number",
+        exclusiveMinimum=0,
+        exclusiveMaximum=1,
+    ),
+]
+Convex = Annotated[
+    Literal["auto", True],
+    *_value(lambda value: value == "auto" or value is True, "auto or true", enum=["auto", True]),
 ]
 Version = Annotated[
     int, *_value(lambda value: type(value) is int and value == 1, "1, the only version there is", const=1)
@@ -139,13 +173,19 @@ class OneOf:
     names: Callable[[], Iterable[str]]
     error: LiteralString = SAID
     only: str | None = None  # the one name that the schema of this form of the spec allows
+    words: Mapping[str, str] = field(
+        default_factory=dict, hash=False
+    )  # the field's own words, and what is meant here
 
     def check(self, value: Any) -> str:
         names = list(self.names())
         if not isinstance(value, str):
-            raise said(f"expected one of {', '.join(names)}, got {describe(value)}", self.error)
+            wanted = f"expected one of {', '.join(names)}, got {describe(value)}"
+            raise said(wanted, "wrong-value", self.error)
         if value not in names:
-            raise said(f"unknown {self.what} {value!r}{suggestion(value, names)}", self.error)
+            meant = self.words.get(re.sub(r"[\s_-]|loss$", "", value.lower().rpartition(".")[2]))
+            hint = f"; did you mean {meant}?" if meant else suggestion(value, names)
+            raise said(f"unknown {self.what} {describe(value)}{hint}", "unknown-name", self.error)
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -169,8 +209,60 @@ def _vector(value: Any) -> list[float]:
 
 
 def _targets(value: list[Any]) -> list[Any]:
-    """Numbers, or rows of them where the first one is a row."""
-    return _matrix(value) if value and isinstance(value[0], list) else _vector(value)
+    """Numbers, or rows of them where the first one is a row; or words, which data.labels gives numbers."""
+    if value and isinstance(value[0], list):
+        return _matrix(value)
+    if value and all(isinstance(entry, (str, bool)) for entry in value):
+        return value
+    return _vector(value)
+
+
+def _numbers(value: Any) -> list[float]:
+    """One number is a list of one."""
+    return [value] if is_number(value) else _vector(value)
+
+
+def _head(value: Any) -> list[list[float]]:
+    """The weights of one output: numbers, or one row of them."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        rows = _matrix(value)
+        if len(rows) != 1:
+            raise said(f"expected d numbers or one row of them, got {len(rows)} rows: write W", "shape")
+        return rows
+    return [_vector(value)]
+
+
+def _labels(value: Any) -> dict[str, float]:
+    """Words and the numbers that they stand for."""
+    what = "a mapping of labels to numbers, such as {no: -1, yes: 1}"
+    if not isinstance(value, dict) or not value:
+        raise expected(what)
+    wrong = [
+        ((word,), expected("a number"), number) for word, number in value.items() if not is_number(number)
+    ]
+    if wrong:
+        raise _several(_shortlist(wrong))
+    return {word: float(number) for word, number in value.items()}
+
+
+def _compared(value: Any) -> dict[str, str | list[str]]:
+    """Names of comparators and the arrays or columns that each is made of."""
+    if not isinstance(value, dict) or not value:
+        raise expected("a mapping of names to arrays, such as {pixels: x0} or {all: [x, f]}")
+    for name, arrays in value.items():
+        names = arrays if isinstance(arrays, list) and arrays else [arrays]
+        if not all(map(_is_text, names)):
+            raise _several([((name,), expected("the name of an array or a list of names"), arrays)])
+    return value
+
+
+def _verdicts(value: Any) -> list[str]:
+    """One verdict or a list of them."""
+    names = [verdict.value for verdict in Verdict]
+    listed = value if isinstance(value, list) else [value]
+    if not listed or any(type(name) is not str or name not in names for name in listed):
+        raise expected(f"{', '.join(names)} or a list of them")
+    return listed
 
 
 def _columns(value: Any) -> str | list[str]:
@@ -196,7 +288,9 @@ def _matrix(value: Any) -> list[list[float]]:
         elif len(row) != width:
             count = f"{width} number{'s' if width > 1 else ''}"
             like = "" if i == 0 else " as in the rows before"
-            wrong.append(((i,), said(f"row {i + 1}: expected {count}{like}, got {len(row)}"), row))
+            wrong.append(
+                ((i,), said(f"row {i + 1}: expected {count}{like}, got {len(row)}", "ragged-rows"), row)
+            )
         elif not {int, float}.issuperset(map(type, row)):
             wrong += [
                 ((i, j), expected("a number"), entry) for j, entry in enumerate(row) if not is_number(entry)
@@ -214,22 +308,47 @@ def _shortlist(wrong: list[Any]) -> list[Any]:
     more = len(wrong) - MAX_REPORTED
     return [
         *wrong[:MAX_REPORTED],
-        (loc, said(f"and {more} more such fault{'s' if more > 1 else ''} from here"), found),
+        (loc, said(f"and {more} more such fault{'s' if more > 1 else ''} from here", "wrong-value"), found),
     ]
 
 
 _NUMBERS = {"type": "array", "minItems": 1, "items": {"type": "number"}}
 _ROWS = {"type": "array", "minItems": 1, "items": _NUMBERS}
+_WORDS = {"type": "array", "minItems": 1, "items": {"type": ["string", "boolean"]}}
 _NPY = {"type": "string", "pattern": _suffix_pattern(".npy")}
 
 _TEXT = {"type": "string", "minLength": 1}
 
-ColumnOrColumns = Annotated[
-    str | list[str],
-    PlainValidator(_columns),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]}),
-]
+_NAMES = {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]}
+
+ColumnOrColumns = Annotated[str | list[str], PlainValidator(_columns), WithJsonSchema(_NAMES)]
 Vector = Annotated[list[float], PlainValidator(_vector), WithJsonSchema(_NUMBERS)]
+Numbers = Annotated[
+    list[float],
+    PlainValidator(_numbers),
+    WithJsonSchema({"anyOf": [{"type": "number"}, _NUMBERS]}),
+]
+Head = Annotated[
+    list[list[float]],
+    PlainValidator(_head),
+    WithJsonSchema({"anyOf": [_NUMBERS, {**_ROWS, "maxItems": 1}]}),
+]
+Labels = Annotated[
+    dict[str, float],
+    PlainValidator(_labels),
+    WithJsonSchema({"type": "object", "minProperties": 1, "additionalProperties": {"type": "number"}}),
+]
+Compared = Annotated[
+    dict[str, str | list[str]],
+    PlainValidator(_compared),
+    WithJsonSchema({"type": "object", "minProperties": 1, "additionalProperties": _NAMES}),
+]
+_VERDICT = {"enum": [verdict.value for verdict in Verdict]}
+Verdicts = Annotated[
+    list[str],
+    PlainValidator(_verdicts),
+    WithJsonSchema({"anyOf": [_VERDICT, {"type": "array", "minItems": 1, "items": _VERDICT}]}),
+]
 Matrix = Annotated[list[list[float]], PlainValidator(_matrix), WithJsonSchema(_ROWS)]
 
 
@@ -252,7 +371,7 @@ VectorOrFile = Annotated[
 TargetsOrFile = Annotated[
     list[float] | list[list[float]] | str,
     PlainValidator(_or_file(_targets, "a list of numbers")),
-    WithJsonSchema({"anyOf": [_NUMBERS, _ROWS, _NPY]}),
+    WithJsonSchema({"anyOf": [_NUMBERS, _ROWS, _WORDS, _NPY]}),
 ]
 MatrixOrFile = Annotated[
     list[list[float]] | str,

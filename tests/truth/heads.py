@@ -1,8 +1,9 @@
 """Truth for any head: q outputs, bypass inputs, a bias, decay, from the definition of the loss, in balls.
 
 F(W, V) = E[ℓ(W h; y)] with h = (x + V f, bypass, 1) is evaluated as it is written.  ∇ℓ and ∇²ℓ at a
-prediction are coefficients of the power series of ℓ along coordinate directions; p is bilinear in (W, V), so that ∇F and
-∇²F are entry by entry sums of products.  No formula of a derivative of a loss is used, and no reduction.
+prediction are coefficients of the power series of ℓ along coordinate directions; p is bilinear in (W, V), so
+that ∇F and ∇²F are entry by entry sums of products.  No formula of a derivative of a loss is used, and no
+reduction.
 """
 
 from __future__ import annotations

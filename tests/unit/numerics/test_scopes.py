@@ -68,19 +68,22 @@ def test_small_algebra_has_one_thread_and_gives_back_the_caller_s():
 
 
 def test_two_threads_that_overlap_give_back_what_the_first_one_found():
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with small_algebra():
+            inside.set()
+            leave.wait(10.0)
+
     with threadpool_limits(2, user_api="blas"):
-        inside, leave = threading.Event(), threading.Event()
-
-        def other() -> None:
-            with small_algebra():
-                inside.set()
-                leave.wait(10.0)
-
         thread = threading.Thread(target=other)
         with small_algebra():
             thread.start()
             inside.wait(10.0)
-        assert blas_threads() == {1}
+            assert blas_threads() == {1}
+        assert blas_threads() == {2}
         leave.set()
         thread.join()
         assert blas_threads() == {2}
+        with small_algebra():
+            assert blas_threads() == {1}

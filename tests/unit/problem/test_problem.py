@@ -24,9 +24,12 @@ from resnet_cert.problem.problem import (
     MappedRows,
     Point,
     Problem,
+    rows_of_outputs,
 )
+from resnet_cert.problem.wellformed import faults
 
 N, D, K = 5, 3, 2
+SEVERAL = "y: expected the shape (n, q) = (5, 1), got (5, 2): several outputs take a matrix W in place of w"
 
 
 def make(**changes: Any) -> Problem:
@@ -39,16 +42,18 @@ def make(**changes: Any) -> Problem:
         "probabilities": None,
         "w": rng.normal(size=D),
         "V": rng.normal(size=(D, K)),
+        "c": None,
+        "bypass": None,
         "loss": named_loss("squared"),
         "epsilon": 0.1,
         "domain": Domain(),
         "lipschitz": Lipschitz(),
     } | changes
     return Problem(
-        distribution=Distribution(parts["x"], parts["y"], parts["probabilities"]),
+        distribution=Distribution(parts["x"], parts["y"], parts["probabilities"], parts["bypass"]),
         loss=parts["loss"],
         features=parts["f"] if hasattr(parts["f"], "k") else GivenFeatures(parts["f"]),
-        point=Point(parts["w"], parts["V"]),
+        point=Point(rows_of_outputs(parts["w"], "w"), parts["V"], parts["c"]),
         epsilon=parts["epsilon"],
         domain=parts["domain"],
         lipschitz=parts["lipschitz"],
@@ -62,9 +67,9 @@ def with_entry(shape: tuple[int, ...], index: tuple[int, ...], value: float) -> 
 
 
 def test_a_sound_problem_has_no_faults() -> None:
-    assert make().faults() == []
+    assert faults(make()) == []
     assert (
-        make(probabilities=np.full(N, 1 / N), domain=Domain(1e3, 0.0), lipschitz=Lipschitz(0.0, 1.0)).faults()
+        faults(make(probabilities=np.full(N, 1 / N), domain=Domain(1e3, 0.0), lipschitz=Lipschitz(0.0, 1.0)))
         == []
     )
 
@@ -75,10 +80,17 @@ def test_a_sound_problem_has_no_faults() -> None:
         ({"x": np.ones(N)}, ("data", "x"), "x: expected the shape (n, d), got (5,): reshape it to (5, 1)"),
         ({"x": np.ones((N, D, 1))}, ("data", "x"), "x: expected the shape (n, d), got (5, 3, 1)"),
         ({"x": np.ones(())}, ("data", "x"), "x: expected the shape (n, d), got ()"),
+        ({"y": np.ones((N, 2))}, ("data", "y"), SEVERAL),
         (
-            {"y": np.ones((N, 1))},
-            ("data", "y"),
-            "y: expected the shape (n,) = (5,), got (5, 1): drop its last axis",
+            {"bypass": np.ones((4, 1)), "w": np.ones(D + 1)},
+            ("data", "bypass"),
+            "bypass: expected the shape (n, d2) = (5, 1), got (4, 1)",
+        ),
+        ({"c": np.ones(2)}, ("point", "c"), "c: expected the shape (q,) = (1,), got (2,)"),
+        (
+            {"c": np.array([math.inf])},
+            ("point", "c", 0),
+            "c row 1: expected a finite number, got inf",
         ),
         ({"y": np.ones(4)}, ("data", "y"), "y: expected the shape (n,) = (5,), got (4,)"),
         ({"y": np.ones(())}, ("data", "y"), "y: expected the shape (n,) = (5,), got ()"),
@@ -88,11 +100,7 @@ def test_a_sound_problem_has_no_faults() -> None:
             "probabilities: expected the shape (n,) = (5,), got (4,)",
         ),
         ({"f": np.ones((4, K))}, ("data", "f"), "f: expected the shape (n, k) = (5, 2), got (4, 2)"),
-        (
-            {"w": np.ones((D, 1))},
-            ("point", "w"),
-            "w: expected the shape (d,) = (3,), got (3, 1): drop its last axis",
-        ),
+        ({"w": np.ones(2)}, ("point", "w"), "w: expected the shape (d,) = (3,), got (2,)"),
         (
             {"V": np.ones((K, D))},
             ("point", "V"),
@@ -185,16 +193,16 @@ def test_a_sound_problem_has_no_faults() -> None:
 def test_each_fault_is_told_with_its_path(
     changes: dict[str, Any], path: tuple[str | int, ...], message: str
 ) -> None:
-    assert (path, message) in make(**changes).faults()
+    assert (path, message) in faults(make(**changes))
     if changes.keys() != {"x"}:  # where x has no shape, nothing else is expected to fit it
-        assert len(make(**changes).faults()) == 1
+        assert len(faults(make(**changes))) == 1
 
 
 def test_all_faults_are_told_together() -> None:
     problem = make(
         y=np.ones(4), f=np.full((N, K), math.nan), w=np.ones(2), epsilon=-1.0, domain=Domain(b=-1.0)
     )
-    assert [path for path, _ in problem.faults()] == [
+    assert [path for path, _ in faults(problem)] == [
         ("data", "y"),
         ("point", "w"),
         ("data", "f", 0, 0),
@@ -220,7 +228,7 @@ def test_the_point_must_lie_in_the_open_domain(
     w: list[float], V: np.ndarray, b: float, outside: list[str]
 ) -> None:
     problem = make(x=np.ones((N, 2)), w=np.array(w), V=V, domain=Domain(b=b))
-    assert [path for path, _ in problem.faults()] == [("point", name) for name in outside]
+    assert [path for path, _ in faults(problem)] == [("point", name) for name in outside]
 
 
 @given(seed=st.integers(0, 2**32), slack=st.sampled_from([-1e-9, 1e-9]))
@@ -228,14 +236,14 @@ def test_a_point_is_in_the_domain_if_and_only_if_its_norms_are_below_b(seed: int
     rng = np.random.default_rng(seed)
     V = rng.normal(size=(D, K)) * 10.0 ** rng.integers(-3, 4)
     b = float(np.linalg.svd(V, compute_uv=False)[0]) * (1.0 + slack)
-    faults = make(w=np.zeros(D), V=V, domain=Domain(b=b)).faults()
-    assert [path for path, _ in faults] == ([] if slack > 0 else [("point", "V")])
+    found = faults(make(w=np.zeros(D), V=V, domain=Domain(b=b)))
+    assert [path for path, _ in found] == ([] if slack > 0 else [("point", "V")])
 
 
 def test_probabilities_may_miss_one_by_a_billionth() -> None:
-    assert make(probabilities=np.full(N, 0.2 + 1e-10)).faults() == []
-    assert make(probabilities=np.full(N, 0.2 - 1e-10)).faults() == []
-    assert make(probabilities=np.full(N, 0.2 - 3e-10)).faults() != []
+    assert faults(make(probabilities=np.full(N, 0.2 + 1e-10))) == []
+    assert faults(make(probabilities=np.full(N, 0.2 - 1e-10))) == []
+    assert faults(make(probabilities=np.full(N, 0.2 - 3e-10))) != []
 
 
 @dataclass(frozen=True)
@@ -256,12 +264,12 @@ def test_features_of_a_network_are_checked_too(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     problem = make(f=CountedFeatures(math.inf), V=np.ones((D, 1)))
     message = "f row 1, column 1: expected a finite number, got inf (the first of 5)"
-    assert problem.faults() == [(("data", "f", 0, 0), message)]
+    assert faults(problem) == [(("data", "f", 0, 0), message)]
 
 
 def test_a_network_is_not_run_on_shapes_that_do_not_fit() -> None:
     network = CountedFeatures()
-    assert [path for path, _ in make(f=network).faults()] == [("point", "V")]
+    assert [path for path, _ in faults(make(f=network))] == [("point", "V")]
     assert network.calls == []
 
 
@@ -276,7 +284,7 @@ def test_chunks_are_the_samples_in_order_whatever_their_size(monkeypatch: pytest
     chunks = list(problem.chunks())
     assert [len(chunk.x) for chunk in chunks] == [512, 512, 512, 464]
     np.testing.assert_array_equal(np.concatenate([chunk.x for chunk in chunks]), x)
-    np.testing.assert_array_equal(np.concatenate([chunk.y for chunk in chunks]), y)
+    np.testing.assert_array_equal(np.concatenate([chunk.y for chunk in chunks]), y[:, None])
     np.testing.assert_array_equal(np.concatenate([chunk.f for chunk in chunks]), x[:, :1])
     np.testing.assert_array_equal(np.concatenate([c.weight for c in chunks if c.weight is not None]), p)
     assert isinstance(problem.features, CountedFeatures)
@@ -318,8 +326,8 @@ def test_faults_of_mapped_rows_are_those_of_the_array(tmp_path: Path) -> None:
         y=mapped(tmp_path / "y", y),
         loss=named_loss("logistic"),
     )
-    assert there.faults() == make(x=x, y=y, loss=named_loss("logistic")).faults()
-    assert [path for path, _ in there.faults()] == [("data", "x", 3, 2), ("data", "y", 1)]
+    assert faults(there) == faults(make(x=x, y=y, loss=named_loss("logistic")))
+    assert [path for path, _ in faults(there)] == [("data", "x", 3, 2), ("data", "y", 1)]
 
 
 def test_faults_of_many_rows_are_found_in_the_memory_of_a_chunk(tmp_path: Path) -> None:
@@ -338,10 +346,10 @@ def test_faults_of_many_rows_are_found_in_the_memory_of_a_chunk(tmp_path: Path) 
         V=np.zeros((d, 1)),
     )
     tracemalloc.start()
-    faults = problem.faults()
+    found = faults(problem)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (("data", "x", n - 1, 1), f"x row {n}, column 2: expected a finite number, got nan") in faults
+    assert (("data", "x", n - 1, 1), f"x row {n}, column 2: expected a finite number, got nan") in found
     assert peak < 6 * module.CHUNK_BYTES  # x alone takes 64 MB
 
 
@@ -350,7 +358,7 @@ def test_from_arrays_takes_what_numpy_reads() -> None:
         x=[[1, 2]], y=(3,), f=np.ones((1, 1), np.float32), w=[0, 0], V=[[1], [0]], b=2
     )
     assert (problem.n, problem.d, problem.k, problem.loss.name) == (1, 2, 1, "squared")
-    assert all(a.dtype == np.float64 for a in (problem.point.w, problem.point.V, problem.distribution.x[:]))
+    assert all(a.dtype == np.float64 for a in (problem.point.W, problem.point.V, problem.distribution.x[:]))
 
 
 def test_from_arrays_refuses_with_every_fault() -> None:
@@ -367,4 +375,45 @@ def test_from_arrays_refuses_with_every_fault() -> None:
 def test_a_problem_can_be_changed_by_replacing_its_parts() -> None:
     problem = replace(make(), epsilon=0.5)
     assert problem.epsilon == 0.5
-    assert problem.faults() == []
+    assert faults(problem) == []
+
+
+def test_one_row_of_outputs_is_one_output() -> None:
+    x, y, f, V = np.ones((2, 3)), [1.0, 2.0], np.ones((2, 1)), np.zeros((3, 1))
+    same = [
+        Problem.from_arrays(x=x, y=targets, f=f, V=V, **head)
+        for targets in (y, np.reshape(y, (2, 1)))
+        for head in ({"w": [1, 2, 3]}, {"w": [[1, 2, 3]]}, {"W": [[1, 2, 3]]})
+    ]
+    for problem in same:
+        [chunk] = problem.chunks()
+        assert problem.W.tolist() == [[1.0, 2.0, 3.0]]
+        assert chunk.y.tolist() == [[1.0], [2.0]]
+
+
+def test_a_bias_and_bypass_inputs_are_columns_of_the_head() -> None:
+    problem = Problem.from_arrays(
+        x=[[1.0, 2.0]],
+        y=[[1.0, 0.0]],
+        f=[[7.0]],
+        W=[[1, 2, 3], [4, 5, 6]],
+        V=[[0], [1]],
+        c=[8, 9],
+        bypass=[[5.0]],
+    )
+    [chunk] = problem.chunks()
+    assert (problem.d1, problem.d2, problem.d, problem.q, problem.parameters) == (2, 1, 4, 2, 10)
+    assert problem.W.tolist() == [[1, 2, 3, 8], [4, 5, 6, 9]]
+    assert chunk.x.tolist() == [[1, 2, 5, 1]]
+    assert problem.decayed.tolist() == [1, 1, 1, 1]
+    free = replace(problem, objective=replace(problem.objective, decays_bias=False))
+    assert free.decayed.tolist() == [1, 1, 1, 0]
+
+
+def test_weight_decay_is_twice_l2() -> None:
+    arrays = {"x": [[1.0]], "y": [1.0], "f": [[1.0]], "w": [1.0], "V": [[1.0]]}
+    assert Problem.from_arrays(**arrays, weight_decay=0.5).objective.l2 == 0.25
+    with pytest.raises(RequestError):
+        Problem.from_arrays(**arrays, weight_decay=0.5, l2=0.25)
+    with pytest.raises(RequestError):
+        Problem.from_arrays(**arrays, W=[[1.0]])

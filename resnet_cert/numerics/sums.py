@@ -1,0 +1,227 @@
+"""Sums over many rows, with proven radii: a function of the rows alone, however they are cut into pieces.
+
+Rows are numbered, and cut into blocks of `BLOCK_ROWS` from row 0 on.  A product-sum Σ_i l_i r_iᵀ over a
+block is off by at most γ_N Σ_i |l_i||r_i|, N its rows, for every order of summation, with or without fused
+multiply-add, on any number of threads (Higham 2002, section 3.1).  Blocks are added along one binary tree
+over their numbers, in which each addition costs one unit roundoff of its result.  A `Sum` of some blocks
+holds the largest complete subtrees that they make, so that `+` merges those of disjoint sets of blocks in any
+order, to the same floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.radius import FLOOR, NOTHING, UNBOUNDED, Array, Radius, U, gamma
+from resnet_cert.outcomes import InternalError
+
+BLOCK_ROWS = 512
+"""Rows of one product-sum: an inner product meets at most 512 roundings before the tree takes over."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """The sum over the 2^level blocks from block index·2^level on (fewer at the end of the data).
+
+    size: a bound of Σ‖·‖ of all summands, in the norm of the radius.
+    """
+
+    level: int
+    index: int
+    value: Array
+    radius: Radius
+    size: Radius
+
+    @property
+    def start(self) -> int:
+        return self.index << self.level
+
+    def __add__(self, other: Node) -> Node:
+        size = self.size + other.size
+        radius = self.radius + other.radius
+        return Node(
+            self.level + 1,
+            self.index // 2,
+            self.value + other.value,
+            radius + (size + radius) * U,
+            size,
+        )
+
+    def is_left_of(self, other: Node) -> bool:
+        """They are the two halves of one node."""
+        return self.level == other.level and self.index % 2 == 0 and other.index == self.index + 1
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Σ_i over the rows of some blocks, as the roots of complete subtrees, in order."""
+
+    nodes: tuple[Node, ...]
+
+    def __add__(self, other: Sum) -> Sum:
+        done: list[Node] = []
+        for node in sorted((*self.nodes, *other.nodes), key=lambda node: node.start):
+            if done and done[-1].start + (1 << done[-1].level) > node.start:
+                raise ValueError(f"block {node.start} is summed twice")
+            while done and done[-1].is_left_of(node):
+                node = done.pop() + node
+            done.append(node)
+        return Sum(tuple(done))
+
+    def total(self) -> Ball:
+        """The whole sum, once all blocks are there."""
+        *others, total = self.nodes
+        for node in reversed(others):
+            total = node + total
+        finite = np.isfinite(total.value).all()
+        return Ball(total.value, total.radius if finite else UNBOUNDED)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Some consecutive rows from the beginning of a block on, and how they are cut.
+
+    Sums of products over a block are confirmed: one that a faulty BLAS got wrong anywhere fails against
+    Lᵀ(Rv), for the two differ by rounding alone (Freivalds 1977).
+    """
+
+    first: int
+    rows: int
+
+    @property
+    def count(self) -> int:
+        return -(-self.rows // BLOCK_ROWS)
+
+    def _starts(self) -> npt.NDArray[np.intp]:
+        return np.arange(0, self.rows, BLOCK_ROWS)
+
+    def roundings(self, extra: int) -> Array:
+        """(count,) γ of the rows of each block, and of some more roundings of each summand."""
+        rest = self.rows - (self.count - 1) * BLOCK_ROWS
+        each = np.full(self.count, gamma(BLOCK_ROWS + extra))
+        each[-1] = gamma(rest + extra)
+        return each
+
+    def radii(self, each: Radius) -> Radius:
+        """(count,) the sums over each block of numbers ≥ 0, one a row (or one for all)."""
+        if each.exact:
+            return Radius(np.zeros(self.count), exact=True)
+        bounds = np.broadcast_to(each.upper, self.rows) if np.ndim(each.upper) == 0 else each.upper
+        sums = np.add.reduceat(bounds, self._starts(), axis=0)
+        return Radius.of(sums) * (1.0 + 2.0 * gamma(BLOCK_ROWS))
+
+    def stacks(self, a: Array) -> Iterator[tuple[slice, Array]]:
+        """Whole blocks (·, BLOCK_ROWS, ...), then the rest (1, ·, ...), and which blocks these are."""
+        whole = self.rows // BLOCK_ROWS
+        cut = whole * BLOCK_ROWS
+        if whole:
+            yield slice(0, whole), a[:cut].reshape(whole, BLOCK_ROWS, *a.shape[1:])
+        if cut < self.rows:
+            yield slice(whole, whole + 1), a[cut:][None]
+
+    def times(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """a b for a (rows, k) and b (k, l), block by block: a row's floats depend on its block alone."""
+        result = np.empty((self.rows, b.shape[1])) if out is None else out
+        for (_, part), (_, into) in zip(self.stacks(a), self.stacks(result), strict=True):
+            np.matmul(part, b, out=into)
+        return result
+
+    def sum(self, values: Array, error: Radius, size: Radius) -> Sum:
+        """Σ values (rows,), each known to within `error` and, rounded, at most `size`."""
+        sums = np.add.reduceat(values, self._starts())
+        sizes = self.radii(size)
+        return self._sum(sums, self.radii(error) + sizes * self.roundings(1), sizes)
+
+    def sum_of_products(
+        self, left: Array, right: Array, error: Radius, size: Radius, roundings: int = 8
+    ) -> Sum:
+        """Σ l_i r_iᵀ of left (rows, a) and right (rows, b), in Frobenius norm.
+
+        Args:
+            error: how far each l_i r_iᵀ is from what it stands for, but for `roundings` of each entry.
+            size: a bound of each ‖l_i‖‖r_i‖.
+        """
+        sizes = self.radii(size)
+        values = self.products(left, right, sizes)
+        radius = self.radii(error) + sizes * self.roundings(roundings)
+        if not radius.exact:
+            radius = radius + Radius.underflow(4 * BLOCK_ROWS * left.shape[1] * right.shape[1])
+        return self._sum(values, radius, sizes)
+
+    def products(self, left: Array, right: Array, sizes: Radius, out: Array | None = None) -> Array:
+        """(count, a, b): Σ l_i r_iᵀ over each block, confirmed; sizes (count,): bounds of Σ‖l_i‖‖r_i‖."""
+        values = np.empty((self.count, left.shape[1], right.shape[1])) if out is None else out
+        v = np.cos(np.arange(1.0, right.shape[1] + 1.0))  # no pattern that an error could hide behind
+        length = Radius.norm(v)
+        for (blocks, L), (_, R) in zip(self.stacks(left), self.stacks(right), strict=True):
+            np.matmul(L.transpose(0, 2, 1), R, out=values[blocks])
+            found = (L.transpose(0, 2, 1) @ (R @ v)[:, :, None])[:, :, 0]
+            defect = np.sqrt(np.square(values[blocks] @ v - found).sum(axis=1))
+            allowed = sizes[blocks] * length * (2.0 * gamma(L.shape[1] + len(v) + 16))
+            wrong = defect > allowed.upper
+            if wrong.any() and not self._is_underflow(defect, allowed, L, R):
+                raise InternalError(
+                    f"a matrix product over {L.shape[1]} rows is wrong by {float(np.max(defect[wrong])):.1e}"
+                )
+        return values
+
+    @staticmethod
+    def _is_underflow(defect: Array, allowed: Radius, left: Array, right: Array) -> bool:
+        """What is wrong is not known to be (it overflows), or is no more than products can lose."""
+        each = Radius.of(FLOOR * right.shape[2] * left.shape[1] * (left.shape[2] + 1.0))
+        lost = each * (Radius.norm(left) + Radius.norm(right) + Radius.of(1.0))
+        return not bool((np.isfinite(defect) & (defect > (allowed + lost).upper)).any())
+
+    def _sum(self, values: Array, radius: Radius, size: Radius) -> Sum:
+        return Sum(tuple(_roots(values, radius, size, self.first)))
+
+    def sum_of_blocks(self, values: Array, radius: Radius, size: Radius) -> Sum:
+        """Of values (count, ...), one a block, with their radii and sizes (count,)."""
+        return self._sum(values, radius, size)
+
+    def bounds(self, each: Radius) -> Sum:
+        """The sums of upper bounds (rows, t): a value of 0, and the bounds as its radius (t,)."""
+        nothing = Radius(np.zeros(self.count), exact=True)
+        return self._sum(np.zeros(self.count), self.radii(each), nothing)
+
+    def count_rows(self) -> Sum:
+        """How many rows there are, exactly."""
+        rows = np.minimum(BLOCK_ROWS, self.rows - self._starts()).astype(np.float64)
+        zeros = Radius(np.zeros(self.count), exact=True)
+        return self._sum(rows, zeros, zeros)
+
+
+def _roots(values: Array, radius: Radius, size: Radius, first: int) -> Iterator[Node]:
+    """The complete subtrees that values (count, ...) of the blocks first, first + 1, ... make, in order."""
+    last: list[Node] = []
+    level = 0
+    while len(values):
+        if first % 2:
+            yield Node(level, first, values[0].copy(), radius[0], size[0])
+            values, radius, size, first = values[1:], radius[1:], size[1:], first + 1
+        if len(values) % 2:
+            last.append(Node(level, first + len(values) - 1, values[-1].copy(), radius[-1], size[-1]))
+            values, radius, size = values[:-1], radius[:-1], size[:-1]
+        if len(values):
+            values, size = values[::2] + values[1::2], size[::2] + size[1::2]
+            radius = radius[::2] + radius[1::2]
+            radius = radius + (size + radius) * U
+        first, level = first // 2, level + 1
+    yield from reversed(last)
+
+
+def quotient(part: Ball, total: Enclosure) -> Ball:
+    """part / total, for total > 0: part's own error, that of the total, and the division's roundings."""
+    if total.lower == total.upper == 1.0:
+        return part
+    center = part.center / total.value
+    spread = NOTHING if total.lower == total.upper else Radius.of(total.upper - total.lower) / total.lower
+    error = part.radius / total.lower + Radius.norm(center) * (spread * (1.0 + 4 * U) + Radius.of(2 * U))
+    if part.center.any():
+        error = error + Radius.underflow(center.size)
+    return Ball(center, error if np.isfinite(center).all() else UNBOUNDED)
