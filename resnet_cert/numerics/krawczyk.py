@@ -9,7 +9,7 @@ Every zero in X lies in K(X), so there is none where X ∩ K(X) is empty; where 
 there is exactly one (Krawczyk 1969; Moore 1977; Neumaier 1990, section 5.1: J encloses all slopes).  A box is
 also free of zeros where one equation has no zero over it: by its own enclosure, or by f(c) + J(X − c).
 
-What is neither is halved, all boxes of one generation at once.  A box is examined a little larger than it
+What is neither is halved, the largest boxes first, many at once.  A box is examined a little larger than it
 is, so that a zero on the common side of two boxes is inside of both; of such pairs one is dropped.
 """
 
@@ -31,13 +31,15 @@ SHRUNK = 0.7
 RESOLUTION = 2.0**-40
 """until it is so small, relative to the range and to where it lies."""
 MOST_BOXES = 200_000
-MOST_PENDING = 20_000
-"""Budgets: of all boxes, and of those of one generation.  Beyond, what is left is not decided."""
+"""Beyond, what is left is not decided."""
 REFINEMENTS = 12
 
 
 class Enclosed(NamedTuple):
-    """f over B boxes: at their centres (B, m), anywhere in them (B, m), its Jacobian in them (B, m, m)."""
+    """f over B boxes: at their centres (B, m), anywhere in them (B, m), its Jacobian in them (B, m, m).
+
+    over may have more columns: equations that follow from f = 0.
+    """
 
     at: Balls
     over: Balls
@@ -95,36 +97,35 @@ def zeros(
     stuck: list[tuple[Array, Array]] = []
     examined = 0
     while len(center):
-        if examined + len(center) > most_boxes or len(center) > MOST_PENDING:
+        if examined + min(len(center), batch) > most_boxes:
             stuck.append((center, reach))
             break
-        examined += len(center)
-        following: list[tuple[Array, Array]] = []
-        for start in range(0, len(center), batch):
-            c, r = center[start : start + batch], reach[start : start + batch]
-            if excluded is not None:
-                kept = ~excluded(c, r)
-                c, r = c[kept], r[kept]
-            if not len(c):
-                continue
+        largest = np.arange(len(center))
+        if len(center) > batch:
+            largest = np.argpartition(-np.sum(np.log2(reach / span), axis=1), batch)[:batch]
+        c, r = center[largest], reach[largest]
+        left = np.ones(len(center), dtype=bool)
+        left[largest] = False
+        following = [(center[left], reach[left])]
+        examined += len(c)
+        if excluded is not None:
+            kept = ~excluded(c, r)
+            c, r = c[kept], r[kept]
+        if len(c):
             some = _examined(systems, c, r)
-            for at, radius, inside in some.found:
-                found.append((at, radius, inside))
-            c, r, smear, split = some.center, some.reach, some.smear, some.split
-            small = (r <= RESOLUTION * (span + np.abs(c))).all(axis=1) & split
+            found += some.found
+            c, r = some.center, some.reach
+            small = (r <= RESOLUTION * (span + np.abs(c))).all(axis=1) & some.split
             stuck.append((c[small], r[small]))
-            again = ~split & ~small
+            again, halved = ~some.split & ~small, some.split & ~small
             following.append((c[again], r[again]))
-            halved = split & ~small
-            following += _halves(c[halved], r[halved], smear[halved])
-        empty = np.zeros((0, m))
-        center = np.concatenate([c for c, _ in following]) if following else empty
-        reach = np.concatenate([r for _, r in following]) if following else empty
+            following += _halves(c[halved], r[halved], some.smear[halved])
+        center = np.concatenate([c for c, _ in following])
+        reach = np.concatenate([r for _, r in following])
     at, radius = _distinct(systems, found, lower, upper, m)
-    left = [np.concatenate(parts) if parts else np.zeros((0, m)) for parts in zip(*stuck, strict=True)] or [
-        np.zeros((0, m))
-    ] * 2
-    return Zeros(at, radius, (left[0], left[1]))
+    empty = np.zeros((0, m))
+    undecided = [np.concatenate([empty, *parts]) for parts in zip((empty, empty), *stuck, strict=True)]
+    return Zeros(at, radius, (undecided[0], undecided[1]))
 
 
 class _Examined(NamedTuple):

@@ -58,7 +58,7 @@ def samples(loss: Loss, coefficients: Balls, y: Array, omega: Array | None, weig
     """
     n, q, _ = coefficients.center.shape
     scale = loss.scale if isinstance(loss, BuiltinLoss) else 1.0
-    share = _shares(weight).times(scale)
+    share = shares(weight).times(scale)
     if isinstance(loss, BuiltinLoss) and loss.kind == "softmax":
         return Samples(coefficients, y, share, None)
     slopes = separable_slopes(loss)
@@ -75,7 +75,8 @@ def samples(loss: Loss, coefficients: Balls, y: Array, omega: Array | None, weig
     return _compressed(whole) if squared and n * q > COMPRESSED else whole
 
 
-def _shares(weight: Array) -> Balls:
+def shares(weight: Array) -> Balls:
+    """π/Σπ."""
     total = float(np.sum(weight))
     share = weight / total
     return Balls(share, (gamma(len(weight) + 4) + 4.0 * U) * share + FLOOR)
@@ -130,7 +131,7 @@ class PlaneGradient:
         self, center: Array, reach: Array, *, second: bool = True
     ) -> tuple[Balls, Balls | None]:
         data = self.samples
-        p, moved, bent = _polynomials(data.coefficients, center, reach)
+        p, moved, bent = polynomials(data.coefficients, center, reach)
         penalty, slope, curve = self.norm_squared(center, reach)
         if data.slopes is None:
             gradient, hessian = _softmax_sums(data, p, moved, bent)
@@ -144,7 +145,7 @@ class PlaneGradient:
     def norm_squared(self, center: Array, reach: Array) -> tuple[Balls, Balls, Balls]:
         """‖(W, V)‖² (B,) over boxes, its gradient (B, 2) and its Hessian (B, 2, 2)."""
         size = Balls(self.size.center[None], self.size.radius[None])
-        value, moved, bent = _polynomials(size, center, reach)
+        value, moved, bent = polynomials(size, center, reach)
         gradient = stacked([part[:, 0] for part in moved])
         ss, st, tt = (
             Balls(np.broadcast_to(part.center, len(center)), np.broadcast_to(part.radius, len(center)))
@@ -153,7 +154,7 @@ class PlaneGradient:
         return value[:, 0], gradient, stacked([stacked([ss, st]), stacked([st, tt])], axis=1)
 
 
-def _polynomials(
+def polynomials(
     coefficients: Balls, center: Array, reach: Array
 ) -> tuple[Balls, tuple[Balls, Balls], tuple[Balls, Balls, Balls]]:
     """c·φ over boxes (B, ...), its derivatives in s and t, and ss, st, tt (...) for coefficients (..., 6)."""
@@ -217,7 +218,7 @@ def _softmax_sums(
     data: Samples, p: Balls, moved: tuple[Balls, Balls], bent: tuple[Balls, Balls, Balls]
 ) -> tuple[Balls, Balls]:
     """With Y = Σ y: E[(Ys − y)·∂p] and E[Y(Σ_j s_j ∂p_j ∂p_j − (Σ_j s_j ∂p_j)²) + (Ys − y)·∂²p]."""
-    s = softmax_shares(p)
+    s = softmaxshares(p)
     mass = Balls(data.y.sum(axis=-1), gamma(data.y.shape[-1] + 2) * data.y.sum(axis=-1))
     Ys = Balls(mass.center[:, None], mass.radius[:, None]) * s
     first = Ys - Balls.exact(data.y)
@@ -314,7 +315,7 @@ class InFeatures:
     def _equations(self, center: Array, reach: Array) -> tuple[Balls, Balls]:
         data = self.samples
         assert data.slopes is not None
-        p, moved, _ = _polynomials(data.coefficients, center, reach)
+        p, moved, _ = polynomials(data.coefficients, center, reach)
         first, second = data.slopes(p, data.y)
         x, f = data.coefficients[..., 1], data.coefficients[..., 4]
         w, v = Balls(center[:, 0], reach[:, 0]), Balls(center[:, 1], reach[:, 1])
