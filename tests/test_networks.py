@@ -22,13 +22,22 @@ from resnet_cert.problem.networks import (
     feature_shape,
 )
 
+SELU_ALPHA = mpmath.mpf(1.6732632423543772848170429916717)
+SELU_SCALE = mpmath.mpf(1.0507009873554804934193349852946)
 REFERENCES: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
     "tanh": mpmath.tanh,
     "relu": lambda z: z if z > 0 else mpmath.mpf(0),
     "softplus": lambda z: mpmath.log(1 + mpmath.exp(z)),
     "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
     "gelu": lambda z: z * mpmath.ncdf(z),
+    "gelu_tanh": lambda z: (
+        z / 2 * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (z + mpmath.mpf("0.044715") * z**3)))
+    ),
     "silu": lambda z: z / (1 + mpmath.exp(-z)),
+    "mish": lambda z: z * mpmath.tanh(mpmath.log(1 + mpmath.exp(z))),
+    "leaky_relu": lambda z: z if z > 0 else z / 100,
+    "elu": lambda z: z if z > 0 else mpmath.expm1(z),
+    "selu": lambda z: SELU_SCALE * (z if z > 0 else SELU_ALPHA * mpmath.expm1(z)),
 }
 
 
@@ -44,6 +53,38 @@ def test_every_activation_is_the_function_it_names(name: str) -> None:
     with mpmath.workdps(40):
         expected = [[float(REFERENCES[name](mpmath.mpf(float(entry[0]))))] for entry in z]
     np.testing.assert_allclose(f, expected, rtol=1e-13, atol=1e-14)
+
+
+# By torch 2.13.0, float64, at Z.
+Z = [-3.0, -1.0, -0.25, 0.0, 0.5, 2.0]
+TORCH = {
+    "tanh": [-0.9950547536867305, -0.7615941559557649, -0.24491866240370913, 0.0, 0.46211715726000974,
+             0.9640275800758169],
+    "relu": [0.0, 0.0, 0.0, 0.0, 0.5, 2.0],
+    "softplus": [0.04858735157374206, 0.31326168751822286, 0.5759394198788436, 0.6931471805599453,
+                 0.9740769841801067, 2.1269280110429727],
+    "sigmoid": [0.04742587317756678, 0.2689414213699951, 0.43782349911420193, 0.5, 0.6224593312018546,
+                0.8807970779778823],
+    "gelu": [-0.00404969409489031, -0.15865525393145702, -0.10032341857926907, 0.0, 0.34573123063700656,
+             1.9544997361036416],
+    "gelu_tanh": [-0.0036373920817729943, -0.15880800939172324, -0.100324649298315, 0.0,
+                  0.34571400982514394, 1.954597694087775],
+    "silu": [-0.14227761953270035, -0.2689414213699951, -0.10945587477855048, 0.0, 0.3112296656009273,
+             1.7615941559557646],
+    "mish": [-0.1456474612756246, -0.30340146137410895, -0.129926963679141, 0.0, 0.3752452113048951,
+             1.9439589595339946],
+    "leaky_relu": [-0.03, -0.01, -0.0025, 0.0, 0.5, 2.0],
+    "elu": [-0.950212931632136, -0.6321205588285577, -0.22119921692859512, 0.0, 0.5, 2.0],
+    "selu": [-1.6705687287671118, -1.1113307378125625, -0.388890197478119, 0.0, 0.5253504936777402,
+             2.101401974710961],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_that_of_pytorch(name: str) -> None:
+    one = Layer(np.ones((1, 1)))
+    f = features(NetworkFeatures((one, one), name), np.array(Z)[:, None])
+    np.testing.assert_allclose(f[:, 0], TORCH[name], rtol=1e-13, atol=1e-16)
 
 
 def test_the_table_of_references_is_complete() -> None:

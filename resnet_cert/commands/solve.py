@@ -108,7 +108,7 @@ def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
     """Keep the spinner, where there is one, up to date."""
     if status is None:
         return lambda step: None
-    from resnet_cert.compare.linear_predictor import best_linear_predictor
+    from resnet_cert.compare.minimum_on_ball import best_linear_predictor
     from resnet_cert.decide.lagrangian import objective_lin_min
 
     linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0)

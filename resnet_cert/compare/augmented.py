@@ -1,30 +1,37 @@
 """The best linear predictor on (x, f_θ(x)): what one gets by training the last layer alone.
 
-For all u ∈ R^d, z ∈ R^k convexity of ℓ gives, with p − uᵀx − zᵀf = (w − u)ᵀh + (Vᵀu − z)ᵀf,
+For all U ∈ R^{q×d}, Z ∈ R^{q×k} convexity of ℓ gives, with p − Ux − Zf = (W − U)h + (U_1V − Z)f,
 
-    F − E[ℓ(uᵀx + zᵀf)] ≤ (w − u)ᵀg_w + (Vᵀu − z)ᵀa.
+    F − E[ℓ(Ux + Zf)] ≤ ⟨W − U, g_W⟩ + ⟨U_1V − Z, A_f⟩.
 
-u = w, z = Vᵀw is the network itself.  With z = 0 it is the bound behind Shamir 2018, Theorem 1, whose proof
-carries over: for w ≠ 0 the right side is at most ‖∇F‖√(‖w − u‖² + ‖Vᵀu − z‖²/‖w‖²).
+U = W, Z = W_1V is the network itself.  With Z = 0 it is the bound behind Shamir 2018, Theorem 1, whose proof
+carries over: for W_1 of full row rank the right side is at most ‖∇F‖√(‖W − U‖_F² + ‖W_1⁺(U_1V − Z)‖_F²).
+
+Φ(U, Z) = E[ℓ(Ux + Zf)] is convex.  Where d1 ≥ q every Z is W_1V for a V once W_1 has full row rank, and such
+W are dense: the infimum of F_θ over all (W, V) is inf Φ (`block_gap`).  For d1 < q it is a lower bound.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from resnet_cert.compare.linear_predictor import LinearMinimum
+from resnet_cert.compare.consequences import gradient_of_inputs
+from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, minimum_on_ball
+from resnet_cert.compare.star import star
 from resnet_cert.moments.moments import Moments
+from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, norm, product
-from resnet_cert.problem.problem import Distribution, Domain, GivenFeatures, Point, Problem
+from resnet_cert.problem.problem import Distribution, Domain, GivenFeatures, Objective, Point, Problem, Rows
 from resnet_cert.results import Augmented
 from resnet_cert.theory import theorems
 
 
 @dataclass(frozen=True)
 class JoinedRows:
-    """The rows (x, f_θ(x)) of a problem, (n, d + k), made where they are read."""
+    """The rows (x, f_θ(x)) of a problem, x all that the head reads, (n, d + k), made where they are read."""
 
     problem: Problem
 
@@ -33,31 +40,41 @@ class JoinedRows:
         return self.problem.n, self.problem.d + self.problem.k
 
     def __getitem__(self, rows: slice) -> Array:
-        problem = self.problem
-        x = np.asarray(problem.distribution.x[rows], dtype=np.float64)
-        return np.concatenate([x, problem.features.rows(rows, x, problem.chunk_rows)], axis=1)
+        chunk = self.problem.chunk(slice(*rows.indices(self.problem.n)))
+        return np.concatenate([chunk.x, chunk.f], axis=1)
 
 
 def joined(problem: Problem) -> Problem:
-    """The problem whose linear predictors are those on (x, f_θ(x)), at the network's own, (w, Vᵀw)."""
-    data, point = problem.distribution, problem.point
+    """The problem whose linear predictors are those on (x, f_θ(x)), at the network's own, (W, W_1V)."""
+    W = np.concatenate([problem.W, problem.W[:, : problem.d1] @ problem.V], axis=1)
+    return on_inputs(problem, JoinedRows(problem), W)
+
+
+def on_inputs(problem: Problem, rows: Rows, W: Array, *, bias: Array | None = None) -> Problem:
+    """The problem of linear predictors on other inputs: targets, weights and loss as they are."""
+    data = problem.distribution
     return replace(
         problem,
-        distribution=Distribution(JoinedRows(problem), data.y, data.probabilities),
+        distribution=Distribution(rows, data.y, data.probabilities, None, data.omega),
         features=GivenFeatures(np.empty((problem.n, 0))),
-        point=Point(np.concatenate([point.w, point.V.T @ point.w]), np.zeros((problem.d + problem.k, 0))),
+        point=Point(W, np.zeros((W.shape[1], 0)), bias),
         domain=Domain(),
-        regularizer=None,
-        constraint=None,
+        objective=Objective(),
+        comparators={},
     )
 
 
 def network_radius(problem: Problem) -> float:
-    """1.01·‖(w, Vᵀw)‖, or 1 at w = 0: a ball that holds the network's own (u, z)."""
-    w, V = problem.point.w, problem.point.V
-    if not w.any():
+    """1.01·‖(W, W_1V)‖_F, or 1 at W = 0: a ball that holds the network's own (U, Z)."""
+    if not problem.W.any():
         return 1.0
-    return 1.01 * theorems.hypot(norm(w), product(V.T, Ball(w, 0.0)).norm()).upper
+    moved = product(problem.W[:, : problem.d1], problem.V).norm()
+    return 1.01 * theorems.hypot(norm(problem.W), moved).upper
+
+
+def best_augmented(problem: Problem) -> LinearMinimum:
+    """min Φ over ‖(U, Z)‖_F ≤ r; see `Augmented` for its ball."""
+    return best_linear_predictor(joined(problem), None, network_radius(problem))
 
 
 def augmented_here(
@@ -68,27 +85,52 @@ def augmented_here(
     Args:
         here: the moments there.  gradient_norm: ‖∇F‖.  best: the best linear predictor of `joined`.
     """
-    w, V = Ball(problem.point.w, 0.0), problem.point.V
-    center, delta = best.w_star.center, best.w_star.radius
-    u, z = center[: problem.d], center[problem.d :]
-
-    def turned(radius: float) -> Ball:  # Vᵀu − z, for all (u, z) that close to the centre
-        return difference(product(V.T, Ball(u, radius)), Ball(z, radius))
-
-    lx = difference(here.g_w, product(V, here.a))  # E[ℓ' x]; with a it is E[ℓ' (x, f)]
-    steepness = theorems.hypot(lx.norm(), here.a.norm())
+    V, d, d1 = problem.V, problem.d, problem.d1
+    center = best.W_star.center
+    U, Z = center[:, :d], center[:, d:]
+    lx = gradient_of_inputs(problem, here)
+    steepness = theorems.hypot(lx.norm(), here.A_f.norm())  # ‖E[∇ℓ (x, f)ᵀ]‖_F
+    turned = difference(product(U[:, :d1], V), Z)
     at_center = theorems.gap_linear_functional(
-        inner(here.g_w, difference(w, Ball(u, 0.0))), inner(here.a, turned(0.0))
+        inner(here.g_W, difference(problem.W, U)), inner(here.A_f, turned)
     )
-    reach = (steepness * delta).upper
-    functional = at_center + Enclosure(0.0, -reach, reach)
-    on_ball = theorems.gap_linear_functional_on_ball(inner(here.g_w, w), steepness, best.r)
+    functional = at_center + Enclosure.around(0.0, (lx.size() + here.A_f.size()) * best.W_star.radius)
+    on_ball = theorems.gap_linear_functional_on_ball(
+        inner(here.g_W, Ball.exact(problem.W)), steepness, best.r
+    )
     functional = functional.intersect(upper=max(on_ball.upper, functional.lower))
 
     gap = here.F - best.F_min
     lower_bound = holds = None
-    if problem.is_plain and w.center.any():
-        distance = difference(w, Ball(u, delta)).norm()
-        lower_bound = theorems.theorem1_refined(gap, distance, turned(delta).norm(), norm(w.center))
-        holds = not lower_bound.above(gradient_norm)
+    if problem.is_plain:
+        U_ball, Z_ball = best.W_star[:, :d], best.W_star[:, d:]
+        moved = difference(product(U_ball[:, :d1], V), Z_ball)
+        norm_V = spectral_norm(V)
+        seen = star(problem, U_ball, moved, best.norm, (norm_V + 1.0) * best.norm, norm_V)
+        if seen.X is not None:
+            lower_bound = theorems.theorem1_refined(gap, seen.distance, seen.norm_X)
+            holds = not lower_bound.above(gradient_norm)
     return Augmented(best.F_min, gap, functional, lower_bound, holds, best.r, best.norm.value, best.attained)
+
+
+def block_infimum(problem: Problem, best: LinearMinimum) -> Enclosure:
+    """inf Φ over all (U, Z), from its minimum on a ball: no radius is left in it.
+
+    Where the infimum is attained, it is the minimum on any ball that holds a minimiser; else it lies between
+    the infimum of the loss and the smallest value found.
+    """
+    if best.attained and best.falls_at_rim is False:
+        return best.F_min
+    wider = joined(problem)
+    anywhere = minimum_on_ball(wider, math.inf, math.inf)
+    return Enclosure(
+        min(anywhere.F_min.value, best.F_min.upper),
+        min(anywhere.F_min.lower, best.F_min.lower),
+        min(anywhere.F_min.upper, best.F_min.upper),
+    )
+
+
+def block_gap(problem: Problem, here: Moments, best: LinearMinimum) -> Enclosure:
+    """F − inf Φ ≥ 0: with these features no (W, V) does better by more."""
+    gap = here.F - block_infimum(problem, best)
+    return gap.intersect(lower=min(0.0, gap.upper)) if gap.upper >= 0.0 else gap

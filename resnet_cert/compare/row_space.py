@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.numerics.eigenvalues import smallest_eigenvalue
-from resnet_cert.numerics.enclosure import TINY, Array, Ball, frobenius, gamma, inflate
+from resnet_cert.numerics.enclosure import Ball
+from resnet_cert.numerics.radius import Array, Radius, gamma
 
 MOST_DISTINCT = 64
 """Rows an input above which it is not asked whether fewer than d of them are distinct."""
@@ -69,13 +70,13 @@ def _complement(rows: Array) -> Unseen | None:
         return Unseen(np.eye(d), 0.0)
     X = _scaled(rows)
     Q = np.linalg.qr(X.T, mode="complete")[0][:, m:]
-    size = frobenius(X)
-    off = inflate(frobenius(X @ Q) + gamma(d) * size * frobenius(Q) + X.size * Q.size * TINY)
-    gram = Ball(X @ X.T, inflate(gamma(d) * size**2 + X.size * m * TINY))
+    size = Radius.norm(X)
+    off = Radius.norm(X @ Q) + size * Radius.norm(Q) * gamma(d) + Radius.underflow(X.size * Q.shape[1])
+    gram = Ball(X @ X.T, size * size * gamma(d) + Radius.underflow(X.size * m))
     square = smallest_eigenvalue(gram)
     if not square.lower > 0.0:
         return None
-    return Unseen(Q, (off / square.sqrt()).upper)
+    return Unseen(Q, float(off / square.sqrt().lower))
 
 
 def _scaled(rows: Array) -> Array:

@@ -94,11 +94,16 @@ GROWTH: dict[str, Callable[[Array, int], Array]] = {
     "sigmoid": lambda size, width: np.full_like(size, math.sqrt(width)),
     "relu": lambda size, width: size,
     "gelu": lambda size, width: size,
+    "gelu_tanh": lambda size, width: size,
     "silu": lambda size, width: size,
+    "mish": lambda size, width: size,
+    "leaky_relu": lambda size, width: size,
+    "elu": lambda size, width: size,
+    "selu": lambda size, width: 1.7581 * size,
     "softplus": lambda size, width: size + math.sqrt(width) * math.log(2.0),
 }
 """‖σ(s)‖ at most, for s ∈ R^width with ‖s‖ ≤ size: |tanh s| ≤ min(|s|, 1), 0 ≤ sigmoid s ≤ 1,
-|relu s|, |gelu s|, |silu s| ≤ |s|, 0 ≤ softplus s ≤ max(s, 0) + ln 2."""
+0 ≤ softplus s ≤ max(s, 0) + ln 2, |selu s| ≤ 1.7581|s| (its slope at 0−), |σ(s)| ≤ |s| for the others."""
 
 
 def layer_norms(network: NetworkFeatures) -> list[float]:

@@ -1,112 +1,104 @@
-"""`--arithmetic ball`: Definition 1 decided in Arb, and exactly where the numbers are rational.
+"""Definition 1 decided in Arb, and exactly where the numbers are rational (`--arithmetic ball`).
 
-float64 cannot tell margins of a few units in the last place, nor an exact zero.  Here the moments are formed
-again from the same float64 data, in ball arithmetic at rising precision (python-flint), with ℓ, ℓ', ℓ''
-evaluated there as well, so that nothing is assumed of an elementary function.  For the squared loss they are
-rational numbers and are formed as such; then every comparison is decided, equality included:
+float64 cannot tell margins of a few units in the last place, nor an exact zero, and at extreme scales it
+loses all of a number.  Here the moments are formed again from the same float64 data, in ball arithmetic at
+rising precision (python-flint), with ℓ, ∇ℓ, ∇²ℓ evaluated there as well, so that nothing is assumed of an
+elementary function.  For the squared losses they are rational numbers and are formed as such; then every
+comparison is decided, equality included:
 
-    a point is a 0-SOPSP   ⇔   g_w = 0 and a = 0.
+    a point where ker W_1 ≠ 0 is a 0-SOPSP   ⇔   g_W = 0 and A_f = 0.
 
-For w ≠ 0 the gradient (g_w, w aᵀ) vanishes iff both do, and a = 0 leaves the Gram matrix of ℓ'', which is
-positive semidefinite; at w = 0, λ_min = (β − √(β² + 4‖a‖²))/2 with β ≥ 0 is nonnegative iff a = 0.
+The curvature is decided by the S(t) of `decide.hessian` with the rows Y of W_1 that are independent in place
+of an orthonormal basis, dV = YᵀM + dV_⊥: with G = YYᵀ, T = W_1Yᵀ, P = I − YᵀG⁻¹Y and τ = c_V + t > 0,
 
-With a regulariser l2·‖(w, V)‖² the gradient has 2·l2·(w, V) added, and the question is whether
-λ_min(∇²F) ≥ −(t + 2·l2).
+    S(t) = [ Q_hh + c + t − A_fA_fᵀ/τ ⊗ P    Q_hf(I ⊗ T) + A_f ⊗ Yᵀ ]
+           [ ·                               TᵀQ_ff T + τ G ⊗ I      ],
+
+rational operations only, t = √(μ2 ε) apart.  ∇²L + tI is positive semidefinite iff S(t) is.  For τ = 0 the
+block of dV_⊥ vanishes, and then it is so iff A_f = 0.  Where W_1 has the rank d1, Y = I and there is no
+condition on τ.  On z^⊥ it is S(t) + τ/‖P z_V‖² ζζᵀ, or S(t) on ζ^⊥ where P z_V = 0.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
+from flint import arb, ctx, fmpq_mat
 
 from resnet_cert.decide.definition1 import Proven
+from resnet_cert.decide.lagrangian import decayed, on_boundary
 from resnet_cert.moments.moments import Moments as Float64Moments
-from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, inflate
+from resnet_cert.numerics import fields
+from resnet_cert.numerics.enclosure import QUIET, Enclosure
+from resnet_cert.numerics.fields import (
+    BALLS,
+    RATIONALS,
+    Field,
+    at_most,
+    in_float64,
+    independent_rows,
+    inner,
+    is_positive_semidefinite,
+    outward,
+    root,
+)
 from resnet_cert.problem.losses import BuiltinLoss, Elementary
-from resnet_cert.problem.problem import Chunk, Problem
+from resnet_cert.problem.problem import Chunk, Direction, Problem
 
-PRECISIONS = (128, 256, 512, 1024)
+PRECISIONS = (128, 512, 4096)
 """Bits of the balls, tried in turn until both conditions are decided."""
 EXACT_WORK = 10**7
-"""Largest n(d + k)² whose moments are formed as rational numbers."""
+"""Largest n·q(d + k)² whose moments are formed as rational numbers."""
+RATIONAL_LOSSES = ("squared", "weighted_squared")
+PIECE_ROWS = 1024
 
 
 def elementary() -> Elementary:
-    """exp, expm1, log1p and hypot of float64 arrays, evaluated in Arb: within one unit in the last place."""
-
-    def each(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
-        def apply(x: Array) -> Array:
-            with ctx.workprec(128):
-                values = [_nearest(function(arb(v))) for v in np.ravel(x).tolist()]
-            return np.array(values, dtype=np.float64).reshape(np.shape(x))
-
-        return apply
-
-    root = each(lambda r: (1 + r * r).sqrt())
-    return Elementary(
-        exp=each(lambda x: x.exp()),
-        expm1=each(lambda x: x.expm1()),
-        log1p=each(lambda x: x.log1p()),
-        hypot1=root,
-    )
-
-
-def _nearest(x: Any) -> float:
-    """The midpoint as a float; what overflows is infinite."""
-    return float(x.mid()) if abs(x) < arb(2) ** 1024 else math.inf
-
-
-@dataclass(frozen=True)
-class Field:
-    """The numbers that a computation runs in: balls or rationals."""
-
-    number: Callable[[Any], Any]
-    matrix: Callable[..., Any]
-    exact: bool
-
-
-def _rational(x: Any) -> fmpq:
-    if isinstance(x, fmpq):
-        return x
-    ratio = Fraction(x)
-    return fmpq(ratio.numerator, ratio.denominator)
-
-
-def _ball(x: Any) -> arb:
-    if isinstance(x, Fraction):
-        return arb(x.numerator) / x.denominator
-    return arb(x)
-
-
-BALLS = Field(_ball, arb_mat, exact=False)
-RATIONALS = Field(_rational, fmpq_mat, exact=True)
+    """The functions of a loss on float64 arrays, evaluated in Arb: within one unit in the last place."""
+    return Elementary(**fields.elementary())
 
 
 @dataclass(frozen=True)
 class Moments:
-    """F, g_w (d, 1), a (k, 1), A (d, d), B (d, k), C (k, k) of a problem's point, in a field."""
+    """F, g_W (q, d), A_f (q, k), and Q as its blocks (m, m) by pairs (a, b), a ≤ b, of outputs, in a field.
+
+    A pair whose block vanishes for every data is left out.
+    """
 
     F: Any
-    g_w: Any
-    a: Any
-    A: Any
-    B: Any
-    C: Any
+    g_W: Any
+    A_f: Any
+    Q: dict[tuple[int, int], Any]
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        Q = {pair: block + other.Q[pair] for pair, block in self.Q.items()}
+        return Moments(self.F + other.F, self.g_W + other.g_W, self.A_f + other.A_f, Q)
+
+    def __mul__(self, factor: Any) -> Moments:
+        Q = {pair: block * factor for pair, block in self.Q.items()}
+        return Moments(self.F * factor, self.g_W * factor, self.A_f * factor, Q)
+
+    def block(self, a: int, b: int) -> Any:
+        """Q_ab, or None where it vanishes."""
+        if a <= b:
+            return self.Q.get((a, b))
+        block = self.Q.get((b, a))
+        return None if block is None else block.transpose()
+
+    def cast(self, field: Field) -> Moments:
+        Q = {pair: field.cast(block) for pair, block in self.Q.items()}
+        return Moments(field.number(self.F), field.cast(self.g_W), field.cast(self.A_f), Q)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What ball arithmetic proves at a point: the two conditions; F, ‖∇F‖, moments to the last place."""
+    """What ball arithmetic proves at a point: the two conditions; F, ‖∇L‖, moments to the last place."""
 
     proven: Proven
     F: Enclosure
@@ -114,241 +106,371 @@ class Decision:
     moments: Float64Moments
 
 
+@QUIET
 def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
     """Decide Definition 1 for a built-in loss, at the least precision that does.
 
     Args:
         mu2: as in Definition 1; None where it is not known (then only ε = 0 fixes the threshold).
     """
-    work = problem.n * (problem.d + problem.k) ** 2
-    fields: list[tuple[Field, int | None]] = [(BALLS, bits) for bits in PRECISIONS]
-    if loss.kind == "squared" and work <= EXACT_WORK:  # the only loss with rational derivatives
-        fields = [(BALLS, PRECISIONS[0]), (RATIONALS, None)]
-    decision = None
-    for field, bits in fields:
+    geometry = Geometry(problem)
+    work = problem.n * problem.q * (problem.d + problem.k) ** 2
+    tries: list[tuple[Field, int | None]] = [(BALLS, bits) for bits in PRECISIONS]
+    if loss.kind in RATIONAL_LOSSES and work <= EXACT_WORK:
+        tries = [(BALLS, PRECISIONS[0]), (RATIONALS, None)]
+    gradient = curvature = None
+    found: tuple[Moments, Any] | None = None
+    arithmetic = ""
+    for field, bits in tries:
         precision: AbstractContextManager[Any] = nullcontext() if bits is None else ctx.workprec(bits)
         with precision:
-            decision = _decide(field, problem, loss, mu2, bits, decision)
-        if decision.proven.gradient is not None and decision.proven.curvature is not None:
+            at = moments(field, problem, loss)
+            lagrange = Lagrange.at(field, problem, at)
+            if gradient is None:
+                gradient = lagrange.gradient_at_most(field.number(problem.epsilon))
+            if curvature is None:
+                curvature = curvature_at_least(field, geometry, at, lagrange, mu2)
+            found = at, lagrange.squared_norm
+        arithmetic = "rational numbers" if bits is None else f"balls of {bits} bits"
+        if gradient is not None and curvature is not None:
             break
-    assert decision is not None
-    return decision
-
-
-def _decide(
-    field: Field,
-    problem: Problem,
-    loss: BuiltinLoss,
-    mu2: float | None,
-    bits: int | None,
-    before: Decision | None,
-) -> Decision:
-    at = moments(field, problem, loss)
-    eps = field.number(problem.epsilon)
-    squared_norm = _squared_gradient(field, problem, at)
-    gradient = _at_most(squared_norm, eps * eps)
-    curvature = None if before is None else before.proven.curvature
-    if curvature is None:
-        curvature = _curvature(field, problem, at, mu2)
-    arithmetic = "rational numbers" if bits is None else f"balls of {bits} bits"
-    with ctx.workprec(bits or PRECISIONS[-1]):
-        root = arb(squared_norm).nonnegative_part().sqrt()
-        proven = Proven(gradient, curvature, arithmetic)
-        return Decision(proven, outward(arb(at.F)), outward(root), in_float64(at))
-
-
-def _squared_gradient(field: Field, problem: Problem, at: Moments) -> Any:
-    """‖∇F‖², or with a regulariser and c = 2·l2:  ‖g_w + cw‖² + ‖w aᵀ + cV‖_F²."""
-    w = _column(field, problem.point.w)
-    squared_norm = _square(at.g_w) + _square(w) * _square(at.a)
-    if problem.l2:
-        c = 2 * field.number(problem.l2)
-        V = _matrix(field, problem.point.V)
-        across = (w.transpose() * (at.g_w + V * at.a))[0, 0]  # ⟨∇F, (w, V)⟩
-        size = _square(w) + sum((x * x for x in V.entries()), field.number(0))
-        squared_norm += 2 * c * across + c * c * size
-    return squared_norm
+    assert found is not None
+    at, squared_norm = found
+    with ctx.workprec(PRECISIONS[-1]):
+        norm = arb(squared_norm).nonnegative_part().sqrt()
+        return Decision(
+            Proven(gradient, curvature, arithmetic), outward(at.F), outward(norm), rounded(problem, at)
+        )
 
 
 def moments(field: Field, problem: Problem, loss: BuiltinLoss) -> Moments:
     """The moments at the problem's point, every operation carried out in the field."""
-    w, V = _column(field, problem.point.w), _matrix(field, problem.point.V)
-    total, weight = None, field.number(0)
+    W, V, q = field.of(problem.W), field.of(problem.V), problem.q
+    total: Moments | None = None
+    weight = field.number(0)
     for chunk in _pieces(problem):
-        weights = [field.number(1)] * len(chunk.y) if chunk.weight is None else _numbers(field, chunk.weight)
-        f = _matrix(field, chunk.f)
-        h = _matrix(field, chunk.x) + f * V.transpose()
-        p = (h * w).entries()
-        at = [loss.ball(p_i, y_i, field.number) for p_i, y_i in zip(p, _numbers(field, chunk.y), strict=True)]
-        first = field.matrix(len(at), 1, [pi * l[1] for pi, l in zip(weights, at, strict=True)])
-        second = [pi * l[2] for pi, l in zip(weights, at, strict=True)]
-        ch, cf = _scaled_rows(field, second, h), _scaled_rows(field, second, f)
-        hT, fT = h.transpose(), f.transpose()
-        value = sum((pi * l[0] for pi, l in zip(weights, at, strict=True)), field.number(0))
-        part = Moments(value, hT * first, fT * first, hT * ch, hT * cf, fT * cf)
-        total = part if total is None else total + part
-        weight = sum(weights, weight)
+        weights, f = field.numbers(chunk.weights), field.of(chunk.f)
+        z = _beside(field, _moved(field, field.of(chunk.x), f * V.transpose()), f)
+        p, y = (_rows(_left(field, z, problem.d) * W.transpose())), _rows(field.of(chunk.y))
+        omega = [None] * len(y) if chunk.omega is None else _rows(field.of(chunk.omega))
+        at = [loss.ball(*args, field.number) for args in zip(p, y, omega, strict=True)]
+        part = [
+            (pi * l.value, [pi * g for g in l.first], [[pi * H for H in row] for row in l.second])
+            for pi, l in zip(weights, at, strict=True)
+        ]
+        zT = z.transpose()
+        first = field.matrix(len(at), q, [g for _, slope, _ in part for g in slope])
+        slopes = first.transpose() * z
+        Q = {}
+        for a in range(q):
+            for b in range(a, q):
+                c = [bend[a][b] for _, _, bend in part]
+                if (
+                    a == b
+                    or not all(_is_zero(entry) for entry in c)
+                    or (total is not None and (a, b) in total.Q)
+                ):
+                    Q[a, b] = zT * _scaled_rows(field, c, z)
+        if total is not None:
+            for pair in Q.keys() - total.Q.keys():
+                total.Q[pair] = field.zeros(z.ncols(), z.ncols())
+        F = field.sum(value for value, _, _ in part)
+        here = Moments(F, _left(field, slopes, problem.d), _right(field, slopes, problem.d), Q)
+        total = here if total is None else total + here
+        weight = field.sum([weight, *weights])
     assert total is not None
-    inverse = field.number(1) / weight
-    return Moments(total.F * inverse, *(m * inverse for m in (total.g_w, total.a, total.A, total.B, total.C)))
+    return total * (field.number(1) / weight)
 
 
-def _curvature(field: Field, problem: Problem, at: Moments, mu2: float | None) -> bool | None:
-    """λ_min(∇²F) ≥ −t, t = √(μ2 ε), by S(t) ⪰ 0 with rows and columns scaled by ‖w‖: no root but t."""
-    if not problem.l2 and (problem.epsilon == 0.0 or mu2 == 0.0):
-        return _flat(problem, at)
-    if mu2 is None and problem.epsilon != 0.0:
+def _is_zero(x: Any) -> bool:
+    """It is 0 itself, not a ball around it."""
+    return x == 0 and (not isinstance(x, arb) or x.is_exact())
+
+
+class Geometry:
+    """What S(t) needs of the point alone, in rational numbers: W_1, its independent rows and their
+    complement."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.z: Direction = decayed(problem)
+
+    @property
+    def sum_free(self) -> bool:
+        return bool(self.problem.loss.sum_free) and self.problem.q > 1
+
+    @cached_property
+    def W_1(self) -> Any:
+        return RATIONALS.of(np.ascontiguousarray(self.problem.W[:, : self.problem.d1]))
+
+    @cached_property
+    def Y(self) -> Any:
+        """(ρ, d1): rows that span those of W_1, or of its differences where 1ᵀ∇ℓ = 0; I where ρ = d1."""
+        d1, rows = self.problem.d1, self.W_1
+        if self.sum_free:
+            q = rows.nrows()
+            rows = fmpq_mat(q - 1, d1, [rows[a, j] - rows[q - 1, j] for a in range(q - 1) for j in range(d1)])
+        echelon = independent_rows(rows)
+        return RATIONALS.identity(d1) if echelon.nrows() == d1 else echelon
+
+    @property
+    def rho(self) -> int:
+        return self.Y.nrows()
+
+    @cached_property
+    def G(self) -> Any:
+        return self.Y * self.Y.transpose()
+
+    @cached_property
+    def T(self) -> Any:
+        """W_1Yᵀ (q, ρ)."""
+        return self.W_1 * self.Y.transpose()
+
+    @cached_property
+    def P(self) -> Any:
+        """(d1, d1) the projection off the rows of Y; None where ρ = d1."""
+        d1 = self.problem.d1
+        if self.rho == d1:
+            return None
+        if not self.rho:
+            return RATIONALS.identity(d1)
+        return RATIONALS.identity(d1) - self.Y.transpose() * self.G.inv() * self.Y
+
+    @cached_property
+    def outside(self) -> Any:
+        """P z_V (d1, k); None where ρ = d1."""
+        return None if self.P is None else self.P * RATIONALS.of(self.z.dV)
+
+
+@dataclass(frozen=True)
+class Lagrange:
+    """∇L in a field: ρ where μ ≤ 0 and where μ ≥ 0, which agree unless a ball straddles 0, and ‖∇L‖².
+
+    tangent: λ_min is that on z^⊥; None where the sign of μ is not known.
+    """
+
+    rho: Any
+    tangent: bool | None
+    squared_norm: Any
+
+    @staticmethod
+    def at(field: Field, problem: Problem, here: Moments) -> Lagrange:
+        z_W, z_V = field.of(decayed(problem).dW), field.of(problem.V)
+        W_1 = field.of(np.ascontiguousarray(problem.W[:, : problem.d1]))
+        of_V = W_1.transpose() * here.A_f
+        rho, tangent = 2 * field.number(problem.objective.l2), False
+        if on_boundary(problem):
+            length = inner(z_W, z_W) + inner(z_V, z_V)
+            mu = -(inner(here.g_W, z_W) + inner(of_V, z_V)) / length - rho
+            if mu > 0:
+                rho, tangent = rho + mu, True
+            elif not mu <= 0:
+                rho, tangent = rho + arb(mu).nonnegative_part(), None
+        of_W, of_V = here.g_W + z_W * rho, of_V + z_V * rho
+        return Lagrange(rho, tangent, inner(of_W, of_W) + inner(of_V, of_V))
+
+    def gradient_at_most(self, eps: Any) -> bool | None:
+        return at_most(self.squared_norm, eps * eps)
+
+
+def curvature_at_least(
+    field: Field, at_point: Geometry, here: Moments, lagrange: Lagrange, mu2: float | None
+) -> bool | None:
+    """λ_min(∇²L) ≥ −√(μ2 ε), on z^⊥ where the multiplier is positive?"""
+    eps = at_point.problem.epsilon
+    if mu2 is None and eps != 0.0:
         return None
-    t_squared = Fraction(mu2 or 0.0) * Fraction(problem.epsilon)
-    t = _root(field, t_squared)
+    t = root(field, Fraction(mu2 or 0.0) * Fraction(eps))
     if t is None:  # irrational: no element of this field
         with ctx.workprec(PRECISIONS[-1]):
-            return _curvature(BALLS, problem, _as_balls(at), mu2)
-    shift = t + 2 * field.number(problem.l2)
-    return _is_positive_semidefinite(field, shifted_hessian(field, problem.point.w, at, shift))
+            return curvature_at_least(
+                BALLS, at_point, here.cast(BALLS), replace(lagrange, rho=arb(lagrange.rho)), mu2
+            )
+    if lagrange.tangent is not None:
+        return exceeds(field, at_point, here, lagrange.rho, t, on_sphere=lagrange.tangent)
+    both = {
+        exceeds(field, at_point, here, lagrange.rho, t, on_sphere=on_sphere) for on_sphere in (False, True)
+    }
+    return both.pop() if len(both) == 1 else None
 
 
-def _flat(problem: Problem, at: Moments) -> bool | None:
-    """λ_min(∇²F) ≥ 0, for threshold 0.
-
-    For d ≥ 2 or w = 0 the Hessian has a zero diagonal block, whose rows must vanish: a = 0, and then ∇²F is a
-    Gram matrix.  For d = 1, w ≠ 0 it is [[A, wB + aᵀ], [·, w²C]] itself.
-    """
-    w = problem.point.w
-    if len(w) > 1 or not w.any():
-        return _at_most(_square(at.a), 0)
-    field = RATIONALS if isinstance(at.F, fmpq) else BALLS
-    return _is_positive_semidefinite(field, shifted_hessian(field, w, at, field.number(0)))
-
-
-def shifted_hessian(field: Field, w: Array, at: Moments, t: Any) -> Any:
-    """A matrix that is positive semidefinite iff ∇²F + tI is, for t > 0 (for d = 1, w ≠ 0: for every t).
-
-    With ω = ‖w‖² it is [[A + tI − (‖a‖²/t)(I − wwᵀ/ω), ωB + waᵀ], [·, ω²C + tωI]]; at w = 0 it is
-    A + (t − ‖a‖²/t)I.
-    """
-    column = _column(field, w)
-    d, k = len(w), at.a.nrows()
-    identity = field.matrix(d, d, [field.number(int(i == j)) for i in range(d) for j in range(d)])
-    top = at.A + identity * t
-    if not w.any():
-        return top - identity * (_square(at.a) / t)
-    omega = _square(column)
-    if d > 1:
-        top = top - (identity - column * column.transpose() * (1 / omega)) * (_square(at.a) / t)
-    cross = at.B * omega + column * at.a.transpose()
-    last = at.C * (omega * omega)
-    rows = [[top[i, j] for j in range(d)] + [cross[i, j] for j in range(k)] for i in range(d)]
-    for i in range(k):
-        rows.append(
-            [cross[j, i] for j in range(d)] + [last[i, j] + (t * omega if i == j else 0) for j in range(k)]
-        )
-    return field.matrix(d + k, d + k, [field.number(x) for row in rows for x in row])
-
-
-def _is_positive_semidefinite(field: Field, S: Any) -> bool | None:
-    """By LDLᵀ: positive pivots prove it, a negative one disproves it, a rational 0 needs a zero row.
-
-    None where a ball straddles 0.
-    """
-    m = S.nrows()
-    rows = [[S[i, j] for j in range(i + 1)] for i in range(m)]  # lower triangle
-    for j in range(m):
-        pivot = rows[j][j]
-        if pivot < 0:
-            return False
-        if field.exact and pivot == 0:
-            if any(rows[i][j] != 0 for i in range(j + 1, m)):
-                return False
-            continue
-        if not pivot > 0:
+def exceeds(
+    field: Field, at_point: Geometry, here: Moments, rho: Any, t: Any, *, on_sphere: bool
+) -> bool | None:
+    """∇²L ⪰ −tI, on z^⊥?"""
+    problem, tau = at_point.problem, t + rho
+    if at_point.P is not None and not tau > 0:
+        if not tau <= 0:
             return None
-        inverse = 1 / pivot
-        for i in range(j + 1, m):
-            factor = rows[i][j] * inverse
-            for l in range(j + 1, i + 1):
-                rows[i][l] -= factor * rows[l][j]
-    return True
+        # dV_⊥ has no curvature: its rows must vanish.  Then ∇²F is a Gram matrix, and ρ ≥ 0.
+        return at_most(inner(here.A_f, here.A_f), 0)
+    S = shifted_hessian(field, at_point, here, rho, t)
+    if on_sphere:
+        S = _on_sphere(field, at_point, here, S, tau)
+    elif at_point.sum_free:
+        # Where c + t = 0 for a column, 1eᵀ is a null direction, and dW counts up to multiples of it alone.
+        null = [j for j, on in enumerate(problem.decayed.tolist()) if _is_zero(t + (rho if on else 0))]
+        last = {(problem.q - 1) * problem.d + j for j in null}
+        keep = [i for i in range(len(S)) if i not in last]
+        S = [[S[i][j] for j in keep if j <= i] for i in keep]
+    return is_positive_semidefinite(field, S)
 
 
-def in_float64(at: Moments) -> Float64Moments:
+def shifted_hessian(field: Field, at_point: Geometry, here: Moments, rho: Any, t: Any) -> list[list[Any]]:
+    """The lower triangle of S(t), over dW and M row by row, for τ = ρ + t > 0 where ρ < d1."""
+    problem, rank, tau = at_point.problem, at_point.rho, t + rho
+    q, d, d1, k = problem.q, problem.d, problem.d1, problem.k
+    Y, T, G = field.cast(at_point.Y), field.cast(at_point.T), field.cast(at_point.G)
+    A_f, zero = here.A_f, field.number(0)
+    size, whole = q * d, q * d + rank * k
+    S = [[zero] * (i + 1) for i in range(whole)]
+
+    def add(i: int, j: int, value: Any) -> None:
+        if j <= i:
+            S[i][j] += value
+
+    on = problem.decayed.tolist()
+    for a in range(q):
+        for j in range(d):
+            S[a * d + j][a * d + j] += t + (rho if on[j] else 0)
+    for a in range(q):
+        for b in range(q):
+            block = here.block(a, b)
+            if block is None:
+                continue
+            for j in range(d):
+                for l in range(d):
+                    add(a * d + j, b * d + l, block[j, l])
+            for r in range(rank):  # Q_hf(I ⊗ T), below the diagonal: rows of M, columns of dW
+                factor = T[b, r]
+                for l in range(k):
+                    row = S[size + r * k + l]
+                    for j in range(d):
+                        row[a * d + j] += factor * block[j, d + l]
+                    for s in range(rank):  # TᵀQ_ff T
+                        other = factor * T[a, s]
+                        for l2 in range(k):
+                            add(size + r * k + l, size + s * k + l2, other * block[d + l2, d + l])
+    for r in range(rank):
+        for l in range(k):
+            row = S[size + r * k + l]
+            for a in range(q):
+                for j in range(d1):
+                    row[a * d + j] += A_f[a, l] * Y[r, j]
+            for s in range(rank):
+                add(size + r * k + l, size + s * k + l, tau * G[r, s])
+    if at_point.P is not None:
+        P, AA = field.cast(at_point.P), A_f * A_f.transpose() * (1 / tau)
+        for a in range(q):
+            for b in range(q):
+                for j in range(d1):
+                    for l in range(d1):
+                        add(a * d + j, b * d + l, -AA[a, b] * P[j, l])
+    return S
+
+
+def _on_sphere(
+    field: Field, at_point: Geometry, here: Moments, S: list[list[Any]], tau: Any
+) -> list[list[Any]]:
+    """A form that is positive semidefinite iff ∇²L + tI is on z^⊥."""
+    problem, outside = at_point.problem, at_point.outside
+    z_W, Y = field.of(at_point.z.dW), field.cast(at_point.Y)
+    inside = Y * field.of(at_point.z.dV)
+    gain = None
+    if outside is not None and inner(outside, outside) != 0:
+        far = field.cast(outside)
+        pulled = here.A_f * far.transpose() * (1 / tau)
+        z_W = field.matrix(
+            problem.q,
+            problem.d,
+            [
+                z_W[a, j] - (pulled[a, j] if j < problem.d1 else 0)
+                for a in range(problem.q)
+                for j in range(problem.d)
+            ],
+        )
+        gain = tau / inner(far, far)
+    zeta = [*z_W.entries(), *inside.entries()]
+    if gain is not None:
+        return [[entry + gain * zeta[i] * zeta[j] for j, entry in enumerate(row)] for i, row in enumerate(S)]
+    pivot = max(range(len(zeta)), key=lambda i: abs(arb(zeta[i]).mid()))
+    ratios = [entry / zeta[pivot] for entry in zeta]
+
+    def at(i: int, j: int) -> Any:
+        return S[i][j] if j <= i else S[j][i]
+
+    keep = [i for i in range(len(S)) if i != pivot]
+    corner = S[pivot][pivot]
+    return [
+        [
+            at(i, j) - ratios[i] * at(pivot, j) - ratios[j] * at(i, pivot) + ratios[i] * ratios[j] * corner
+            for j in keep
+            if j <= i
+        ]
+        for i in keep
+    ]
+
+
+def rounded(problem: Problem, at: Moments) -> Float64Moments:
     """The same moments, each a ball around the nearest floats."""
-
-    def rounded(part: Any) -> Ball:
-        entries = [outward(arb(entry)) for entry in part.entries()]
-        center = np.array([entry.value for entry in entries]).reshape(part.nrows(), part.ncols())
-        radius = math.hypot(*(max(entry.upper - entry.value, entry.value - entry.lower) for entry in entries))
-        return Ball(center, inflate(radius) if np.isfinite(center).all() else math.inf)
-
-    vectors = (replace(ball, center=ball.center.ravel()) for ball in map(rounded, (at.g_w, at.a)))
-    return Float64Moments(outward(arb(at.F)), *vectors, *map(rounded, (at.A, at.B, at.C)))
-
-
-def outward(x: Any) -> Enclosure:
-    """The float64 enclosure of a ball."""
-    lower, upper = x.lower(), x.upper()
-    value = float(x.mid())
-    return Enclosure(value, _float(lower, -math.inf), _float(upper, math.inf))
-
-
-def _float(x: Any, towards: float) -> float:
-    """The nearest float to an exact ball, on the side of `towards`."""
-    if not x.is_finite():
-        return towards
-    rounded = float(x)
-    if math.isinf(rounded):
-        return towards if rounded == towards else math.nextafter(rounded, -rounded)
-    inside = arb(rounded) < x if towards > 0 else arb(rounded) > x
-    return math.nextafter(rounded, towards) if inside else rounded
-
-
-def _root(field: Field, square: Fraction) -> Any:
-    """√square in the field; None where it is irrational and the field is exact."""
-    if not field.exact:
-        return (arb(square.numerator) / square.denominator).sqrt()
-    roots = [math.isqrt(part) for part in (square.numerator, square.denominator)]
-    if [root * root for root in roots] != [square.numerator, square.denominator]:
-        return None
-    return fmpq(*roots)
-
-
-def _at_most(x: Any, y: Any) -> bool | None:
-    if x <= y:
-        return True
-    return False if x > y else None
-
-
-def _square(column: Any) -> Any:
-    return (column.transpose() * column)[0, 0]
-
-
-def _as_balls(at: Moments) -> Moments:
-    return Moments(arb(at.F), *(arb_mat(m) for m in (at.g_w, at.a, at.A, at.B, at.C)))
-
-
-def _numbers(field: Field, a: Array) -> list[Any]:
-    return [field.number(v) for v in a.tolist()]
-
-
-def _matrix(field: Field, a: Array) -> Any:
-    return field.matrix(*a.shape, _numbers(field, a.ravel()))
-
-
-def _column(field: Field, a: Array) -> Any:
-    return _matrix(field, a.reshape(-1, 1))
-
-
-def _scaled_rows(field: Field, factors: list[Any], a: Any) -> Any:
-    columns = a.ncols()
-    entries = a.entries()
-    return field.matrix(
-        a.nrows(),
-        columns,
-        [c * entries[i * columns + j] for i, c in enumerate(factors) for j in range(columns)],
+    q, d, k = problem.q, problem.d, problem.k
+    m = d + k
+    if q == 1:
+        Q = in_float64(at.Q[0, 0].entries(), (m, m))
+    elif len(at.Q) == q:
+        Q = in_float64([entry for a in range(q) for entry in at.Q[a, a].entries()], (q, m, m))
+    else:
+        zero = [at.F * 0] * (m * m)
+        blocks = [at.block(a, b) for a in range(q) for b in range(q)]
+        Q = in_float64(
+            [entry for block in blocks for entry in (zero if block is None else block.entries())],
+            (q, q, m, m),
+        )
+    return Float64Moments(
+        F=outward(at.F),
+        g_W=in_float64(at.g_W.entries(), (q, d)),
+        A_f=in_float64(at.A_f.entries(), (q, k)),
+        Q=Q,
     )
 
 
-PIECE_ROWS = 1024
+# --- Matrices of a field ------------------------------------------------------------------------------------
+
+
+def _rows(M: Any) -> list[list[Any]]:
+    entries, columns = M.entries(), M.ncols()
+    return [entries[i * columns : (i + 1) * columns] for i in range(M.nrows())]
+
+
+def _moved(field: Field, x: Any, by: Any) -> Any:
+    """x with `by` added to its first columns."""
+    entries, columns, moved = x.entries(), x.ncols(), by.ncols()
+    if moved == columns:
+        return x + by
+    for i in range(x.nrows()):
+        for j in range(moved):
+            entries[i * columns + j] = entries[i * columns + j] + by[i, j]
+    return field.matrix(x.nrows(), columns, entries)
+
+
+def _beside(field: Field, x: Any, f: Any) -> Any:
+    return field.matrix(
+        x.nrows(), x.ncols() + f.ncols(), [v for a, b in zip(_rows(x), _rows(f), strict=True) for v in a + b]
+    )
+
+
+def _left(field: Field, M: Any, columns: int) -> Any:
+    return field.matrix(M.nrows(), columns, [v for row in _rows(M) for v in row[:columns]])
+
+
+def _right(field: Field, M: Any, columns: int) -> Any:
+    return field.matrix(M.nrows(), M.ncols() - columns, [v for row in _rows(M) for v in row[columns:]])
+
+
+def _scaled_rows(field: Field, factors: list[Any], a: Any) -> Any:
+    return field.matrix(
+        a.nrows(), a.ncols(), [c * v for c, row in zip(factors, _rows(a), strict=True) for v in row]
+    )
 
 
 def _pieces(problem: Problem) -> Iterator[Chunk]:
@@ -356,5 +478,5 @@ def _pieces(problem: Problem) -> Iterator[Chunk]:
     for chunk in problem.chunks():
         for start in range(0, len(chunk.y), PIECE_ROWS):
             rows = slice(start, start + PIECE_ROWS)
-            weight = None if chunk.weight is None else chunk.weight[rows]
-            yield replace(chunk, x=chunk.x[rows], y=chunk.y[rows], f=chunk.f[rows], weight=weight)
+            parts = {name: part[rows] for name, part in vars(chunk).items() if part is not None}
+            yield replace(chunk, **parts)

@@ -1,119 +1,169 @@
-"""F(w, V) = E[ℓ(wᵀ(x + V f); y)] exactly as the paper writes it, and its derivatives by JAX.
+"""F(W, V) = E[ℓ(W(x + V f); y)] exactly as the paper writes it, and its derivatives by JAX.
 
-Nothing here is used to decide: it is the second opinion.  The moments and the reduced Hessian come from
-formulas; jax.grad, a Hessian-vector product and jax.hessian come from this definition alone.
+Nothing here is used to decide: it is the second opinion, and a compass.  The moments and the reduced Hessian
+come from formulas; jax.grad and a Hessian-vector product come from this definition alone.
+
+One function is compiled for each loss and size, and sizes are rounded up: samples to a power of two with rows
+of weight 0, inputs and features with columns of 0, which change neither F nor any derivative.  Bypass inputs
+and the bias are columns of x whose rows of V are 0 and stay it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from resnet_cert.decide.hessian import Direction
-from resnet_cert.numerics.enclosure import Array, frobenius
-from resnet_cert.numerics.jax64 import jax, jnp
-from resnet_cert.problem.losses import Loss
-from resnet_cert.problem.problem import Problem
+from resnet_cert.numerics.enclosure import Array
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
+from resnet_cert.problem.losses import NUMPY, BuiltinLoss, Loss
+from resnet_cert.problem.problem import Direction, Problem
 
 DENSE_PARAMETERS = 512
-"""Largest d(1 + k) whose Hessian is formed densely,"""
-DENSE_WORK = 2**32
-"""if also n·(d(1 + k))² is at most this: a few seconds."""
-TANGENT_ENTRIES = 2**22
-"""Entries of the tangents of h that one dense Hessian call may hold."""
+"""Largest number of parameters whose Hessian is put together, a column for each,"""
+DENSE_WORK = 2**27
+"""if also n(d + k) times that number is at most this: a fraction of a second."""
+COLUMN_STEP = 32
+"""Numbers of columns are powers of two up to this, and multiples of it beyond."""
 
 
 @dataclass(frozen=True)
 class Autodiff:
-    """‖∇F‖, D²F along a unit direction, and λ_min(∇²F) or None where a dense Hessian is too large."""
+    """G, ∇G and ∇²G·u at the problem's point, for G = F + l2·(‖W‖² + ‖V‖²): float64, unproven."""
 
-    gradient_norm: float
-    curvature: float
-    lambda_min: float | None
-
-
-def objective(w: Any, V: Any, x: Any, f: Any, y: Any, weight: Any, loss: Loss, l2: Any = None) -> Any:
-    """Σ weight · (ℓ(wᵀ(x + V f); y) + l2·(‖w‖² + ‖V‖_F²)) over the rows of x (m, d), f (m, k), y (m,)."""
-    h = x + f @ V.T
-    fit = jnp.sum(weight * loss.value(h @ w, y))
-    return fit if l2 is None else fit + jnp.sum(weight) * l2 * (jnp.sum(w**2) + jnp.sum(V**2))
+    value: float
+    gradient: Direction
+    product: Direction
 
 
-def autodiff(
-    problem: Problem, direction: Direction, *, on_boundary: bool = False, tangent: bool = False
-) -> Autodiff:
-    """∇F and ∇²F at the problem's point by automatic differentiation, in float64 and unproven.
+def objective(W: Any, V: Any, x: Any, f: Any, y: Any, omega: Any, loss: Loss) -> Any:
+    """ℓ(W(x + V f); y) for the rows of x (m, d), f (m, k), y (m, q); V (d, k).
 
-    F stands for the regularised objective where there is a regulariser.
-
-    Args:
-        on_boundary: the same of the Lagrangian of the constraint ‖z‖ ≤ norm, z = (w, V), whose gradient is
-            ∇F + μz with μ = max(0, −⟨∇F, z⟩/‖z‖²).
-        tangent: λ_min on z^⊥.
+    As Wx + (WV)f: for few outputs that is a fraction of the products.
     """
-    w, V = problem.point.w, problem.point.V
-    parameters = w.size + V.size
-    dense = parameters <= DENSE_PARAMETERS and problem.n * parameters**2 <= DENSE_WORK
-    rows = problem.chunk_rows
-    if dense:
-        rows = min(rows, max(1, TANGENT_ENTRIES // (parameters * len(w))))
-    length = math.sqrt(float(np.sum(direction.dw**2) + np.sum(direction.dV**2))) or 1.0
-    along = (direction.dw / length, direction.dV / length)
-    gradient: Array = np.zeros(parameters)
-    curvature, total = 0.0, 0.0
-    hessian: Array = np.zeros((parameters, parameters) if dense else (0, 0))
-    for chunk in problem.chunks():
-        weight = np.ones(len(chunk.x)) if chunk.weight is None else chunk.weight
-        total += float(np.sum(weight))
-        for start in range(0, len(weight), rows):
-            part = [padded(a[start : start + rows], rows) for a in (chunk.x, chunk.f, chunk.y, weight)]
-            g, c, H = _compiled(problem.loss, dense)(w, V, along, *part, problem.l2 or None)
-            gradient += np.asarray(g)
-            curvature += float(c)
-            hessian += np.asarray(H)
-    gradient, curvature, hessian = gradient / total, curvature / total, hessian / total
-    if on_boundary:
-        z = np.concatenate([w, V.ravel()])
-        size = frobenius(z)
-        mu = max(0.0, -float(gradient @ (z / size)) / size)
-        gradient, curvature, hessian = gradient + mu * z, curvature + mu, hessian + mu * np.eye(len(hessian))
-        if tangent and dense:
-            basis = np.linalg.qr(np.column_stack([z, np.eye(len(z))]))[0][:, 1:]
-            hessian = basis.T @ hessian @ basis
-    lambda_min = None
-    if dense and np.isfinite(hessian).all():
-        lambda_min = float(np.linalg.eigvalsh(hessian)[0])
-    return Autodiff(frobenius(gradient), curvature, lambda_min)
+    return loss.value(x @ W.T + f @ (V.T @ W.T), y, omega)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """G at the problem's point, or F, ready to be differentiated along any number of directions."""
+
+    problem: Problem
+    regularized: bool = True
+
+    def along(self, direction: Direction) -> Autodiff:
+        """One pass over the data."""
+        return next(self.along_each([direction]))
+
+    @float64_scope()
+    def along_each(self, directions: list[Direction]) -> Iterator[Autodiff]:
+        """The same for several directions at once: each chunk is read and padded once."""
+        problem = self.problem
+        d, d1, k, q = problem.d, problem.d1, problem.k, problem.q
+        D, K = _columns(d), _columns(k)
+        compiled = _compiled(plain(problem.loss))
+        l2 = problem.objective.l2 if self.regularized else 0.0
+        decayed = _wide(problem.decayed[None, :], 1, D)[0]
+        W, V = _wide(problem.W, q, D), _wide(problem.V, D, K)
+        sums: list[Any] = [None] * len(directions)
+        total = 0.0
+        tangents = [(_wide(u.dW, q, D), _wide(u.dV, D, K)) for u in directions]
+        for chunk in problem.chunks():
+            rows = (
+                2 ** math.ceil(math.log2(problem.n))
+                if problem.n <= problem.chunk_rows
+                else problem.chunk_rows
+            )
+            omega = np.ones_like(chunk.y) if chunk.omega is None else chunk.omega
+            weight = np.concatenate([chunk.weights, np.zeros(rows - len(chunk.x))])
+            total += float(np.sum(chunk.weights))
+            data = [jnp.asarray(a) for a in (
+                _wide(chunk.x, len(chunk.x), D, rows), _wide(chunk.f, len(chunk.x), K, rows),
+                _wide(chunk.y, len(chunk.x), q, rows), _wide(omega, len(chunk.x), q, rows), weight,
+            )]  # fmt: skip
+            for i, (dW, dV) in enumerate(tangents):
+                part = [np.asarray(a) for a in compiled(W, V, dW, dV, l2, decayed, *data)]
+                sums[i] = part if sums[i] is None else [a + b for a, b in zip(sums[i], part, strict=True)]
+
+        def direction(of_W: Array, of_V: Array) -> Direction:
+            return Direction(of_W[:, :d] / total, of_V[:d1, :k] / total)
+
+        return iter(
+            [Autodiff(float(F) / total, direction(gW, gV), direction(hW, hV)) for F, gW, gV, hW, hV in sums]
+        )
+
+    def dense_hessian(self) -> Array | None:
+        """∇²G over the entries of W, then those of V, row by row each; None where that takes more than a
+        moment."""
+        problem = self.problem
+        size, sizes = problem.parameters, (problem.W.shape, problem.V.shape)
+        if size > DENSE_PARAMETERS or problem.n * (problem.d + problem.k) * size > DENSE_WORK:
+            return None
+        units = [unflat(unit, *sizes) for unit in np.eye(size)]
+        H = np.stack([flat(column.product) for column in self.along_each(units)])
+        return (H + H.T) / 2.0
+
+
+def flat(direction: Direction) -> Array:
+    """The entries of dW, then those of dV, row by row each."""
+    return np.concatenate([direction.dW.ravel(), direction.dV.ravel()])
+
+
+def unflat(vector: Array, W_shape: tuple[int, ...], V_shape: tuple[int, ...]) -> Direction:
+    size = math.prod(W_shape)
+    return Direction(vector[:size].reshape(W_shape), vector[size:].reshape(V_shape))
+
+
+def plain(loss: Loss) -> Loss:
+    """The loss as the compiled function knows it: whatever evaluates its proofs is no part of it."""
+    return replace(loss, functions=NUMPY, called=None) if isinstance(loss, BuiltinLoss) else loss
+
+
+def _columns(count: int) -> int:
+    if count > COLUMN_STEP:
+        return -(-count // COLUMN_STEP) * COLUMN_STEP
+    return 2 ** math.ceil(math.log2(count)) if count else 1
+
+
+def _wide(a: Array, rows: int, columns: int, padded_rows: int | None = None) -> Array:
+    """a with columns of 0 and, up to `padded_rows`, its last row repeated: a loss is finite there as
+    before."""
+    padded = np.zeros((rows if padded_rows is None else padded_rows, columns))
+    padded[: len(a), : a.shape[1]] = a
+    if padded_rows is not None:
+        padded[len(a) :, : a.shape[1]] = a[-1]
+    return padded
 
 
 @lru_cache(maxsize=32)
-def _compiled(loss: Loss, dense: bool) -> Any:
-    """One compiled function a loss (and one compilation a shape): ∇F, D²F along a tangent, ∇²F if dense."""
+def _compiled(loss: Loss) -> Callable[..., Any]:
+    """One compiled function a loss, and one compilation a size: ΣπG, its gradient, and its Hessian along (dW,
+    dV)."""
 
-    def derivatives(w: Any, V: Any, along: Any, x: Any, f: Any, y: Any, weight: Any, l2: Any) -> Any:
-        def F(point: Any) -> Any:
-            return objective(point[0], point[1], x, f, y, weight, loss, l2)
+    def derivatives(
+        W: Any,
+        V: Any,
+        dW: Any,
+        dV: Any,
+        l2: Any,
+        decayed: Any,
+        x: Any,
+        f: Any,
+        y: Any,
+        omega: Any,
+        weight: Any,
+    ) -> Any:
+        def G(W: Any, V: Any) -> Any:
+            penalty = l2 * (jnp.sum(decayed * jnp.sum(W**2, axis=0)) + jnp.sum(V**2))
+            return jnp.sum(weight * objective(W, V, x, f, y, omega, loss)) + jnp.sum(weight) * penalty
 
-        def flat(tree: Any) -> Any:
-            return jnp.concatenate([tree[0].ravel(), tree[1].ravel()])
-
-        point = (w, V)
-        gradient, product = jax.jvp(jax.grad(F), (point,), (along,))
-        hessian = jnp.zeros((0, 0))
-        if dense:
-            d, k = V.shape
-            hessian = jax.hessian(lambda z: F((z[:d], z[d:].reshape(d, k))))(flat(point))
-        return flat(gradient), flat(along) @ flat(product), hessian
+        (value, gradient), (_, product) = jax.jvp(
+            lambda W, V: jax.value_and_grad(G, argnums=(0, 1))(W, V), (W, V), (dW, dV)
+        )
+        return value, *gradient, *product
 
     return jax.jit(derivatives)
-
-
-def padded(a: Array, rows: int) -> Array:
-    """a with rows of zeros appended: zero weight, zero contribution, one shape to compile."""
-    if len(a) == rows:
-        return a
-    return np.concatenate([a, np.zeros((rows - len(a), *a.shape[1:]))])

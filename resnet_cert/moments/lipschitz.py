@@ -22,13 +22,12 @@ constant too, so all roundings go upward, and the least of both forms is taken.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from resnet_cert.numerics.eigenvalues import largest_eigenvalue
+from resnet_cert.numerics.eigenvalues import eigenvalue_bound
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, hypot, total
 from resnet_cert.numerics.sums import Blocks, Sum
@@ -176,6 +175,5 @@ def _least(trace: Radius, gram: Ball, weight: Enclosure) -> Radius:
     """λ_max(gram)/Σπ, at most the trace."""
     if trace.exact:
         return trace
-    eigenvalue = largest_eigenvalue(gram).intersect(lower=0.0).upper if gram.known else math.inf
-    bound = Radius.of(eigenvalue) / weight.lower
+    bound = eigenvalue_bound(gram) / weight.lower
     return bound if float(bound) < float(trace) else trace

@@ -149,7 +149,7 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, W: Array, blocks: Blocks
         F=value_sum(loss_at.value, loss_at.value_error, chunk.weight, blocks),
         g_W=slopes.times(at.h, at.h_norm, at.error, blocks),
         A_f=slopes.times(at.f, at.f_norm, NOTHING, blocks),
-        Q=_curvature_sum(loss_at, chunk.weight, z, z_norm, at.error, blocks),
+        Q=curvature_sum(loss_at, chunk.weight, z, z_norm, at.error, blocks),
     )
 
 
@@ -183,7 +183,7 @@ class Slopes:
             return Slopes(first, Radius.row_norms(first), error)
         center = weight[:, None] * first
         size = Radius.row_norms(center)
-        lost = NOTHING if size.exact else size * U + Radius.underflow(first.shape[1])
+        lost = size * U + Radius.underflow(first.shape[1]) if first.any() else NOTHING
         return Slopes(center, size, error * weight + lost)
 
     def times(self, data: Array, norm: Radius, off: Radius, blocks: Blocks) -> Sum:
@@ -192,7 +192,7 @@ class Slopes:
         return blocks.sum_of_products(self.center, data, error, self.size * norm, roundings=1)
 
 
-def _curvature_sum(
+def curvature_sum(
     at: Derivatives, weight: Array | None, z: Array, norm: Radius, off: Radius, blocks: Blocks
 ) -> Sum:
     """Σ π ∇²ℓ ⊗ z zᵀ for vectors that are z (m, l), with these norms, up to errors `off` (m,)."""

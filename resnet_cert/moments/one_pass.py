@@ -6,7 +6,7 @@ import functools
 import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -22,13 +22,15 @@ from resnet_cert.numerics.enclosure import QUIET
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
 from resnet_cert.problem.problem import Chunk, Problem
 
+M = TypeVar("M")
+
 
 @dataclass(frozen=True)
-class Observed:
+class Observed(Generic[M]):
     """What one pass over the data gives: the moments at (W, V) and at (0, V), and μ0, μ1, μ2 if bounded."""
 
-    here: Moments
-    origin: Moments
+    here: M
+    origin: M
     lipschitz: LipschitzConstants | None
 
 
@@ -48,7 +50,7 @@ class ObservedSums:
             None if self.lipschitz is None or other.lipschitz is None else self.lipschitz + other.lipschitz,
         )
 
-    def observed(self, problem: Problem, b: float) -> Observed:
+    def observed(self, problem: Problem, b: float) -> Observed[Moments]:
         """The expectations, once all rows are there."""
         origin = self.origin.expectation()
         mus = None
@@ -58,7 +60,7 @@ class ObservedSums:
 
 
 @QUIET
-def observe(problem: Problem, b: float) -> Observed:
+def observe(problem: Problem, b: float) -> Observed[Moments]:
     """One pass over the data, a chunk at a time."""
     sums = merged(observed_sums(problem, chunk, blocks, b) for blocks, chunk in in_blocks(problem.chunks()))
     return sums.observed(problem, b)

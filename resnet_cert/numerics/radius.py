@@ -63,7 +63,8 @@ class Radius:
 
     @staticmethod
     def size(x: Any) -> Radius:
-        """|x| of a number, or of each entry of an array."""
+        """|x| of a number, or of each entry of an array: of the floats as they are, which are not exactly 0
+        where they stand for something that underflowed."""
         return Radius(np.abs(np.asarray(x, dtype=np.float64))[()], not np.any(x))
 
     @staticmethod

@@ -31,8 +31,8 @@ ELEMENTARY = 2 * ULPS * U
 """Relative error of one elementary function: one ulp is at most 2u."""
 SUPREMUM = 1.0 + 2.0**-40
 """Pays for the elementary functions and the roundings in a supremum."""
-PROBABILITY_TOLERANCE = 1e-9
-"""Of the sum of a row of class probabilities, which decimals do not hit exactly."""
+PROBABILITY_TOLERANCE = 2.0**-20
+"""Of the sum of a row of class probabilities, which decimals and float32 do not hit exactly."""
 
 
 class Derivatives(NamedTuple):
@@ -49,6 +49,15 @@ class Derivatives(NamedTuple):
     second: Array
     second_error: Radius
     second_size: Radius
+
+
+class FirstDerivatives(NamedTuple):
+    """ℓ (m,) and ∇ℓ (m, q) alone, which cost O(mq) for every loss."""
+
+    value: Array
+    value_error: Radius
+    first: Array
+    first_error: Radius
 
 
 class Suprema(NamedTuple):
@@ -104,13 +113,47 @@ class Loss(Protocol):
         """ℓ, ∇ℓ, ∇²ℓ at predictions known to lie within `error` (m,) of p (m, q), enclosed."""
         ...
 
+    def first_derivatives(
+        self, p: Array, error: Radius, y: Array, omega: Array | None = None
+    ) -> FirstDerivatives:
+        """ℓ and ∇ℓ alone."""
+        ...
+
+    def quadratic(
+        self, p: Array, error: Radius, y: Array, omega: Array | None, delta: Array, delta_error: Radius
+    ) -> tuple[Array, Radius]:
+        """δᵀ∇²ℓδ (m,) for δ known to lie within `delta_error` (m,) of delta (m, q), enclosed, in O(mq)."""
+        ...
+
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema | None:
         """Over ‖p‖ ≤ reach (m,); None where not known."""
+        ...
+
+    @property
+    def concordance(self) -> float | None:
+        """M with ∇²ℓ(p + δ) ⪰ e^{−M‖δ‖}∇²ℓ(p) for all p, δ and y; None: not known."""
         ...
 
     def recession(self, y: Array) -> Recession | None:
         """None: inf F_lin is attained for every data."""
         ...
+
+
+def quadratic_form(at: Derivatives, delta: Array, error: Radius) -> tuple[Array, Radius]:
+    """δᵀ∇²ℓδ (m,) and its error, for δ within `error` (m,) of delta (m, q), and ∇²ℓ = c·I or a diagonal.
+
+    ‖H̃‖(2‖δ‖ + e)e for the error e of δ, ‖H − H̃‖(‖δ‖ + e)² for that of H, and γ‖H̃‖‖δ‖² for rounding.
+    """
+    c = at.second if at.second.ndim == 2 else at.second[:, None]
+    length = Radius.row_norms(delta)
+    reach = length + error
+    wrong = total(
+        at.second_error * reach * reach,
+        at.second_size * (length * 2.0 + error) * error,
+        at.second_size * length * length * gamma(delta.shape[1] + 3),
+        Radius.underflow(3 * delta.shape[1]) * (reach + at.second_size + Radius.of(1.0)),
+    )
+    return np.einsum("ij,ij->i", c * delta, delta), wrong
 
 
 class Ball(NamedTuple):
@@ -153,6 +196,9 @@ class Formulas(Protocol):
     def sum_free(self) -> bool: ...
 
     @property
+    def concordance(self) -> float: ...
+
+    @property
     def labels(self) -> bool: ...
 
     @property
@@ -168,6 +214,21 @@ class Formulas(Protocol):
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> Derivatives: ...
+
+    def first_derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> FirstDerivatives: ...
+
+    def quadratic(
+        self,
+        fn: Elementary,
+        p: Array,
+        error: Radius,
+        y: Array,
+        omega: Array | None,
+        delta: Array,
+        delta_error: Radius,
+    ) -> tuple[Array, Radius]: ...
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema: ...
 
@@ -212,6 +273,10 @@ class BuiltinLoss:
     def sum_free(self) -> bool:
         return self.formulas.sum_free
 
+    @property
+    def concordance(self) -> float:
+        return self.formulas.concordance
+
     def has_signs(self, q: int) -> bool:
         """Targets are given as labels −1, 1."""
         return self.kind == "logistic" and self.signed and q == 1
@@ -230,18 +295,43 @@ class BuiltinLoss:
         at = self.formulas.derivatives(self.functions, p, error, y, omega)
         if self.scale == 1.0:
             return at
-        c, rounding = self.scale, Radius.of(2.0 * U)
+        c = self.scale
         value, first, second = c * at.value, c * at.first, c * at.second
         size = at.second_size * c
         return Derivatives(
             value,
-            at.value_error * c + Radius.size(value) * rounding,
+            at.value_error * c + _rounded(value, at.value, 2.0 * U),
             first,
-            at.first_error * c + Radius.row_norms(first) * rounding,
+            at.first_error * c + _norms(_rounded(first, at.first, 2.0 * U)),
             second,
-            at.second_error * c + size * rounding,
+            at.second_error * c + size * (2.0 * U),
             size,
         )
+
+    @np.errstate(over="ignore")
+    def first_derivatives(
+        self, p: Array, error: Radius, y: Array, omega: Array | None = None
+    ) -> FirstDerivatives:
+        at = self.formulas.first_derivatives(self.functions, p, error, y, omega)
+        if self.scale == 1.0:
+            return at
+        c = self.scale
+        value, first = c * at.value, c * at.first
+        return FirstDerivatives(
+            value,
+            at.value_error * c + _rounded(value, at.value, 2.0 * U),
+            first,
+            at.first_error * c + _norms(_rounded(first, at.first, 2.0 * U)),
+        )
+
+    @np.errstate(over="ignore")
+    def quadratic(
+        self, p: Array, error: Radius, y: Array, omega: Array | None, delta: Array, delta_error: Radius
+    ) -> tuple[Array, Radius]:
+        form, wrong = self.formulas.quadratic(self.functions, p, error, y, omega, delta, delta_error)
+        if self.scale == 1.0:
+            return form, wrong
+        return self.scale * form, wrong * self.scale + _rounded(self.scale * form, form, 2.0 * U)
 
     @np.errstate(over="ignore")
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
@@ -296,14 +386,15 @@ class Scalars(NamedTuple):
 class ScalarFormulas(NamedTuple):
     """One loss of one output; every function is elementwise on (m, q).
 
-    suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded as p → +∞ (−∞), else 0; None:
-    it grows on both sides for every y.
+    concordance: |ℓ‴|/ℓ″ at most.  suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded
+    as p → +∞ (−∞), else 0; None: it grows on both sides for every y.
     """
 
     value: Callable[[Any, Any], Any]
     derivatives: Callable[[Elementary, Array, Radius, Array], Scalars]
     suprema: Callable[[Elementary, Radius, Array], Suprema]
     ball: Callable[[Any, Any], tuple[Any, Any, Any]]
+    concordance: float
     infimum: Callable[[Array], Array] = np.zeros_like
     nonnegative: bool = True
     flat_side: Callable[[Array], Array] | None = None
@@ -329,6 +420,10 @@ class Separable:
         return self.one.nonnegative
 
     @property
+    def concordance(self) -> float:
+        return self.one.concordance
+
+    @property
     def wanted(self) -> str:
         return self.one.wanted
 
@@ -350,8 +445,8 @@ class Separable:
             weights = _present(omega)
             value, first, second = weights * value, weights * first, weights * second
             weight = Radius.size(weights)
-            scaled = zip(roundings, (value, first, second), strict=True)
-            roundings = [weight * r + Radius.size(v) * (2.0 * U) for r, v in scaled]
+            scaled = zip(roundings, (value, first, second), (at.value, at.first, at.second), strict=True)
+            roundings = [weight * r + _rounded(v, v_1, 2.0 * U) for r, v, v_1 in scaled]
             near = [weight * bound for bound in near]
         L, T = _largest(near[0]), _largest(near[1])
         slope = Radius.row_norms(first)
@@ -370,6 +465,23 @@ class Separable:
             second_error=T * error + _largest(second_rounding),
             second_size=_largest(Radius.size(second)),
         )
+
+    def first_derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> FirstDerivatives:
+        return FirstDerivatives(*self.derivatives(fn, p, error, y, omega)[:4])
+
+    def quadratic(
+        self,
+        fn: Elementary,
+        p: Array,
+        error: Radius,
+        y: Array,
+        omega: Array | None,
+        delta: Array,
+        delta_error: Radius,
+    ) -> tuple[Array, Radius]:
+        return quadratic_form(self.derivatives(fn, p, error, y, omega), delta, delta_error)
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
         bounds = self.one.suprema(fn, _column(reach), y)
@@ -407,6 +519,12 @@ def _present(omega: Any) -> Any:
     return omega
 
 
+def _rounded(result: Array, factor: Array, relative: float) -> Radius:
+    """|result|·relative, for the roundings of a product with `factor`: one that underflowed is not exact,
+    but where all factors are 0."""
+    return Radius.of(np.abs(result)) * relative if factor.any() else NOTHING
+
+
 def _column(error: Radius) -> Radius:
     """(m, 1), or one number for all."""
     return error if error.exact or np.ndim(error.upper) == 0 else Radius(error.upper[:, None])
@@ -427,7 +545,7 @@ def _norms(each: Radius) -> Radius:
         return each
     if each.upper.shape[1] == 1:
         return Radius(each.upper[:, 0])
-    return Radius.row_norms(each.upper)
+    return Radius.of(Radius.row_norms(each.upper).upper)
 
 
 def _sums(each: Radius) -> Radius:
@@ -495,9 +613,9 @@ def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> 
     near = near + near * (error.expm1() + Radius.of(relative))
     return Scalars(
         value=value,
-        value_rounding=Radius.size(value) * relative,
+        value_rounding=Radius.of(value) * relative,
         first=rest * up - y * down,
-        first_rounding=Radius.size(rest * up + y * down) * relative,
+        first_rounding=Radius.of(rest * up + y * down) * relative,
         second=second,
         second_rounding=Radius.of(second + FLOOR) * relative,
         second_near=near,
@@ -567,9 +685,9 @@ def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array)
     at = Radius.of(second) * (1.0 + 3 * ELEMENTARY + 12 * U)
     return Scalars(
         value=value,
-        value_rounding=Radius.size(value) * (2 * ELEMENTARY + 8 * U),
+        value_rounding=_rounded(value, r, 2 * ELEMENTARY + 8 * U),
         first=first,
-        first_rounding=Radius.size(first) * (ELEMENTARY + 4 * U),
+        first_rounding=_rounded(first, r, ELEMENTARY + 4 * U),
         second=second,
         second_rounding=Radius.of(second) * (3 * ELEMENTARY + 10 * U),
         second_near=(at + third * error).capped(1.0),
@@ -657,6 +775,23 @@ at most −αβ(α + β) if α ≥ −β/2 (from E(β − X)(X − α)² ≥ 0 w
 is at most L³/(6√3)."""
 
 
+class SoftmaxAt(NamedTuple):
+    """s, o (m, q) and Y (m,) at m predictions; excess (m, q): log Σ_j e^{p_j} − p_c.
+
+    error: of p, its shift included;  relative: of s and o, apart from that;  size: of ‖ |∇²ℓ| ‖;
+    underflow: what may be lost besides.
+    """
+
+    s: Array
+    o: Array
+    Y: Array
+    excess: Array
+    error: Radius
+    relative: Radius
+    size: Radius
+    underflow: Radius
+
+
 @dataclass(frozen=True)
 class Softmax:
     """Cross-entropy Σ_c y_c(log Σ_j e^{p_j} − p_c).
@@ -666,6 +801,7 @@ class Softmax:
 
     nonnegative = True
     sum_free = True
+    concordance = 1.4143  # |E[(u − Eu)²(v − Ev)]| ≤ max|v_j − Ev|·Var u, a range of at most √2‖v‖
     labels = True
     weighted = False
     wanted = "a probability ≥ 0"
@@ -681,6 +817,56 @@ class Softmax:
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> Derivatives:
+        at = self._at(fn, p, error, y)
+        q, s, Y = p.shape[1], at.s, at.Y
+        second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
+        second[:, range(q), range(q)] = Y[:, None] * s * at.o
+        return Derivatives(
+            *self._first(at, y),
+            second=second,
+            second_error=at.size * (_drift(at.error, 3.0) + at.relative * 2.0) + at.underflow * float(q),
+            second_size=at.size,
+        )
+
+    def first_derivatives(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
+    ) -> FirstDerivatives:
+        return self._first(self._at(fn, p, error, y), y)
+
+    def quadratic(
+        self,
+        fn: Elementary,
+        p: Array,
+        error: Radius,
+        y: Array,
+        omega: Array | None,
+        delta: Array,
+        delta_error: Radius,
+    ) -> tuple[Array, Radius]:
+        # δᵀ∇²ℓδ = Y(Σ s δ² − (Σ s δ)²), and the same with δ − m for δ, for any m; with m = Σ s δ nothing
+        # cancels: the first term is the whole up to rounding, the second, squared, is rounding itself.
+        # For s off by a relative ρ, both terms together are off by less than 4ρ(1 + ρ)² of the first (Cauchy
+        # and Schwarz).  An error e of δ moves the root of the form by √‖∇²ℓ‖ e; ‖∇²ℓ‖ grows by (1 + ρ)².
+        at = self._at(fn, p, error, y)
+        s, q = at.s, p.shape[1]
+        centered = delta - (s * delta).sum(axis=1, keepdims=True)
+        spread = np.einsum("ij,ij->i", s * centered, centered)
+        form = at.Y * (spread - np.square((s * centered).sum(axis=1)))
+        whole = Radius.of(at.Y * spread) * (1.0 + 2 * gamma(q + 4)) + at.underflow
+        length = Radius.row_norms(centered)
+        relative = _drift(at.error, 1.5) + at.relative + Radius.of(gamma(2 * q + 8))
+        away = delta_error + length * (2.0 * U)  # δ − m is rounded
+        growth = (1.0 + float(relative.max())) ** 2 * (1.0 + 2.0**-40)
+        size = at.size * growth
+        wrong = total(
+            whole * relative * (4.0 * growth),
+            (whole * size).sqrt() * away * (2.0 * growth),
+            size * away * away,
+            at.underflow * (length * length + Radius.of(1.0)) * 4.0,
+        )
+        return form, wrong
+
+    def _at(self, fn: Elementary, p: Array, error: Radius, y: Array) -> SoftmaxAt:
         # o and Y − y are sums over the other classes, so that nothing cancels for a single class.  p is
         # shifted by its largest entry; the roundings U|p_j − max| of that are counted as errors of p.  Then
         # e^{p_j} is off by ELEMENTARY, s, o and log1p by twice that, and by the roundings counted.
@@ -690,37 +876,39 @@ class Softmax:
         # |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
         # The absolute row sums of ∇²ℓ are 2Y s_a o_a.
         q = p.shape[1]
-        relative = Radius.of(2 * ELEMENTARY + gamma(2 * q + 12))
         largest = p.argmax(axis=1)[:, None]
         shifted = p - np.take_along_axis(p, largest, axis=1)
-        error = error + Radius.row_norms(shifted) * U
         e = fn.exp(shifted)
         rest = _others(e)
-        s, o = e / e.sum(axis=1, keepdims=True), rest / e.sum(axis=1, keepdims=True)
-        Y, Y_rest = y.sum(axis=1), _others(y)
-        tail = np.take_along_axis(rest, largest, axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
-        value = (y * (fn.log1p(tail) - shifted)).sum(axis=1)
-        first = s * Y_rest - y * o
+        whole = e.sum(axis=1, keepdims=True)
+        s, o, Y = e / whole, rest / whole, y.sum(axis=1)
         underflow = Radius.of(q * FLOOR * (1.0 + Y))  # what underflowed may grow
-        magnitude = Radius.row_norms(s * Y_rest + y * o) + underflow
-        first_error = (_drift(error, 1.5) + relative) * magnitude + underflow
-        second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
-        second[:, range(q), range(q)] = Y[:, None] * s * o
-        size = Radius.of(2.0 * Y * (s * o).max(axis=1)) + underflow
-        change = _drift(error, 3.0)
-        return Derivatives(
-            value=value,
-            value_error=total(
-                (Radius.row_norms(first) + first_error + (size + size * change) * error) * error,
-                Radius.of(value) * relative,
-                underflow,
-            ),
-            first=first,
-            first_error=first_error,
-            second=second,
-            second_error=size * (change + relative * 2.0) + underflow * float(q),
-            second_size=size,
+        tail = np.take_along_axis(rest, largest, axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
+        return SoftmaxAt(
+            s=s,
+            o=o,
+            Y=Y,
+            excess=fn.log1p(tail) - shifted,
+            error=error + Radius.row_norms(shifted) * U,
+            relative=Radius.of(2 * ELEMENTARY + gamma(2 * q + 12)),
+            size=Radius.of(2.0 * Y * (s * o).max(axis=1)) + underflow,
+            underflow=underflow,
         )
+
+    @staticmethod
+    def _first(at: SoftmaxAt, y: Array) -> FirstDerivatives:
+        Y_rest = _others(y)
+        first = at.s * Y_rest - y * at.o
+        magnitude = Radius.row_norms(at.s * Y_rest + y * at.o) + at.underflow
+        first_error = (_drift(at.error, 1.5) + at.relative) * magnitude + at.underflow
+        value = (y * at.excess).sum(axis=1)
+        bent = at.size + at.size * _drift(at.error, 3.0)
+        value_error = total(
+            (Radius.row_norms(first) + first_error + bent * at.error) * at.error,
+            Radius.of(value) * at.relative,
+            at.underflow,
+        )
+        return FirstDerivatives(value, value_error, first, first_error)
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
         # ‖e_c − s‖ ≤ √2(1 − s_c) and p_j − p_c ≤ √2‖p‖; ∇ℓ is the mean of these over c.  A variable of
@@ -762,11 +950,14 @@ class Softmax:
 
 
 def _others(a: Array) -> Array:
-    """Σ_{l≠j} a_l for each j: a (m, q) ≥ 0, without a difference."""
-    return a @ (1.0 - np.eye(a.shape[1]))
+    """Σ_{l≠j} a_l for each j: a (m, q) ≥ 0, without a difference, in at most q roundings."""
+    sums = np.zeros_like(a)
+    np.cumsum(a[:, :-1], axis=1, out=sums[:, 1:])
+    sums[:, :-1] += np.cumsum(a[:, :0:-1], axis=1)[:, ::-1]
+    return sums
 
 
-_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball)
+_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0)
 
 LOSSES: dict[str, Formulas] = {
     "squared": Separable(_SQUARED),
@@ -776,6 +967,7 @@ LOSSES: dict[str, Formulas] = {
             _logistic_derivatives,
             _logistic_suprema,
             _logistic_ball,
+            concordance=1.0,
             infimum=_logistic_infimum,
             flat_side=_logistic_flat_side,
             allowed=lambda y: (y >= 0.0) & (y <= 1.0),
@@ -783,7 +975,13 @@ LOSSES: dict[str, Formulas] = {
         )
     ),
     "pseudo_huber": Separable(
-        ScalarFormulas(_pseudo_huber, _pseudo_huber_derivatives, _pseudo_huber_suprema, _pseudo_huber_ball)
+        ScalarFormulas(
+            _pseudo_huber,
+            _pseudo_huber_derivatives,
+            _pseudo_huber_suprema,
+            _pseudo_huber_ball,
+            concordance=1.5,  # 3|r|/(1 + r²)
+        )
     ),
     "poisson": Separable(
         ScalarFormulas(
@@ -791,6 +989,7 @@ LOSSES: dict[str, Formulas] = {
             _poisson_derivatives,
             _poisson_suprema,
             _poisson_ball,
+            concordance=1.0,
             infimum=_poisson_infimum,
             nonnegative=False,
             flat_side=lambda y: np.where(y == 0.0, -1.0, 0.0),

@@ -340,6 +340,13 @@ class Problem:
             raise RequestError([Diagnostic(fault.message, id=fault.id) for fault in found])
         return self
 
+    def save(self, path: str | Path) -> Path:
+        """Write the arrays to `path` (.npz, or .safetensors with the extra of that name) and beside it a spec
+        that `check` takes as it is; return the path of the spec."""
+        from resnet_cert.spec.saving import save
+
+        return save(self, path)
+
     @staticmethod
     def from_arrays(
         *,

@@ -35,6 +35,7 @@ class Page:
 
     facts: the data, the point, its objective.  conditions: Definition 1 at ε.  theorems: both sides of each.
     details: what stands behind the numbers.  sentences: each one true without the rest of the page.
+    next_steps: the options and commands that go on from a verdict that is not CERTIFIED.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Page:
     theorems: Rows
     details: Pairs
     sentences: tuple[str, ...]
+    next_steps: tuple[str, ...]
 
 
 def page(report: Report, digits: int = DIGITS) -> Page:
@@ -56,6 +58,7 @@ def page(report: Report, digits: int = DIGITS) -> Page:
         theorems=_theorems(report, digits),
         details=_details(report),
         sentences=tuple(_sentences(report)),
+        next_steps=tuple(_next_steps(report)),
     )
 
 
@@ -300,6 +303,7 @@ def _sentences(report: Report) -> Iterator[str]:
     for other in report.comparators:
         yield _against(report, other.name, other.gap, other.radius)
     yield from _on_population(report)
+    yield from _on_expected(report)
 
 
 def _meaning(report: Report) -> str:
@@ -468,6 +472,36 @@ def _on_population(report: Report) -> Iterator[str]:
             f"{start} {_point(report)} is an ε-second-order stationary point of the distribution for "
             f"ε = {at_most(about.smallest_epsilon)}."
         )
+
+
+def _on_expected(report: Report) -> Iterator[str]:
+    """Whether the spec got the verdict that it must get."""
+    if report.expect is not None:
+        words = " or ".join(verdict.value for verdict in report.expect)
+        if report.verdict in report.expect:
+            yield f"As expected: the spec must get {words}."
+        else:
+            yield f"Not as expected: the spec must get {words} and got {report.verdict.value}."
+
+
+# --- What to do next --------------------------------------------------------------------------------------
+
+
+def _next_steps(report: Report) -> Iterator[str]:
+    if report.verdict is Verdict.CERTIFIED:
+        return
+    spec = report.spec.path or "SPEC"
+    least = report.smallest_epsilon
+    if least is not None and math.isfinite(least.upper):
+        yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)} (--eps)."
+    if report.verdict is Verdict.REFUTED:
+        if report.descent is None:
+            yield f"resnet-cert solve {spec} --output point.npz goes on from here to a stationary point."
+        yield f"resnet-cert check {spec} --witness lower.npz writes a direction in which the objective falls."
+    elif report.hessian.threshold is None:
+        yield "--set lipschitz.mu2=NUMBER states the Lipschitz constant of the Hessian, where you know one."
+    elif report.hessian.method == "bound":
+        yield "--hessian exact decides what the bound of the curvature leaves open, where the size permits."
 
 
 # --- What stands behind the numbers -----------------------------------------------------------------------

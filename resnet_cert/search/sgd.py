@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.compare.linear_predictor import best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.theorem4 import (
     largest_features,
     layer_norms,

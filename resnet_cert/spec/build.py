@@ -189,7 +189,8 @@ def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem 
         with faults.under("point"):
             point = load_point(parts["point"], context)
     if samples is not None:
-        data = Distribution(samples.x, samples.y, samples.probabilities, samples.bypass, samples.omega)
+        omega = samples.omega if context.weighted else None
+        data = Distribution(samples.x, samples.y, samples.probabilities, samples.bypass, omega)
     # The loss changes the targets; code of the user's is tried without any too.
     if "loss" in parts and ((data and point) or isinstance(parts["loss"], models.PythonLoss)):
         q = 1 if point is None else len(point.W)
@@ -293,7 +294,8 @@ def _located(fault: Fault, tree: Any) -> Fault:
     """The fault at a place that the spec has: an array that the data do not name stands at their file."""
     path: list[str | int] = []
     for part in fault.path:
-        instead = [key for key in ("sample", "file") if holds(tree, key)]
+        instead = [key for key in ("sample", "file", "shards") if holds(tree, key)]
+        part = "W" if part == "w" and path == ["point"] and holds(tree, "W") else part
         if isinstance(tree, dict) and not holds(tree, part) and instead:
             path.append(instead[0])
             tree = tree[instead[0]]

@@ -113,10 +113,10 @@ class CsvData(ArrayData):
 
 
 class NpzData(ArrayData):
-    """Arrays of a .npz file."""
+    """Arrays of a .npz or .safetensors file."""
 
     form = "data from a .npz file"
-    file: NpzTable = Field(description="A .npz file, relative to the folder of the spec")
+    file: NpzTable = Field(description="A .npz or .safetensors file, relative to the folder of the spec")
     x: ArrayName = Field(default="x", description="The array (n, d) of the inputs")
     y: ArrayName = Field(
         default="y",
@@ -209,7 +209,8 @@ def _data_form(value: Any) -> str | None:
     if "file" not in keys:
         return InlineData.form
     file = str(value.get("file")).lower()
-    table = file.endswith(".csv") or (not file.endswith(".npz") and isinstance(value.get("x"), list))
+    arrays = file.endswith((".npz", ".safetensors"))
+    table = file.endswith(".csv") or (not arrays and isinstance(value.get("x"), list))
     return CsvData.form if table else NpzData.form
 
 

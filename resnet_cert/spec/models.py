@@ -54,6 +54,10 @@ def _kinds() -> Iterable[str]:
     return [*_losses(), *_weighted_losses()]
 
 
+def _plain_losses() -> Iterable[str]:
+    return [kind for kind in _losses() if kind != "cross_entropy"]
+
+
 def _weighted_losses() -> Iterable[str]:
     from resnet_cert.problem.losses import weighted_losses
 
@@ -95,7 +99,7 @@ class NamedLoss(Section):
     """A built-in loss by name, times a positive factor."""
 
     form = "a built-in loss"
-    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, words=LOSS_WORDS)]
+    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, _plain_losses, LOSS_WORDS)]
     scale: Positive = Field(default=1.0, description="A positive factor")
 
 
@@ -103,7 +107,7 @@ class CrossEntropyLoss(Section):
     """Cross-entropy as frameworks have it, with smoothed labels and weighted classes."""
 
     form = "a cross-entropy"
-    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, "cross_entropy")]
+    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, lambda: ["cross_entropy"])]
     scale: Positive = Field(default=1.0, description="A positive factor")
     label_smoothing: Share = Field(default=0.0, description="s of the targets (1−s)·onehot + s/q")
     class_weights: Vector | None = Field(
@@ -115,7 +119,7 @@ class WeightedLoss(Section):
     """½Σ_i ω_i(p_i − y_i)², of several outputs, times a positive factor."""
 
     form = "a weighted loss"
-    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, "weighted_squared")]
+    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, _weighted_losses)]
     weights: Annotated[str, OneOf("array of weights", lambda: ("omega",))] = Field(
         description="The array of the weights in the data: omega"
     )
@@ -182,7 +186,7 @@ NETWORK_WORDS = {
 
 
 def _kind(only: str) -> OneOf:
-    return OneOf("network", lambda: NETWORK_KINDS, UNKNOWN_KIND, only, NETWORK_WORDS)
+    return OneOf("network", lambda: NETWORK_KINDS, UNKNOWN_KIND, lambda: [only], NETWORK_WORDS)
 
 
 class LinearNetwork(Section):

@@ -17,7 +17,7 @@ from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Distribution, Features, GivenFeatures, Point, Rows
 from resnet_cert.spec import data_models, models
-from resnet_cert.spec.arrays import inline, load_npy, open_arrays, open_npz, read_npy, readable
+from resnet_cert.spec.arrays import inline, load_npy, open_arrays, read_npy, readable
 from resnet_cert.spec.code import load_function, running
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, listed, shortened
 from resnet_cert.spec.faults import Path as Place
@@ -166,7 +166,10 @@ def _csv_samples(data: data_models.CsvData, context: Context) -> Samples:
                 add(f"{name}[{i}]", [part], ("compare", name))
     table = read_csv(context.folder, data.file, columns, data.delimiter)
     arrays = {key: np.ascontiguousarray(table[:, place]) for key, place in places.items()}
-    compare = {name: tuple(arrays.pop(part, part) for part in parts) for name, parts in compared.items()}
+    compare = {
+        name: tuple(part if part in OWN else arrays.pop(part) for part in parts)
+        for name, parts in compared.items()
+    }
     return Samples(**arrays, compare=compare)
 
 
@@ -175,7 +178,7 @@ def _npz_samples(data: data_models.NpzData, context: Context) -> Samples:
     names |= {"bypass": data.bypass, "probabilities": data.probabilities}
     names["omega"] = data.omega or ("omega" if context.weighted else None)
     faults, arrays, compare = Faults(), {}, {}
-    with faults.under("file"), open_npz(context.folder, data.file) as array:
+    with faults.under("file"), open_arrays(context.folder, data.file) as array:
         for key, name in names.items():
             with faults.under(key):
                 if name is not None and key == "y":

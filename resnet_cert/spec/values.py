@@ -71,10 +71,12 @@ def _suffix_pattern(suffix: str) -> str:
     return "".join(f"[{c}{c.upper()}]" if c.isalpha() else f"\\{c}" for c in suffix) + "$"
 
 
-def _file(suffix: str, *others: str, hint: str = "") -> Any:
-    """The annotation of a file's name: this form of the spec has `suffix`, other forms have the others."""
-    what = f"the name of a {' or '.join((*others, suffix))} file{hint}"
-    return _value(_ends(suffix, *others), what, type="string", pattern=_suffix_pattern(suffix))
+def _file(suffixes: tuple[str, ...], others: tuple[str, ...], hint: str) -> Any:
+    """The annotation of a file's name: this form of the spec has `suffixes`, other forms have the others."""
+    *names, last = sorted({*suffixes, *others})
+    what = f"the name of a {', '.join(names)} or {last} file{hint}"
+    pattern = "|".join(f"({_suffix_pattern(suffix)})" for suffix in suffixes)
+    return _value(_ends(*suffixes, *others), what, type="string", pattern=pattern)
 
 
 _NPY_HINT = " (.npy files are given as x: x.npy, y: y.npy)"
@@ -94,8 +96,9 @@ ArrayFile = Annotated[
         pattern=f"({_suffix_pattern('.npz')})|({_suffix_pattern('.safetensors')})",
     ),
 ]
-NpzTable = Annotated[str, *_file(".npz", ".csv", hint=_NPY_HINT)]
-CsvTable = Annotated[str, *_file(".csv", ".npz", hint=_NPY_HINT)]
+_ARRAYS, _TABLE = (".npz", ".safetensors"), (".csv",)
+NpzTable = Annotated[str, *_file(_ARRAYS, _TABLE, _NPY_HINT)]
+CsvTable = Annotated[str, *_file(_TABLE, _ARRAYS, _NPY_HINT)]
 Function = Annotated[
     str,
     *_value(
@@ -172,7 +175,7 @@ class OneOf:
     what: str
     names: Callable[[], Iterable[str]]
     error: LiteralString = SAID
-    only: str | None = None  # the one name that the schema of this form of the spec allows
+    only: Callable[[], Iterable[str]] | None = None  # those that this form of the spec is chosen by
     words: Mapping[str, str] = field(
         default_factory=dict, hash=False
     )  # the field's own words, and what is meant here
@@ -194,9 +197,8 @@ class OneOf:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return (
-            {"const": self.only} if self.only is not None else {"type": "string", "enum": list(self.names())}
-        )
+        names = list((self.only or self.names)())
+        return {"const": names[0]} if len(names) == 1 else {"type": "string", "enum": names}
 
 
 def _vector(value: Any) -> list[float]:

@@ -60,7 +60,7 @@ def bound(
             d < q, where an ε-SOPSP may be worse than the best linear predictor whatever ε is.
     Source: Shamir 2018, Theorem 3, for q = 1.
     """
-    span = q if loss is None else q - named_loss(loss).sum_free
+    span = q if loss is None else q - (named_loss(loss).sum_free and q > 1)
     d = span + 1 if d is None else d
     epsilons = tuple(eps) if isinstance(eps, Iterable) else (eps,)
     faults = [

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spec_cases import BASE, spec_with, wrong_specs
 
+from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import MappedRows, Problem
 from resnet_cert.spec import load_problem, load_spec
@@ -42,17 +43,27 @@ def load(tmp_path: Path) -> Callable[..., Problem]:
 
 @pytest.fixture
 def faults(load: Callable[..., Problem], tmp_path: Path) -> Faults:
-    """LINE:COLUMN: MESSAGE of every fault of a spec in tmp_path with the given parts."""
+    """LINE:COLUMN id of every fault of a spec in tmp_path with the given parts."""
 
     def faults(**parts: Any) -> list[str]:
         with pytest.raises(RequestError) as raised:
             load(**parts)
-        return [
-            str(d).removeprefix(f"{tmp_path / 's.yaml'}:").replace("error: ", "")
-            for d in raised.value.diagnostics
-        ]
+        assert {d.file for d in raised.value.diagnostics} == {str(tmp_path / "s.yaml")}
+        return [f"{d.line}:{d.column} {d.id}" for d in raised.value.diagnostics]
 
     return faults
+
+
+@pytest.fixture
+def told(load: Callable[..., Problem]) -> Faults:
+    """The message of every fault, where it is the words that matter."""
+
+    def told(**parts: Any) -> list[str]:
+        with pytest.raises(RequestError) as raised:
+            load(**parts)
+        return [d.message for d in raised.value.diagnostics]
+
+    return told
 
 
 def test_a_spec_becomes_its_problem(tmp_path: Path) -> None:
@@ -73,7 +84,7 @@ def test_a_spec_becomes_its_problem(tmp_path: Path) -> None:
     (chunk,) = problem.chunks()
     np.testing.assert_array_equal(chunk.f, chunk.x)
     assert all(
-        array.dtype == np.float64 for array in (chunk.x, chunk.y, chunk.f, problem.point.w, problem.point.V)
+        array.dtype == np.float64 for array in (chunk.x, chunk.y, chunk.f, problem.point.W, problem.point.V)
     )
 
 
@@ -82,10 +93,10 @@ def test_the_name_of_the_spec_wins_over_its_file(load: Callable[..., Problem]) -
 
 
 def test_a_scaled_loss_is_scaled(load: Callable[..., Problem]) -> None:
-    p, y = np.array([0.5]), np.array([2.0])
-    plain = load().loss.derivatives(p, np.zeros(1), y)
-    scaled = load(loss="{kind: squared, scale: 2.0}").loss.derivatives(p, np.zeros(1), y)
-    assert (scaled.value[0], scaled.first[0]) == (2 * plain.value[0], 2 * plain.first[0])
+    p, y, exact = np.array([[0.5]]), np.array([[2.0]]), Radius.of(np.zeros(1))
+    plain = load().loss.derivatives(p, exact, y)
+    scaled = load(loss="{kind: squared, scale: 2.0}").loss.derivatives(p, exact, y)
+    assert (scaled.value[0], scaled.first[0, 0]) == (2 * plain.value[0], 2 * plain.first[0, 0])
 
 
 # files
@@ -118,42 +129,23 @@ CSV = "{file: d.csv, x: [a, b], y: c}"
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", ["2:14: expected a header of column names in d.csv, got nothing"]),
-        ("a,b,c\n", ["2:14: expected rows below the header of d.csv, got none"]),
-        (
-            "a;b;c\n1;2;3\n",
-            ["2:14: expected columns separated by commas in d.csv, got the one column 'a;b;c'"],
-        ),
-        ("a,B,c\n1,2,3\n", ["2:28: no column 'b' in d.csv; did you mean 'B'?"]),
-        (
-            "one,two\n1,2\n",
-            [
-                "2:25: no column 'a' in d.csv; expected one of one, two",
-                "2:28: no column 'b' in d.csv; expected one of one, two",
-                "2:35: no column 'c' in d.csv; expected one of one, two",
-            ],
-        ),
-        ("a,b,c,b\n1,2,3,4\n", ["2:28: expected one column 'b' in d.csv, got 2"]),
+        ("", ["2:14 csv-header"]),
+        ("a,b,c\n", ["2:14 csv-header"]),
+        ("a;b;c\n1;2;3\n", ["2:14 csv-delimiter"]),
+        ("a\tb\tc\n1\t2\t3\n", ["2:14 csv-delimiter"]),
+        ("a,B,c\n1,2,3\n", ["2:28 column-missing"]),
+        ("one,two\n1,2\n", ["2:25 column-missing", "2:28 column-missing", "2:35 column-missing"]),
+        ("a,b,c,b\n1,2,3,4\n", ["2:28 column-repeated"]),
         (
             "a,b,c\n1,x,3\n\n1,2\n1,,nan\n1,1_0,1e400\n1,2,3,4\n",
-            [
-                "2:14: d.csv, row 2 (line 4): expected 3 cells as in the header, got 2",
-                "2:14: d.csv, row 5 (line 7): expected 3 cells as in the header, got 4",
-                "2:28: d.csv, row 1 (line 2), column 'b': expected a finite number, got 'x'",
-                "2:28: d.csv, row 3 (line 5), column 'b': expected a finite number, got nothing",
-                "2:28: d.csv, row 4 (line 6), column 'b': expected a finite number, got '1_0'",
-                "2:35: d.csv, row 3 (line 5), column 'c': expected a finite number, got 'nan'",
-                "2:35: d.csv, row 4 (line 6), column 'c': expected a finite number, got '1e400'",
-            ],
+            ["2:14 csv-row"] * 2 + ["2:28 csv-number"] * 3 + ["2:35 csv-number"] * 2,
         ),
-        ('a,b,c\n1,"2,3\n', ["2:14: d.csv, line 2: unexpected end of data"]),
-        (
-            "a,b,c\n1,2,\udcff\n",
-            [
-                "2:14: cannot read d.csv as UTF-8 text: 'utf-8' codec can't decode byte 0xff "
-                "in position 10: invalid start byte"
-            ],
-        ),
+        ('a,b,c\n1,"2,3\n', ["2:14 csv-syntax"]),
+        ("a,b,c\n1,2,\udcff\n", ["2:14 not-utf8"]),
+        ("a,b,c\n1,low,0\n2,high,1\n", ["2:28 csv-text"]),
+        ("a,b,c\n1,2,no\n2,3,yes\n", ["2:35 labels"]),
+        ("a,b,c\nTrue,2,3\n0,3,4\n", ["2:25 csv-number"]),
+        ("a,b,c\n0,2,3\nTrue,3,4\n", ["2:25 csv-number"]),
     ],
 )
 def test_a_wrong_csv_file_is_told_at_the_name_in_the_spec(
@@ -163,13 +155,79 @@ def test_a_wrong_csv_file_is_told_at_the_name_in_the_spec(
     assert faults(data=CSV) == found
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a;b;c\n1;2;3\n", "expected columns separated by commas in d.csv, got the one column 'a;b;c': write "
+         "data.delimiter: semicolon"),
+        # The quote opens in line 3, and what it swallows ends with the file.
+        ('a,b,c\n1,2,3\n4,"5,6\n7,8,9\n', 'd.csv, line 3: a quote " opens here and does not close'),
+        # A quote that closes: the next one opens two lines below.
+        ('a,b,c\n1,"2\n3",4\n"5\n6","7,8\n', 'd.csv, line 5: a quote " opens here and does not close'),
+        ("a,b,c\n1,x,3\n2,5,6\n", "d.csv, row 1 (line 2), column 'b': expected a finite number, got 'x'"),
+        ("a,b,c\n1,'1,5',3\n", "d.csv, row 1 (line 2): expected 3 cells as in the header, got 4"),
+        ('a,b,c\n1,"1,5",3\n', "expected a finite number, got '1,5' (a decimal comma: write a point)"),
+        (f"a,b,c\n1,{'9' * 200}x,3\n1,2,3\n", f"got '{'9' * 79}…'"),
+        ('a,b,c\n1,"2\n\n",3,4\n', "d.csv, row 1 (lines 2 to 4, in quotes): expected 3 cells"),
+        ("a,b,c\n1,low,0\n2,high,1\n", "'b': expected numbers, got 'low', 'high': write one column of 0"),
+        ("a,b,c\n1,2,no\n2,3,yes\n", "data.labels: {no: 0, yes: 1} (for logistic −1 and 1)"),
+        (",".join(f"column{i}" for i in range(1000)) + "\n", "expected one of column0, "),
+    ],
+)  # fmt: skip
+def test_the_words_about_a_wrong_csv_file(text: str, words: str, told: Faults, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(text, encoding="utf-8")
+    messages = told(data=CSV)
+    assert any(words in message for message in messages), messages
+    assert max(map(len, messages)) < 450
+
+
 def test_a_thousand_wrong_cells_are_told_in_a_few_lines(faults: Faults, tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text("a,b,c\n" + "1,x,3\n" * 1000, encoding="utf-8")
-    found = faults(data=CSV)
-    assert len(found) == 21
-    assert found[0] == "2:14: d.csv: and 980 more such faults"
-    assert found[1] == "2:28: d.csv, row 1 (line 2), column 'b': expected a finite number, got 'x'"
-    assert found[20] == "2:28: d.csv, row 20 (line 21), column 'b': expected a finite number, got 'x'"
+    (tmp_path / "d.csv").write_text("a,b,c\n1,2,3\n" + "1,x,3\n" * 1000, encoding="utf-8")
+    assert faults(data=CSV) == ["2:14 csv-number"] + ["2:28 csv-number"] * 20
+
+
+def test_a_column_of_words_is_told_in_one_line(faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("a,b,c\n" + "1,red,3\n1,blue,3\n" * 1000, encoding="utf-8")
+    assert faults(data=CSV) == ["2:28 csv-text"]
+
+
+def test_booleans_and_labels_of_a_csv_file_are_numbers(load: Callable[..., Problem], tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("a;b;c\nTrue;false;yes\nFALSE;true; no\n", encoding="utf-8")
+    problem = load(data="{file: d.csv, x: [a, b], y: c, delimiter: semicolon, labels: {no: -1, yes: 1}}")
+    np.testing.assert_array_equal(problem.distribution.x[:], [[1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(problem.distribution.y[:], [1.0, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [("0 1", "{0: -1, 1: 1}"), ("0.0 1", "{0: -1, 1: 1}"), ("False True", "{false: -1, true: 1}")],
+)
+def test_labels_may_be_numbers_and_booleans(
+    cells: str, labels: str, load: Callable[..., Problem], tmp_path: Path
+) -> None:
+    first, second = cells.split()
+    (tmp_path / "d.csv").write_text(f"a,b,c\n1,2,{first}\n3,4,{second}\n", encoding="utf-8")
+    problem = load(data=f"{{file: d.csv, x: [a, b], y: c, labels: {labels}}}", loss="logistic")
+    np.testing.assert_array_equal(problem.distribution.y[:], [-1.0, 1.0])
+
+
+def test_labels_of_arrays_are_numbers(load: Callable[..., Problem], tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.ones((2, 2)), y=np.array(["no", "yes"]), z=np.array([False, True]))
+    for data in (
+        "{file: d.npz, labels: {no: -1, yes: 1}}",
+        "{file: d.npz, y: z, labels: {false: -1, true: 1}}",
+        "{x: [[1, 1], [1, 1]], y: [no, yes], labels: {no: -1, yes: 1}}",
+        "{x: [[1, 1], [1, 1]], y: [0, 1], labels: {0: -1, 1: 1}}",
+    ):
+        np.testing.assert_array_equal(load(data=data).distribution.y[:], [-1.0, 1.0])
+
+
+def test_labels_without_numbers_are_told(faults: Faults, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.ones((2, 2)), y=np.array(["no", "yes"]))
+    assert faults(data="{file: d.npz}") == ["2:14 labels"]
+    assert faults(data="{x: [[1, 1], [1, 1]], y: [no, yes]}") == ["2:32 labels"]
+    assert faults(data="{file: d.npz, labels: {no: 1}}") == ["2:14 labels"]
+    assert faults(data="{file: d.npz, labels: {no: x}}") == ["2:34 wrong-value"]
 
 
 def test_csv_numbers_are_read_to_the_last_bit_and_quickly(
@@ -220,7 +278,7 @@ def test_npz_arrays_are_found_by_name(load: Callable[..., Problem], tmp_path: Pa
         problem = load(data=data, network="{kind: given}", point="{w: [0, 0], V: [[0], [0]]}")
         (chunk,) = problem.chunks()
         np.testing.assert_array_equal(chunk.x, x)
-        np.testing.assert_array_equal(chunk.y, y)
+        np.testing.assert_array_equal(chunk.y[:, 0], y)
         np.testing.assert_array_equal(chunk.f, f)
 
 
@@ -228,7 +286,7 @@ def test_a_point_from_a_file(load: Callable[..., Problem], tmp_path: Path) -> No
     w, V = np.array([1.0, 2.0], np.float32), np.arange(4).reshape(2, 2)
     np.savez(tmp_path / "p.npz", w=w, V=V)
     problem = load(point="{file: p.npz}")
-    np.testing.assert_array_equal(problem.point.w, w)
+    np.testing.assert_array_equal(problem.point.W, [w])
     np.testing.assert_array_equal(problem.point.V, V)
 
 
@@ -246,91 +304,85 @@ ARRAYS: dict[str, Any] = {
 }
 WRONG_FILES = """
 data: {x: x.npy, y: z.npy}
-  2:21: no such file: z.npy; did you mean 'x.npy'?
+  2:21 file-missing
 
 data: {x: sub/x.npy, y: flat.npy}
-  2:11: no such file: sub/x.npy
+  2:11 file-missing
 
 data: {x: folder.npy, y: flat.npy}
-  2:11: expected a file, got something else: folder.npy
+  2:11 file-missing
 
 data: {x: x.npy, y: object.npy}
-  2:21: cannot read object.npy as a .npy file: Array can't be memory-mapped: Python objects in dtype.
+  2:21 file-unreadable
 
 data: {x: x.npy, y: complex.npy}
-  2:21: complex.npy: expected real numbers (floats of at most 64 bits or integers), got complex128
+  2:21 array-type
 
 data: {x: x.npy, y: bool.npy}
-  2:21: bool.npy: expected real numbers (floats of at most 64 bits or integers), got bool
+  2:21 array-type
 
 data: {x: x.npy, y: text.npy}
-  2:21: text.npy: expected real numbers (floats of at most 64 bits or integers), got <U1
+  2:21 array-type
 
 data: {x: x.npy, y: scalar.npy}
-  2:21: y: expected the shape (n,) = (2,), got ()
-
-data: {x: x.npy, y: column.npy}
-  2:21: y: expected the shape (n,) = (2,), got (2, 1): drop its last axis
+  2:21 shape
 
 data: {x: flat.npy, y: flat.npy}
-  2:11: x: expected the shape (n, d), got (2,): reshape it to (2, 1)
+  2:11 shape
 
 data: {x: empty.npy, y: []}
-  2:25: expected a list of numbers, got an empty list
+  2:25 wrong-value
 
 data: {x: empty.npy, y: y}
-  2:25: expected a list of numbers or the name of a .npy file, got 'y'
+  2:25 wrong-value
 
 data: {x: empty.npy, y: [1]}
-  2:11: x: expected at least one row and one column, got the shape (0, 2)
-  2:25: y: expected the shape (n,) = (0,), got (1,)
+  2:11 shape
+  2:25 shape
 
 data: {x: x.npy, y: nan.npy}
-  2:21: y row 2: expected a finite number, got nan
+  2:21 not-finite
 
 data: {x: x.npy, y: torn.npy}
-  2:21: cannot read torn.npy as a .npy file: mmap length is greater than file size
+  2:21 file-unreadable
 
 data: {x: x.npy, y: short.npy}
-  2:21: cannot read short.npy as a .npy file: EOF: reading array header, expected 118 bytes got 10
+  2:21 file-unreadable
 
 data: {x: x.npy, y: hello.npy}
-  2:21: cannot read hello.npy as a .npy file: the magic string is not correct; expected b'\\x93NUMPY',
-    got b'hello '
+  2:21 file-unreadable
 
 data: {file: all.npz, y: flt}
-  2:26: no array 'flt' in all.npz; did you mean 'flat'?
+  2:26 array-missing
 
 data: {file: all.npz}
-  2:14: no array 'y' in all.npz; expected one of x, object, complex, bool, text, scalar, column, flat,
-    empty, nan
+  2:14 array-missing
 
 data: {file: all.npz, y: object}
-  2:26: cannot read all.npz: array 'object': Object arrays cannot be loaded when allow_pickle=False
+  2:26 file-unreadable
 
 data: {file: all.npz, x: bool, y: complex}
-  2:26: array 'bool' in all.npz: expected real numbers (floats of at most 64 bits or integers), got bool
-  2:35: array 'complex' in all.npz: expected real numbers (floats of at most 64 bits or integers), got
-    complex128
+  2:26 array-type
+  2:35 array-type
 
 data: {file: all.npz, y: nan}
-  2:26: y row 2: expected a finite number, got nan
+  2:26 not-finite
 
 data: {file: torn.npz}
-  2:14: cannot read torn.npz as a .npz file: it is no zip archive, or a part of one
+  2:14 file-unreadable
 
 data: {file: hello.npz}
-  2:14: cannot read hello.npz as a .npz file: it is no zip archive, or a part of one
+  2:14 file-unreadable
 
 data: {file: one.npz}
-  2:14: cannot read one.npz as a .npz file: it is no zip archive, or a part of one
+  2:14 file-unreadable
 
 data: {file: other.npz, y: a.txt}
-  2:14: no array 'x' in other.npz; expected one of a.txt
-  2:28: expected an array 'a.txt' in other.npz, got something else
+  2:14 array-missing
+  2:28 array-type
 
 data: {file: all.csv, x: [a], y: b}
-  2:14: no such file: all.csv
+  2:14 file-missing
 """
 
 
@@ -438,7 +490,7 @@ def test_no_truncation_of_a_spec_does_anything_but_load_or_be_refused(length: in
 
 def test_a_file_whose_name_is_too_long_is_told(faults: Faults) -> None:
     name = "x" * 300 + ".npy"
-    assert faults(data=f"{{x: {name}, y: [1]}}") == [f"2:11: cannot read {name}: File name too long"]
+    assert faults(data=f"{{x: {name}, y: [1]}}") == ["2:11 file-unreadable"]
 
 
 def test_an_array_beyond_all_memory_is_told(faults: Faults, tmp_path: Path) -> None:
@@ -449,10 +501,22 @@ def test_an_array_beyond_all_memory_is_told(faults: Faults, tmp_path: Path) -> N
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
         archive.writestr("x.npy", header.getvalue() + bytes(64))
         archive.writestr("y.npy", header.getvalue()[:20])
-    assert faults(data="{file: d.npz}") == [
-        "2:14: cannot read d.npz: it does not fit into memory",
-        "2:14: cannot read d.npz: array 'y': EOF: reading array header, expected 118 bytes got 10",
-    ]
+    assert faults(data="{file: d.npz}") == ["2:14 too-large", "2:14 file-unreadable"]
+
+
+def test_an_array_that_is_twice_in_a_file_is_told(faults: Faults, tmp_path: Path) -> None:
+    array = io.BytesIO()
+    np.save(array, np.ones((2, 2)))
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("x.npy", "y.npy", "x.npy"):
+            archive.writestr(name, array.getvalue())
+    assert faults(data="{file: d.npz}") == ["2:14 array-repeated"]
+
+
+def test_a_file_that_is_not_there_comes_first_whatever_else_is_wrong(faults: Faults) -> None:
+    found = faults(version="2", data="{file: diabets.csv, x: age, y: progression}", point="{file: p.npz}")
+    assert found == ["2:14 file-missing", "5:15 file-missing", "1:10 wrong-value", "2:30 wrong-value"]
 
 
 # shapes and values
@@ -460,101 +524,101 @@ def test_an_array_beyond_all_memory_is_told(faults: Faults, tmp_path: Path) -> N
 
 UNFIT = """
 data: {x: [[1, 2], [3, 4]], y: [1]}
-  2:32: y: expected the shape (n,) = (2,), got (1,)
+  2:32 shape
 
 data: {x: [[1, 2], [3, 4]], y: [1, 2], probabilities: [1]}
-  2:55: probabilities: expected the shape (n,) = (2,), got (1,)
+  2:55 shape
 
 data: {x: [[1, 2], [3, 4]], y: [1, 2], probabilities: [0.5, 0.6]}
-  2:55: probabilities: expected the sum 1 up to 1e-09, got 1.1
+  2:55 probability-sum
 
 data: {x: [[1, 2], [3, 4]], y: [1, 2], probabilities: [1.5, -0.5]}
-  2:61: probabilities row 2: expected a finite number > 0, got -0.5
+  2:61 probability
 
 loss: logistic
 data: {x: [[1, 2], [3, 4]], y: [1, 0]}
-  2:36: y row 2: expected a label −1 or 1 for the logistic loss, got 0.0
+  2:36 target
 
 loss: logistic
 data: {sample: {n: 4, d: 2, y: {teacher: relu}}}
-  2:32: y row 1: expected a label −1 or 1 for the logistic loss, got 0.36552995125346704
+  2:32 target
 
 point: {w: [0], V: [[0, 0], [0, 0]]}
-  5:12: w: expected the shape (d,) = (2,), got (1,)
+  5:12 shape
 
 point: {w: [0, 0], V: [[0, 0]]}
-  5:23: V: expected the shape (d, k) = (2, 2), got (1, 2)
+  5:23 shape
 
 point: {w: [0, 0], V: [[0, 1]]}
 network: {kind: linear, weight: [[1, 2]]}
-  5:23: V: expected the shape (d, k) = (2, 1), got (1, 2): transpose it
+  5:23 shape
 
 point: {w: [3, 4], V: [[0, 0], [0, 0]]}
 domain: {b: 5}
-  5:12: w: expected ‖w‖ < b = 5.0, got ‖w‖ = 5.0
+  5:12 domain
 
 point: {w: [0, 0], V: [[3, 0], [0, 4]]}
 domain: {b: 4}
-  5:23: V: expected ‖V‖ < b = 4.0, got ‖V‖ = 4.0
+  5:23 domain
 
 network: {kind: linear, weight: [[1]]}
-  4:33: expected 2 columns, the dimension of x, got 1
+  4:33 shape
 
 network: {kind: linear, weight: [[1], [2]]}
-  4:33: expected 2 columns, the dimension of x, got 1: transpose it
+  4:33 shape
 
 network: {kind: linear, weight: [[1, 2]], bias: [1, 2]}
-  4:49: expected a bias of shape (1,), as the rows of its weight, got (2,)
+  4:49 shape
 
 network: {kind: mlp, activation: tanh, layers: [{weight: [[1, 2]], bias: [1, 2]}, {weight: [[1, 2]]}]}
-  4:74: expected a bias of shape (1,), as the rows of its weight, got (2,)
-  4:92: expected 1 column, the rows of the weight before, got 2: transpose it
+  4:74 shape
+  4:92 shape
 
 network: {kind: mlp, activation: tanh, widths: [1000000000]}
-  4:48: expected at most 268435456 drawn numbers, got 2000000000
+  4:48 too-large
 
 data: {sample: {n: 1000000000, d: 2, y: {teacher: linear}}}
-  2:20: expected at most 268435456 drawn numbers, got 2000000000
+  2:20 too-large
 
 network: {kind: linear, weight: [[1e308, 1e308]]}
 point: {w: [0, 0], V: [[0], [0]]}
-  4:10: f row 1, column 1: expected a finite number, got inf (the first of 2)
+  4:10 not-finite
 
 network: {kind: given}
-  2:1: missing key 'f', the features for network: {kind: given}
+  2:1 missing-key
 
 network: {kind: given}
 data: {sample: {n: 4, d: 2, y: {teacher: linear}}}
-  2:8: network: {kind: given} needs features, got a drawn sample
+  2:8 unfit-part
 
 data: {x: [[1, 2], [3, 4]], y: [1, 2], f: [[1], [2]]}
-  2:40: expected f only with network: {kind: given}
+  2:40 unfit-part
 
 network: {kind: given}
 data: {x: [[1, 2], [3, 4]], y: [1, 2], f: [[1]]}
-  2:43: f: expected the shape (n, k) = (2, 1), got (1, 1)
-  5:27: V: expected the shape (d, k) = (2, 1), got (2, 2)
+  2:43 shape
+  5:27 shape
 
 data: {x: x.npy, y: [1]}
 network: {kind: mlp, activation: tanh, widths: [1]}
 epsilon: x
-  2:11: no such file: x.npy
-  6:10: expected a number ≥ 0, got 'x'
+  2:11 file-missing
+  6:10 wrong-value
 
 data: {x: x.npy, y: [1]}
 network: {kind: identity}
-  2:11: no such file: x.npy
+  2:11 file-missing
 
 data: {x: x.npy, y: [1]}
 loss: sqared
 network: {python: n.py:f}
 point: {file: p.npz}
 epsilon: -1
-  2:11: no such file: x.npy
-  3:7: unknown loss 'sqared'; did you mean 'squared'?
-  4:19: expected --allow-code (allow_code=True in Python) to run n.py:f
-  5:15: no such file: p.npz
-  6:10: expected a number ≥ 0, got -1
+  2:11 file-missing
+  5:15 file-missing
+  3:7 unknown-name
+  4:19 code-not-allowed
+  6:10 wrong-value
 """
 
 
@@ -573,9 +637,9 @@ def test_a_domain_between_the_spectral_and_the_frobenius_norm_holds_the_point(
 
 def test_a_fault_of_the_text_silences_only_what_stands_there(faults: Faults) -> None:
     assert faults(epsilon=".nan", domain="{b: 1, b: 2}", loss="huge") == [
-        "3:7: unknown loss 'huge'; expected one of squared, logistic, pseudo_huber, poisson, softmax",
-        "6:10: expected a finite number, got .nan",
-        "7:16: duplicate key 'b', first given at line 7, column 10",
+        "3:7 unknown-name",
+        "6:10 not-finite",
+        "7:16 duplicate-key",
     ]
 
 
@@ -606,7 +670,7 @@ def test_standard_input_is_read_in_the_current_folder(
 def test_overrides_change_the_spec(load: Callable[..., Problem]) -> None:
     problem = load(overrides=("domain.b=3", "point.w=[1, 1e0]", "epsilon=0", "network={kind: identity}"))
     assert (problem.domain.b, problem.epsilon) == (3.0, 0.0)
-    np.testing.assert_array_equal(problem.point.w, [1.0, 1.0])
+    np.testing.assert_array_equal(problem.point.W, [[1.0, 1.0]])
 
 
 def test_overrides_may_be_a_mapping() -> None:
@@ -619,11 +683,11 @@ def test_faults_of_overrides_come_after_those_of_the_file() -> None:
     with pytest.raises(RequestError) as raised:
         load_problem("s.yaml", text=spec_with(name="3"), overrides=settings)
     assert [str(diagnostic) for diagnostic in raised.value.diagnostics] == [
-        "s.yaml:7:7: error: expected a word, got 3",
-        "--set point.w=[1]:1:9: error: w: expected the shape (d,) = (2,), got (1,)",
+        "s.yaml:7:7: error: name: expected a word, got 3",
+        "--set point.w=[1]:1:9: error: point.w: expected the shape (d,) = (2,), got (1,)",
         "--set domian.b=3:1:1: error: unknown key 'domian'; did you mean 'domain'?",
-        "--set epsilon='1':1:9: error: expected a number ≥ 0, got '1'",
-        "--set lipschitz={mu0: x}:1:17: error: expected a number ≥ 0 or auto, got 'x'",
+        "--set epsilon='1':1:9: error: epsilon: expected a number ≥ 0, got '1'",
+        "--set lipschitz={mu0: x}:1:17: error: lipschitz.mu0: expected a number ≥ 0 or auto, got 'x'",
         "--set loss.scale=2:1:6: error: expected a mapping at loss to set 'scale' in, got 'squared'",
     ]
 
@@ -744,37 +808,34 @@ def test_a_loss_and_a_network_of_the_users(
 @pytest.mark.parametrize(
     ("parts", "found"),
     [
-        ({"loss": "{python: code.py:lss}"}, "3:16: no function 'lss' in code.py; did you mean 'loss'?"),
-        ({"loss": "{python: code.py:value}"}, "3:16: expected a function 'value' in code.py, got int"),
-        ({"loss": "{python: coed.py:loss}"}, "3:16: no such file: coed.py; did you mean 'code.py'?"),
-        ({"loss": "{python: broken.py:loss}"}, "3:16: broken.py:2: SyntaxError: '(' was never closed"),
-        ({"loss": "{python: failing.py:loss}"}, "3:16: failing.py:2: ZeroDivisionError: division by zero"),
-        ({"loss": "{python: code.py:features}"}, "3:16: "),
-        ({"network": "{python: code.py:too_wide}"}, "4:19: code.py:11: TypeError: "),
-        ({"network": "{python: code.py:in_numpy}"}, "4:19: code.py:17: TracerArrayConversionError: "),
-        ({"network": "{python: code.py:leaves}"}, "4:19: code.py:23: SystemExit: 0"),
+        ({"loss": "{python: code.py:lss}"}, "no function 'lss' in code.py; did you mean 'loss'?"),
+        ({"loss": "{python: code.py:value}"}, "expected a function 'value' in code.py, got int"),
+        ({"loss": "{python: coed.py:loss}"}, "no such file: coed.py; did you mean 'code.py'?"),
+        ({"loss": "{python: broken.py:loss}"}, "broken.py:2: SyntaxError: '(' was never closed"),
+        ({"loss": "{python: failing.py:loss}"}, "failing.py:2: ZeroDivisionError: division by zero"),
+        ({"loss": "{python: code.py:features}"}, ""),
+        ({"network": "{python: code.py:too_wide}"}, "code.py:11: TypeError: "),
+        ({"network": "{python: code.py:in_numpy}"}, "code.py:17: TracerArrayConversionError: "),
+        ({"network": "{python: code.py:leaves}"}, "code.py:23: SystemExit: 0"),
         (
             {"network": "{python: code.py:flat}"},
-            "4:19: expected code.py:flat to map x (3, 2) to (3, k), got the shape (3,)",
+            "expected code.py:flat to map x (3, 2) to (3, k), got the shape (3,)",
         ),
         (
             {"network": "{python: code.py:complex_values}"},
-            "4:19: expected code.py:complex_values to return real numbers, got complex128",
+            "expected code.py:complex_values to return real numbers, got complex128",
         ),
         (
             {"network": "{python: code.py:centred}"},
-            "4:19: expected code.py:centred to map row by row, got features that change with the other rows",
+            "expected code.py:centred to map row by row, got features that change with the other rows",
         ),
-        (
-            {"network": "{python: code.py:infinite}"},
-            "4:10: f row 1, column 1: expected a finite number, got inf",
-        ),
-        ({"network": "{python: code.py:loss}"}, "4:19: code.py: TypeError: loss() missing 1 required"),
+        ({"network": "{python: code.py:infinite}"}, "f row 1, column 1: expected a finite number, got inf"),
+        ({"network": "{python: code.py:loss}"}, "code.py: TypeError: loss() missing 1 required"),
     ],
 )
-def test_code_that_fails_is_told_with_its_line(parts: dict[str, str], found: str, faults: Faults) -> None:
-    (told,) = faults(**parts, allow_code=True)
-    assert told.startswith(found)
+def test_code_that_fails_is_told_with_its_line(parts: dict[str, str], found: str, told: Faults) -> None:
+    (message,) = told(**parts, allow_code=True)
+    assert found in message
 
 
 def test_two_folders_may_have_modules_of_one_name(tmp_path: Path) -> None:
@@ -793,19 +854,19 @@ def test_two_folders_may_have_modules_of_one_name(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("code")
 def test_code_is_run_for_its_faults_even_if_there_are_no_data(faults: Faults) -> None:
     assert faults(data="{x: x.npy, y: [1]}", network="{python: code.py:features}", allow_code=True) == [
-        "2:11: no such file: x.npy"
+        "2:11 file-missing"
     ]
     assert faults(data="{x: x.npy, y: [1]}", network="{python: failing.py:f}", allow_code=True) == [
-        "2:11: no such file: x.npy",
-        "4:19: failing.py:2: ZeroDivisionError: division by zero",
+        "2:11 file-missing",
+        "4:19 code-failed",
     ]
 
 
 @pytest.mark.usefixtures("code")
 def test_code_is_not_run_unless_that_is_allowed(faults: Faults, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults(loss="{python: code.py:loss}", network="{python: failing.py:f}") == [
-        "3:16: expected --allow-code (allow_code=True in Python) to run code.py:loss",
-        "4:19: expected --allow-code (allow_code=True in Python) to run failing.py:f",
+        "3:16 code-not-allowed",
+        "4:19 code-not-allowed",
     ]
     assert capsys.readouterr() == ("", "")
 
@@ -830,13 +891,10 @@ def test_an_mlp_is_the_same_inline_and_from_a_file(load: Callable[..., Problem],
 @pytest.mark.parametrize(
     ("layers", "found"),
     [
-        ("[{weight: w, bias: c}]", ["4:80: no array 'c' in t.npz; expected one of w, b, bad"]),
-        ("[{weight: b}]", ["4:71: expected a weight (outputs, inputs), got the shape (3,)"]),
-        (
-            "[{weight: w}, {weight: w}]",
-            ["4:84: expected 3 columns, the rows of the weight before, got 2: transpose it"],
-        ),
-        ("[{weight: bad}]", ["4:71: expected finite numbers in this array, got NaN or Inf"]),
+        ("[{weight: w, bias: c}]", ["4:80 array-missing"]),
+        ("[{weight: b}]", ["4:71 shape"]),
+        ("[{weight: w}, {weight: w}]", ["4:84 shape"]),
+        ("[{weight: bad}]", ["4:71 not-finite"]),
     ],
 )
 def test_wrong_layers_of_a_file_are_told_at_their_names(

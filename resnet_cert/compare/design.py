@@ -1,0 +1,192 @@
+"""Coordinates in which the data of a linear predictor are well-conditioned: W = U Tᵀ, Wx = U z, z = Tᵀx.
+
+Nearly dependent columns (pressure beside an intercept, year and year², Unix time) make E[xxᵀ] singular to
+rounding where X itself is not.  So the data are factored as they are, X = PΣQᵀ, after a scaling of the
+columns by powers of two, and T = Q/Σ makes E[zzᵀ] about I.  z is computed in doubled precision, for Tᵀx
+cancels where T is large; and since T is a matrix of floats, whatever it is worth, everything is exact about
+the predictor U Tᵀ.  Where the scaled columns are far from dependent T is the scaling alone, and z = Tᵀx
+exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, U
+from resnet_cert.problem.problem import Chunk, Problem
+
+WELL_CONDITIONED = 1e-5
+"""The least ratio of singular values of scaled columns that needs no change of coordinates."""
+NEGLIGIBLE = 2.0**-54
+"""The ratio of singular values below which a direction is dropped: the data say nothing about it in
+float64.
+"""
+HELD_BYTES = 2**28
+"""Rows in new coordinates that take no more than this are made once and kept."""
+WIDEST = 4096
+"""The largest d whose d × d factorisation is affordable."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some samples: x (m, d), z (m, d) within `error` (m,) of Tᵀx in Euclidean norm, and the rest of them."""
+
+    x: Array
+    z: Array
+    error: Radius
+    chunk: Chunk
+
+
+@dataclass(frozen=True)
+class Design:
+    """The inputs of a problem's linear predictors, in units of 1/sigma, in the coordinates of T =
+    diag(units)·R.
+
+    sigma: a power of two that makes the largest column about 1; predictors are in its units.
+    units: (d,) powers of two ≥ 1.  R: (d, d); None for I.
+    """
+
+    problem: Problem
+    sigma: float
+    units: Array
+    R: Array | None = None
+
+    @property
+    def d(self) -> int:
+        return self.problem.d
+
+    @cached_property
+    def T(self) -> Array:
+        """(d, d)."""
+        return np.diag(self.units) if self.R is None else self.units[:, None] * self.R
+
+    def rows(self) -> Iterator[Rows]:
+        """All samples, some at a time."""
+        return iter(self._held) if self._is_kept else self._made()
+
+    @property
+    def _is_kept(self) -> bool:
+        return self.problem.n * self.d * 8 <= HELD_BYTES
+
+    @cached_property
+    def _held(self) -> list[Rows]:
+        return list(self._made())
+
+    def _made(self) -> Iterator[Rows]:
+        plain = self.sigma == 1.0 and bool(np.all(self.units == 1.0))
+        for chunk in self.problem.chunks(features=False):
+            x, scaled, error = chunk.x, chunk.x, NOTHING
+            if not plain:
+                x, both = chunk.x * self.sigma, self.sigma * self.units
+                scaled = chunk.x * both
+                if not np.array_equal(scaled / both, chunk.x):  # something underflowed
+                    error = Radius.of(np.full(len(x), np.sqrt(self.d) * 2.0**-1021))
+            if self.R is None:
+                yield Rows(x, scaled, error, chunk)
+            else:
+                z, rounding = doubled_product(scaled, self.R)
+                yield Rows(x, z, rounding + error * Radius.norm(self.R), chunk)
+
+
+def scaled_design(problem: Problem, *, fixed: bool = False) -> Design:
+    """Columns scaled by powers of two to a largest entry of about 1; fixed: predictors stay in their
+    units."""
+    largest = np.zeros(problem.d)
+    for chunk in problem.chunks(features=False):
+        largest = np.maximum(largest, np.max(np.abs(chunk.x), axis=0))
+    exponents = np.clip(-np.frexp(largest)[1], -1000, 1000)
+    known = exponents[largest > 0.0]
+    least = 0 if fixed or not len(known) else int(np.min(known))
+    both = np.where(largest > 0.0, np.ldexp(1.0, np.clip(exponents - least, -500, 1000)), 1.0)
+    return Design(problem, math.ldexp(1.0, least), both)
+
+
+def gram(at: Design, extra: Array) -> Array:
+    """(d, d) E[zzᵀ] + the sum of e eᵀ over further rows e (m, d), these in the scaled inputs."""
+    total = np.zeros((at.d, at.d))
+    weight = 0.0
+    for rows in at.rows():
+        weighted = np.sqrt(rows.chunk.weights)[:, None] * rows.z
+        total += weighted.T @ weighted
+        weight += float(np.sum(rows.chunk.weights))
+    more = extra if at.R is None else extra @ at.R
+    return total / weight + more.T @ more
+
+
+def is_ill_conditioned(second_moments: Array) -> bool:
+    """The columns are nearly dependent."""
+    eigenvalues = np.linalg.eigvalsh(second_moments)
+    return bool(eigenvalues[-1] > 0.0 and eigenvalues[0] < WELL_CONDITIONED**2 * eigenvalues[-1])
+
+
+def orthogonalised(at: Design, extra: Array) -> Design:
+    """Coordinates in which E[zzᵀ], with further rows (m, d) of the scaled inputs, is about I."""
+    found = Design(at.problem, at.sigma, at.units)
+    for _ in range(2):  # the second factorisation makes up for the roundings of the first
+        basis, singular = _right_factor(found, extra)
+        if not singular[0] > 0.0:
+            return at
+        kept = np.maximum(singular, singular[0] * NEGLIGIBLE)
+        turn = basis / kept
+        found = Design(at.problem, at.sigma, at.units, turn if found.R is None else found.R @ turn)
+        if singular[-1] > 1e-10 * singular[0]:
+            break
+    return found
+
+
+def _right_factor(at: Design, extra: Array) -> tuple[Array, Array]:
+    """Q and the singular values Σ of the weighted rows, by QR of some rows at a time."""
+    total = sum(float(np.sum(rows.chunk.weights)) for rows in at.rows())
+    R = extra if at.R is None else extra @ at.R
+    for rows in at.rows():
+        weighted = np.sqrt(rows.chunk.weights / total)[:, None] * rows.z
+        R = np.linalg.qr(np.concatenate([R, weighted]), mode="r")
+    R = np.concatenate([R, np.zeros((max(at.d - len(R), 0), at.d))])
+    _, singular, Qt = np.linalg.svd(R, full_matrices=False)
+    return Qt.T, singular
+
+
+def doubled_product(X: Array, T: Array) -> tuple[Array, Radius]:
+    """XT for X (m, d), T (d, l), as if computed in doubled precision and rounded, and bounds of the rows'
+    errors.
+
+    X and T are cut into slices of so few bits that products of slices are sums of integers below 2^53, which
+    BLAS gets exactly (Ozaki, Ogita, Oishi, Rump 2012); these are added with the errors of the additions.
+    """
+    bits = (53 - int(np.ceil(np.log2(max(X.shape[1], 2))))) // 2
+    count = -(-110 // bits)
+    left, right = _slices(X, bits, count), _slices(T.T, bits, count)
+    high, low = np.zeros((len(X), T.shape[1])), np.zeros((len(X), T.shape[1]))
+    for order in range(count):
+        for i in range(order + 1):
+            term = left[i] @ right[order - i].T
+            added = high + term
+            back = added - high
+            low += (high - (added - back)) + (term - back)
+            high = added
+    z = high + low
+    # Left out: slices beyond `count` in all, each 2^-bits of the one before; and the roundings of `low`.
+    lost = 16.0 * X.shape[1] * (count * 2.0 ** -(bits * count) + count**4 * 2.0**-106)
+    return z, Radius.row_norms(z) * (2.0 * U) + Radius.row_norms(X) * Radius.norm(T) * lost + Radius.of(
+        2.0**-1000
+    )
+
+
+def _slices(A: Array, bits: int, count: int) -> list[Array]:
+    """A (m, d) as a sum of `count` matrices, each row of which is integers of so many bits times one power of
+    two, up to 2^-bits·count of the row's largest entry."""
+    slices = []
+    largest = np.max(np.abs(A), axis=1, keepdims=True)
+    exponent = np.frexp(largest)[1]
+    rest = A
+    for i in range(count):
+        unit = np.ldexp(1.0, np.clip(exponent - bits * (i + 1), -1074, 1023))
+        part = np.rint(rest / unit) * unit
+        slices.append(part)
+        rest = rest - part
+    return slices

@@ -1,0 +1,251 @@
+"""The minimisers of Φ + λ/2‖W‖_F² for λ ≥ 0, one after the other: the search for min F_lin on a ball.
+
+Each is the minimiser on the ball of its own radius, which falls as λ grows; so a ball, and a value of F_lin,
+are found by their λ.  Newton's method, its equations solved densely where they are few and by conjugate
+gradients with products otherwise.  Nothing here is proven, and nothing that is proven rests on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from resnet_cert.compare.linear_objective import LinearObjective, Sketch
+from resnet_cert.numerics.radius import Array
+
+NEWTON_STEPS = 60
+LARGEST_DENSE = 300
+"""The largest block of the Hessian that is formed and factored in the search."""
+SHORTEST = 2.0**-40
+"""The least fraction of a Newton step that is tried."""
+CG_STEPS = 400
+TIGHT, LOOSE = 2.0**-40, 1e-3
+"""What conjugate gradients may leave out: of a step that is final, and of one on the way."""
+STEPS_TO_LAMBDA = 80
+
+
+@dataclass(frozen=True)
+class Place:
+    """The minimiser U (q, d) of Φ + λ/2‖W‖_F² to rounding, and Φ + λ/2‖W‖_F² there."""
+
+    point: Array
+    lam: float
+    at: Sketch
+    converged: bool
+
+
+def origin(objective: LinearObjective, lam: float) -> Place:
+    """W = 0, where every path starts."""
+    point = np.zeros((objective.q, objective.d))
+    return Place(point, lam, objective.sketch(point, lam), converged=False)
+
+
+def norm_W(objective: LinearObjective, place: Place) -> float:
+    """‖W‖_F."""
+    W = objective.W(place.point)
+    largest = float(np.max(np.abs(W), initial=0.0))
+    return largest * float(np.linalg.norm(W / largest)) if 0.0 < largest < math.inf else largest
+
+
+def loss_value(objective: LinearObjective, place: Place) -> float:
+    """Φ, without λ/2‖W‖_F²."""
+    if not place.lam:
+        return place.at.value
+    turned = place.point @ objective.metric
+    return place.at.value - 0.5 * place.lam * float(np.sum(place.point * turned))
+
+
+def minimised(objective: LinearObjective, start: Place, lam: float, accuracy: float = 0.0) -> Place:
+    """The place of λ, by Newton's method from another one.
+
+    accuracy: the decrement relative to Φ that is enough; 0: go on to rounding.
+    """
+    point = start.point
+    at = start.at if start.lam == lam else objective.sketch(point, lam)
+    before = math.inf
+    for _ in range(NEWTON_STEPS):
+        solve = solver(objective, at, lam, LOOSE if accuracy else 1e-6)
+        step = -solve(at.gradient)
+        decrement = -float(np.sum(step * at.gradient))
+        if not (decrement > 0.0 and math.isfinite(decrement)):
+            return Place(point, lam, at, converged=decrement == 0.0)
+        size, trial = 1.0, point + step
+        there = objective.sketch(trial, lam)
+        if decrement > at.noise:
+            while size > SHORTEST and not there.value <= at.value - 1e-4 * size * decrement + at.noise:
+                size /= 2.0
+                trial = point + size * step
+                there = objective.sketch(trial, lam)
+            if size <= SHORTEST:
+                return Place(point, lam, at, converged=True)
+        elif decrement >= before / 4.0:  # rounding is all that is left
+            return Place(point, lam, at, converged=True)
+        point, at = trial, there
+        if decrement <= accuracy * max(abs(at.value), at.noise):
+            return Place(point, lam, at, converged=True)
+        before = decrement if size == 1.0 else math.inf
+    return Place(point, lam, at, converged=False)
+
+
+def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
+    """The place with ‖W‖_F = r to about 1e-12, or that of `least` ≤ λ where it is in the ball already."""
+
+    def excess(place: Place) -> float:
+        return norm_W(objective, place) / r - 1.0 if r else math.inf
+
+    def newton(place: Place, excess: float) -> float:
+        # ‖W(λ)‖ has the derivative −⟨UM, K⁻¹UM⟩/‖W‖; 1/‖W(λ)‖ is nearly linear in λ.
+        pull = place.point @ objective.metric
+        slope = float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
+        length = norm_W(objective, place)
+        return place.lam + excess * length**2 / slope if slope > 0.0 else math.nan
+
+    return _found(objective, start, excess, newton, least)
+
+
+def at_value(objective: LinearObjective, start: Place, value: float, *, least: float = 0.0) -> Place:
+    """The place with F_lin = value to rounding, or that of `least` ≤ λ where F_lin is larger there."""
+
+    def excess(place: Place) -> float:  # falls as λ grows, as that of a radius does
+        return value - loss_value(objective, place)
+
+    def newton(place: Place, excess: float) -> float:
+        # F_lin(λ) has the derivative λ⟨UM, K⁻¹UM⟩.
+        pull = place.point @ objective.metric
+        slope = place.lam * float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
+        return place.lam + excess / slope if slope > 0.0 else math.nan
+
+    return _found(objective, start, excess, newton, least)
+
+
+def _found(
+    objective: LinearObjective,
+    start: Place,
+    excess: Callable[[Place], float],
+    newton: Callable[[Place, float], float],
+    least: float,
+) -> Place:
+    """The place with excess 0, excess being a falling function of λ; at `least` if it is negative there."""
+    place = minimised(objective, start, max(start.lam, least), 1e-8)
+    low, high = 0.0, math.inf  # excess > 0 at low, < 0 at high
+    for _ in range(STEPS_TO_LAMBDA):
+        over = excess(place)
+        if over > 0.0:
+            low = place.lam
+        elif place.lam <= least:
+            return minimised(objective, place, place.lam)
+        else:
+            high = place.lam
+        lam = newton(place, over)
+        floor = max(least, place.lam / 1e3 if high == math.inf or low == 0.0 else 0.0)
+        if math.isnan(lam) or not low < lam < high:
+            lam = place.lam * 100.0 if high == math.inf else math.sqrt(max(low, least, high * 1e-6) * high)
+        lam = min(max(lam, floor, least), place.lam * 1e4 if place.lam else math.inf)
+        close = abs(lam - place.lam) <= 1e-3 * place.lam
+        arrived = abs(lam - place.lam) <= 2.0**-46 * place.lam
+        place = minimised(objective, predicted(objective, place, lam), lam, 0.0 if close else 1e-8)
+        if arrived or high <= low * (1.0 + 2.0**-50):
+            break
+    return minimised(objective, place, place.lam)
+
+
+def predicted(objective: LinearObjective, place: Place, lam: float) -> Place:
+    """The place of λ to first order: dU/dλ = −K⁻¹(U·metric)."""
+    if lam == place.lam:
+        return place
+    pull = place.point @ objective.metric
+    step = solver(objective, place.at, place.lam, LOOSE)(pull)
+    ratio = lam / place.lam if place.lam else math.inf
+    if not 0.5 < ratio < 2.0 or not np.isfinite(step).all():
+        return place
+    point = place.point - (lam - place.lam) * step
+    return replace(place, point=point, lam=math.nan)
+
+
+def solver(
+    objective: LinearObjective, at: Sketch, lam: float, tolerance: float = TIGHT
+) -> Callable[[Array], Array]:
+    """g (q, d) ↦ K⁻¹g, K the Hessian of Φ + λ/2‖W‖_F².
+
+    tolerance: the part of the energy gᵀK⁻¹g that conjugate gradients may leave out.
+    """
+    q, d = objective.q, objective.d
+    coupled, added = objective.is_mean_free, objective.added(lam)
+    if q * d <= LARGEST_DENSE if coupled else d <= LARGEST_DENSE:
+        blocks = objective.curvature_blocks(at)
+        if coupled:
+            K = blocks[0] + np.kron(np.eye(q), added)
+            K += _mean_penalty(q, d, float(np.trace(K)) / (q * d))
+            solve = factored(K)
+            return lambda g: solve(g.ravel()).reshape(q, d)
+        solves = [factored(block + added) for block in blocks]
+        return lambda g: np.stack([solve(row) for solve, row in zip(solves, g, strict=True)])
+    precondition = factored(objective.mean_curvature(at) * objective.second_moments + added)
+
+    def by_products(g: Array) -> Array:
+        return conjugate_gradients(
+            lambda direction: objective.hessian_product(at, lam, direction),
+            g,
+            lambda r: precondition(r.T).T,
+            tolerance,
+        )
+
+    return by_products
+
+
+def _mean_penalty(q: int, d: int, size: float) -> Array:
+    """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
+    return np.kron(np.full((q, q), size / q), np.eye(d))
+
+
+def factored(K: Array) -> Callable[[Array], Array]:
+    """b ↦ K⁻¹b for K ⪰ 0, in units in which its diagonal is 1; a singular one is shifted by its rounding."""
+    import scipy.linalg as linalg
+
+    diagonal = np.sqrt(np.maximum(np.diagonal(K), 0.0))
+    units = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0.0)
+    scaled = K * units * units[:, None]
+    if not np.isfinite(scaled).all():
+        return lambda b: np.full_like(b, np.nan)
+    shift = 0.0
+    for _ in range(20):
+        try:
+            factor: Any = linalg.cho_factor(scaled + np.diag(np.where(diagonal > 0.0, shift, 1.0)))
+            break
+        except linalg.LinAlgError:
+            shift = max(4.0 * shift, len(K) * 2.0**-52)
+    else:
+        return lambda b: np.full_like(b, np.nan)
+
+    def solve(b: Array) -> Array:
+        column = units if b.ndim == 1 else units[:, None]
+        return column * linalg.cho_solve(factor, column * b)
+
+    return solve
+
+
+def conjugate_gradients(
+    product: Callable[[Array], Array], b: Array, precondition: Callable[[Array], Array], tolerance: float
+) -> Array:
+    """About K⁻¹b: the preconditioned energy of what is left is below `tolerance` of that of b."""
+    x, residual = np.zeros_like(b), b
+    z = precondition(residual)
+    direction, energy = z, float(np.sum(residual * z))
+    first = energy
+    for _ in range(CG_STEPS):
+        image = product(direction)
+        bend = float(np.sum(direction * image))
+        if not bend > 0.0:
+            break
+        x = x + (energy / bend) * direction
+        residual = residual - (energy / bend) * image
+        z = precondition(residual)
+        after = float(np.sum(residual * z))
+        if not after > first * tolerance:
+            break
+        direction, energy = z + (after / energy) * direction, after
+    return x

@@ -1,0 +1,161 @@
+"""Is inf F_lin over all W attained?
+
+It is not iff along some U no loss ever grows, and some falls: v·Ux_i ≥ 0 for all helping rays v of all
+samples (`losses.Recession`), = 0 for the fixed ones, and not all 0.  That it is, is proven where its
+minimiser is located (`minimum_on_ball`).  That it is not, by such a U: where all products are clearly
+positive in float64, or one found by a linear programme and put, in rational arithmetic, exactly where the
+products that vanish do so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from resnet_cert.numerics.radius import Array, Radius, gamma
+from resnet_cert.problem.losses import BuiltinLoss, Rays
+from resnet_cert.problem.problem import Problem
+
+LARGEST_PROGRAMME = 2**20
+"""The most numbers in the rows of a linear programme,"""
+MOST_RATIONAL = 2**17
+"""and in those that are gone through in rational arithmetic: some seconds."""
+VANISHES = 1e-7
+"""What a product of the linear programme, at most 1, may be and stand for 0."""
+
+
+@dataclass(frozen=True)
+class Recedes:
+    """possible: the loss of some sample has a helping ray.  known: the rays of the loss are known at all."""
+
+    problem: Problem
+    possible: bool
+    known: bool
+
+    def is_unattained(self, W: Array) -> bool | None:
+        """True where it is proven, along W or along a direction that a linear programme finds; else None."""
+        if not self.known:
+            return None
+        return True if separates(self.problem, W) or _recedes_exactly(self.problem) else None
+
+
+def recedes(problem: Problem) -> Recedes:
+    """What is known of the loss and the targets."""
+    if not isinstance(problem.loss, BuiltinLoss):
+        return Recedes(problem, possible=True, known=False)
+    for _, helping, _ in _rays(problem):
+        if len(helping.sample):
+            return Recedes(problem, possible=True, known=True)
+    return Recedes(problem, possible=False, known=True)
+
+
+def _rays(problem: Problem) -> Iterator[tuple[Array, Rays, Rays]]:
+    """x of each chunk with the helping and the fixed rays of its samples."""
+    for chunk in problem.chunks(features=False):
+        found = problem.loss.recession(chunk.y)
+        if found is not None:
+            yield chunk.x, found.helping, found.fixed
+
+
+def separates(problem: Problem, W: Array) -> bool:
+    """Proven: v·Wx_i > 0 for all helping rays of a loss that has some, and there are no fixed ones."""
+    size = Radius.norm(W) * gamma(sum(W.shape) + 4)
+    some = False
+    for x, helping, fixed in _rays(problem):
+        if len(fixed.sample):
+            return False
+        margins = np.einsum("ij,ij->i", helping.vector, (x @ W.T)[helping.sample])
+        least = size * Radius.row_norms(x)[helping.sample] * Radius.row_norms(helping.vector)
+        if not bool(np.all(margins > least.upper)):
+            return False
+        some = some or bool(len(margins))
+    return some
+
+
+def _recedes_exactly(problem: Problem) -> bool:
+    """Proven in rational arithmetic: a direction along which no loss grows and some falls."""
+    size = problem.q * problem.d
+    helping, fixed = (np.concatenate(parts) for parts in zip(*_rows(problem), strict=True))
+    if (len(helping) + len(fixed)) * size > LARGEST_PROGRAMME:
+        return False
+    direction = _direction(helping, fixed)
+    if direction is None or (len(helping) + len(fixed)) * size > MOST_RATIONAL:
+        return False
+    vanishing = np.abs(_scaled(helping) @ direction) <= VANISHES
+    u = _made_exact(direction, np.concatenate([helping[vanishing], fixed]))
+    products = [_product(row, u) for row in helping]
+    return all(p >= 0 for p in products) and any(p > 0 for p in products)
+
+
+def _rows(problem: Problem) -> Iterator[tuple[Array, Array]]:
+    """v xᵀ, row by row, for the helping and for the fixed rays of each chunk."""
+    size = problem.q * problem.d
+    for x, *both in _rays(problem):
+        helping, fixed = (
+            (rays.vector[:, :, None] * x[rays.sample][:, None, :]).reshape(-1, size) for rays in both
+        )
+        yield helping, fixed
+
+
+def _scaled(rows: Array) -> Array:
+    """Rows times powers of two that make the largest entry of each about 1."""
+    largest = np.max(np.abs(rows), axis=1, keepdims=True, initial=0.0)
+    return np.ldexp(rows, -np.frexp(largest)[1])
+
+
+def _direction(helping: Array, fixed: Array) -> Array | None:
+    """The u that maximises Σ h_i·u subject to 0 ≤ h_i·u ≤ 1 and fixed·u = 0, by HiGHS; None for 0.
+
+    Its tolerances are absolute: rows are scaled to 1, and columns, which only changes the units of u.
+    """
+    from scipy.optimize import linprog
+
+    rows, still = _scaled(helping), _scaled(fixed)
+    largest = np.max(np.abs(np.concatenate([rows, still])), axis=0, initial=0.0)
+    units = np.where(largest > 0.0, largest, 1.0)
+    rows, still = rows / units, still / units
+    found = linprog(
+        -rows.sum(axis=0),
+        A_ub=np.concatenate([-rows, rows]),
+        b_ub=np.concatenate([np.zeros(len(rows)), np.ones(len(rows))]),
+        A_eq=still if len(still) else None,
+        b_eq=np.zeros(len(still)) if len(still) else None,
+        bounds=(None, None),
+    )
+    if found.status != 0 or not -found.fun > VANISHES:
+        return None
+    return np.asarray(found.x / units, dtype=np.float64)
+
+
+def _made_exact(u: Array, rows: Array) -> list[Fraction]:
+    """A vector near u with which the products of the rows vanish exactly, where they do so about with u.
+
+    Gauss–Jordan elimination: the columns without a pivot keep their entries of u, the others follow.
+    """
+    work = [[Fraction(float(e)) for e in row] for row in rows if row.any()]
+    pivots: list[tuple[int, list[Fraction]]] = []
+    for row in work:
+        for column, pivot in pivots:
+            if row[column]:
+                factor = row[column]
+                row = [e - factor * p for e, p in zip(row, pivot, strict=True)]
+        if not any(row):
+            continue
+        column = max(range(len(row)), key=lambda j: abs(row[j]))
+        row = [e / row[column] for e in row]
+        pivots = [
+            (at, [e - other[column] * p for e, p in zip(other, row, strict=True)]) for at, other in pivots
+        ]
+        pivots.append((column, row))
+    exact = [Fraction(float(e)) for e in u]
+    bound = {column for column, _ in pivots}
+    for column, row in pivots:
+        exact[column] = -sum((row[j] * exact[j] for j in range(len(row)) if j not in bound), Fraction(0))
+    return exact
+
+
+def _product(row: Array, u: list[Fraction]) -> Fraction:
+    return sum((Fraction(float(a)) * b for a, b in zip(row, u, strict=True) if a), Fraction(0))

@@ -1,0 +1,173 @@
+"""The first derivatives in one pass of O(nq(d + k)), and the curvature along one direction in another.
+
+    p = Wx + Zf,  Z = W_1V,   A_f = E[∇ℓ fᵀ],   E[∇ℓ xᵀ],   g_W = E[∇ℓ xᵀ] + A_f(EV)ᵀ,
+
+so that neither h nor a matrix with q(d + k) columns is formed.  Along (dW, dV),
+
+    D²F = E[δpᵀ∇²ℓ δp] + 2⟨dW_1 dV, A_f⟩,   δp = dW x + T f,  T = dW_1V + W_1dV.
+
+Radii as in `moments.moments`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from resnet_cert.moments.lipschitz import forms_matrices, lipschitz_constants, lipschitz_sums
+from resnet_cert.moments.moments import Slopes, total_weight, value_sum, weight_sum
+from resnet_cert.moments.one_pass import Observed, in_blocks, merged
+from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
+from resnet_cert.numerics.sums import Blocks, Sum, quotient
+from resnet_cert.problem.problem import Chunk, Direction, Point, Problem
+
+
+@dataclass(frozen=True)
+class FirstMoments:
+    """F, g_W (q, d), A_f (q, k) and E[∇ℓ xᵀ] (q, d): expectations with proven radii (Frobenius norms)."""
+
+    F: Enclosure
+    g_W: Ball
+    A_f: Ball
+    slope_x: Ball
+
+
+@dataclass(frozen=True)
+class FirstSums:
+    """The same, unnormalised and of some chunks only.  `+` merges those of disjoint sets of rows, in any
+    order, to the same floats."""
+
+    weight: Sum
+    F: Sum
+    slope_x: Sum
+    A_f: Sum
+
+    def __add__(self, other: FirstSums) -> FirstSums:
+        return FirstSums(
+            self.weight + other.weight,
+            self.F + other.F,
+            self.slope_x + other.slope_x,
+            self.A_f + other.A_f,
+        )
+
+    def expectation(self, V: Array) -> FirstMoments:
+        whole = total_weight(self.weight)
+        F, slope_x, A_f = (quotient(part.total(), whole) for part in (self.F, self.slope_x, self.A_f))
+        d1 = len(V)
+        turned = product(A_f, V.T)
+        first = added(slope_x[:, :d1], turned)
+        g_W = Ball(
+            np.concatenate([first.center, slope_x.center[:, d1:]], axis=1),
+            # slope_x may be off anywhere within its radius: not twice in two places.
+            slope_x.radius + turned.radius + Radius.norm(first.center) * U,
+        )
+        return FirstMoments(Enclosure.around(float(F.center), F.radius), g_W, A_f, slope_x)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x, f ↦ Mx + Nf, of a matrix M (q, d) that is given and one N (q, k) that is computed."""
+
+    M: Array
+    N: Ball
+
+    def at(self, chunk: Chunk, norms: tuple[Radius, Radius], blocks: Blocks) -> tuple[Array, Radius]:
+        """The values (m, q) and their error (m,) in Euclidean norm; norms: ‖x‖ and ‖f‖."""
+        (x_norm, f_norm), M_norm, N_norm = norms, Radius.norm(self.M), Radius.norm(self.N.center)
+        values = blocks.times(chunk.x, self.M.T)
+        error = M_norm * x_norm * gamma(self.M.shape[1]) + (N_norm * gamma(chunk.f.shape[1])) * f_norm
+        error = error + self.N.radius * f_norm
+        if not N_norm.exact:
+            values = values + blocks.times(chunk.f, self.N.center.T)
+            error = error + Radius.row_norms(values) * U
+        if not error.exact:
+            error = error + Radius.underflow(self.M.size + self.N.center.size)
+        return values, error
+
+
+def head(problem: Problem) -> Linear:
+    """x, f ↦ p."""
+    return Linear(problem.W, product(problem.W[:, : problem.d1], problem.V))
+
+
+def _norms(chunk: Chunk) -> tuple[Radius, Radius]:
+    return Radius.row_norms(chunk.x), Radius.row_norms(chunk.f)
+
+
+@QUIET
+def first_moments(problem: Problem) -> FirstMoments:
+    """One pass over the data, a chunk at a time."""
+    p = head(problem)
+    parts = (first_sums(problem, chunk, blocks, p) for blocks, chunk in in_blocks(problem.chunks()))
+    return merged(parts).expectation(problem.V)
+
+
+@QUIET
+def first_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear) -> FirstSums:
+    """What some rows contribute, which begin with a block; p: `head` of the problem."""
+    x_norm, f_norm = norms = _norms(chunk)
+    at = problem.loss.first_derivatives(*p.at(chunk, norms, blocks), chunk.y, chunk.omega)
+    slopes = Slopes.of(at.first, at.first_error, chunk.weight)
+    return FirstSums(
+        weight=weight_sum(chunk, blocks),
+        F=value_sum(at.value, at.value_error, chunk.weight, blocks),
+        slope_x=slopes.times(chunk.x, x_norm, NOTHING, blocks),
+        A_f=slopes.times(chunk.f, f_norm, NOTHING, blocks),
+    )
+
+
+@QUIET
+def observe_first(problem: Problem, b: float) -> Observed[FirstMoments]:
+    """As `observe`, with the first derivatives only: passes of O(nq(d + k)) at W, at 0 and for the μ's."""
+    bias = None if problem.point.c is None else np.zeros_like(problem.point.c)
+    at_zero = replace(problem, point=Point(np.zeros_like(problem.point.W), problem.V, bias))
+    matrices = forms_matrices(problem.n, problem.d + problem.k)
+    parts = (
+        lipschitz_sums(problem.loss, chunk, *_norms(chunk), b, blocks, matrices=matrices)
+        for blocks, chunk in in_blocks(problem.chunks())
+    )
+    here, sums = first_moments(problem), [part for part in parts if part is not None]
+    mus = None
+    if sums:
+        weights = merged(
+            weight_sum(chunk, blocks) for blocks, chunk in in_blocks(problem.chunks(features=False))
+        )
+        mus = lipschitz_constants(merged(sums), total_weight(weights), b, problem.k)
+    return Observed(here, first_moments(at_zero), mus)
+
+
+@dataclass(frozen=True)
+class FormSums:
+    """Σ π δpᵀ∇²ℓ δp and Σ π.  Mergeable."""
+
+    weight: Sum
+    form: Sum
+
+    def __add__(self, other: FormSums) -> FormSums:
+        return FormSums(self.weight + other.weight, self.form + other.form)
+
+
+@QUIET
+def curvature_along(problem: Problem, direction: Direction, A_f: Ball | None = None) -> Enclosure:
+    """D²F along a direction: one pass, or two where A_f is not known.  (Not divided by ‖direction‖².)"""
+    d1 = problem.d1
+    dW_1, W_1 = direction.dW[:, :d1], problem.W[:, :d1]
+    p = head(problem)
+    step = Linear(direction.dW, added(product(dW_1, problem.V), product(W_1, direction.dV)))
+    parts = (form_sums(problem, chunk, blocks, p, step) for blocks, chunk in in_blocks(problem.chunks()))
+    sums = merged(parts)
+    form = quotient(sums.form.total(), total_weight(sums.weight))
+    bent = Enclosure.around(float(form.center), form.radius).intersect(lower=0.0)
+    A_f = first_moments(problem).A_f if A_f is None else A_f
+    return bent + 2.0 * inner(product(dW_1, direction.dV), A_f)
+
+
+@QUIET
+def form_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear, step: Linear) -> FormSums:
+    """What some rows contribute, which begin with a block."""
+    norms = _norms(chunk)
+    at, error = p.at(chunk, norms, blocks)
+    form, wrong = problem.loss.quadratic(at, error, chunk.y, chunk.omega, *step.at(chunk, norms, blocks))
+    return FormSums(weight_sum(chunk, blocks), value_sum(form, wrong, chunk.weight, blocks))
