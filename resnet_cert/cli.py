@@ -13,7 +13,9 @@ from resnet_cert import __version__
 from resnet_cert.commands import surroundings
 from resnet_cert.commands.bound import bound
 from resnet_cert.commands.check import check
+from resnet_cert.commands.doctor import doctor
 from resnet_cert.commands.explain import explain
+from resnet_cert.commands.init import init
 from resnet_cert.commands.landscape import landscape
 from resnet_cert.commands.program import Program, run_to_the_end
 from resnet_cert.commands.schema import schema
@@ -32,7 +34,7 @@ def cli() -> None:
     surroundings.prepare()
 
 
-for command in (check, bound, solve, sgd, landscape, verify, schema, explain):
+for command in (check, bound, solve, sgd, landscape, verify, init, schema, explain, doctor):
     cli.add_command(command)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reports import bound_table, certified, exact, refuted, undecided
 
-from resnet_cert.certificate.decision import Verification
+from resnet_cert.certificate.verification import Verification
 from resnet_cert.numerics.enclosure import UNKNOWN, Enclosure
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report import FORMATS, Style, formatter, numbers

@@ -1,147 +1,228 @@
 """Does the spec that a certificate names say the same as the certificate and its data?
 
-The spec is read as `check` reads it; none of its code is run.  What its files state must be the certificate's
-numbers, each of them.  What a program computes from it, drawn samples and the features of a network, is
-allowed to differ by rounding, since another machine need not return the same floats: this tells which
-problem a certificate is about, while the proofs are about the certificate's own numbers.
+The spec is read as `check` reads it, with all of its refusals; none of its code is run and none of its
+networks is evaluated there.  What it states must be the certificate's numbers, each of them, bit for bit.
+The features of a built-in network are evaluated by the verifier itself: each stored one has to lie
+within what a float64 evaluation of that entry may be off, and no more than that is known of them then.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from flint import ctx
 
-from resnet_cert.certificate.proofs import COMPUTED
-from resnet_cert.certificate.reading import Array, Certificate, Rejected, Spec
+from resnet_cert.certificate import cost, networks
+from resnet_cert.certificate.arrays import data_files
+from resnet_cert.certificate.cost import Cost
+from resnet_cert.certificate.facts import Array, Data
+from resnet_cert.certificate.files import Undecided, read_file, require_all
+from resnet_cert.certificate.reading import Certificate, Named, Rejected
+from resnet_cert.certificate.verification import AS_STORED, BITWISE, Spec
 from resnet_cert.outcomes import RequestError
 
-ROUNDING = 1e-9
-"""How far computed numbers may be off, relative to the largest of their array."""
-SUBNORMAL = 2.0**-1022
-CHUNK_ROWS = 4096
-SECTIONS = {"version", "name", "data", "loss", "network", "point", "epsilon", "domain", "lipschitz"}
-"""What a spec may say.  Whatever else it says is about a problem that this verifier does not know."""
+if TYPE_CHECKING:
+    from resnet_cert.certificate.decision import Limits
+    from resnet_cert.problem.problem import Problem
 
-NO_SPEC = "the certificate names no spec: it speaks of the numbers in its data file"
-CODE_NOT_RUN = "the network is Python code, which is not run: its features are those of the certificate"
+LARGEST_SPEC = 2**24
+DRAWN = 1e-12
+"""How far drawn samples may be off to be those of another machine."""
+PRECISIONS = (128, 512)
+"""Bits at which a network is evaluated, tried in turn."""
+
+CODE_NOT_RUN = "the network is Python code, which is not run: its features are taken as stored"
+NOT_KNOWN = "the network's activation is not known to the verifier: its features are taken as stored"
 
 
-def bind(certificate: Certificate, data: dict[str, Array], folder: Path) -> tuple[str, ...]:
-    """Rejects a certificate whose spec says something else; returns what could not be compared."""
-    if certificate.spec is None:
-        return (NO_SPEC,)
-    path = folder / certificate.spec.path
-    raw = _content(path, certificate.spec)
-    from resnet_cert.problem.problem import Point
-    from resnet_cert.spec import data_models, models
+@dataclass(frozen=True)
+class Bound:
+    """A spec that says the same.
+
+    features: how they are bound, as in the answer.  radius: (n, k) how far they may be off; None: not at all.
+    b_source: where b is from.
+    """
+
+    spec: Spec
+    b_source: str
+    features: str | float
+    radius: Array | None = None
+    notes: tuple[str, ...] = ()
+
+
+def require_files(certificate: Certificate, named: Named | None, path: Path) -> None:
+    """Raises RequestError with every file that the certificate needs and that is not there."""
     from resnet_cert.spec.document import with_overrides
-    from resnet_cert.spec.faults import Refused
-    from resnet_cert.spec.parts import Context, load_features, load_point, load_samples
+    from resnet_cert.spec.reads import absent_files
     from resnet_cert.spec.source import read
-    from resnet_cert.spec.validation import validate
 
+    candidates = data_files(certificate, path)
+    needed = [next((file for file in candidates if file.exists()), candidates[-1])]
+    if named is not None:
+        spec = path.parent / named.path
+        needed.append(spec)
+        try:
+            if spec.is_file():
+                document = with_overrides(read(read_file(spec, LARGEST_SPEC), str(spec)), named.overrides)
+                needed += absent_files(document.value, spec.parent)
+        except (RequestError, ValueError, OSError, Undecided):
+            pass  # what cannot be read names no files; its own fault is told where it is read for its content
+    require_all(needed)
+
+
+def bind(certificate: Certificate, named: Named, data: Data, folder: Path, limits: Limits) -> Bound:
+    """What is known of the features.
+
+    Raises:
+        Rejected: the spec says something else.
+        Undecided: its network would take too long.
+    """
+    from resnet_cert.problem.problem import GivenFeatures
+
+    problem, spec, drawn = _read(certificate, named, data, folder, limits)
+    _require_same_claim(certificate, problem)
+    _require_same_numbers(data, problem, drawn)
+    b_source = "computed" if problem.domain.b is None else "given"
+    features = problem.features
+    assert isinstance(features, GivenFeatures)
+    source: Any = features.network
+    if isinstance(source, GivenFeatures):
+        if source.f is data.f:
+            return Bound(spec, b_source, AS_STORED, notes=(CODE_NOT_RUN,))
+        for rows in data.blocks():
+            _require_equal("f", np.asarray(source.f[rows], dtype=np.float64), data.f[rows])
+        return Bound(spec, b_source, BITWISE)
+    layers = getattr(source, "layers", None)
+    if layers is None:
+        _require_equal("f", data.x[:, : certificate.d], data.f)
+        return Bound(spec, b_source, BITWISE)
+    activation = source.activation if len(layers) > 1 else "relu"
+    if activation not in networks.ACTIVATIONS:
+        return Bound(spec, b_source, AS_STORED, notes=(NOT_KNOWN,))
+    theta = [(layer.weight, layer.bias) for layer in layers]
+    radius = _radius(theta, activation, np.ascontiguousarray(data.x[:, : certificate.d]), data.f, limits)
+    if not radius.any():
+        return Bound(spec, b_source, BITWISE)
+    return Bound(spec, b_source, float(np.max(radius)), radius)
+
+
+def _read(
+    certificate: Certificate, named: Named, data: Data, folder: Path, limits: Limits
+) -> tuple[Problem, Spec, bool]:
+    """The problem, its spec, and whether its samples are drawn."""
+    from resnet_cert.spec import load_spec
+    from resnet_cert.spec.document import with_overrides
+    from resnet_cert.spec.parts import Stored
+    from resnet_cert.spec.source import read
+
+    path = folder / named.path
+    raw = read_file(path, LARGEST_SPEC)
+    if hashlib.sha256(raw).hexdigest() != named.sha256:
+        raise Rejected(f"spec: expected the file with this hash at {path}, got another")
+    by_time = (limits.until - time.monotonic()) / (cost.MULTIPLICATION * certificate.n)
+    drawable = int(max(0.0, min(by_time, limits.memory / (4 * cost.ENTRY_BYTES))))
+    stored = Stored(certificate.d, data.f, drawable)
     try:
-        document = with_overrides(read(raw, str(path)), certificate.spec.overrides)
-        parts, faults = validate(document.value)
-        if document.faults or faults:
-            raise Rejected(f"spec: {document.faults[0] if document.faults else faults[0].message}")
-        network = parts["network"]
-        context = Context(path.parent, allow_code=False, given=isinstance(network, models.GivenNetwork))
-        samples, point = load_samples(parts["data"], context), load_point(parts["point"], context)
-        is_code = isinstance(network, models.PythonNetwork)
-        features = None if is_code else load_features(network, context, samples)
-    except (RequestError, Refused) as fault:
-        raise Rejected(f"spec: {fault}") from fault
-    if not isinstance(point, Point):
-        raise Rejected("spec: expected a point of one output, w and V, got W and V")
-    _require_same_claim(certificate, parts)
-    if parts["domain"].b == "auto":
-        _require_computed_b(certificate, data)
-
-    drawn = ROUNDING if isinstance(parts["data"], data_models.SampleData) else 0.0
-    stated = {"x": samples.x, "y": samples.y, "w": point.w, "V": point.V}
-    if samples.probabilities is not None:
-        stated["probabilities"] = samples.probabilities
-    elif "probabilities" in data:
-        raise Rejected("inputs.probabilities: the spec has none")
-    for name, rows in stated.items():
-        _require_close(name, rows.shape, rows.__getitem__, data, drawn if name in ("x", "y") else 0.0)
-    if is_code:
-        return (CODE_NOT_RUN,)
-    if features is None:
-        raise Rejected("inputs.f: the spec has none")
-    shape = (certificate.n, features.k)
-
-    def evaluated(rows: slice) -> Array:
-        return features.rows(rows, np.asarray(data["x"][rows]), min(certificate.n, CHUNK_ROWS))
-
-    _require_close("f", shape, evaluated, data, 0.0 if context.given else ROUNDING)
-    return ()
+        loaded = load_spec(path, overrides=named.overrides, text=raw, stored=stored)
+    except RequestError as fault:
+        first = fault.diagnostics[0]
+        if first.id == "file-missing":
+            raise
+        if first.id == "too-large":
+            raise Undecided(f"the spec: {first.message}") from fault
+        raise Rejected(f"spec: {first.message}") from fault
+    drawn = "sample" in with_overrides(read(raw, str(path)), named.overrides).value["data"]
+    return loaded.problem, Spec(str(path), named.sha256, named.overrides), drawn
 
 
-def _content(path: Path, spec: Spec) -> bytes:
-    try:
-        raw = path.read_bytes() if path.is_file() else None
-    except OSError as fault:
-        raise Rejected(f"spec.path: cannot read {path}: {fault.strerror}") from fault
-    if raw is None or hashlib.sha256(raw).hexdigest() != spec.sha256:
-        raise Rejected(
-            f"spec: expected the file with this hash at {path}, got {'none' if raw is None else 'another'}"
-        )
-    return raw
+def _require_same_claim(certificate: Certificate, problem: Problem) -> None:
+    """ε, the loss, the objective, the sizes, and b and μ2 where the spec gives them."""
+    from resnet_cert.problem.losses import BuiltinLoss
 
-
-def _require_same_claim(certificate: Certificate, parts: dict[str, Any]) -> None:
-    """ε, the loss, and b and μ2 where the spec gives them."""
-    said = {name for name, value in parts.items() if value is not None}
-    if "regularizer" in said and parts["regularizer"].l2 == 0.0:
-        said -= {"regularizer"}  # nothing is added to F
-    unknown = said - SECTIONS
-    if unknown:
-        raise Rejected(f"spec: {', '.join(sorted(unknown))} is not part of what a certificate is about")
-    loss, mu2 = parts["loss"], (certificate.mu2, certificate.mu2_source)
-    claimed = {
-        "epsilon": (certificate.epsilon, parts["epsilon"]),
-        "loss.kind": (certificate.loss, loss if isinstance(loss, str) else getattr(loss, "kind", "python")),
-        "loss.scale": (certificate.scale, getattr(loss, "scale", 1.0)),
-        "b": (certificate.b, certificate.b if parts["domain"].b == "auto" else parts["domain"].b),
-        "mu2": (mu2[1] == "given", False)
-        if parts["lipschitz"].mu2 == "auto"
-        else (mu2, (parts["lipschitz"].mu2, "given")),
+    loss, c = problem.loss, certificate
+    if not isinstance(loss, BuiltinLoss):
+        raise Rejected("spec: expected a built-in loss")
+    b, mu2 = problem.domain.b, problem.lipschitz.mu2
+    decays = problem.objective.decays_bias or not problem.has_bias
+    claimed: dict[str, tuple[Any, Any]] = {
+        "epsilon": (c.epsilon, problem.epsilon),
+        "loss.kind": (c.loss, loss.kind),
+        "loss.scale": (c.scale, loss.scale),
+        "objective.l2": (c.l2, problem.objective.l2),
+        "objective.decays_bias": (c.decays_bias or not c.bias, decays),
+        "objective.norm": (c.norm, problem.objective.norm),
+        "n": (c.n, problem.n),
+        "d": (c.d, problem.d1),
+        "bypass": (c.bypass, problem.d2),
+        "bias": (c.bias, problem.has_bias),
+        "q": (c.q, problem.q),
+        "k": (c.k, problem.k),
+        "b": ((c.b, "given"), (b, "given")) if b is not None else (c.b_source, "computed"),
+        "mu2": ((c.mu2, c.mu2_source), (mu2, "given")),
     }
+    if mu2 is None:  # computed, or missing
+        claimed["mu2"] = (c.mu2_source == "given", False)
+    if c.b_source is None:  # format 1 does not say
+        claimed["b"] = (c.b, c.b if b is None else b)
     for name, (ours, theirs) in claimed.items():
         if ours != theirs:
             raise Rejected(f"claim.{name}: expected {theirs!r} as in the spec, got {ours!r}")
 
 
-def _require_computed_b(certificate: Certificate, data: dict[str, Array]) -> None:
-    """b = 1.01·max(‖w‖, ‖V‖), or 1 if both are 0, to COMPUTED."""
-    largest = float(max(np.max(np.abs(data["w"])), np.max(np.abs(data["V"])))) or 1.0
-    sizes = (float(np.linalg.norm(data[name] / largest, 2)) for name in ("w", "V"))
-    b = 1.01 * max(sizes) * largest or 1.0
-    if not abs(certificate.b - b) <= COMPUTED * b + SUBNORMAL:
-        raise Rejected(f"claim.b: expected {b!r}, which the spec leaves open, got {certificate.b!r}")
+def _require_same_numbers(data: Data, problem: Problem, drawn: bool) -> None:
+    """The point and the samples.
+
+    Drawn ones may differ by rounding from those of another machine: nothing is false then, and nothing known.
+    """
+    _require_equal("W", problem.W, data.W)
+    _require_equal("V", problem.V, data.V)
+    if (data.weights is None) != (problem.distribution.probabilities is None):
+        raise Rejected("inputs.probabilities: expected them iff the spec has some")
+    for rows in data.blocks():
+        chunk = problem.chunk(rows, features=False)
+        if drawn and not all(map(np.array_equal, (chunk.x, chunk.y), (data.x[rows], data.y[rows]))):
+            pairs = ((chunk.x, data.x[rows]), (chunk.y, data.y[rows]))
+            if all(np.allclose(*pair, rtol=DRAWN, atol=DRAWN) for pair in pairs):
+                raise Undecided(
+                    f"the samples are drawn, and rounded otherwise by NumPy {np.__version__} here"
+                )
+        _require_equal("x", chunk.x, data.x[rows])
+        _require_equal("y", chunk.y, data.y[rows])
+        if chunk.omega is not None and data.omega is not None:
+            _require_equal("omega", chunk.omega, data.omega[rows])
+        if chunk.weight is not None and data.weights is not None:
+            _require_equal("probabilities", chunk.weight, data.weights[rows])
 
 
-def _require_close(
-    name: str,
-    shape: tuple[int, ...],
-    stated: Callable[[slice], Any],
-    data: dict[str, Array],
-    tolerance: float,
-) -> None:
-    """|stated − data| ≤ tolerance · max|data|; a tolerance of 0 lets nothing differ."""
-    array = data.get(name)
-    if array is None or array.shape != shape:
-        raise Rejected(f"inputs.{name}: expected the shape {shape} as in the spec")
-    largest = float(np.max(np.abs(array)))
-    for start in range(0, len(array), CHUNK_ROWS):
-        rows = slice(start, start + CHUNK_ROWS)
-        if not (
-            np.abs(np.asarray(stated(rows), dtype=np.float64) - array[rows]) <= tolerance * largest
-        ).all():
-            raise Rejected(f"inputs.{name}: expected the numbers of the spec, got others")
+def _require_equal(name: str, stated: Array, stored: Array) -> None:
+    if stated.shape != stored.shape or not (stated == stored).all():
+        raise Rejected(f"inputs.{name}: expected the numbers of the spec, got others")
+
+
+def _radius(theta: networks.Layers, activation: str, x: Array, f: Array, limits: Limits) -> Array:
+    """(n, k): how far from f another float64 evaluation may be; 0 where there is only one."""
+    work = networks.multiplications(len(x), x.shape[1], theta)
+    entries = len(x) * sum(len(weight) + weight.shape[1] for weight, _ in theta)
+    seconds = work * cost.MULTIPLICATION + entries * 6 * cost.OPERATION
+    weights = max(weight.size for weight, _ in theta)
+    limits.require("the network", Cost(seconds, cost.BASE_BYTES + 3 * cost.ENTRY_BYTES * weights))
+    for precision in PRECISIONS:
+        with ctx.workprec(precision):
+            radius = np.empty_like(f)
+            if all(
+                _within(radius, rows, values, error, f)
+                for rows, values, error in networks.evaluate(theta, activation, x)
+            ):
+                return radius
+    raise Rejected("inputs.f: expected what the network of the spec returns in float64, got something else")
+
+
+def _within(radius: Array, rows: slice, values: Any, error: Array, f: Array) -> bool:
+    distance = networks.distances(values, f[rows])
+    radius[rows] = np.where(error == 0.0, 0.0, (distance + error) * (1.0 + 2.0**-40))
+    return bool((distance <= error).all())

@@ -1,167 +1,369 @@
 """Accept or reject a certificate, and decide again.
 
-There is one way to an accepted certificate: to the last line of `_decide`, past every claim.  A fault in
-the certificate raises `Rejected`, which is caught in one place and carries no verdict; any other
-exception is nobody's verdict either.
+There is one way to an accepted certificate with a verdict: to the last line of `decide`, past every claim.  A
+fault in the certificate raises `Rejected`, which is caught in one place and carries no verdict; what cannot
+be recomputed here raises `Undecided`, the reason of that verdict; any other exception is nobody's verdict.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flint import ctx
+import numpy as np
+from flint import arb, ctx
 
-from resnet_cert.certificate.binding import bind
-from resnet_cert.certificate.proofs import (
-    BALLS,
-    RATIONALS,
-    Facts,
-    Field,
-    curvature_along,
-    curvature_at_least,
-    encloses,
-    encloses_root,
-    evaluate,
-    inside,
-    lipschitz_is,
-)
-from resnet_cert.certificate.reading import Array, Certificate, Rejected, read_certificate, read_data
-from resnet_cert.outcomes import RequestError, Verdict
+from resnet_cert.certificate import cost
+from resnet_cert.certificate.arrays import read_arrays
+from resnet_cert.certificate.bundle import ENDING, unpack
+from resnet_cert.certificate.constants import inside, is_computed_b, is_computed_mu2, threshold_squared
+from resnet_cert.certificate.cost import Cost
+from resnet_cert.certificate.facts import Data, Facts
+from resnet_cert.certificate.fields import BALLS, RATIONALS, Field
+from resnet_cert.certificate.files import Undecided
+from resnet_cert.certificate.losses import LOSSES
+from resnet_cert.certificate.reading import FORMATS, Certificate, Interval, Rejected, read_certificate
+from resnet_cert.certificate.verification import AS_STORED, Bounds, Claim, Verification
+from resnet_cert.outcomes import Verdict
 
-SCHEMA = "resnet-cert/verify/1"
-EXIT_REJECTED = 30
 PRECISIONS = (128, 256, 512, 1024)
-WORK_LIMIT = 10**10
-"""Largest n(d+k)² that is recomputed."""
-EXACT_WORK_LIMIT = 10**7
-"""Largest n(d+k)² that is recomputed in rational numbers."""
+EXACT_WORK = 10**7
+"""Largest n·q²(d+k)² that is recomputed in rational numbers."""
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What the verifier found: the certificate's verdict if it is accepted, else why not."""
+class Limits:
+    """Until when, by `time.monotonic`, and with how many bytes the work has to be done."""
 
-    accepted: bool
-    verdict: Verdict | None
-    reasons: tuple[str, ...]
+    until: float
+    memory: float
 
-    @property
-    def exit_code(self) -> int:
-        return EXIT_REJECTED if self.verdict is None else self.verdict.exit_code
+    @staticmethod
+    def within(seconds: float = 600.0, memory: float = 2.0e9) -> Limits:
+        return Limits(time.monotonic() + seconds, memory)
 
-    def document(self) -> dict[str, Any]:
-        """The JSON document of `verify --format json`."""
-        verdict = None if self.verdict is None else self.verdict.value
-        return {
-            "schema": SCHEMA,
-            "accepted": self.accepted,
-            "verdict": verdict,
-            "reasons": list(self.reasons),
-        }
+    def require(self, what: str, step: Cost) -> None:
+        """Raises Undecided where a step would not end in time or not fit."""
+        excess = step.excess(self.until - time.monotonic(), self.memory)
+        if excess:
+            raise Undecided(f"{what} {excess}")
 
 
-def verify(path: str | Path) -> Verification:
+Progress = Callable[[Verification], None]
+"""Told what is known so far, for the case that the work is cut short."""
+
+
+def decide_file(
+    path: Path, folder: Path, *, arrays_only: bool, limits: Limits, progress: Progress
+) -> Verification:
+    """`decide`, of a certificate or of a bundle, which is unpacked into `folder`."""
+    if path.suffix == ENDING:
+        try:
+            path = unpack(path, folder)
+        except Rejected as fault:
+            return Verification(False, None, (str(fault),), arrays_only=arrays_only)
+        except Undecided as reason:
+            so_far = Verification(True, Verdict.UNDECIDED, (), arrays_only=arrays_only)
+            return so_far.undecided(f"nothing is decided: {reason}")
+    return decide(path, arrays_only=arrays_only, limits=limits, progress=progress)
+
+
+def decide(
+    path: Path, *, arrays_only: bool = False, limits: Limits | None = None, progress: Progress | None = None
+) -> Verification:
     """Decides again what the certificate at `path` claims, from the files that it names.
 
     Raises:
-        RequestError: there is no such file, or it cannot be read.
+        RequestError: a file cannot be read, with all of those that are missing.
     """
-    path = Path(path)
+    from resnet_cert.certificate.binding import bind, require_files
+    from resnet_cert.certificate.files import read_file
+
+    limits = limits or Limits.within()
+    progress = progress or (lambda verification: None)
+    so_far = Verification(True, Verdict.UNDECIDED, (), arrays_only=arrays_only)
     try:
-        raw = path.read_bytes()
-    except OSError as fault:
-        raise RequestError(f"cannot read {path}: {fault.strerror}") from fault
-    try:
-        return _decide(raw, path.parent)
+        certificate = read_certificate(read_file(path, LARGEST_CERTIFICATE))
+        so_far = replace(so_far, claim=_claim(certificate))
+        progress(so_far)
+        named = None if arrays_only else certificate.spec
+        require_files(certificate, named, path)
+        limits.require("the stored arrays", Cost(0.0, cost.data_bytes(certificate)))
+        limits.require("one pass over the data", cost.first_pass(certificate))
+        stored = read_arrays(certificate, path)
+        data = _data(certificate, stored)
+        _require_allowed(data)
+        if named is not None:
+            bound = bind(certificate, named, data, path.parent, limits)
+            so_far = replace(so_far, spec=bound.spec, features=bound.features, reasons=bound.notes)
+            data = replace(data, radius=bound.radius)
+            certificate = replace(certificate, b_source=bound.b_source)
+            progress(so_far)
+        elif not arrays_only:
+            so_far = replace(so_far, features=AS_STORED)
+        return _decided(certificate, data, so_far, limits)
     except Rejected as fault:
-        return Verification(False, None, (str(fault),))
+        return replace(so_far, accepted=False, verdict=None, reasons=(str(fault),))
+    except Undecided as reason:
+        return so_far.undecided(f"nothing is decided: {reason}")
 
 
-def _decide(raw: bytes, folder: Path) -> Verification:
-    certificate = read_certificate(raw)
-    data = read_data(certificate, folder)
-    notes = bind(certificate, data, folder)
-    work = certificate.n * (certificate.d + certificate.k) ** 2
-    if work > WORK_LIMIT:
-        reason = f"n(d+k)² = {work} is more than the {WORK_LIMIT} that are recomputed: nothing is decided"
-        return Verification(True, Verdict.UNDECIDED, (*notes, reason))
-    claims = _claims(certificate, data)
-    for field, precision in _fields(certificate, work):
+LARGEST_CERTIFICATE = 2**26
+"""Bytes of a certificate without its arrays."""
+
+
+def _claim(certificate: Certificate) -> Claim:
+    own = ("F", "gradient_norm", "lambda_min")
+    names = (field.name for field in fields(Claim) if field.name not in own)
+    claim = {name: getattr(certificate, name) for name in names}
+    if certificate.scale != 1.0:
+        claim["loss"] = f"{certificate.scale!r}·{certificate.loss}"
+    return Claim(**claim)
+
+
+def _data(certificate: Certificate, stored: dict[str, Any]) -> Data:
+    """The stored arrays as a problem."""
+    c = certificate
+    x, decayed = stored["x"], None
+    if c.bias:
+        x = np.hstack([x, np.ones((c.n, 1))])
+        if not c.decays_bias:
+            decayed = np.append(np.ones(c.columns - 1), 0.0)
+    y, W = stored["y"].reshape(c.n, c.q), stored["W"].reshape(c.q, c.columns)
+    if c.format == FORMATS[0] and c.loss == "logistic":
+        if not (np.abs(y) == 1.0).all():
+            raise Rejected("inputs.y: expected -1 or 1 for the logistic loss")
+        y = (1.0 + y) / 2.0
+    direction = None
+    if "dW" in stored:
+        direction = stored["dW"].reshape(c.q, c.columns), stored["dV"]
+    optional = {"omega": stored.get("omega"), "weights": stored.get("probabilities")}
+    objective = {"l2": c.l2, "norm": c.norm, "decayed": decayed, "direction": direction}
+    return Data(c.loss, c.scale, x, y, stored["f"], W, stored["V"], **optional, **objective)
+
+
+def _require_allowed(data: Data) -> None:
+    """Targets and weights that a problem of this loss may have."""
+    loss = LOSSES[data.loss]
+    if not all(map(loss.allowed, np.unique(data.y).tolist())):
+        raise Rejected(f"inputs.y: expected {loss.words} for the {data.loss} loss")
+    if data.weights is not None and not (data.weights > 0.0).all():
+        raise Rejected("inputs.probabilities: expected positive numbers")
+    if data.omega is not None and not (data.omega >= 0.0).all():
+        raise Rejected("inputs.omega: expected nonnegative numbers")
+    if data.norm is not None and not _keeps_to(data, data.norm):
+        raise Rejected("claim.objective.norm: expected a point with ‖(W, V)‖ at most this")
+
+
+def _keeps_to(data: Data, norm: float) -> bool:
+    from resnet_cert.certificate.facts import BOUNDARY_WIDTH
+    from resnet_cert.certificate.fields import squares
+
+    point = squares(map(arb, [*data.seen_W.ravel().tolist(), *data.V.ravel().tolist()]), arb(0))
+    return bool(point <= (arb(norm) * arb(1.0 + BOUNDARY_WIDTH)) ** 2)
+
+
+# Claims
+
+Proof = Callable[[Facts], bool]
+NOTHING = Cost()
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Something to be proven, and what its proof takes."""
+
+    proof: Proof
+    cost: Cost = NOTHING
+
+
+def _decided(certificate: Certificate, data: Data, so_far: Verification, limits: Limits) -> Verification:
+    stored = replace(data, radius=None)
+    enclosed, skipped = _prove(certificate, stored, _claims(certificate, stored, limits), limits)
+    so_far = replace(so_far, claim=replace(_claim(certificate), **enclosed))
+    if skipped:
+        return so_far.undecided(f"nothing is decided: {'; '.join(skipped)}")
+    if data.radius is not None:
+        # The features are known to within their radius: the verdict must hold for all of them.
+        try:
+            _, skipped = _prove(certificate, data, _verdict(certificate, data, limits), limits)
+            why = "; ".join(skipped)
+        except Rejected as fault:
+            why = str(fault)
+        if why:
+            return so_far.undecided(
+                f"{certificate.verdict.value} holds for the stored features, but not for all within "
+                f"{float(np.max(data.radius)):.3g} of them, as another evaluation may return them: {why}"
+            )
+    return replace(so_far, verdict=certificate.verdict)
+
+
+def _prove(
+    certificate: Certificate, data: Data, claims: dict[str, Statement], limits: Limits
+) -> tuple[dict[str, Bounds], list[str]]:
+    """The verifier's own bounds, and why the claims that were too large to try were not.
+
+    Raises:
+        Rejected: some other claim is not proven.
+    """
+    enclosed: dict[str, Bounds] = {}
+    skipped: list[str] = []
+    for field, precision in _fields(certificate, data):
+        limits.require("one pass over the data", cost.first_pass(certificate))
         with precision:
-            facts = evaluate(field, certificate, data)
-            claims = {claim: proven for claim, proven in claims.items() if not proven(facts)}
+            facts = Facts(field, data)
+            enclosed = enclosed or _enclosed(certificate, facts)
+            for name, statement in list(claims.items()):
+                try:
+                    limits.require(name, statement.cost)
+                    if statement.proof(facts):
+                        del claims[name]
+                except Undecided as reason:
+                    skipped.append(str(reason))
+                    del claims[name]
         if not claims:
-            return Verification(True, certificate.verdict, notes)
+            lower, upper = certificate.lambda_min.lower, enclosed["lambda_min"].lower
+            if not skipped and lower is not None and (upper is None or lower > upper):
+                enclosed["lambda_min"] = replace(enclosed["lambda_min"], lower=lower)
+            return enclosed, skipped
     raise Rejected(f"not confirmed: {'; '.join(claims)}")
 
 
-def _claims(certificate: Certificate, data: dict[str, Array]) -> dict[str, Callable[[Facts], bool]]:
-    """Everything that has to be proven, by the name of its place in the certificate."""
-    lower, upper = certificate.lambda_min.lower, certificate.lambda_min.upper
-    claims: dict[str, Callable[[Facts], bool]] = {
-        "bounds.F": lambda facts: encloses(certificate.F, facts.F, facts.field.number),
-        "bounds.gradient_norm": lambda facts: encloses_root(
-            certificate.gradient_norm, facts.gradient_squared, facts.field.number
-        ),
-        "claim.b: ‖w‖ < b, ‖V‖ < b": lambda facts: inside(certificate.b, data["w"], data["V"]),
-    }
-    if lower is not None:
-        claims["bounds.lambda_min.lower"] = lambda facts: curvature_at_least(
-            facts, -facts.field.number(lower)
-        )
-    if upper is not None:
-        claims["bounds.lambda_min.upper"] = lambda facts: _curvature_at_most(facts, data, upper)
-    if certificate.mu2_source == "computed":
-        claims["claim.mu2"] = lambda facts: lipschitz_is(certificate, data)
-    return claims | _verdict_claims(certificate, data)
-
-
-def _verdict_claims(certificate: Certificate, data: dict[str, Array]) -> dict[str, Callable[[Facts], bool]]:
-    """Definition 1, or one of its two conditions violated."""
-    epsilon, mu2 = certificate.epsilon, certificate.mu2
-    # √(μ2 ε) is 0 at ε = 0, whatever μ2 is; for all that is known without μ2 it is 0 at the least.
-    known = mu2 is not None or epsilon == 0.0
-    square = Fraction(mu2 or 0.0) * Fraction(epsilon)
-    if certificate.verdict is Verdict.CERTIFIED:
-        return {
-            "‖∇F‖ ≤ ε": lambda facts: facts.gradient_squared <= facts.field.number(epsilon) ** 2,
-            "λ_min ≥ −√(μ2 ε)": lambda facts: (
-                (t := facts.field.root(square)) is not None and curvature_at_least(facts, t)
-            ),
-        }
-    if certificate.verdict is Verdict.REFUTED:
-        return {
-            "‖∇F‖ > ε or λ_min < −√(μ2 ε)": lambda facts: (
-                facts.gradient_squared > facts.field.number(epsilon) ** 2
-                or (known and "dw" in data and _curvature_below(facts, data, square))
-            )
-        }
-    return {}
-
-
-def _curvature_at_most(facts: Facts, data: dict[str, Array], upper: float) -> bool:
-    """λ_min ≤ upper by the direction of the certificate, which must not be 0."""
-    form, size = curvature_along(facts, data["dw"], data["dV"])
-    return bool(size > 0 and form <= facts.field.number(upper) * size)
-
-
-def _curvature_below(facts: Facts, data: dict[str, Array], square: Fraction) -> bool:
-    """λ_min < −√square by the direction of the certificate."""
-    t = facts.field.root(square)
-    form, size = curvature_along(facts, data["dw"], data["dV"])
-    return t is not None and bool(form < -t * size)
-
-
-def _fields(certificate: Certificate, work: int) -> list[tuple[Field, AbstractContextManager[Any]]]:
+def _fields(certificate: Certificate, data: Data) -> list[tuple[Field, AbstractContextManager[Any]]]:
     """Balls at rising precision; at last the rational numbers, where the loss and the size allow it."""
     fields: list[tuple[Field, AbstractContextManager[Any]]] = [
         (BALLS, ctx.workprec(bits)) for bits in PRECISIONS
     ]
-    if certificate.loss == "squared" and work <= EXACT_WORK_LIMIT:
+    if data.radius is not None:
+        return fields[:2]  # the radius of the features is all that is left there
+    work = certificate.n * (certificate.q * (certificate.columns + certificate.k)) ** 2
+    if LOSSES[certificate.loss].rational and certificate.norm is None and work <= EXACT_WORK:
         fields.append((RATIONALS, nullcontext()))
     return fields
+
+
+def _claims(certificate: Certificate, data: Data, limits: Limits) -> dict[str, Statement]:
+    """Everything that has to be proven, by the name of its place in the certificate."""
+    c, lower, upper = certificate, certificate.lambda_min.lower, certificate.lambda_min.upper
+    claims = {
+        "bounds.F": Statement(lambda facts: encloses(c.F, facts.F, facts.field)),
+        "bounds.gradient_norm": Statement(
+            lambda facts: encloses_root(c.gradient_norm, facts.gradient_squared, facts.field)
+        ),
+        "claim.b: ‖W‖ < b, ‖V‖ < b": Statement(lambda facts: inside(arb(c.b), data), cost.domain(c)),
+    }
+    if c.b_source == "computed":
+        claims["claim.b: 1.01·max(‖W‖, ‖V‖)"] = Statement(
+            lambda facts: is_computed_b(c.b, data), cost.domain(c) + cost.domain(c)
+        )
+    if lower is not None:
+        claims["bounds.lambda_min.lower"] = _curvature_at_least(
+            c, limits, lambda facts: -facts.field.number(lower)
+        )
+    if upper is not None:
+        claims["bounds.lambda_min.upper"] = Statement(
+            lambda facts: _curvature_at_most(facts, facts.field.number(upper)), cost.direction(c)
+        )
+    if c.mu2_source == "computed" and c.mu2 is not None:
+        mu2, scalar = c.mu2, c.format == FORMATS[0]
+        claims["claim.mu2"] = Statement(
+            lambda facts: is_computed_mu2(mu2, c.b, data, per_sample_only=scalar), cost.constants(c)
+        )
+    return claims | _verdict(certificate, data, limits)
+
+
+def _verdict(certificate: Certificate, data: Data, limits: Limits) -> dict[str, Statement]:
+    """Definition 1, or one of its two conditions violated."""
+    epsilon = certificate.epsilon
+    # √(μ2 ε) is 0 at ε = 0, whatever μ2 is; for all that is known without μ2 it is 0 at the least.
+    square = threshold_squared(certificate.mu2, epsilon)
+    at_least = square if square is not None else threshold_squared(0.0, epsilon)
+    assert at_least is not None
+    if certificate.verdict is Verdict.CERTIFIED:
+        return {
+            "‖∇L‖ ≤ ε": Statement(lambda facts: facts.gradient_squared <= facts.field.number(epsilon) ** 2),
+            "λ_min ≥ −√(μ2 ε)": _curvature_at_least(
+                certificate, limits, lambda facts: facts.field.root(at_least)
+            ),
+        }
+    if certificate.verdict is Verdict.REFUTED:
+
+        def refuted(facts: Facts) -> bool:
+            if facts.gradient_squared > facts.field.number(epsilon) ** 2:
+                return True
+            t = None if square is None or data.direction is None else facts.field.root(square)
+            return t is not None and _curvature_below(facts, t)
+
+        return {"‖∇L‖ > ε or λ_min < −√(μ2 ε)": Statement(refuted, cost.direction(certificate))}
+    return {}
+
+
+def _curvature_at_least(certificate: Certificate, limits: Limits, t: Callable[[Facts], Any]) -> Statement:
+    """λ_min ≥ −t: by ‖A_f‖, and else by S(t) if there is time for it."""
+
+    def proof(facts: Facts) -> bool:
+        bound = t(facts)
+        if bound is None:
+            return False
+        if facts.curvature_at_least(bound, exact=False):
+            return True
+        limits.require("S(t)", cost.exact(certificate, facts.multiplier is not None))
+        return facts.curvature_at_least(bound)
+
+    return Statement(proof)
+
+
+def encloses(interval: Interval, true: Any, field: Field) -> bool:
+    """lower ≤ true value ≤ upper."""
+    above = interval.lower is None or true >= field.number(interval.lower)
+    return bool(above and (interval.upper is None or true <= field.number(interval.upper)))
+
+
+def encloses_root(interval: Interval, square: Any, field: Field) -> bool:
+    """lower ≤ √square ≤ upper."""
+    lower, upper = interval.lower, interval.upper
+    above = lower is None or lower <= 0.0 or square >= field.number(lower) ** 2
+    return bool(above and (upper is None or (upper >= 0.0 and square <= field.number(upper) ** 2)))
+
+
+def _curvature_at_most(facts: Facts, upper: Any) -> bool:
+    """λ_min ≤ upper by the direction of the certificate, which must not be 0."""
+    form, size = facts.form
+    return bool(size > 0 and form <= upper * size)
+
+
+def _curvature_below(facts: Facts, t: Any) -> bool:
+    """λ_min < −t by the direction of the certificate."""
+    form, size = facts.form
+    return bool(size > 0 and form < -t * size)
+
+
+def _enclosed(certificate: Certificate, facts: Facts) -> dict[str, Bounds]:
+    """The verifier's own enclosures, in balls; that of λ_min is what −‖A_f‖_F and the direction show."""
+    least = facts.least_curvature
+    lower = _floats(least).lower
+    upper = None
+    if facts.data.direction is not None and certificate.n:
+        form, size = facts.form
+        upper = _floats(form / size).upper if size > 0 else None
+    return {
+        "F": _floats(facts.F),
+        "gradient_norm": _root(facts.gradient_squared),
+        "lambda_min": Bounds(lower, upper),
+    }
+
+
+def _floats(x: arb) -> Bounds:
+    """Floats below and above a ball; None beyond them."""
+    lower, upper = np.nextafter(float(x.lower()), -np.inf), np.nextafter(float(x.upper()), np.inf)
+    return Bounds(*(float(end) if np.isfinite(end) else None for end in (lower, upper)))
+
+
+def _root(square: arb) -> Bounds:
+    """√square, of a number known to be ≥ 0."""
+    ends = _floats(square.nonnegative_part().sqrt())
+    return Bounds(max(ends.lower or 0.0, 0.0), ends.upper)

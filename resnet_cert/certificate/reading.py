@@ -1,4 +1,4 @@
-"""The certificate as a file: strict JSON beside one file of float64 numbers, both bound by hashes.
+"""The certificate as a file: strict JSON, in format 2 for every kind of point, or in format 1 for one output.
 
 Nothing is repaired and nothing is guessed: whatever is not exactly as docs/certificate.md has it raises
 `Rejected`, which names the place.
@@ -9,21 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from resnet_cert.outcomes import Verdict
 
-Array = npt.NDArray[np.float64]
-
-FORMAT = "resnet-cert/certificate/1"
+FORMATS = ("resnet-cert/certificate/1", "resnet-cert/certificate/2")
 LARGEST_COUNT = 2**40
-LOSSES = ("squared", "logistic", "pseudo_huber", "poisson")
+LOSSES = ("squared", "logistic", "pseudo_huber", "poisson", "softmax", "weighted_squared")
+SCALARS = LOSSES[:4]
+"""The losses of format 1."""
+
+Shape = tuple[int, ...]
 
 
 class Rejected(Exception):
@@ -39,7 +38,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Spec:
+class Named:
     """The spec that the claim is about: its file, relative to the certificate, and the settings beside it."""
 
     path: str
@@ -49,32 +48,54 @@ class Spec:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a certificate says, as read."""
+    """What a certificate says, as read.
 
-    spec: Spec | None
+    d, bypass: columns of x that the block adds to, and those that the head alone reads; bias: the head reads
+    a column of ones after them, so that W is q × `columns`.  b_source, mu2_source: "computed", "given" or
+    "missing"; b_source is None where the certificate does not say (format 1).
+    l2, decays_bias, norm: the objective is F + l2·(‖W‖² + ‖V‖²), without the bias if it is not decayed, on
+    ‖(W, V)‖ ≤ norm.  arrays: the name in the data file of each array that is there, its shape and hash.
+    """
+
+    format: str
+    spec: Named | None
     verdict: Verdict
     epsilon: float
     b: float
+    b_source: str | None
     mu2: float | None
     mu2_source: str
     loss: str
     scale: float
+    l2: float
+    decays_bias: bool
+    norm: float | None
     n: int
     d: int
+    bypass: int
+    bias: bool
     k: int
+    q: int
     data: str
-    hashes: dict[str, str | None]
+    arrays: dict[str, tuple[Shape, str]]
     F: Interval
     gradient_norm: Interval
     lambda_min: Interval
 
     @property
-    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of the arrays that are there, in the order of the data file."""
-        n, d, k = self.n, self.d, self.k
-        every = {"x": (n, d), "y": (n,), "probabilities": (n,), "f": (n, k), "w": (d,), "V": (d, k)}
-        every |= {"dw": (d,), "dV": (d, k)}
-        return ((name, shape) for name, shape in every.items() if self.hashes[name] is not None)
+    def columns(self) -> int:
+        """Columns of W: all that the head reads."""
+        return self.d + self.bypass + self.bias
+
+    @property
+    def is_plain(self) -> bool:
+        """The objective is F itself."""
+        return self.l2 == 0.0 and self.norm is None
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the data file has."""
+        return sum(math.prod(shape) for shape, _ in self.arrays.values())
 
 
 def read_certificate(raw: bytes) -> Certificate:
@@ -89,36 +110,36 @@ def read_certificate(raw: bytes) -> Certificate:
     except (ValueError, RecursionError) as fault:
         raise Rejected(f"expected a JSON document, got none: {fault}") from fault
     top = _keys(document, "", "format producer spec claim inputs assumptions bounds reasons sha256")
-    _one_of(top["format"], "format", (FORMAT,))
+    scalar = _one_of(top["format"], "format", FORMATS) == FORMATS[0]
     _text(top["producer"], "producer")
     _texts(top["assumptions"], "assumptions")
     _texts(top["reasons"], "reasons")
-    claim = _keys(top["claim"], "claim", "verdict epsilon b mu2 loss n d k")
+    claim = _of_one_output(top["claim"]) if scalar else _keys(top["claim"], "claim", _CLAIM)
     mu2 = _keys(claim["mu2"], "claim.mu2", "value source")
     loss = _keys(claim["loss"], "claim.loss", "kind scale")
-    inputs = _keys(top["inputs"], "inputs", "file x y probabilities f w V dw dV")
+    objective = _keys(claim["objective"], "claim.objective", "l2 decays_bias norm")
     bounds = _keys(top["bounds"], "bounds", "F gradient_norm lambda_min")
+    sizes = {name: _count(claim[name], f"claim.{name}") for name in ("n", "d", "k", "q")}
+    sizes["bypass"] = _count(claim["bypass"], "claim.bypass", least=0)
+    bias = _flag(claim["bias"], "claim.bias")
     certificate = Certificate(
+        format=top["format"],
         spec=_optional(_spec, top["spec"], "spec"),
         verdict=Verdict(
             _one_of(claim["verdict"], "claim.verdict", tuple(verdict.value for verdict in Verdict))
         ),
         epsilon=_real(claim["epsilon"], "claim.epsilon", least=0.0),
-        b=_real(claim["b"], "claim.b", least=0.0),
-        mu2=_optional(lambda value, at: _real(value, at, least=0.0), mu2["value"], "claim.mu2.value"),
+        **_domain(claim["b"], scalar),
+        mu2=_optional(_nonnegative, mu2["value"], "claim.mu2.value"),
         mu2_source=_one_of(mu2["source"], "claim.mu2.source", ("computed", "given", "missing")),
-        loss=_one_of(loss["kind"], "claim.loss.kind", LOSSES),
-        scale=_real(loss["scale"], "claim.loss.scale", least=0.0),
-        n=_count(claim["n"], "claim.n"),
-        d=_count(claim["d"], "claim.d"),
-        k=_count(claim["k"], "claim.k"),
-        data=_file_name(inputs["file"], "inputs.file"),
-        hashes={
-            name: _text(inputs[name], f"inputs.{name}")
-            if name in ("x", "y", "f", "w", "V")
-            else _optional(_text, inputs[name], f"inputs.{name}")
-            for name in ("x", "y", "probabilities", "f", "w", "V", "dw", "dV")
-        },
+        loss=_one_of(loss["kind"], "claim.loss.kind", SCALARS if scalar else LOSSES),
+        scale=_positive(loss["scale"], "claim.loss.scale"),
+        l2=_nonnegative(objective["l2"], "claim.objective.l2"),
+        decays_bias=_flag(objective["decays_bias"], "claim.objective.decays_bias"),
+        norm=_optional(_positive, objective["norm"], "claim.objective.norm"),
+        bias=bias,
+        **sizes,
+        **_inputs(top["inputs"], scalar, sizes, bias),
         F=_interval(bounds["F"], "bounds.F"),
         gradient_norm=_interval(bounds["gradient_norm"], "bounds.gradient_norm"),
         lambda_min=_interval(bounds["lambda_min"], "bounds.lambda_min"),
@@ -127,13 +148,10 @@ def read_certificate(raw: bytes) -> Certificate:
         raise Rejected(
             f"claim.mu2: a value of {mu2['value']!r} does not go with the source {mu2['source']!r}"
         )
-    if certificate.scale == 0.0:
-        raise Rejected("claim.loss.scale: expected a positive number, got 0")
-    directed = [certificate.hashes[name] is not None for name in ("dw", "dV")]
-    if directed[0] != directed[1]:
-        raise Rejected("inputs.dw, inputs.dV: expected both or none")
-    if certificate.lambda_min.upper is not None and not directed[0]:
-        raise Rejected("bounds.lambda_min.upper: expected a direction (dw, dV) that shows it")
+    if (certificate.loss == "weighted_squared") != ("omega" in certificate.arrays):
+        raise Rejected("inputs.omega: expected weights with the loss weighted_squared, and with no other")
+    if certificate.lambda_min.upper is not None and "dW" not in certificate.arrays:
+        raise Rejected("bounds.lambda_min.upper: expected a direction (dW, dV) that shows it")
     body = {key: value for key, value in top.items() if key != "sha256"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
     if top["sha256"] != hashlib.sha256(canonical).hexdigest():
@@ -141,40 +159,51 @@ def read_certificate(raw: bytes) -> Certificate:
     return certificate
 
 
-def read_data(certificate: Certificate, folder: Path) -> dict[str, Array]:
-    """The arrays of the data file, one after another, each with its hash; mapped, not loaded."""
-    path = folder / certificate.data
-    expected = 8 * sum(math.prod(shape) for _, shape in certificate.shapes)
-    try:
-        if path.stat().st_size != expected:
-            raise Rejected(f"inputs.file: expected {expected} bytes in {path}, got {path.stat().st_size}")
-        numbers = np.memmap(path, dtype="<f8", mode="r")
-    except OSError as fault:
-        raise Rejected(f"inputs.file: cannot read {path}: {fault.strerror}") from fault
-    arrays: dict[str, Array] = {}
-    start = 0
-    for name, shape in certificate.shapes:
-        arrays[name] = numbers[start : start + math.prod(shape)].reshape(shape)
-        start += math.prod(shape)
-        if certificate.hashes[name] != array_hash(arrays[name]):
-            raise Rejected(f"inputs.{name}: expected the array with this hash in {path}, got another")
-        if not np.isfinite(arrays[name]).all():
-            raise Rejected(f"inputs.{name}: expected finite numbers, got NaN or Inf")
-    if certificate.loss == "logistic" and not (np.abs(arrays["y"]) == 1.0).all():
-        raise Rejected("inputs.y: expected -1 or 1 for the logistic loss")
-    if certificate.loss == "poisson" and not (arrays["y"] >= 0.0).all():
-        raise Rejected("inputs.y: expected nonnegative targets for the poisson loss")
-    if "probabilities" in arrays and not (arrays["probabilities"] > 0.0).all():
-        raise Rejected("inputs.probabilities: expected positive numbers")
-    return arrays
+_CLAIM = "verdict epsilon b mu2 loss objective n d bypass bias k q"
 
 
-def array_hash(array: Array) -> str:
-    """SHA-256 of dtype, shape and bytes: the line `<f8 NxM`, then the numbers in C order."""
-    header = f"<f8 {'x'.join(map(str, array.shape))}\n".encode("ascii")
-    digest = hashlib.sha256(header)
-    digest.update(np.ascontiguousarray(array, dtype="<f8").data)
-    return digest.hexdigest()
+def _of_one_output(claim: Any) -> dict[str, Any]:
+    """The claim of format 1, completed to one of format 2."""
+    claim = _keys(claim, "claim", "verdict epsilon b mu2 loss n d k")
+    plain = {"l2": "0x0.0p+0", "decays_bias": True, "norm": None}
+    return {**claim, "objective": plain, "bypass": 0, "bias": False, "q": 1}
+
+
+def _domain(value: Any, scalar: bool) -> dict[str, Any]:
+    if scalar:
+        return {"b": _real(value, "claim.b", least=0.0), "b_source": None}
+    entries = _keys(value, "claim.b", "value source")
+    source = _one_of(entries["source"], "claim.b.source", ("computed", "given"))
+    return {"b": _positive(entries["value"], "claim.b.value"), "b_source": source}
+
+
+def _inputs(value: Any, scalar: bool, sizes: dict[str, int], bias: bool) -> dict[str, Any]:
+    """The data file, and name, shape and hash of the arrays that are in it, in their order there."""
+    n, d, k, q = (sizes[name] for name in ("n", "d", "k", "q"))
+    if scalar:
+        required: dict[str, Shape] = {"x": (n, d), "y": (n,), "f": (n, k), "w": (d,), "V": (d, k)}
+        optional: dict[str, Shape] = {"probabilities": (n,), "dw": (d,), "dV": (d, k)}
+        order = "x y probabilities f w V dw dV"
+    else:
+        head = (q, d + sizes["bypass"] + bias)
+        required = {"x": (n, d + sizes["bypass"]), "y": (n, q), "f": (n, k), "W": head, "V": (d, k)}
+        optional = {"omega": (n, q), "probabilities": (n,), "dW": head, "dV": (d, k)}
+        order = "x y omega probabilities f W V dW dV"
+    inputs = _keys(value, "inputs", f"file {order}")
+    arrays: dict[str, tuple[Shape, str]] = {}
+    for name in order.split():
+        sha256 = inputs[name]
+        if sha256 is None and name in optional:
+            continue
+        shape = (required | optional)[name]
+        arrays[_SAME.get(name, name)] = shape, _text(sha256, f"inputs.{name}")
+    if ("dW" in arrays) != ("dV" in arrays):
+        raise Rejected("inputs: expected both parts of a direction, or none")
+    return {"data": _file_name(inputs["file"], "inputs.file"), "arrays": arrays}
+
+
+_SAME = {"w": "W", "dw": "dW"}
+"""Arrays of format 1 by their names in format 2."""
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -220,9 +249,15 @@ def _one_of(value: Any, at: str, words: tuple[str, ...]) -> str:
     return value
 
 
-def _count(value: Any, at: str) -> int:
-    if type(value) is not int or not 1 <= value <= LARGEST_COUNT:
-        raise Rejected(f"{at}: expected an integer from 1 to {LARGEST_COUNT}, got another value")
+def _flag(value: Any, at: str) -> bool:
+    if type(value) is not bool:
+        raise Rejected(f"{at}: expected true or false, got {type(value).__name__}")
+    return value
+
+
+def _count(value: Any, at: str, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= LARGEST_COUNT:
+        raise Rejected(f"{at}: expected an integer from {least} to {LARGEST_COUNT}, got another value")
     return value
 
 
@@ -238,6 +273,17 @@ def _real(value: Any, at: str, least: float = -math.inf) -> float:
     return number
 
 
+def _nonnegative(value: Any, at: str) -> float:
+    return _real(value, at, least=0.0)
+
+
+def _positive(value: Any, at: str) -> float:
+    number = _real(value, at, least=0.0)
+    if number == 0.0:
+        raise Rejected(f"{at}: expected a positive number, got 0")
+    return number
+
+
 def _file_name(value: Any, at: str) -> str:
     if Path(_text(value, at)).name != value:
         raise Rejected(f"{at}: expected the name of a file beside the certificate, got {value!r}")
@@ -249,9 +295,9 @@ def _interval(value: Any, at: str) -> Interval:
     return Interval(*(_optional(_real, ends[end], f"{at}.{end}") for end in ("lower", "upper")))
 
 
-def _spec(value: Any, at: str) -> Spec:
+def _spec(value: Any, at: str) -> Named:
     entries = _keys(value, at, "path sha256 overrides")
-    return Spec(
+    return Named(
         _text(entries["path"], f"{at}.path"),
         _text(entries["sha256"], f"{at}.sha256"),
         _texts(entries["overrides"], f"{at}.overrides"),

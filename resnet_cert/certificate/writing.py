@@ -14,24 +14,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 
 import resnet_cert
-from resnet_cert.decide.hessian import Direction, curvature, refuting_direction
-from resnet_cert.moments.one_pass import observe
-from resnet_cert.numerics.enclosure import Array, Enclosure
+from resnet_cert.certificate.bundle import ENDING, write_bundle
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.losses import ULPS, BuiltinLoss
-from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.problem import Direction, Problem
 from resnet_cert.results import Report
 
-FORMAT = "resnet-cert/certificate/1"
+FORMAT = "resnet-cert/certificate/2"
 IEEE = "float64 arithmetic, in NumPy and in its BLAS, is that of IEEE 754, rounded to nearest"
 ELEMENTARY = f"exp, expm1, log1p and hypot of NumPy are within {ULPS} units in the last place"
 ASSUMPTIONS = {"float64": (IEEE, ELEMENTARY), "ball": (IEEE,)}
-"""What the bounds rest on, by the arithmetic in which ℓ, ℓ', ℓ'' were evaluated."""
+"""What the bounds rest on, by the arithmetic in which ℓ, ∇ℓ, ∇²ℓ were evaluated."""
 
 
 def write_certificate(
@@ -42,45 +42,75 @@ def write_certificate(
     overrides: Sequence[str] = (),
     arithmetic: str = "float64",
     direction: Direction | None = None,
+    reads: Sequence[str] = (),
 ) -> None:
     """Write the certificate of a report to `path` and its data beside it to `path`.data, both or none.
+
+    Where `path` ends in .zip, both and the spec with every file that it reads go into that one file.
 
     Args:
         problem: as it was checked; with features held, they are evaluated no second time.
         report: what `check` found.
         overrides: the settings KEY=VALUE that replaced entries of the spec, in order.
         arithmetic: a key of `ASSUMPTIONS`.
-        direction: of the lowest curvature, as `check` found it; sought again if one is needed and not given.
+        direction: (dW, dV) of the lowest curvature, as `check` found it: what refutes by curvature.
+        reads: the files that the spec was read from.
     Raises:
-        RequestError: the loss is not a built-in one, the problem is regularised or constrained, or there is
-            no file to be written at `path`.
+        RequestError: the loss is not a built-in one, there is no file to be written at `path`, or the spec
+            names a file by a path that would lead nowhere from a bundle.
     """
     if not isinstance(problem.loss, BuiltinLoss):
         raise RequestError(
             f"expected a built-in loss for a certificate, got {problem.loss.name}: no other can be verified"
         )
-    if not problem.is_plain:
-        raise RequestError("expected no regularizer and no constraint for a certificate")
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):
         raise RequestError(f"expected an ordinary file in an existing folder for the certificate, got {path}")
-    data = target.with_name(f"{target.name}.data")
-    claim = _curvature_claim(problem, report, direction)
+    claim = _curvature_claim(report, direction)
+    if target.suffix == ENDING:
+        spec = _spec_file(report)
+        with write_bundle(target, spec, reads) as (folder, named):
+            _write_pair(
+                folder, "certificate.json", problem, problem.loss, report, claim, arithmetic, named, overrides
+            )
+        return
+    named = None
+    if (spec := _spec_file(report)) is not None:
+        named = Path(os.path.relpath(spec, target.parent)).as_posix()
+    _write_pair(
+        target.parent, target.name, problem, problem.loss, report, claim, arithmetic, named, overrides
+    )
+
+
+def _write_pair(
+    folder: Path,
+    name: str,
+    problem: Problem,
+    loss: BuiltinLoss,
+    report: Report,
+    curvature: _CurvatureClaim,
+    arithmetic: str,
+    spec: str | None,
+    overrides: Sequence[str],
+) -> None:
+    """The certificate and its data, both or none."""
+    target, data = folder / name, folder / f"{name}.data"
     new_data, new_target = (at.with_name(f".{at.name}.{os.getpid()}.tmp") for at in (data, target))
     try:
         with new_data.open("wb") as file:
-            hashes = _write_arrays(file, problem, claim.direction)
+            hashes = _write_arrays(file, problem, curvature.direction)
+        named = {"path": spec, "sha256": report.spec.sha256, "overrides": list(overrides)}
         document = {
             "format": FORMAT,
             "producer": f"resnet-cert {resnet_cert.__version__}",
-            "spec": _spec(report, target.parent, overrides),
-            "claim": _claim(problem, problem.loss, report),
+            "spec": None if spec is None else named,
+            "claim": _claim(problem, loss, report),
             "inputs": {"file": data.name, **hashes},
             "assumptions": list(ASSUMPTIONS[arithmetic]),
             "bounds": {
                 "F": _ends(report.objective.F),
                 "gradient_norm": _ends(report.gradient.norm),
-                "lambda_min": {"lower": _hex(claim.lower), "upper": _hex(claim.upper)},
+                "lambda_min": {"lower": _hex(curvature.lower), "upper": _hex(curvature.upper)},
             },
             "reasons": list(report.reasons),
         }
@@ -103,7 +133,7 @@ class _CurvatureClaim:
     direction: Direction | None = None
 
 
-def _curvature_claim(problem: Problem, report: Report, direction: Direction | None) -> _CurvatureClaim:
+def _curvature_claim(report: Report, direction: Direction | None) -> _CurvatureClaim:
     """The float next to −√(μ2 ε) on the side of λ_min, if λ_min is known to lie beyond it."""
     eps, mu2, lambda_min = report.epsilon, report.constants.mu2, report.hessian.lambda_min
     t = _root_below(Fraction(mu2 or 0.0) * Fraction(eps))
@@ -112,15 +142,8 @@ def _curvature_claim(problem: Problem, report: Report, direction: Direction | No
     if report.hessian.verdict is not Verdict.REFUTED or report.gradient.verdict is Verdict.REFUTED:
         return _CurvatureClaim()
     below = -math.nextafter(t, math.inf)
-    w, upper = problem.point.w, below if lambda_min.upper <= below else None
-    if direction is None and upper is not None:
-        direction = curvature(observe(problem, report.constants.b).here, w).direction
-    if direction is None:  # float64 does not show it
-        from resnet_cert.decide import ball
-
-        decision = ball.decide(problem, cast(BuiltinLoss, problem.loss), mu2)
-        direction = refuting_direction(decision.moments, w, t)
-    return _CurvatureClaim(upper=upper, direction=direction)
+    upper = below if lambda_min.upper <= below else None
+    return _CurvatureClaim(upper=None if direction is None else upper, direction=direction)
 
 
 def _root_below(square: Fraction) -> float:
@@ -131,31 +154,42 @@ def _root_below(square: Fraction) -> float:
 
 
 def _claim(problem: Problem, loss: BuiltinLoss, report: Report) -> dict[str, Any]:
-    constants = report.constants
+    constants, objective = report.constants, problem.objective
     return {
         "verdict": report.verdict.value,
         "epsilon": _hex(report.epsilon),
-        "b": _hex(constants.b),
+        "b": {"value": _hex(constants.b), "source": constants.source["b"]},
         "mu2": {"value": _hex(constants.mu2), "source": constants.source["mu2"]},
         "loss": {"kind": loss.kind, "scale": _hex(loss.scale)},
+        "objective": {
+            "l2": _hex(objective.l2),
+            "decays_bias": objective.decays_bias,
+            "norm": _hex(objective.norm),
+        },
         "n": problem.n,
-        "d": problem.d,
+        "d": problem.d1,
+        "bypass": problem.d2,
+        "bias": problem.has_bias,
         "k": problem.k,
+        "q": problem.q,
     }
 
 
-def _spec(report: Report, folder: Path, overrides: Sequence[str]) -> dict[str, Any] | None:
-    """None for a problem that no file describes."""
+def _spec_file(report: Report) -> Path | None:
+    """The spec, in the folder that it was found in: the files that it names lie there, wherever a link leads.
+
+    None for a problem that no file describes.
+    """
     path, sha256 = report.spec.path, report.spec.sha256
     if path is None or sha256 is None or not Path(path).is_file():
         return None
-    relative = Path(os.path.relpath(os.path.realpath(path), folder)).as_posix()
-    return {"path": relative, "sha256": sha256, "overrides": list(overrides)}
+    return Path(os.path.realpath(Path(path).parent)) / Path(path).name
 
 
 def _write_arrays(file: BinaryIO, problem: Problem, direction: Direction | None) -> dict[str, str | None]:
     """The arrays one after another, some rows at a time, and the hash of each; None for those left out."""
-    hashes: dict[str, str | None] = dict.fromkeys(("x", "y", "probabilities", "f", "w", "V", "dw", "dV"))
+    names = ("x", "y", "omega", "probabilities", "f", "W", "V", "dW", "dV")
+    hashes: dict[str, str | None] = dict.fromkeys(names)
     for name, shape, blocks in _arrays(problem, direction):
         digest = hashlib.sha256(f"<f8 {'x'.join(map(str, shape))}\n".encode("ascii"))
         for block in blocks:
@@ -169,18 +203,21 @@ def _write_arrays(file: BinaryIO, problem: Problem, direction: Direction | None)
 def _arrays(
     problem: Problem, direction: Direction | None
 ) -> Iterator[tuple[str, tuple[int, ...], Iterable[Array]]]:
-    n, d, k = problem.n, problem.d, problem.k
-    yield "x", (n, d), (chunk.x for chunk in problem.chunks(features=False))
-    yield "y", (n,), (chunk.y for chunk in problem.chunks(features=False))
-    if problem.distribution.probabilities is not None:
+    n, d, k, q = problem.n, problem.d1 + problem.d2, problem.k, problem.q
+    data = problem.distribution
+    yield "x", (n, d), (chunk.x[:, :d] for chunk in problem.chunks(features=False))
+    yield "y", (n, q), (chunk.y for chunk in problem.chunks(features=False))
+    if data.omega is not None:
         chunks = problem.chunks(features=False)
-        yield "probabilities", (n,), (chunk.weight for chunk in chunks if chunk.weight is not None)
+        yield "omega", (n, q), (chunk.omega for chunk in chunks if chunk.omega is not None)
+    if data.probabilities is not None:
+        yield "probabilities", (n,), (chunk.weights for chunk in problem.chunks(features=False))
     yield "f", (n, k), (chunk.f for chunk in problem.chunks())
-    yield "w", (d,), [problem.point.w]
-    yield "V", (d, k), [problem.point.V]
+    yield "W", problem.W.shape, [problem.W]
+    yield "V", problem.V.shape, [problem.V]
     if direction is not None:
-        yield "dw", (d,), [direction.dw]
-        yield "dV", (d, k), [direction.dV]
+        yield "dW", problem.W.shape, [direction.dW]
+        yield "dV", problem.V.shape, [direction.dV]
 
 
 def _ends(enclosure: Enclosure) -> dict[str, str | None]:

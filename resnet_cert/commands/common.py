@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.report import CHECK_FORMATS, FORMATS, Style
@@ -70,6 +71,11 @@ class FormatAndFile(click.ParamType):
         if colon and not file:
             self.fail(f"expected a file after the colon, got {value!r}", param, ctx)
         return Destination(name, file or None)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in CHECK_FORMATS if name.startswith(incomplete)]
 
 
 Command = Callable[..., Any]

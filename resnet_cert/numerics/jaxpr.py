@@ -15,9 +15,11 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.extend import core
 from jax.extend.core import Literal
 
 from resnet_cert.numerics import intervals as ia
@@ -31,7 +33,11 @@ class UnsupportedPrimitive(Exception):
     """A JAX primitive that has no interval rule."""
 
 
-def enclose(function: Callable[..., Any], *arguments: Interval) -> Interval:
+Watch = Callable[[Any, Sequence[Interval]], None]
+"""Sees every equation of a program, with its inputs, before it is applied."""
+
+
+def enclose(function: Callable[..., Any], *arguments: Interval, watch: Watch | None = None) -> Interval:
     """Bounds (n,) of function(x1, x2, ...) over all x1, x2, ... in the given intervals (n,), elementwise.
 
     Args:
@@ -42,41 +48,43 @@ def enclose(function: Callable[..., Any], *arguments: Interval) -> Interval:
         UnsupportedPrimitive: the program uses an operation that has no interval rule.
         ValueError: the function does not return one scalar.
     """
-    program = _trace(function, len(arguments))
+    program = trace(function, len(arguments))
     arguments = tuple(Interval(x.lower, x.upper) for x in arguments)  # one object twice is two variables
     with np.errstate(all="ignore"):
-        (result,) = _run(program.jaxpr, program.consts, arguments)
+        (result,) = _run(program.jaxpr, program.consts, arguments, watch)
     shape = np.broadcast_shapes(*(argument.lower.shape for argument in arguments))
     return Interval(np.broadcast_to(result.lower, shape), np.broadcast_to(result.upper, shape))
 
 
 @float64_scope()
-def _trace(function: Callable[..., Any], count: int) -> Any:
+def trace(function: Callable[..., Any], count: int) -> Any:
     program = jax.make_jaxpr(function)(*[jax.ShapeDtypeStruct((), jnp.float64)] * count)
     if [value.shape for value in program.out_avals] != [()]:
         raise ValueError(f"expected one scalar, got {', '.join(map(str, program.out_avals)) or 'nothing'}")
     return program
 
 
-def _run(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Interval]) -> list[Interval]:
+def _run(
+    jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Interval], watch: Watch | None = None
+) -> list[Interval]:
     """The outputs of a jaxpr.  A variable of shape s is held as (n, *s), or (1, *s) if all samples agree."""
-    known = dict(zip(jaxpr.constvars, map(_constant, constants), strict=True))
+    known = dict(zip(jaxpr.constvars, map(constant, constants), strict=True))
     known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
     def read(variable: Any) -> Interval:
-        return _constant(variable.val) if isinstance(variable, Literal) else known[variable]
+        return constant(variable.val) if isinstance(variable, Literal) else known[variable]
 
-    for equation in _live_equations(jaxpr):
-        outputs = _apply(equation, [read(variable) for variable in equation.invars])
+    for equation in live_equations(jaxpr):
+        outputs = apply(equation, [read(variable) for variable in equation.invars], watch)
         known |= dict(zip(equation.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _constant(value: Any) -> Interval:
+def constant(value: Any) -> Interval:
     return Interval.exact(np.asarray(value, dtype=np.float64)[np.newaxis])
 
 
-def _live_equations(jaxpr: Any) -> list[Any]:
+def live_equations(jaxpr: Any) -> list[Any]:
     """The equations that the outputs depend on, in order."""
     needed = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
     live = []
@@ -87,14 +95,15 @@ def _live_equations(jaxpr: Any) -> list[Any]:
     return live[::-1]
 
 
-def _apply(equation: Any, inputs: list[Interval]) -> Sequence[Interval]:
+def apply(equation: Any, inputs: list[Interval], watch: Watch | None = None) -> Sequence[Interval]:
     """The outputs of one equation.  Arithmetic must be on float64: integers wrap around, float32 rounds."""
     name, params = equation.primitive.name, equation.params
+    if watch is not None:
+        watch(equation, inputs)
     if name in CALLS:
-        called = next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
-        return _run(getattr(called, "jaxpr", called), getattr(called, "consts", ()), inputs)
+        return _run(*called(equation), inputs, None if is_smooth_call(equation) else watch)
     if name == "cond":
-        branches = [_run(branch.jaxpr, branch.consts, inputs[1:]) for branch in params["branches"]]
+        branches = [_run(branch.jaxpr, branch.consts, inputs[1:], watch) for branch in params["branches"]]
         return [ia.select(inputs[0], *cases) for cases in zip(*branches, strict=True)]
     if name == "unstack":
         return _slices(inputs[0], params["axis"])
@@ -108,6 +117,48 @@ def _apply(equation: Any, inputs: list[Interval]) -> Sequence[Interval]:
     if name == "convert_element_type" and _is_exact(equation.invars[0].aval.dtype.name, *types):
         return inputs
     raise UnsupportedPrimitive(f"{name} to {', '.join(sorted(types))}")
+
+
+def called(equation: Any) -> tuple[Any, Sequence[Any]]:
+    """The program that an equation of `CALLS` calls, and its constants."""
+    keys = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+    program = next(equation.params[key] for key in keys if key in equation.params)
+    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
+
+
+def has_own_rule(equation: Any) -> bool:
+    """A call whose derivative is what somebody wrote, not what its program says."""
+    return equation.primitive.name.startswith("custom_")
+
+
+def is_smooth_call(equation: Any) -> bool:
+    """JAX's own log(e^x + e^y): analytic, though its program goes through a maximum."""
+    if equation.primitive.name != "custom_jvp_call":
+        return False
+    source = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
+    return source.startswith(f"logaddexp at {_HOME}")
+
+
+def is_jax_call(equation: Any) -> bool:
+    """A rule of JAX's own, such as that of relu."""
+    if equation.primitive.name != "custom_jvp_call":
+        return False
+    source = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
+    return f" at {_HOME}" in source
+
+
+def undecided(equation: Any, inputs: Sequence[Interval]) -> Any:
+    """For which samples an operation of several pieces may meet two of them: a mask, or False."""
+    name = equation.primitive.name
+    if name in JOINTS:
+        x, y = inputs[0], inputs[1] if len(inputs) > 1 else Interval.exact(0.0)
+        return False if x is y else (x.lower <= y.upper) & (y.lower <= x.upper)
+    if name == "clamp":
+        least, x, greatest = inputs
+        return (x.lower <= least.upper) & (x.upper >= least.lower) | (x.lower <= greatest.upper) & (
+            x.upper >= greatest.lower
+        )
+    return name in ("reduce_max", "reduce_min", "argmax", "argmin", "stop_gradient")
 
 
 def _is_exact(source: str, target: str) -> bool:
@@ -145,6 +196,11 @@ def _fold(operation: Callable[[Interval, Interval], Interval], x: Interval, axes
         x = functools.reduce(operation, _slices(x, axis))
     return x
 
+
+_HOME = str(Path(core.__file__).parents[2])
+"""Where JAX is installed."""
+
+JOINTS = {"max", "min", "abs", "sign", "lt", "gt", "le", "ge", "eq", "ne"}
 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat"}
 CALLS |= {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
@@ -202,7 +258,7 @@ ANY: Mapping[str, Callable[..., Interval]] = {
     "argmax": lambda params, x: ia.first_largest(*_slices(x, params["axes"][0])),
     "stop_gradient": lambda _, x: x,
     "copy": lambda _, x: x,
-    "empty2": lambda _: _constant(0.0),  # fills the branch of a cond that nobody reads: any number will do
+    "empty2": lambda _: constant(0.0),  # fills the branch of a cond that nobody reads: any number will do
     "broadcast_in_dim": lambda params, x: _broadcast(x, params["shape"], params["broadcast_dimensions"]),
     "reshape": lambda params, x: _reshape(x, params["new_sizes"]),
     "squeeze": lambda params, x: Interval(

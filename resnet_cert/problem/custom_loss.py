@@ -11,17 +11,29 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import Array
-from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.numerics.jaxpr import Interval, UnsupportedPrimitive, enclose
+from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.outcomes import Diagnostic, RequestError
-from resnet_cert.problem.losses import Derivatives, Loss
+from resnet_cert.problem.losses import Derivatives, FirstDerivatives, Recession, Suprema, quadratic_form
 
 Function = Callable[[Any, Any], Any]
+
+
+class Enclosed(NamedTuple):
+    """Numbers (m,) and bounds (m,) of their errors."""
+
+    value: Array
+    error: Radius
+
+    @property
+    def interval(self) -> Interval:
+        return Interval.around(self.value, self.error.upper)
+
 
 NAMES = ("value", "first derivative", "second derivative")
 WINDOWS = (2.0**-40, 2.0**-20, 2.0**-4, 1.0)
@@ -35,9 +47,10 @@ JUMP = 2.0**-20
 
 @dataclass(frozen=True)
 class CustomLoss:
-    """ℓ(p; y) as JAX code; it implements `Loss`.
+    """ℓ(p; y) as JAX code, of one output; it implements `Loss`.
 
-    function: my_loss(p, y) on scalars, or on arrays elementwise.  nonnegative: not known, so False.
+    function: my_loss(p, y) on scalars, or on arrays elementwise.  convex: its user claims that Assumption 1
+    holds.  nonnegative: not known, so False.
 
     Raises:
         RequestError: the function raises, does not return one float64 for float64 p and y, mixes samples, or
@@ -46,8 +59,11 @@ class CustomLoss:
 
     function: Function
     name: str
+    convex: bool = False
     nonnegative: bool = False
+    sum_free: bool = False
 
+    @float64_scope()
     def __post_init__(self) -> None:
         p, y = np.array([-0.75, 0.5, 1.25]), np.ones(3)
         scalar, vector = (jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((), (3,)))
@@ -64,7 +80,7 @@ class CustomLoss:
         self._expect_float64(shaped, (3,))
         together, apart = (
             self._attempt(lambda: self.function(jnp.asarray(p), jnp.asarray(y))),
-            self.value(p, y),
+            self.elementwise(p, y),
         )
         if not np.allclose(together, apart, rtol=1e-9, atol=1e-9, equal_nan=True):
             raise RequestError(
@@ -72,33 +88,57 @@ class CustomLoss:
                 f"{together} for p = {p}, y = {y} together, {apart} one by one"
             )
 
-    def value(self, p: Any, y: Any) -> Any:
-        """ℓ(p; y) elementwise on JAX arrays of one shape."""
+    def targets(self, y: Array, q: int) -> Array:
+        return y.reshape(len(y), -1)
+
+    def value(self, p: Any, y: Any, omega: Any = None) -> Any:
+        return self.elementwise(p, y)[..., 0]
+
+    def elementwise(self, p: Any, y: Any) -> Any:
+        """ℓ(p; y) on JAX arrays of one shape."""
         return jnp.vectorize(self.function)(p, y)
 
     @cached_property
-    def derivative_functions(self) -> tuple[Function, Function, Function]:
-        """ℓ, ℓ', ℓ'' of scalars.  Forward mode: its `where` selects derivatives, tight at a tie."""
+    def derivative_functions(self) -> tuple[Function, ...]:
+        """ℓ, ℓ', ℓ'', ℓ''' of scalars.  Forward mode: its `where` selects derivatives, tight at a tie."""
         first = _derivative(self.function)
-        return self.function, first, _derivative(first)
+        second = _derivative(first)
+        return self.function, first, second, _derivative(second)
 
-    def derivatives(self, p: Array, error: Array, y: Array) -> Derivatives:
-        """ℓ, ℓ', ℓ'' (n,) at predictions within `error` (n,) of p (n,), with proven bounds of their errors.
+    def derivatives(self, p: Array, error: Radius, y: Array, omega: Array | None = None) -> Derivatives:
+        """Where ℓ'' jumps inside, both sides are enclosed.  Where nothing is known the error is infinite and
+        the value that of JAX."""
+        value, first, second = self.enclosed(p[:, 0], np.broadcast_to(error.upper, len(p)), y[:, 0], 2)
+        size = Radius.size(second.value) + second.error
+        return Derivatives(
+            *value, first.value[:, None], first.error, second.value[:, None], second.error, size
+        )
 
-        Where ℓ'' jumps inside, both sides are enclosed.  Where nothing is known the error is infinite and
-        the value that of JAX.
-        """
-        columns: list[Array] = []
+    def first_derivatives(
+        self, p: Array, error: Radius, y: Array, omega: Array | None = None
+    ) -> FirstDerivatives:
+        value, first = self.enclosed(p[:, 0], np.broadcast_to(error.upper, len(p)), y[:, 0], 1)
+        return FirstDerivatives(*value, first.value[:, None], first.error)
+
+    def quadratic(
+        self, p: Array, error: Radius, y: Array, omega: Array | None, delta: Array, delta_error: Radius
+    ) -> tuple[Array, Radius]:
+        return quadratic_form(self.derivatives(p, error, y), delta, delta_error)
+
+    def enclosed(self, p: Array, error: Array, y: Array, orders: int) -> list[Enclosed]:
+        """ℓ and its derivatives up to that order at predictions within `error` (m,) of p (m,)."""
+        found: list[Enclosed] = []
         around = Interval.around(p, error)
-        for order, function in enumerate(self.derivative_functions):
+        for order, function in enumerate(self.derivative_functions[: orders + 1]):
             middle, radius = p, np.full_like(p, np.inf)
             if self.why_unknown() is None:
                 middle, radius = _middle_and_radius(enclose(function, around, Interval.exact(y)))
             known = np.isfinite(radius)
             if not known.all():
-                middle = np.where(known, middle, np.asarray(self._compiled[order](p, y)))
-            columns += [middle, radius]
-        return Derivatives(*columns)
+                with float64_scope():
+                    middle = np.where(known, middle, np.asarray(self._compiled[order](p, y)))
+            found.append(Enclosed(middle, Radius.of(radius)))
+        return found
 
     def why_unknown(self) -> str | None:
         """Why no derivative of this loss is enclosed; None if they are."""
@@ -114,17 +154,21 @@ class CustomLoss:
             return f"loss {self.name} uses the JAX operation {unsupported}, which has no proven bounds here"
         return None
 
-    def suprema(self, reach: Array, y: Array) -> None:
-        """None: bounds over |p| ≤ reach are not computed, so that μ0, μ1, μ2 are the user's to give."""
+    def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema | None:
+        if self.why_unknown() is not None:
+            return None
+        from resnet_cert.problem.convexity import suprema
+
+        return Suprema(*map(Radius.of, suprema(self, np.broadcast_to(reach.upper, len(y)), y[:, 0])))
+
+    def recession(self, y: Array) -> Recession | None:
+        """Not known: nothing is concluded from how the loss grows."""
         return None
 
-    def flat_side(self, y: Array) -> Array:
-        """(n,) zeros: on which side ℓ stays bounded is not known; nothing is concluded from growth."""
-        return np.zeros(np.shape(y))
-
+    @float64_scope()
     def target_fault(self, y: Array) -> tuple[int, str] | None:
         """The first target at which ℓ(0; y), the loss of the predictor 0, is not finite."""
-        values = np.asarray(self.value(np.zeros(np.shape(y)), np.asarray(y)))
+        values = np.asarray(self.elementwise(np.zeros(np.shape(y)), np.asarray(y)))
         for index in np.flatnonzero(~np.isfinite(values))[:1]:
             return int(index), f"loss {self.name} is {values[index]} at p = 0, y = {y[index]:.6g}"
         return None
@@ -175,7 +219,7 @@ def _middle_and_radius(x: Interval) -> tuple[Array, Array]:
     return middle, np.where(np.isnan(radius), np.inf, radius)
 
 
-def assumption1_fault(loss: Loss, p: Array, y: Array, first: int = 0) -> str | None:
+def assumption1_fault(loss: CustomLoss, p: Array, y: Array, first: int = 0) -> str | None:
     """What contradicts Assumption 1 at or near the predictions p (n,), or near p = y; None if nothing does.
 
     Every message but that on non-finite values states something proven, with its witness: a negative second
@@ -186,22 +230,22 @@ def assumption1_fault(loss: Loss, p: Array, y: Array, first: int = 0) -> str | N
         loss: with derivatives enclosed; where they are unknown nothing can be proven.
         first: the number of the first sample, for messages.
     """
-    at = loss.derivatives(p, np.zeros_like(p), y)
-    for name, values in zip(NAMES, (at.value, at.first, at.second), strict=True):
+    at = loss.enclosed(p, np.zeros_like(p), y, 2)
+    for name, (values, _) in zip(NAMES, at, strict=True):
         for i in np.flatnonzero(~np.isfinite(values))[:1]:
             return (
                 f"loss {loss.name}: {name} is {values[i]} in float64 at p = {p[i]:.6g}, y = {y[i]:.6g} "
                 f"(sample {first + i}); Assumption 1 needs finite derivatives"
             )
-    curvature = Interval.around(at.second, at.second_error).upper
+    curvature = at[2].interval.upper
     i = int(np.argmin(curvature))
     if curvature[i] < 0.0:
         return (
             f"loss {loss.name} is not convex: second derivative ≤ {curvature[i]:.6g} at p = {p[i]:.6g}, "
             f"y = {y[i]:.6g} (sample {first + i}); Assumption 1 needs a convex loss"
         )
-    narrow = loss.derivatives(p, _reach(p, y, WINDOWS[0]), y)
-    suspects = np.flatnonzero(narrow.first_error > 0.25 * JUMP * np.max(np.abs(at.first)))
+    _, narrow = loss.enclosed(p, _reach(p, y, WINDOWS[0]), y, 1)
+    suspects = np.flatnonzero(narrow.error.upper > 0.25 * JUMP * np.max(np.abs(at[1].value)))
     samples = np.union1d(np.arange(0, len(p), -(-len(p) // SEARCHED)), suspects)
     centers, targets = np.concatenate([p[samples], y[samples]]), np.tile(y[samples], 2)
     for window in WINDOWS:
@@ -217,20 +261,19 @@ def _reach(p: Array, y: Array, window: float) -> Array:
     return window * np.maximum(1.0, np.maximum(np.abs(p), np.abs(y)))
 
 
-def _unexplained_change(loss: Loss, p: Array, y: Array, window: float) -> tuple[int, str] | None:
+def _unexplained_change(loss: CustomLoss, p: Array, y: Array, window: float) -> tuple[int, str] | None:
     """(index, message) where ℓ or ℓ' changes around p by what its derivative there does not allow."""
     with np.errstate(all="ignore"):
         reach = _reach(p, y, window)
         a, b = p - reach, p + reach
-        inside = loss.derivatives(p, np.nextafter(np.maximum(p - a, b - p), np.inf), y)
-        ends = loss.derivatives(np.concatenate([a, b]), np.zeros(2 * len(p)), np.tile(y, 2))
+        inside = loss.enclosed(p, np.nextafter(np.maximum(p - a, b - p), np.inf), y, 2)
+        left, right = (loss.enclosed(end, np.zeros_like(p), y, 1) for end in (a, b))
         run = Interval.exact(b) - Interval.exact(a)
         for order in (0, 1):
-            value, error = ends[2 * order : 2 * order + 2]
-            left, right = zip(*(np.split(part, 2) for part in (value, error)), strict=True)
-            change = Interval.around(*right) - Interval.around(*left)
-            allowed = Interval.around(*inside[2 * order + 2 : 2 * order + 4]) * run
-            negligible = JUMP * np.max(np.abs(value), initial=0.0, where=np.isfinite(value))
+            change = right[order].interval - left[order].interval
+            allowed = inside[order + 1].interval * run
+            sizes = np.abs(np.concatenate([left[order].value, right[order].value]))
+            negligible = JUMP * np.max(sizes, initial=0.0, where=np.isfinite(sizes))
             fall = -change.upper
             jump = np.maximum(change.lower - allowed.upper, allowed.lower - change.upper)
             for i in np.flatnonzero(fall > negligible)[:order]:

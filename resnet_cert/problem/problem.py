@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.sums import BLOCK_ROWS
-from resnet_cert.outcomes import Diagnostic, RequestError
+from resnet_cert.outcomes import Diagnostic, RequestError, printable
 
 if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
@@ -395,36 +395,47 @@ class Problem:
         Raises:
             RequestError: naming every array whose shape or values do not fit.
         """
+        from resnet_cert.problem.arrays import float64_array, number, optional_number
+        from resnet_cert.problem.targets import with_loss
+
+        def optional(a: Any, name: str) -> Array | None:
+            return None if a is None else float64_array(a, name)
+
         given = W if w is None else w
         if given is None or not (w is None or W is None):
             raise RequestError("point: expected one of w and W")
         if l2 is not None and weight_decay is not None:
             raise RequestError("expected one of l2 and weight_decay (which is 2·l2), got both")
-        head = rows_of_outputs(float64(given), "w" if W is None else "W")
-        bias = None if c is None else np.atleast_1d(float64(c))
-        decay = 0.0 if weight_decay is None else float(weight_decay) / 2.0
+        if hessian not in get_args(Method):
+            raise RequestError(f"hessian: expected one of {', '.join(get_args(Method))}, got {hessian!r}")
+        called = "w" if W is None else "W"
+        head = rows_of_outputs(float64_array(given, called), called)
+        bias = None if c is None else np.atleast_1d(float64_array(c, "c"))
+        decay = 0.0 if weight_decay is None else number(weight_decay, "weight_decay") / 2.0
         data = Distribution(
-            float64(x),
-            float64(y),
-            None if probabilities is None else float64(probabilities),
-            None if bypass is None else float64(bypass),
-            None if omega is None else float64(omega),
+            float64_array(x, "x"),
+            float64_array(y, "y"),
+            optional(probabilities, "probabilities"),
+            optional(bypass, "bypass"),
+            optional(omega, "omega"),
         )
-        from resnet_cert.problem.targets import with_loss
-
         data, known = with_loss(data, loss, len(head))
         return Problem(
             distribution=data,
             loss=known,
-            features=GivenFeatures(float64(f)),
-            point=Point(head, float64(V), bias),
-            epsilon=float(epsilon),
-            objective=Objective(decay if l2 is None else float(l2), norm, decay_bias),
-            domain=Domain(b, r),
-            lipschitz=Lipschitz(mu0, mu1, mu2),
+            features=GivenFeatures(float64_array(f, "f")),
+            point=Point(head, float64_array(V, "V"), bias),
+            epsilon=number(epsilon, "epsilon"),
+            objective=Objective(
+                decay if l2 is None else number(l2, "l2"), optional_number(norm, "norm"), decay_bias
+            ),
+            domain=Domain(optional_number(b, "b"), optional_number(r, "r")),
+            lipschitz=Lipschitz(
+                optional_number(mu0, "mu0"), optional_number(mu1, "mu1"), optional_number(mu2, "mu2")
+            ),
             hessian=hessian,
-            comparators={key: float64(rows) for key, rows in (compare or {}).items()},
-            name=name,
+            comparators={key: float64_array(rows, f"compare {key}") for key, rows in (compare or {}).items()},
+            name=printable(str(name)),
         ).without_faults()
 
 

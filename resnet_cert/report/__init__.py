@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from resnet_cert.outcomes import FailOn, exit_code, worst
 
 if TYPE_CHECKING:
-    from resnet_cert.certificate.decision import Verification
+    from resnet_cert.certificate.verification import Verification
     from resnet_cert.results import BoundTable, Report, Sgd, Solved
     from resnet_cert.search.landscape import Landscape
 

@@ -14,7 +14,7 @@ from resnet_cert.report import Style, run_code
 from resnet_cert.results import BoundTable, Report, Sgd, Solved
 
 if TYPE_CHECKING:
-    from resnet_cert.certificate.decision import Verification
+    from resnet_cert.certificate.verification import Verification
     from resnet_cert.search.landscape import Landscape
 
 OMITTED_IF_NONE = frozenset(

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_cert.compare.theorem4 import theorem4_terms
-from resnet_cert.outcomes import Verdict
+from resnet_cert.outcomes import Verdict, printable
 from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
@@ -24,7 +24,7 @@ from resnet_cert.results import BoundTable, Report, Sgd, Solved
 from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
-    from resnet_cert.certificate.decision import Verification
+    from resnet_cert.certificate.verification import Claim, Verification
     from resnet_cert.search.landscape import Landscape
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
@@ -173,10 +173,34 @@ def _landscape_meaning(found: Landscape) -> Iterator[str]:
 
 
 def verify(verification: Verification, style: Style) -> str:
-    """Why, and last a line with nothing but the verdict or REJECTED."""
-    verdict = verification.verdict
-    word = Text("REJECTED", style=COLOR[Verdict.REFUTED]) if verdict is None else _word(verdict)
-    return _rendered([*verification.reasons, word], style)
+    """First the verdict with what it is about, then the claim, why, and what is proven and what is not."""
+    verdict, claim, spec = verification.verdict, verification.claim, verification.spec
+    color = COLOR[Verdict.REFUTED if verdict is None else verdict]
+    lines: list[RenderableType] = [Text(verification.headline, style=color)]
+    if verdict is not None and claim is not None:
+        lines += map(Text, _claimed(claim))
+    if spec is not None:
+        lines.append(Text(f"spec        {printable(spec.path)}, sha256 {spec.sha256}"))
+    if verification.features is not None:
+        features = verification.features
+        within = f"within {features:.3g} of what is stored" if isinstance(features, float) else features
+        lines.append(Text(f"features    {within}"))
+    lines += [Text(f"because     {printable(reason)}") for reason in verification.reasons]
+    return _rendered([*lines, *map(Text, verification.statements)], style)
+
+
+def _claimed(claim: Claim) -> Iterator[str]:
+    head = f"q = {claim.q}, bypass = {claim.bypass}, " + ("with a bias" if claim.bias else "without a bias")
+    yield f"problem     {claim.loss}, n = {claim.n}, d = {claim.d}, k = {claim.k}, {head}"
+    if claim.l2 or claim.norm is not None:
+        limit = "" if claim.norm is None else f", ‖(W, V)‖ ≤ {claim.norm!r}"
+        yield f"objective   l2 = {claim.l2!r}{limit}"
+    for name, ends in (("F", claim.F), ("‖∇F‖", claim.gradient_norm), ("λ_min", claim.lambda_min)):
+        if ends.lower is not None or ends.upper is not None:
+            lower, upper = ("?" if end is None else f"{end:.9g}" for end in (ends.lower, ends.upper))
+            yield f"{name:<11} in [{lower}, {upper}]"
+    yield f"b           {claim.b!r} ({claim.b_source or 'as in the spec'})"
+    yield f"μ2          {'unknown' if claim.mu2 is None else repr(claim.mu2)} ({claim.mu2_source})"
 
 
 def _rendered(parts: Sequence[RenderableType], style: Style) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from resnet_cert.numerics.enclosure import Array
+from resnet_cert.problem.arrays import NARROW_FLOATS
 from resnet_cert.problem.problem import MappedRows, Rows
 from resnet_cert.spec.faults import Refused, listed, nearest, shortened, suggestion
 
-NARROW_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # of the package ml_dtypes
 
 
 def inline(numbers: list[Any]) -> Array:

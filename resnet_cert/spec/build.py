@@ -15,6 +15,7 @@ from resnet_cert.outcomes import Diagnostic, InternalError, RequestError, Verdic
 from resnet_cert.problem.problem import (
     Distribution,
     Domain,
+    GivenFeatures,
     Lipschitz,
     Method,
     Objective,
@@ -30,6 +31,7 @@ from resnet_cert.spec.faults import Fault, Faults, Refused, below, holds
 from resnet_cert.spec.parts import (
     Context,
     Samples,
+    Stored,
     features_fault,
     load_comparators,
     load_features,
@@ -95,6 +97,7 @@ def load_spec(
     overrides: Mapping[str, str] | Sequence[str] = (),
     text: str | bytes | None = None,
     writes: Sequence[str] = (),
+    stored: Stored | None = None,
 ) -> LoadedProblem:
     """The problem of a spec, its features evaluated once and kept where they fit into memory.
 
@@ -105,6 +108,7 @@ def load_spec(
         overrides: settings {KEY: VALUE}, or "KEY=VALUE": dotted keys, values in YAML.
         text: what the spec says, in place of reading `path`.
         writes: files that the caller is going to write; none may be one that the spec reads.
+        stored: for a verifier: the features are these, and nothing is evaluated.
 
     Raises:
         RequestError: every fault that was found, in the order of the file, then of the overrides; a file that
@@ -131,7 +135,7 @@ def load_spec(
     loss = parts.get("loss")
     weighted = None if loss is None else isinstance(loss, models.WeightedLoss)
     stem = "stdin" if str(path) == STDIN else Path(path).stem
-    problem, more = _build(parts, Context(folder, allow_code, given, weighted), stem)
+    problem, more = _build(parts, Context(folder, allow_code, given, weighted, stored), stem)
     diagnostics = _diagnostics(document, [*faults, *more])
     if diagnostics:
         raise RequestError(diagnostics)
@@ -256,6 +260,8 @@ def _of_problem(fault: ProblemFault) -> Fault:
 
 
 def _evaluated(problem: Problem, network: Any, context: Context) -> Problem:
+    if context.stored is not None:
+        return replace(problem, features=GivenFeatures(context.stored.f, problem.features))
     if not isinstance(network, models.PythonNetwork):
         return problem.with_features_held()
     with below("python"), running(context.folder, network.python):

@@ -32,17 +32,41 @@ MAX_DRAWN = 2**28  # numbers, 2 GiB
 
 
 @dataclass(frozen=True)
+class Stored:
+    """What a verifier has already: nothing is drawn or built of another size, no network is evaluated, and no
+    code is run.
+
+    d: columns of x.  f: (n, k) the features.  drawable: how many numbers it may draw for a network.
+    """
+
+    d: int
+    f: Rows
+    drawable: int
+
+    def require(self, sizes: dict[str, int], place: Place) -> None:
+        """Refuses what would have other sizes."""
+        known = {"n": self.f.shape[0], "d": self.d, "k": self.f.shape[1]}
+        for name, size in sizes.items():
+            if size != known[name]:
+                raise Refused(
+                    [Fault(place, f"expected {name} = {known[name]} as stored, got {size}", "shape")]
+                )
+
+
+@dataclass(frozen=True)
 class Context:
     """What the parts of a spec need to know beside themselves.
 
     given: whether the features come with the data; None where the spec does not say what they are.
     weighted: whether the loss takes weights of the outputs from the data; None where it is not known.
+    stored: what is known already, where nothing is to be evaluated.
     """
 
     folder: Path
     allow_code: bool
     given: bool | None
     weighted: bool | None = None
+    stored: Stored | None = None
 
 
 @dataclass(frozen=True)
@@ -226,6 +250,8 @@ def _shard_samples(data: data_models.ShardData, context: Context) -> Samples:
 
 def _drawn_samples(data: data_models.SampleData, context: Context) -> Samples:
     sample = data.sample
+    if context.stored is not None:
+        context.stored.require({"n": sample.n, "d": sample.d}, ("sample",))
     _require_drawable(sample.n * sample.d, ("sample", "n"))
     x, y = draw(
         n=sample.n,
@@ -313,9 +339,9 @@ def numbered(values: np.ndarray[Any, Any], labels: Mapping[str, float] | None) -
     return np.array([numbers[word] for word in words], dtype=np.float64).reshape(values.shape)
 
 
-def _require_drawable(count: int, place: Place) -> None:
-    if count > MAX_DRAWN:
-        raise Refused([Fault(place, f"expected at most {MAX_DRAWN} drawn numbers, got {count}", "too-large")])
+def _require_drawable(count: int, place: Place, most: int = MAX_DRAWN) -> None:
+    if count > most:
+        raise Refused([Fault(place, f"expected at most {most} drawn numbers, got {count}", "too-large")])
 
 
 # loss
@@ -349,7 +375,7 @@ def _python_loss(loss: models.PythonLoss, context: Context) -> Loss:
 
     function = load_function(context.folder, loss.python, allow_code=context.allow_code)
     with running(context.folder, loss.python):
-        return CustomLoss(function, loss.python)
+        return CustomLoss(function, loss.python, convex=loss.convex is True)
 
 
 # network
@@ -413,8 +439,11 @@ def _drawn_features(network: models.DrawnMlpNetwork, context: Context, d: int | 
 
     if d is None:
         return None
-    inputs = (d, *network.widths)
-    _require_drawable(sum(map(math.prod, zip(inputs, network.widths, strict=False))), ("widths",))
+    inputs, most = (d, *network.widths), MAX_DRAWN
+    if context.stored is not None:
+        context.stored.require({"k": network.widths[-1]}, ("widths",))
+        most = min(most, context.stored.drawable)
+    _require_drawable(sum(map(math.prod, zip(inputs, network.widths, strict=False))), ("widths",), most)
     return NetworkFeatures(draw_layers(d, network.widths, network.seed), network.activation)
 
 
@@ -422,6 +451,8 @@ def _drawn_features(network: models.DrawnMlpNetwork, context: Context, d: int | 
 def _python_features(network: models.PythonNetwork, context: Context, d: int | None) -> Features | None:
     from resnet_cert.problem.networks import CustomFeatures, feature_shape
 
+    if context.stored is not None:
+        return GivenFeatures(context.stored.f)
     function = load_function(context.folder, network.python, allow_code=context.allow_code)
     if d is None:
         return None

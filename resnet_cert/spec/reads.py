@@ -11,6 +11,7 @@ from typing import Any
 from resnet_cert.spec.arrays import existing
 from resnet_cert.spec.faults import Faults, holds
 
+ENDINGS = (".csv", ".npy", ".npz", ".parquet", ".safetensors")
 SECTIONS = ("data", "loss", "network", "point")
 
 
@@ -33,6 +34,17 @@ def files_of(tree: Any, folder: Path) -> list[Path]:
                 paths = [*pattern.iterdir()] if _is_folder(pattern) else map(Path, glob.glob(str(pattern)))
             found |= dict.fromkeys(path for path in paths if _is_file(path))
     return list(found)
+
+
+def absent_files(tree: Any, folder: Path) -> list[Path]:
+    """Every file that is not there, of those that a word in one of the sections can be nothing else than."""
+    found: dict[Path, None] = {}
+    for section in SECTIONS:
+        for key, word in _words(tree[section]) if holds(tree, section) else ():
+            name = word.rpartition(":")[0] if key == "python" else word
+            if key == "python" or name.lower().endswith(ENDINGS):
+                found[folder / name] = None
+    return [path for path in found if not _is_file(path)]
 
 
 def missing_files(tree: Any, folder: Path, sound: Collection[str]) -> Faults:

@@ -289,7 +289,7 @@ TARGETS = np.where(rng.random(len(PREDICTIONS)) < 0.5, -1.0, 1.0)
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_and_its_derivatives_are_enclosed(name: str) -> None:
     loss = LOSSES[name]
-    functions = CustomLoss(loss.function, name).derivative_functions
+    functions = CustomLoss(loss.function, name).derivative_functions[:3]
     for error in (0.0, 1e-13, 1e-3):
         step = (error * rng.uniform(-1.0, 1.0, len(PREDICTIONS))).tolist()
         at = [Fraction(p) + Fraction(s) for p, s in zip(PREDICTIONS.tolist(), step, strict=True)]
@@ -322,7 +322,7 @@ SHARP = [
 @pytest.mark.parametrize("name", SHARP)
 def test_benign_losses_are_enclosed_to_thirteen_digits(name: str) -> None:
     p = np.linspace(-1.0, 1.0, 101)
-    for order, function in enumerate(CustomLoss(LOSSES[name].function, name).derivative_functions):
+    for order, function in enumerate(CustomLoss(LOSSES[name].function, name).derivative_functions[:3]):
         bounds = enclose(function, Interval.around(p, 0.0), Interval.exact(np.ones(101)))
         size = np.maximum(np.abs(bounds.upper), 1.0 if name == "power_of_square" and order else 0.0)
         assert np.all(bounds.upper - bounds.lower <= 1e-13 * size)

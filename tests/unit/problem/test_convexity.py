@@ -1,0 +1,211 @@
+"""Assumption 1 of users' losses: proven, refuted with a witness, or left open with a reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flint import arb, arb_series, ctx
+from user_losses import BITS, LOSSES, truth
+
+from resnet_cert.numerics.jax64 import float64_scope
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.convexity import assumption1, prove_convex, suprema
+from resnet_cert.problem.custom_loss import CustomLoss
+from resnet_cert.problem.problem import Distribution, GivenFeatures, Point, Problem
+from resnet_cert.results import Assumption1
+
+Function = Callable[[Any, Any], Any]
+Array = np.ndarray
+
+SMOOTH = [
+    "softplus",
+    "logaddexp",
+    "log1p_exp",
+    "log_sigmoid",
+    "pseudo_huber",
+    "steep_pseudo_huber",
+    "quartic",
+    "log_cosh",
+    "log_cosh_by_logaddexp",
+    "poisson",
+    "exponential",
+    "softplus_of_hinge",
+    "power_of_square",
+    "arctan",
+    "jitted_linex",
+]
+JOINED = ["huber", "smooth_hinge", "squared_hinge", "power_2.5", "branch", "softplus_by_hand"]
+
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    with float64_scope():
+        yield
+
+
+def bump(p: Any, y: Any) -> Any:
+    """Convex but within about 1e-4 of one point, where ℓ'' falls to −89 + 1."""
+    return 0.5 * (p - y) ** 2 - 1e-6 * jnp.exp(-((1e4 * (p - 0.41421356)) ** 2))
+
+
+def proof(function: Function, y: Array, reach: Array) -> str | None:
+    return prove_convex(CustomLoss(function, "mine"), y, reach, np.arange(100, 100 + len(y)))
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_smooth_convex_loss_is_proven_over_a_wide_range(name: str) -> None:
+    assert proof(LOSSES[name].function, np.array([-1.0, 1.0]), np.array([40.0, 300.0])) is None
+
+
+@pytest.mark.parametrize("name", ["log1p_exp", "pseudo_huber", "log_cosh", "arctan"])
+def test_a_thousand_targets_take_less_than_two_seconds(name: str) -> None:
+    y, loss = np.random.default_rng(0).normal(size=1000), CustomLoss(LOSSES[name].function, "mine")
+    prove_convex(loss, y[:1], np.ones(1), [0])  # traces the programs
+    start = time.process_time()
+    assert prove_convex(loss, y, np.full(1000, 30.0), np.arange(1000)) is None
+    assert time.process_time() - start < 2.0
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_a_joint_is_told_with_its_place(name: str) -> None:
+    reason = proof(LOSSES[name].function, np.array([1.0]), np.array([5.0]))
+    assert reason is not None
+    assert "joined of pieces at p = " in reason or "not decided at p = " in reason
+    assert "y = 1 (sample 100)" in reason
+
+
+def test_the_place_of_a_joint_is_where_the_pieces_meet() -> None:
+    reason = proof(LOSSES["squared_hinge"].function, np.array([0.25]), np.array([5.0]))
+    assert reason is not None
+    assert float(reason.partition("p = ")[2].partition(",")[0]) == pytest.approx(4.0, abs=1e-6)
+
+
+def test_a_joint_outside_of_the_range_does_not_matter() -> None:
+    assert proof(LOSSES["squared_hinge"].function, np.array([0.25]), np.array([3.9])) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (bump, r"second derivative ≤ -\d.* at p = 0\.41\d+, y = .*\(sample 10[012]\)"),
+        (lambda p, y: jnp.cos(p) + 0.1 * p, r"second derivative ≤ -"),
+        (
+            lambda p, y: (p - y) ** 2 - 1e-3 * jnp.abs(p - 0.3),
+            r"first derivative falls by 0\.0019\d+ at p = 0\.(3|2999)",
+        ),
+        (lambda p, y: jnp.log1p((p - y) ** 2), r"second derivative ≤ -"),
+        (lambda p, y: (p - y) ** 2 - jnp.where(y > 1.5, 2.0, 0.0) * p**2, r"y = 2 \(sample 102\)"),
+    ],
+)
+def test_a_loss_that_is_not_convex_is_refused_with_its_witness(function: Function, message: str) -> None:
+    with pytest.raises(RequestError, match="loss mine is not convex.*" + message) as refusal:
+        proof(function, np.array([0.0, 1.0, 2.0]), np.full(3, 4.0))
+    assert "Assumption 1" in str(refusal.value)
+
+
+def test_what_bends_outside_of_the_range_of_its_own_target_is_not_refused() -> None:
+    concave_beyond = lambda p, y: p**2 - 0.01 * p**4  # noqa: E731  ℓ'' < 0 for |p| > 4.08
+    assert proof(concave_beyond, np.array([0.0, 1.0]), np.array([4.0, 1.0])) is None
+    with pytest.raises(RequestError, match=r"y = 1 \(sample 101\)"):
+        proof(concave_beyond, np.array([0.0, 1.0]), np.array([4.0, 4.2]))
+
+
+def test_a_primitive_without_a_rule_is_named() -> None:
+    reason = proof(lambda p, y: jax.lax.lgamma(p**2 + 10.0) + p * p, np.ones(1), np.ones(1))
+    assert reason is not None
+    assert "lgamma" in reason
+
+
+def test_a_derivative_rule_of_the_users_own_is_no_proof() -> None:
+    @jax.custom_jvp
+    def square(r: Any) -> Any:
+        return r**2
+
+    square.defjvp(lambda primals, tangents: (square(*primals), 2.0 * primals[0] * tangents[0]))
+    reason = proof(lambda p, y: square(p - y), np.ones(1), np.ones(1))
+    assert reason is not None
+    assert "derivative rule of square" in reason
+
+
+def test_what_a_stop_gradient_hides_is_not_taken_for_a_derivative() -> None:
+    hidden = lambda p, y: jax.lax.stop_gradient(p) ** 2 * 0.1 + p * p  # noqa: E731
+    assert proof(hidden, np.ones(1), np.ones(1)) is not None
+
+
+def third(name: str, p: float, y: float) -> arb:
+    value = LOSSES[name].series(arb_series([arb(p), 1], prec=4), arb(y), p)
+    coefficients = [*arb_series(value, prec=4).coeffs(), arb(0), arb(0), arb(0), arb(0)]
+    return 6 * coefficients[3]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("count", [3, 300])
+def test_suprema_bound_the_derivatives_at_every_point(name: str, count: int) -> None:
+    rng = np.random.default_rng(1)
+    reach = np.abs(rng.normal(size=count)) * 10.0 ** rng.integers(-1, 2, count)
+    y = rng.normal(size=count) if name != "poisson" else rng.poisson(2.0, count).astype(float)
+    bounds = suprema(CustomLoss(LOSSES[name].function, "mine"), reach, y)
+    with ctx.workprec(BITS):
+        for i in range(0, count, max(1, count // 20)):
+            for share in (-1.0, -0.6, 0.0, 0.2, 1.0):
+                p = share * float(reach[i])
+                _, first, second = truth(LOSSES[name], p, float(y[i]))
+                for bound, exact in zip(bounds, (first, second, third(name, p, float(y[i]))), strict=True):
+                    assert not abs(exact) > float(bound[i])
+
+
+def test_suprema_are_near_what_is_reached() -> None:
+    reach, y = np.array([0.5, 3.0, 50.0]), np.ones(3)
+    first, second, third_one = suprema(CustomLoss(LOSSES["softplus"].function, "mine"), reach, y)
+    np.testing.assert_allclose(first, 1.0 / (1.0 + np.exp(-reach)), rtol=0.08)
+    np.testing.assert_allclose(second, 0.25, rtol=0.08)
+    np.testing.assert_allclose(third_one[1:], 1.0 / (6.0 * 3.0**0.5), rtol=0.08)
+
+
+def problem(function: Function, **changes: Any) -> Problem:
+    rng = np.random.default_rng(2)
+    return Problem(
+        distribution=Distribution(rng.normal(size=(50, 2)), np.where(np.arange(50) % 3 == 0, 1.0, -1.0)),
+        loss=CustomLoss(function, "mine", **changes),
+        features=GivenFeatures(rng.normal(size=(50, 3))),
+        point=Point(np.array([[0.3, -0.2]]), 0.1 * np.arange(6.0).reshape(2, 3)),
+    )
+
+
+def test_the_range_holds_every_prediction_of_the_domain() -> None:
+    known = assumption1(problem(LOSSES["softplus"].function), b=0.8, r=3.0)
+    assert known.status == "proven"
+    assert known.reason is None
+    seen = problem(LOSSES["softplus"].function)
+    x, f = (np.linalg.norm(rows, axis=1) for rows in (seen.distribution.x, seen.features.f))
+    assert known.range == pytest.approx(3.0 * np.max(x + 0.8 * f), rel=1e-9)
+    wider = assumption1(seen, b=0.8, r=3.0, augmented=100.0)
+    assert wider.range == pytest.approx(100.0 * np.max(np.hypot(x, f)), rel=1e-9)
+
+
+def test_a_claim_is_told_from_a_proof_and_does_not_outweigh_a_counterexample() -> None:
+    huber = LOSSES["huber"].function
+    assert assumption1(problem(huber), 1.0, 1.0).status == "unknown"
+    claimed = assumption1(problem(huber, convex=True), 1.0, 1.0)
+    assert claimed.status == "claimed"
+    assert claimed.reason is not None
+    with pytest.raises(RequestError, match="not convex"):
+        assumption1(problem(bump, convex=True), 1.0, 1.0)
+
+
+def test_the_builtin_losses_are_convex_by_their_formulas() -> None:
+    rng = np.random.default_rng(2)
+    seen = Problem.from_arrays(
+        x=rng.normal(size=(5, 2)),
+        y=rng.normal(size=5),
+        f=rng.normal(size=(5, 1)),
+        w=np.ones(2),
+        V=np.ones((2, 1)),
+    )
+    assert assumption1(seen, 1.0, 1.0) == Assumption1("proven")
