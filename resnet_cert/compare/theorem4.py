@@ -1,7 +1,8 @@
 """Theorem 4: with a skip connection to the output, stochastic gradient descent is no worse than linear.
 
-The model is x ↦ Ux + Zf_θ(x), with one output wᵀx + vᵀf_θ(x), its objective F(z, θ) = E[ℓ(Ux + Zf_θ(x); y)] with
-z = (U, Z) on the ball M1 = {‖z‖ ≤ B}, Frobenius.  Projected gradient steps, each from one fresh sample, from z_1 = 0,
+The model is x ↦ Ux + Zf_θ(x), with one output wᵀx + vᵀf_θ(x), its objective F(z, θ) = E[ℓ(Ux + Zf_θ(x); y)]
+with z = (U, Z) on the ball M1 = {‖z‖ ≤ B}, Frobenius.  Projected gradient steps, each from one fresh sample,
+from z_1 = 0,
 
     z_{t+1} = Π(z_t − η ∇_z ℓ_t(z_t, θ_t)),   η = D/(l√T),   θ_{t+1} anything determined by the past,
 
@@ -12,9 +13,9 @@ have with probability at least 1 − δ
 R = min(r, B l), if every ℓ_t is l-Lipschitz in z and |ℓ_t| ≤ r on M1, for all θ_t, and D ≥ ‖z_1 − (U*, 0)‖.
 The proof: online gradient descent has regret D l √T against the fixed (U*, 0), whose loss does not depend on
 θ; the differences of sampled and expected losses are a martingale with steps in an interval of length 4R
-(Azuma–Hoeffding).  It needs convexity in the prediction alone, whatever the number of outputs.  It speaks of the
-average, hence of the best iterate; not of the last one, and not of averaged parameters unless θ is frozen.
-Source: Shamir 2018, Theorem 4; Zinkevich 2003 for the regret.
+(Azuma–Hoeffding).  It needs convexity in the prediction alone, whatever the number of outputs.  It speaks of
+the average, hence of the best iterate; not of the last one, and not of averaged parameters unless θ is
+frozen. Source: Shamir 2018, Theorem 4; Zinkevich 2003 for the regret.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def theorem4_constants(
 ) -> SgdConstants:
     """b = B, l, r and D of Theorem 4 over all samples.
 
-    On M1 a prediction is at most p̄ = B·√(‖x‖² + ‖f‖²) long.  With one output, ℓ being convex, |ℓ'| ≤ max|ℓ'(±p̄)|
-    there and ℓ(0) − |ℓ'(0)|p̄ ≤ ℓ ≤ max ℓ(±p̄), whose larger end in absolute value is r; with several ‖∇ℓ‖ is at
-    most its supremum L1 over that ball, and ℓ(0) − ‖∇ℓ(0)‖p̄ ≤ ℓ ≤ ℓ(0) + L1 p̄.  ℓ is l-Lipschitz in z for
-    l = max L1·√(‖x‖² + ‖f‖²).  From z_1 = 0 no point of M1 is farther than D = B.
+    On M1 a prediction is at most p̄ = B·√(‖x‖² + ‖f‖²) long.  With one output, ℓ being convex, |ℓ'| ≤
+    max|ℓ'(±p̄)| there and ℓ(0) − |ℓ'(0)|p̄ ≤ ℓ ≤ max ℓ(±p̄), whose larger end in absolute value is r; with
+    several ‖∇ℓ‖ is at most its supremum L1 over that ball, and ℓ(0) − ‖∇ℓ(0)‖p̄ ≤ ℓ ≤ ℓ(0) + L1 p̄.  ℓ is
+    l-Lipschitz in z for l = max L1·√(‖x‖² + ‖f‖²).  From z_1 = 0 no point of M1 is farther than D = B.
 
     Args:
         x: (n, d);  y: (n, q);  omega: (n, q) or None.

@@ -153,7 +153,9 @@ def _examined(systems: Sequence[System], c: Array, r: Array) -> _Examined:
         x, rho = c[index], larger[index]
         f = system(x, rho)
         none = f.over.has_no_zero.any(axis=1)
-        none |= (np.abs(f.at.center) > (f.at.radius + _applied(f.jacobian.size, rho)) * (1.0 + 4.0 * U)).any(axis=1)
+        none |= (np.abs(f.at.center) > (f.at.radius + _applied(f.jacobian.size, rho)) * (1.0 + 4.0 * U)).any(
+            axis=1
+        )
         K = krawczyk(f, x, rho)
         apart = np.abs(K.center - x) - K.radius > rho * (1.0 + 4.0 * U) + 4.0 * U * np.abs(x)
         none |= apart.any(axis=1)
@@ -234,9 +236,7 @@ def _distinct(
     return np.stack([at for at, _, _ in kept]), np.stack([radius for _, radius, _ in kept])
 
 
-def _is_same(
-    at: Array, radius: Array, alone: Array, other: tuple[Array, Array, Array]
-) -> bool:
+def _is_same(at: Array, radius: Array, alone: Array, other: tuple[Array, Array, Array]) -> bool:
     """Two enclosures that meet hold one zero, if either lies where the other's is alone."""
     there, reach, others = other
     if (np.abs(at - there) > radius + reach).any():

@@ -1,9 +1,9 @@
 """ℓ' and ℓ'' over ranges of predictions, as narrow as they are: what a search with proof evaluates.
 
-`losses` encloses them near one prediction by Lipschitz constants.  Over wide ranges monotonicity says more: ℓ' of
-a convex loss rises, and ℓ'' of each one here falls with the distance from where it is largest, or rises with
-p.  Elementary functions carry the assumption of `losses`; `SLACK` pays for them and for the few roundings
-beside them.
+`losses` encloses them near one prediction by Lipschitz constants.  Over wide ranges monotonicity says more:
+ℓ' of a convex loss rises, and ℓ'' of each one here falls with the distance from where it is largest, or rises
+with p.  Elementary functions carry the assumption of `losses`; `SLACK` pays for them and for the few
+roundings beside them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def _pseudo_huber(p: Balls, y: Array) -> Slopes:
     low, high = r.lower, r.upper
     ends = low / np.hypot(1.0, low), high / np.hypot(1.0, high)
     first = Balls.between(
-        np.maximum(ends[0] - SLACK * np.abs(ends[0]), -1.0), np.minimum(ends[1] + SLACK * np.abs(ends[1]), 1.0)
+        np.maximum(ends[0] - SLACK * np.abs(ends[0]), -1.0),
+        np.minimum(ends[1] + SLACK * np.abs(ends[1]), 1.0),
     )
     near, far = _distances(low, high)
     return Slopes(first.widened(FLOOR), _rising(np.hypot(1.0, far) ** -3.0, np.hypot(1.0, near) ** -3.0, 1.0))
@@ -95,7 +96,9 @@ def _of_custom(loss: CustomLoss, p: Balls, y: Array) -> Slopes:
     first_error, second_error = (np.asarray(e.upper).reshape(-1) for e in (at.first_error, at.second_error))
     second = np.asarray(at.second).reshape(-1)
     return Slopes(
-        Balls(np.asarray(at.first).reshape(shape), np.broadcast_to(first_error, flat.shape[0]).reshape(shape)),
+        Balls(
+            np.asarray(at.first).reshape(shape), np.broadcast_to(first_error, flat.shape[0]).reshape(shape)
+        ),
         Balls(second.reshape(shape), np.broadcast_to(second_error, flat.shape[0]).reshape(shape)),
     )
 
@@ -118,5 +121,7 @@ def softmax_shares(p: Balls) -> Balls:
         others = [l for l in range(q) if l != j]
         most = 1.0 + np.exp(high[..., others] - low[..., j, None]).sum(axis=-1)
         least = 1.0 + np.exp(low[..., others] - high[..., j, None]).sum(axis=-1)
-        parts.append(Balls.between((1.0 - slack) / most, np.minimum((1.0 + slack) / least, 1.0)).widened(FLOOR))
+        parts.append(
+            Balls.between((1.0 - slack) / most, np.minimum((1.0 + slack) / least, 1.0)).widened(FLOOR)
+        )
     return stacked(parts)

@@ -1,13 +1,15 @@
 """Every critical point of plain F, in closed form, for d1 ≥ q (softmax: q − 1).
 
-Φ(U, Z) = E[ℓ(Ux + Zf; y)] is convex and F(W, V) = Φ(W, W_1V), so that ∇_V F = W_1ᵀA_f and E[∇ℓ xᵀ] = g_W − A_f(EV)ᵀ:
+Φ(U, Z) = E[ℓ(Ux + Zf; y)] is convex and F(W, V) = Φ(W, W_1V), so that ∇_V F = W_1ᵀA_f and E[∇ℓ xᵀ] = g_W −
+A_f(EV)ᵀ:
 
-W_1 of full row rank   ∇F = 0 makes A_f = 0 and then ∇Φ = 0 at (W, W_1V): a global minimum of F over all (W, V).
-W_1 of less rank       A_f = 0 is the same; A_f ≠ 0 makes λ_min(∇²F) < 0: a strict saddle.
+W_1 of full row rank   ∇F = 0 makes A_f = 0 and then ∇Φ = 0 at (W, W_1V): a global minimum of F over all (W,
+V). W_1 of less rank       A_f = 0 is the same; A_f ≠ 0 makes λ_min(∇²F) < 0: a strict saddle.
 
-So no minimum of F is spurious.  The global minima are {(W, V) : (W, W_1V) ∈ argmin Φ}; inf Φ is inf F, for heads of
-full row rank are dense, but it is attained only where some (U, Z) ∈ argmin Φ has a V with U_1V = Z.  At W_1 = 0 the
-critical points are those V with E[∇ℓ x_1ᵀ] + A_f Vᵀ = 0, at the best predictor on what goes round the block.
+So no minimum of F is spurious.  The global minima are {(W, V) : (W, W_1V) ∈ argmin Φ}; inf Φ is inf F, for
+heads of full row rank are dense, but it is attained only where some (U, Z) ∈ argmin Φ has a V with U_1V = Z.
+At W_1 = 0 the critical points are those V with E[∇ℓ x_1ᵀ] + A_f Vᵀ = 0, at the best predictor on what goes
+round the block.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from resnet_cert.compare.augmented import joined
+from resnet_cert.compare.augmented import joined, on_inputs
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
 from resnet_cert.decide.hessian import reduction
 from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, slope
@@ -26,16 +28,9 @@ from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import Array, Radius, gamma
 from resnet_cert.problem.losses import BuiltinLoss
-from resnet_cert.problem.problem import (
-    Direction,
-    Distribution,
-    Domain,
-    GivenFeatures,
-    Objective,
-    Point,
-    Problem,
-)
-from resnet_cert.search.solve import effective_outputs, gradient_basis
+from resnet_cert.problem.problem import Direction, Domain, Objective, Point, Problem
+from resnet_cert.problem.span import gradient_basis, span
+from resnet_cert.search.solve import basis
 
 EXACT_WORK = 100_000
 """Up to so many rational operations the rank of the data is found exactly."""
@@ -62,8 +57,8 @@ class CriticalSet:
 class ClosedForm:
     """The list.
 
-    attained: is inf F over all (W, V)?  None where that is not proven either way.  descent: where it is not, a
-    direction along which F falls without end.  why: in words.  best: the minimum of Φ.
+    attained: is inf F over all (W, V)?  None where that is not proven either way.  descent: where it is not,
+    a direction along which F falls without end.  why: in words.  best: the minimum of Φ.
     """
 
     attained: bool | None
@@ -80,7 +75,7 @@ class ClosedForm:
 
 def is_listed(problem: Problem) -> bool:
     """Does the list apply to F of this problem?"""
-    return problem.d1 >= effective_outputs(problem)
+    return problem.d1 >= span(problem)
 
 
 def closed_form(problem: Problem) -> ClosedForm:
@@ -112,7 +107,8 @@ def attainment(problem: Problem) -> tuple[bool | None, Direction | None]:
 
 
 def best_of_block(problem: Problem) -> LinearMinimum:
-    """min Φ: the best linear predictor on (x, f), in a ball that holds the problem's own where it is not attained."""
+    """min Φ: the best linear predictor on (x, f), in a ball that holds the problem's own where it is not
+    attained."""
     W, V = problem.W, problem.V
     both = np.concatenate([W, W[:, : problem.d1] @ V], axis=1)
     return best_linear_predictor(joined(problem), None, 1.01 * max(float(np.linalg.norm(both)), 1.0))
@@ -121,14 +117,14 @@ def best_of_block(problem: Problem) -> LinearMinimum:
 def head_above(problem: Problem, A: Array) -> Point:
     """(W, V) with W = U and U_1V = Z as nearly as can be, V the shortest; A = (U, Z)."""
     d, d1 = problem.d, problem.d1
-    N = gradient_basis(problem)
+    N = basis(problem)
     V = np.linalg.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:], rcond=None)[0]
     W = A[:, :d]
     return Point(W[:, :-1], V, W[:, -1]) if problem.has_bias else Point(W, V)
 
 
 def _attained(problem: Problem, best: LinearMinimum) -> tuple[bool | None, Direction | None, str]:
-    U_1 = gradient_basis(problem).T @ best.W_star.center[:, : problem.d1]
+    U_1 = basis(problem).T @ best.W_star.center[:, : problem.d1]
     if best.attained is False:
         W = best.W_star.center[:, : problem.d]
         away = Direction(W / float(np.linalg.norm(best.W_star.center)), np.zeros_like(problem.V))
@@ -152,8 +148,8 @@ def _attained(problem: Problem, best: LinearMinimum) -> tuple[bool | None, Direc
 def _is_blind(problem: Problem) -> bool:
     """Proven: min Φ has u_1 = 0 only, for one output.
 
-    Where Σ x_1 = 0 over the samples that agree in all else, ∂Φ/∂u_1 = E[ℓ'(zᵀf + …)x_1] = 0 at u_1 = 0 for every
-    z; and where no x_1 depends on the rest, Φ is strictly convex.
+    Where Σ x_1 = 0 over the samples that agree in all else, ∂Φ/∂u_1 = E[ℓ'(zᵀf + …)x_1] = 0 at u_1 = 0 for
+    every z; and where no x_1 depends on the rest, Φ is strictly convex.
     """
     if problem.q > 1 or problem.distribution.probabilities is not None:
         return False
@@ -176,10 +172,10 @@ def _is_blind(problem: Problem) -> bool:
 
 
 def _minima(problem: Problem, best: LinearMinimum) -> CriticalSet:
-    """{(W, V) : (W, W_1V) ∈ argmin Φ}: argmin Φ is the minimiser plus what the data do not see, and above each of
-    its points lie the V of an affine space."""
+    """{(W, V) : (W, W_1V) ∈ argmin Φ}: argmin Φ is the minimiser plus what the data do not see, and above
+    each of its points lie the V of an affine space."""
     point = head_above(problem, best.W_star.center)
-    q, effective = problem.q, effective_outputs(problem)
+    q, effective = problem.q, span(problem)
     rank = data_rank(problem)
     dimension = None
     if rank is not None and is_strictly_convex(problem):
@@ -189,7 +185,8 @@ def _minima(problem: Problem, best: LinearMinimum) -> CriticalSet:
 
 
 def _tangents(problem: Problem, point: Point) -> tuple[Direction, ...]:
-    """A basis of the kernel of (dW, dV) ↦ Nᵀ(dW x + (dW_1V + W_1dV)f) on all samples; none for large problems."""
+    """A basis of the kernel of (dW, dV) ↦ Nᵀ(dW x + (dW_1V + W_1dV)f) on all samples; none for large
+    problems."""
     size = problem.parameters
     if size > 400 or problem.n * problem.q * size > 10**7:
         return ()
@@ -197,7 +194,7 @@ def _tangents(problem: Problem, point: Point) -> tuple[Direction, ...]:
     z = np.concatenate([chunk.x, chunk.f], axis=1)
     s, right = np.linalg.svd(z, full_matrices=False)[1:]
     seen = right[: int(np.sum(s > 1e-12 * max(s[0], 1e-300)))]
-    d1, N = problem.d1, gradient_basis(problem)
+    d1, N = problem.d1, basis(problem)
     columns = []
     W_1 = point.W[:, :d1]
     for unit in np.eye(size):
@@ -265,7 +262,7 @@ def exact_rank(rows: Array) -> int | None:
 def _saddles(problem: Problem) -> CriticalSet | None:
     """The critical points at W_1 = 0 with A_f ≠ 0; None where they are not proven to exist."""
     q, d, d1, k = problem.q, problem.d, problem.d1, problem.k
-    effective = effective_outputs(problem)
+    effective = span(problem)
     W = np.zeros((q, d))
     off = Radius.of(0.0)
     value: Enclosure | None = None
@@ -278,7 +275,7 @@ def _saddles(problem: Problem) -> CriticalSet | None:
     head = Point(W[:, :-1], np.zeros((d1, k)), W[:, -1]) if problem.has_bias else Point(W, np.zeros((d1, k)))
     there = replace(problem, point=head, domain=Domain())
     here = observe(there, 1.0).here
-    N = gradient_basis(problem)
+    N = basis(problem)
     A_f, G = N.T @ here.A_f.center, N.T @ here.g_W.center[:, :d1]
     # The head off the block is known within `off`, and ∇ℓ changes by at most μ·off along it.
     spread = here.A_f.radius
@@ -306,15 +303,7 @@ def _around_the_block(problem: Problem) -> Problem:
     """The linear predictors on what goes round the block."""
     d1 = problem.d1
     x = np.concatenate([chunk.x[:, d1:] for chunk in problem.chunks(features=False)])
-    data = problem.distribution
-    return replace(
-        problem,
-        distribution=Distribution(x, data.y, data.probabilities, None, data.omega),
-        features=GivenFeatures(np.zeros((problem.n, 0))),
-        point=Point(np.zeros((problem.q, problem.d - d1)), np.zeros((problem.d - d1, 0))),
-        domain=Domain(),
-        comparators={},
-    )
+    return on_inputs(problem, x, np.zeros((problem.q, problem.d - d1)))
 
 
 def _largest_slope_change(problem: Problem, W: Array, off: Radius) -> Radius | None:
@@ -333,4 +322,6 @@ def _largest_slope_change(problem: Problem, W: Array, off: Radius) -> Radius | N
 def judged(problem: Problem) -> Lagrangian:
     """∇G and λ_min(∇²G) at the problem's point, those of the Lagrangian on the rim of a ball."""
     here = observe(problem, 1.0).here
-    return lagrangian(problem, slope(problem, here), reduction(here, problem.W, problem.d1))
+    at = slope(problem, here)
+    N = None if at.tangent or at.tangent is None else gradient_basis(problem)
+    return lagrangian(problem, at, reduction(here, problem.W, problem.d1, N))

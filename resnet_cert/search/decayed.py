@@ -1,17 +1,18 @@
 """Critical points of G = F + l2·(‖w‖² + ‖V‖_F²) for one output, in d + k unknowns whatever d·k is.
 
-∇_V G = w_1 aᵀ + 2·l2 V = 0 makes V = w_1 bᵀ with b = −a/(2·l2) where w_1 ≠ 0, and V = 0 = w_1 bᵀ where w_1 = 0.  So
-the critical points are exactly the zeros (w, b) of
+∇_V G = w_1 aᵀ + 2·l2 V = 0 makes V = w_1 bᵀ with b = −a/(2·l2) where w_1 ≠ 0, and V = 0 = w_1 bᵀ where w_1 =
+0.  So the critical points are exactly the zeros (w, b) of
 
     E[ℓ' x] + 2·l2 (Dw − ‖b‖² E w_1) = 0,   E[ℓ' f] + 2·l2 b = 0,   p = wᵀx + ‖w_1‖² bᵀf,
 
-E the first d1 unit vectors, D = 1 for the columns of w that are decayed.  The rows are turned to the eigenvectors
-of E[(x, f)(x, f)ᵀ], as in `enclosed.InFeatures`.  Their sum with the factors (w, ‖w_1‖²b) is
+E the first d1 unit vectors, D = 1 for the columns of w that are decayed.  The rows are turned to the
+eigenvectors of E[(x, f)(x, f)ᵀ], as in `enclosed.InFeatures`.  Their sum with the factors (w, ‖w_1‖²b) is
 
     E[ℓ' p] + 2·l2 wᵀDw = 0,   and so, ℓ being convex,   F + 2·l2 wᵀDw ≤ F(0) :
 
-no critical point is higher than 0, and w and, by E[ℓ'²] ≤ 2cF for the squared loss c/2·(p − y)², b are bounded.  Up to `MOST_UNKNOWNS` of them branch and bound finds all with
-|w_i| and |V_ij| in a range, or lists how much is left; beyond, what a number of descents come to.
+no critical point is higher than 0, and w and, by E[ℓ'²] ≤ 2cF for the squared loss c/2·(p − y)², b are
+bounded.  Up to `MOST_UNKNOWNS` of them branch and bound finds all with |w_i| and |V_ij| in a range, or lists
+how much is left; beyond, what a number of descents come to.
 """
 
 from __future__ import annotations
@@ -220,7 +221,10 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
             if near is None:
                 continue
             at, radius = near
-            if not any(np.linalg.norm(np.append(w, b) - at) <= 1e-7 * (1.0 + np.linalg.norm(at)) for w, b, _ in points):
+            if not any(
+                np.linalg.norm(np.append(w, b) - at) <= 1e-7 * (1.0 + np.linalg.norm(at))
+                for w, b, _ in points
+            ):
                 points.append((at[:d], at[d:], _distance(problem, at, radius)))
     return Found(points, complete, left, reach_w, reach_V)
 

@@ -1,7 +1,7 @@
 """Functions that a search goes down, with gradients and Hessian-vector products: float64, nothing proven.
 
-Everything is NumPy, from the losses' own ℓ, ∇ℓ, ∇²ℓ: nothing has to be compiled for a problem.  A point is one
-vector z; what it stands for, a head (W, V) or a predictor (U, Z) on (x, f), its function knows.
+Everything is NumPy, from the losses' own ℓ, ∇ℓ, ∇²ℓ: nothing has to be compiled for a problem.  A point is
+one vector z; what it stands for, a head (W, V) or a predictor (U, Z) on (x, f), its function knows.
 """
 
 from __future__ import annotations
@@ -125,14 +125,17 @@ class Objective(_Means):
 
 
 class Augmented(_Means):
-    """Φ(U, Z) = E[ℓ(Ux + Zf; y)], z = (U, Z) ∈ R^{q×(d+k)} row by row: convex (THEORY: the best of a block)."""
+    """Φ(U, Z) = E[ℓ(Ux + Zf; y)], z = (U, Z) ∈ R^{q×(d+k)} row by row: convex (THEORY: the best of a block).
+    Φ(U, Z) = E[ℓ(Ux + Zf; y)], z = (U, Z) ∈ R^{q×(d+k)} row by row: convex (THEORY: the best of a block)."""
 
     def at(self, z: Array) -> tuple[float, Array]:
         problem = self.problem
         A = z.reshape(problem.q, problem.d + problem.k)
         value, gradient, kept = 0.0, np.zeros_like(A), []
         for chunk in self.chunks():
-            part, first, second = self.losses(chunk, chunk.x @ A[:, : problem.d].T + chunk.f @ A[:, problem.d :].T)
+            part, first, second = self.losses(
+                chunk, chunk.x @ A[:, : problem.d].T + chunk.f @ A[:, problem.d :].T
+            )
             value += part
             gradient[:, : problem.d] += first.T @ chunk.x
             gradient[:, problem.d :] += first.T @ chunk.f
@@ -164,7 +167,9 @@ class Augmented(_Means):
             data, share = np.concatenate([chunk.x, chunk.f], axis=1), self.share(chunk)
             for i in range(q):
                 for j in range(i, q) if second.ndim == 3 else (i,):
-                    weight = second[:, i, j] if second.ndim == 3 else second if second.ndim == 1 else second[:, i]
+                    weight = (
+                        second[:, i, j] if second.ndim == 3 else second if second.ndim == 1 else second[:, i]
+                    )
                     block = (share * weight[:, None] * data).T @ data
                     H[i, :, j] += block
                     if j > i:
@@ -173,7 +178,9 @@ class Augmented(_Means):
 
 
 class Decayed(Augmented):
-    """min over V with U_1V = Z of G(U, V): Φ(U, Z) + l2(‖U‖_F² + tr ZᵀKZ), K = (U_1U_1ᵀ)⁻¹, for U_1 of full row rank.
+    """min over V with U_1V = Z of G(U, V), for U_1 of full row rank: with K = (U_1U_1ᵀ)⁻¹
+
+        Φ(U, Z) + l2(‖U‖_F² + tr ZᵀKZ).
 
     Valleys U_1V = const, along which G falls by l2 alone, are straight in these coordinates.
     """
@@ -222,7 +229,7 @@ def _inverse(A: Array) -> Array:
 
 @dataclass
 class OnBall:
-    """G on the ball ‖z‖ ≤ ρ (of the coordinates in it), as φ(y) = G(z(y)), z(y) = ρ·(y without its last entry)/‖y‖.
+    """G on the ball ‖z‖ ≤ ρ, as φ(y) = G(z(y)), z(y) = ρ·(y without its last entry)/‖y‖.
 
     The ball is the shadow of a sphere of one dimension more, so that φ has no constraint.  Its stationary
     points of second order are those of G on the ball: inside, z ↦ y is a change of coordinates; on the rim

@@ -1,8 +1,8 @@
 """The objective over boxes of a plane of (W, V): ∇G and ∇²G enclosed, for `krawczyk`.
 
 On a plane z(σ) = z_0 + s·z_1 + t·z_2, σ = (s, t), every prediction is a polynomial c·φ(σ) of six monomials
-φ = (1, s, t, s², st, t²), and so is ‖(W, V)‖² = size·φ(σ).  Over the box σ ± ρ a polynomial is enclosed by its
-Taylor expansion at σ, which is exact, and with the slopes ℓ', ℓ'' over the range of the predictions
+φ = (1, s, t, s², st, t²), and so is ‖(W, V)‖² = size·φ(σ).  Over the box σ ± ρ a polynomial is enclosed by
+its Taylor expansion at σ, which is exact, and with the slopes ℓ', ℓ'' over the range of the predictions
 
     ∇_j G = E[ℓ' ∂_j p] + l2 ∂_j(size·φ),   ∇²_jl G = E[ℓ'' ∂_j p ∂_l p + ℓ' ∂²_jl p] + l2 ∂²_jl(size·φ).
 
@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from resnet_cert.numerics.balls import QUIET, Balls, product, stacked
+from resnet_cert.numerics.balls import QUIET, Balls, stacked
 from resnet_cert.numerics.krawczyk import Enclosed
 from resnet_cert.numerics.radius import FLOOR, Array, U, gamma
 from resnet_cert.outcomes import RequestError
@@ -36,8 +35,8 @@ COMPRESSED = 12
 class Samples:
     """Predictions and losses on a plane.
 
-    coefficients: (N, 6), or (n, q, 6) where outputs are coupled;  y: (N,) or (n, q);  weight: (N,) or (n,), of
-    sum about 1, with the factors of the loss.  slopes: of a loss that is a sum; None for softmax.
+    coefficients: (N, 6), or (n, q, 6) where outputs are coupled;  y: (N,) or (n, q);  weight: (N,) or (n,),
+    of sum about 1, with the factors of the loss.  slopes: of a loss that is a sum; None for softmax.
     remainder: ‖M − RᵀR‖ of compressed samples.
     """
 
@@ -67,9 +66,7 @@ def samples(loss: Loss, coefficients: Balls, y: Array, omega: Array | None, weig
     each = Balls(np.repeat(share.center, q), np.repeat(share.radius, q))
     if omega is not None:
         each = each.times(omega.ravel())
-    flat = Balls(
-        coefficients.center.reshape(n * q, MONOMIALS), coefficients.radius.reshape(n * q, MONOMIALS)
-    )
+    flat = Balls(coefficients.center.reshape(n * q, MONOMIALS), coefficients.radius.reshape(n * q, MONOMIALS))
     whole = Samples(flat, y.ravel(), each, slopes)
     squared = isinstance(loss, BuiltinLoss) and loss.kind in ("squared", "weighted_squared")
     return _compressed(whole) if squared and n * q > COMPRESSED else whole
@@ -127,12 +124,10 @@ class PlaneGradient:
         assert hessian is not None
         return gradient, hessian
 
-    def _derivatives(
-        self, center: Array, reach: Array, *, second: bool = True
-    ) -> tuple[Balls, Balls | None]:
+    def _derivatives(self, center: Array, reach: Array, *, second: bool = True) -> tuple[Balls, Balls | None]:
         data = self.samples
         p, moved, bent = polynomials(data.coefficients, center, reach)
-        penalty, slope, curve = self.norm_squared(center, reach)
+        _, slope, curve = self.norm_squared(center, reach)
         if data.slopes is None:
             gradient, hessian = _softmax_sums(data, p, moved, bent)
         else:
@@ -218,7 +213,7 @@ def _softmax_sums(
     data: Samples, p: Balls, moved: tuple[Balls, Balls], bent: tuple[Balls, Balls, Balls]
 ) -> tuple[Balls, Balls]:
     """With Y = Σ y: E[(Ys − y)·∂p] and E[Y(Σ_j s_j ∂p_j ∂p_j − (Σ_j s_j ∂p_j)²) + (Ys − y)·∂²p]."""
-    s = softmaxshares(p)
+    s = softmax_shares(p)
     mass = Balls(data.y.sum(axis=-1), gamma(data.y.shape[-1] + 2) * data.y.sum(axis=-1))
     Ys = Balls(mass.center[:, None], mass.radius[:, None]) * s
     first = Ys - Balls.exact(data.y)
@@ -295,10 +290,10 @@ class OnSphere:
 class InFeatures:
     """For d = k = 1 the same zeros where w ≠ 0, in a form that a tiny l2 does not spoil.
 
-    With b = v/w, ∇_v G = 0 and then ∇_w G = 0 are E[ℓ' (x, f)] + 2·l2·((1 − b²)w, b) = 0.  Its rows are turned
-    to the eigenvectors of E[(x, f)(x, f)ᵀ]: along a direction in which the data do not vary, the first term is 0
-    and what remains does not depend on l2.  Without this, minima on the curve w·v = const are apart in the
-    gradient by l2 alone.
+    With b = v/w, ∇_v G = 0 and then ∇_w G = 0 are E[ℓ' (x, f)] + 2·l2·((1 − b²)w, b) = 0.  Its rows are
+    turned to the eigenvectors of E[(x, f)(x, f)ᵀ]: along a direction in which the data do not vary, the first
+    term is 0 and what remains does not depend on l2.  Without this, minima on the curve w·v = const are apart
+    in the gradient by l2 alone.
 
     rows: (2, 2) orthonormal.  p = wx + wv·f, so that x and f are the coefficients of s and st.
     """

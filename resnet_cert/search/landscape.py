@@ -4,16 +4,19 @@ The objective is G = F + l2·‖(W, V)‖², on the ball ‖(W, V)‖ ≤ norm i
 block are one number each, the plane is all of R²; otherwise what is found are the critical points of the
 restriction of G to a plane through the point.
 
-plain F     has its critical points in closed form (`critical_points`), over all (W, V), and no minimum of it is
+plain F     has its critical points in closed form (`critical_points`), over all (W, V), and no minimum of it
+is
             spurious.
-else        branch and bound with interval Newton (`krawczyk`) proves every critical point in the range, on the
-            rim of the ball as well, and that there are no others, up to boxes that it lists.  With weight decay
-            and one output the search is in d + k unknowns, whatever the plane (`decayed`).
+else        branch and bound with interval Newton (`krawczyk`) proves every critical point in the range, on
+the
+            rim of the ball as well, and that there are no others, up to boxes that it lists.  With weight
+            decay and one output the search is in d + k unknowns, whatever the plane (`decayed`).
 
 kind        by the signs of the enclosed eigenvalues of ∇²G on the plane.  On the rim a point counts if its
-            multiplier μ is positive, and its one eigenvalue is that of ∇²G + μI along the rim: positive, it is a
-            minimum on the ball; negative, a saddle.  A critical point that may lie on either side of the rim is
-            touching it: where ∇²G is positive definite around, there is one minimum near it all the same.
+            multiplier μ is positive, and its one eigenvalue is that of ∇²G + μI along the rim: positive, it
+            is a minimum on the ball; negative, a saddle.  A critical point that may lie on either side of the
+            rim is touching it: where ∇²G is positive definite around, there is one minimum near it all the
+            same.
 spurious    a minimum whose objective is proven to exceed the least one at V = 0, over all W.
 """
 
@@ -34,10 +37,17 @@ from resnet_cert.numerics.krawczyk import System, Zeros, zeros
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
-from resnet_cert.search.critical_points import ClosedForm, CriticalSet, closed_form, data_rank, is_listed, judged
+from resnet_cert.search.critical_points import (
+    ClosedForm,
+    CriticalSet,
+    closed_form,
+    data_rank,
+    is_listed,
+    judged,
+)
 from resnet_cert.search.derivatives import Objective
 from resnet_cert.search.enclosed import InFeatures, OnSphere, PlaneGradient
-from resnet_cert.search.plane import Plane, PlaneObjective, is_whole, plane_of, restricted
+from resnet_cert.search.plane import Plane, PlaneObjective, plane_of, restricted
 from resnet_cert.search.solve import trust_region
 
 MOST_PIXELS, LEAST_PIXELS, PIXEL_WORK = 401, 61, 2**24
@@ -62,8 +72,8 @@ STARTS = (-1.0, 1.0)
 class CriticalPoint:
     """A critical point.  at: its place (s, t) on the plane; within: how far the exact one is from it at most.
 
-    kind: on the plane, or in all of the space where the search is there; kind_in_space: in all of the space, of a
-    point on a plane, where it is one of its critical points; else None.
+    kind: on the plane, or in all of the space where the search is there; kind_in_space: in all of the space,
+    of a point on a plane, where it is one of its critical points; else None.
     """
 
     point: Point
@@ -117,8 +127,8 @@ class Undecided:
 class Landscape:
     """What a picture shows.  values: G at the crossings of s (a,) and t (b,): (b, a).
 
-    complete: every critical point of the range is listed, proven.  sets: those in closed form, over all (W, V).
-    searched: "closed form", "plane", or "d + k unknowns".  curves: (m, 2) places of sets on the plane.
+    complete: every critical point of the range is listed, proven.  sets: those in closed form, over all (W,
+    V). searched: "closed form", "plane", or "d + k unknowns".  curves: (m, 2) places of sets on the plane.
     """
 
     name: str
@@ -300,7 +310,9 @@ def lowest_found(problem: Problem, best_linear: Array) -> Point:
     """The lowest point that a few descents come to; nothing is proven of it."""
     function = Objective(problem)
     starts = [function.flat(problem.point)]
-    starts += [np.array([sign * float(np.abs(best_linear).max() or 1.0), v]) for sign in STARTS for v in STARTS]
+    starts += [
+        np.array([sign * float(np.abs(best_linear).max() or 1.0), v]) for sign in STARTS for v in STARTS
+    ]
     starts.append(function.flat(Point(best_linear, np.full_like(problem.V, 0.1))))
     ends = []
     with np.errstate(all="ignore"):
@@ -363,7 +375,8 @@ class _Search:
         return [self.gradient, InFeatures(samples, rows, l2)]
 
     def zeros(self, systems: list[System], *, outside: bool) -> list[tuple[Array, Array]]:
-        """The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball."""
+        """The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball.
+        The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball."""
         entries = max(1, self.gradient.samples.weight.center.size)
         budget = int(min(MOST_BOXES, max(LEAST_BOXES, BOX_WORK / entries)))
         found = zeros(
@@ -475,7 +488,9 @@ class _Search:
     def is_listed(self, at: Array, reach: Array) -> bool:
         """The same point as one that touches the rim."""
         return any(
-            point.touching and point.at is not None and math.dist(point.at, at) <= 4.0 * (point.within + float(np.linalg.norm(reach))) + 1e-12
+            point.touching
+            and point.at is not None
+            and math.dist(point.at, at) <= 4.0 * (point.within + float(np.linalg.norm(reach))) + 1e-12
             for point in self.points
         )
 
@@ -493,7 +508,8 @@ class _Search:
     # The closed form
 
     def line(self) -> tuple[float, float, Balls] | None:
-        """x·u + f·z = c, all of argmin Φ where the data lie on one line; None where they do not, or not proven."""
+        """x·u + f·z = c, all of argmin Φ where the data lie on one line; None where they do not, or not
+        proven."""
         if self.listed is None or not self.listed.attained or data_rank(self.problem) != 1:
             return None
         chunk = self.problem.chunk(slice(0, self.problem.n))
@@ -675,7 +691,8 @@ def kind_of(low: Enclosure, high: Enclosure) -> str | None:
 
 
 def kind_in_space(problem: Problem, point: Point) -> str | None:
-    """Of a critical point of all of (W, V) that is proven to lie near; None where there is none, or not proven."""
+    """Of a critical point of all of (W, V) that is proven to lie near; None where there is none, or not
+    proven."""
     size = max(float(np.linalg.norm(point.head)), float(np.linalg.norm(point.V)), 1e-300)
     there = replace(problem, point=point, domain=Domain())
     try:
@@ -703,8 +720,8 @@ def kind_in_space(problem: Problem, point: Point) -> str | None:
 def minimum_on_rim(eta: float, lam: float, mu: float, M: float, K: float, problem: Problem) -> bool:
     """A minimum on the ball of radius R lies near a point of its rim.
 
-    With ∇²L ≥ λ on the tangent space, ‖∇²L‖ ≤ M, Hessians K-Lipschitz and ‖∇L‖ ≤ η there, a point of the ball at
-    the distance δ, by ν inwards and τ along the rim, has
+    With ∇²L ≥ λ on the tangent space, ‖∇²L‖ ≤ M, Hessians K-Lipschitz and ‖∇L‖ ≤ η there, a point of
+    the ball at the distance δ, by ν inwards and τ along the rim, has
 
         G − G_0 ≥ −ηδ − Kδ³/6 + ½λτ² − Mτν − ½Mν² + μ(Rν − δ²/2),   Rν ≥ δ²/2.
 
@@ -716,7 +733,10 @@ def minimum_on_rim(eta: float, lam: float, mu: float, M: float, K: float, proble
     for power in range(4, 40):
         delta = R * 2.0**-power
         lost = eta * delta + K * delta**3 / 6.0
-        far = 1.5 * M * delta <= mu * R / 4.0 and min(0.375 * lam * delta**2, mu * R * delta / 8.0) > 1.001 * lost
+        far = (
+            1.5 * M * delta <= mu * R / 4.0
+            and min(0.375 * lam * delta**2, mu * R * delta / 8.0) > 1.001 * lost
+        )
         near = 0.5 * lam * (delta**2 - delta**4 / R**2) - 1.5 * M * delta**3 / R > 1.001 * lost
         if far and near:
             return True
@@ -735,7 +755,8 @@ def hulls(low: Array, high: Array, gap: Array) -> list[Undecided]:
         gap = gap * 4.0
         merged = _joined(*merged, gap)
     return [
-        Undecided((float(a[0]), float(b[0])), (float(a[1]), float(b[1]))) for a, b in zip(*merged, strict=True)
+        Undecided((float(a[0]), float(b[0])), (float(a[1]), float(b[1])))
+        for a, b in zip(*merged, strict=True)
     ]
 
 

@@ -32,9 +32,9 @@ INDEPENDENT = 1e-6
 class Plane:
     """z(s, t) = origin + s·first + t·second, with directions that are orthonormal to rounding.
 
-    whole: there is one w and one v and (s, t) = (w, v), so that the plane is all there is.  names: of the axes,
-    as formulas; words: what they are.  center, radius: about the circle in which the ball of the constraint
-    meets the plane; None without one.
+    whole: there is one w and one v and (s, t) = (w, v), so that the plane is all there is.  names: of the
+    axes, as formulas; words: what they are.  center, radius: about the circle in which the ball of the
+    constraint meets the plane; None without one.
     """
 
     origin: Point
@@ -122,7 +122,8 @@ def _candidates(problem: Problem, function: Objective, best_linear: Array) -> li
 
 
 def _with_circle(plane: Plane, problem: Problem) -> Plane:
-    """The plane with the circle in which it meets the sphere ‖z‖ = norm (an ellipse if a bias is left out)."""
+    """The plane with the circle in which it meets the sphere ‖z‖ = norm (an ellipse if a bias is left out).
+    The plane with the circle in which it meets the sphere ‖z‖ = norm (an ellipse if a bias is left out)."""
     norm = problem.objective.norm
     if norm is None:
         return plane

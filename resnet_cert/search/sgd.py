@@ -1,8 +1,8 @@
 """Projected stochastic gradient descent on Ux + Zf_θ(x), for many seeds at once, against Theorem 4.
 
-z = (U, Z) is one matrix (q, d + k), x all that the head reads.  The steps are one compiled loop (`jax.lax.scan`).  The theorem is about the average of F(z_t, θ_t) over all
-steps, so F itself is evaluated at every step, not estimated: from the second moments for the squared loss
-and frozen θ, else from all samples.
+z = (U, Z) is one matrix (q, d + k), x all that the head reads.  The steps are one compiled loop
+(`jax.lax.scan`).  The theorem is about the average of F(z_t, θ_t) over all steps, so F itself is evaluated at
+every step, not estimated: from the second moments for the squared loss and frozen θ, else from all samples.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from resnet_cert.compare.theorem4 import (
     theorem4_constants,
     theorem4_terms,
 )
-from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
+from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.problem.networks import NetworkFeatures
@@ -79,7 +79,8 @@ def sgd(
     """Run projected SGD for T = `steps` steps and compare it with Theorem 4.
 
     Args:
-        radius: B of M1; None: the problem's r where it is given, else 1.01·‖argmin F_lin‖_F, or 1 where that is 0
+        radius: B of M1; None: the problem's r where it is given, else 1.01·‖argmin F_lin‖_F, or 1 where that
+        is 0
             or not attained.
         theta: "sgd": θ takes its own gradient step of the same size η on the same sample, projected onto
             M2 = {no layer's ‖(weight, bias)‖_F is larger than at the start}, where ‖f_θ‖ has a bound.
@@ -263,7 +264,8 @@ def _frozen(loss: Loss, data: _Data, b: float, eta: float, draws: _Draws, stride
 
 @lru_cache(maxsize=8)
 def _frozen_steps(loss: Loss) -> Any:
-    """z (repeat, q, m), picks (steps, repeat) ↦ the next z, and every z_t before its step (steps, repeat, q, m)."""
+    """z (repeat, q, m), picks (steps, repeat) ↦ the next z, and every z_t before its step (steps, repeat, q,
+    m)."""
     slope = jax.grad(lambda p, y, omega: loss.value(p, y, omega).sum())
 
     def run(z: Any, picks: Any, g: Any, y: Any, omega: Any, eta: Any, b: Any) -> Any:

@@ -1,13 +1,13 @@
 """From the point of a problem to an ε-second-order partial stationary point.
 
-Plain F, with at least as many block inputs as outputs: F(W, V) = Φ(W, W_1V), and Φ(U, Z) = E[ℓ(Ux + Zf; y)] is
-convex.  Newton's method goes down Φ from (W, W_1V), through heads W = U with W_1V = Z, which exist wherever W_1 has
-full row rank: to a global minimum of F over all (W, V), or along a way down that has no end.
+Plain F, with at least as many block inputs as outputs: F(W, V) = Φ(W, W_1V), and Φ(U, Z) = E[ℓ(Ux + Zf; y)]
+is convex.  Newton's method goes down Φ from (W, W_1V), through heads W = U with W_1V = Z, which exist
+wherever W_1 has full row rank: to a global minimum of F over all (W, V), or along a way down that has no end.
 
-All else (weight decay, a ball, fewer block inputs than outputs): trust-region Newton steps, by dense algebra or
-conjugate gradients (Steihaug 1983), on Hessian-vector products that cost O(nq(d + k)) each; where the gradient is
-small and the lowest curvature negative, along that direction.  On a ball ‖(W, V)‖ ≤ norm the search goes along
-a sphere whose shadow the ball is (`OnBall`).
+All else (weight decay, a ball, fewer block inputs than outputs): trust-region Newton steps, by dense algebra
+or conjugate gradients (Steihaug 1983), on Hessian-vector products that cost O(nq(d + k)) each; where the
+gradient is small and the lowest curvature negative, along that direction.  On a ball ‖(W, V)‖ ≤ norm the
+search goes along a sphere whose shadow the ball is (`OnBall`).
 
 Nothing here is proven; what is reached is for `check` to say.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
+from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.report.files import write_whole
 from resnet_cert.search.derivatives import Augmented, Decayed, Function, Objective, OnBall, lowest_curvature
 
@@ -42,7 +43,8 @@ DENSE_NEWTON = 700
 DENSE_STEP = 160
 """and that of G."""
 NULL = 1e-13
-"""Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing."""
+"""Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing.
+Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing."""
 SHORTER = 0.7
 """A point that is no better is taken for another one when its length is at most this share."""
 RANK = 1e-9
@@ -112,7 +114,7 @@ def read_point(path: str) -> Point:
     """The point of `write_point`, to the bit."""
     with np.load(path, allow_pickle=False) as arrays:
         W = arrays["w"][None] if "w" in arrays else arrays["W"]
-        return Point(W, arrays["V"], arrays["c"] if "c" in arrays else None)
+        return Point(W, arrays["V"], arrays.get("c"))
 
 
 class _Search:
@@ -142,7 +144,7 @@ class _Search:
             if length > self.ball.norm * (1.0 + BOUNDARY_WIDTH):
                 self.z = self.ball.z(self.ball.coordinates(self.z))
         self.arrive(self.z, new=False)
-        if self.problem.is_plain and self.problem.d1 >= effective_outputs(self.problem):
+        if self.problem.is_plain and self.problem.d1 >= span(self.problem):
             if self.is_there():
                 return self.ended()
             _BlockSearch(self).run()
@@ -243,7 +245,9 @@ class _Search:
             return
         before = self.objective.at(self.z)[0]
         if self.objective.at(lifted(A))[0] <= before * (1.0 + 1e-12):
-            trust_region(Decayed(problem), A, self.aim / 4.0, lambda A: self.arrive(lifted(A)), most=VALLEY_STEPS)
+            trust_region(
+                Decayed(problem), A, self.aim / 4.0, lambda A: self.arrive(lifted(A)), most=VALLEY_STEPS
+            )
 
     def moved(self, y: Array) -> None:
         self.arrive(y if self.ball is None else self.ball.z(y))
@@ -312,11 +316,6 @@ def _third_derivative(problem: Problem, W: Array, V: Array) -> float:
     return total / weight
 
 
-def effective_outputs(problem: Problem) -> int:
-    """The dimension that the gradients of the loss span: q, or q − 1 for softmax."""
-    return problem.q - 1 if problem.loss.sum_free and problem.q > 1 else problem.q
-
-
 # --- Plain F: the convex Φ and the heads above it -----------------------------------------------------------
 
 
@@ -359,8 +358,8 @@ class _BlockSearch:
     scale = 1.0
 
     def shorten(self) -> None:
-        """Leave out what the data do not see of (U, Z), and of V, where that is most of it: Φ stays the same, and
-        the domain, with its Lipschitz constants, becomes as small as it can be."""
+        """Leave out what the data do not see of (U, Z), and of V, where that is most of it: Φ stays the same,
+        and the domain, with its Lipschitz constants, becomes as small as it can be."""
         seen = self.A
         if len(self.A) <= DENSE_NEWTON:
             H = self.Phi.hessian(self.A)
@@ -408,7 +407,7 @@ class _BlockSearch:
         d, d1 = problem.d, problem.d1
         both = A.reshape(problem.q, d + problem.k)
         U_, Z = both[:, :d], both[:, d:]
-        N = gradient_basis(problem)
+        N = basis(problem)
         U_1, Z = N.T @ U_[:, :d1], N.T @ Z
         left, s, right = np.linalg.svd(U_1, full_matrices=False)
         self.scale = float(s[0]) or 1.0
@@ -428,16 +427,10 @@ class _BlockSearch:
         return np.concatenate([U_.ravel(), V.ravel()])
 
 
-def gradient_basis(problem: Problem) -> Array:
-    """(q, q') orthonormal: the space that ∇ℓ spans, R^q or 1^⊥."""
-    q = problem.q
-    if effective_outputs(problem) == q:
-        return np.eye(q)
-    # Householder's reflection of e_1 to 1/√q, without its first column
-    u = np.full(q, 1.0 / math.sqrt(q))
-    u[0] -= 1.0
-    H = np.eye(q) - 2.0 * np.outer(u, u) / float(u @ u)
-    return H[:, 1:]
+def basis(problem: Problem) -> Array:
+    """(q, q') orthonormal to rounding: the space that ∇ℓ spans, all of R^q or 1^⊥."""
+    N = gradient_basis(problem)
+    return np.eye(problem.q) if N is None else N.center
 
 
 def newton(
@@ -451,8 +444,8 @@ def newton(
     """Damped Newton steps down a convex function, to where float64 knows no lower point and no flatter one.
 
     Args:
-        after: called with every point; true ends the search.  fixed: a direction that z keeps its place along.
-        end: called with the last point.
+        after: called with every point; true ends the search.  end: called with the last point.
+        fixed: a direction that z keeps its place along.
     """
     value, gradient = function.at(z)
     if fixed is not None:
@@ -582,7 +575,9 @@ def _exact_step(H: Array, gradient: Array, radius: float) -> Array:
             return Q @ step
     low = max(0.0, -least) + tiny
     step = at(low)
-    if float(np.linalg.norm(step)) <= radius:  # the hard case: what is missing goes along the lowest direction
+    if (
+        float(np.linalg.norm(step)) <= radius
+    ):  # the hard case: what is missing goes along the lowest direction
         if least < 0.0:
             missing = math.sqrt(max(radius**2 - float(step @ step), 0.0))
             step[0] += missing if step[0] >= 0.0 else -missing
