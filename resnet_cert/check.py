@@ -24,6 +24,7 @@ from resnet_cert.compare.consequences import (
     theorem3_here,
 )
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import regularized_here
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.decide.crosscheck import crosscheck
@@ -242,7 +243,7 @@ def compared(
             linear.norm.value,
             linear.attained,
             linear.falls_at_rim,
-            None,
+            break_even_radius(F, linear) if break_even else None,
             block_gap(problem, here, best) if best is not None and break_even else None,
         ),
         "theorem1": theorem1_here(problem, gap, gradient_norm, star),

@@ -23,8 +23,10 @@ from resnet_cert.certificate.facts import Array, Data
 from resnet_cert.certificate.fields import BALLS, semidefinite, spectral_norm_at_most, squares
 from resnet_cert.certificate.losses import LOSSES
 
-ROUNDING = 2.0**-30
-"""What float64 may add to b and μ2, relatively: bounds are rounded up at every step."""
+ROUNDING = 2.0**-26
+"""What float64 may add to μ2, relatively: eigenvalues are rounded up, by the slack of their proofs."""
+ROUNDING_OF_B = 2.0**-40
+"""What float64 may be off in b, relatively."""
 
 MATRIX_WORK = 2**27
 """Up to this n(d+k)², a part of the definition of a computed μ2, eigenvalues are taken, and traces beyond."""
@@ -36,14 +38,14 @@ def inside(b: arb, data: Data) -> bool:
 
 
 def is_computed_b(b: float, data: Data) -> bool:
-    """b = 1.01·max(‖W‖, ‖V‖), or 1 if both are 0, up to ROUNDING or to the next float."""
+    """b = 1.01·max(‖W‖, ‖V‖), or 1 if both are 0, up to ROUNDING_OF_B or to the next float."""
     if not (data.W.any() or data.V.any()):
         return b == 1.0
     factor = arb(1.01)
     above, below = (arb(math.nextafter(b, end)) for end in (math.inf, 0.0))
-    if not inside(above / factor * (1 + arb(ROUNDING)), data):
+    if not inside(above / factor * (1 + arb(ROUNDING_OF_B)), data):
         return False
-    limit = below / factor / (1 + arb(ROUNDING))
+    limit = below / factor / (1 + arb(ROUNDING_OF_B))
     return any(_norm_at_least(M, limit) for M in (data.W, data.V))
 
 

@@ -13,7 +13,6 @@ from resnet_cert.commands.common import (
     FormatAndFile,
     Number,
     load,
-    one_output,
     progress,
     require_name,
     spec_options,
@@ -100,24 +99,16 @@ def check(
         raise click.UsageError(f"expected one SPEC for a certificate or a witness, got {len(specs)}")
     if witness is not None:
         require_name(witness, ".npz")
-    data = None if certificate is None else f"{certificate}.data"
+    bundled = certificate is None or certificate.endswith(".zip")
+    data = None if bundled else f"{certificate}.data"
     other = (to.file for to in files)
     writes = (output, *other, certificate, data, witness)
     with stdout_as_stderr():
         problems = load(specs, allow_code, settings, writes)
-        of_one_output = {
-            "--certificate": certificate is not None,
-            "--witness": witness is not None,
-            "--augmented": augmented,
-            "--arithmetic ball": arithmetic == "ball",
-        }
-        for flag in filter(of_one_output.get, of_one_output):
-            for loaded in problems:
-                one_output(loaded, flag)
         checked = [_checked(loaded, arithmetic, not no_escalate, augmented, verbosity) for loaded in problems]
-        reports = [report for report, _ in checked]
-        only = checked[0][1]
-        if certificate is not None and only is not None:
+        reports = [examined.report for examined in checked]
+        only = checked[0]
+        if certificate is not None:
             from resnet_cert.certificate.writing import write_certificate
 
             write_certificate(
@@ -125,10 +116,11 @@ def check(
                 only.problem,
                 only.report,
                 overrides=settings,
-                arithmetic=arithmetic,
-                direction=only.curvature.direction,
+                arithmetic=only.decision.arithmetic,
+                direction=only.decision.curvature.direction,
+                reads=problems[0].reads,
             )
-        if witness is not None and only is not None:
+        if witness is not None:
             from resnet_cert.search.witness import find_witness, write_witness
 
             found = find_witness(only)
@@ -171,18 +163,14 @@ def _checked(
     escalate: bool,
     augmented: bool,
     verbosity: int,
-) -> tuple[Report, Examination | None]:
-    """The report and, where there is one output, what a certificate or a witness is made from."""
-    from resnet_cert.check import check, examine
-    from resnet_cert.problem.problem import Problem
+) -> Examination:
+    """The report, and what a certificate or a witness is made from."""
+    from resnet_cert.check import examine
     from resnet_cert.results import Source
 
     problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
     with progress(f"checking {loaded.path}", verbosity):
-        if not isinstance(problem, Problem):
-            report = check(problem, spec=source, arithmetic=arithmetic, augmented=augmented)
-            return replace(report, expect=loaded.expect), None
         examined = examine(
             problem, spec=source, arithmetic=arithmetic, escalate=escalate, augmented=augmented
         )
-    return replace(examined.report, expect=loaded.expect), examined
+    return replace(examined, report=replace(examined.report, expect=loaded.expect))

@@ -4,16 +4,18 @@ and so they are told."""
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from resnet_cert.outcomes import Diagnostic, RequestError
 
 HARMLESS = ("--xla_force_host_platform_device_count", "--xla_cpu_multi_thread_eigen")
 """Flags of XLA that are not tried out first: that costs a second."""
 SECONDS = 60
-WATCHED = ("JAX_", "XLA_", "MPL", "OPENBLAS_", "OMP_", "PYTHONWARNINGS")
+WATCHED = ("JAX_", "XLA_", "CUDA_")
 
 
 def prepare() -> None:
@@ -26,7 +28,35 @@ def prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["MPLBACKEND"] = "agg"
+    _keep_compilations()
     _require_flags()
+
+
+def _keep_compilations() -> None:
+    """What JAX compiles is kept for the next process, in the user's cache directory, by machine.
+
+    JAX's own settings go first: JAX_COMPILATION_CACHE_DIR names another place, and
+    JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "darwin":
+        caches = home / "Library" / "Caches"
+    elif sys.platform == "win32":
+        caches = Path(os.environ.get("LOCALAPPDATA", home))
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    place = caches / "resnet-cert" / f"jax-{platform.machine()}-{platform.node()}"
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:  # no place to keep anything: then everything is compiled anew
+        return
+    if not os.access(place, os.W_OK):
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def _require_flags() -> None:
@@ -55,8 +85,8 @@ def fault(error: BaseException) -> RequestError | None:
         return RequestError(f"cannot write: {error.strerror}", id="output-place")
     reason = _jax_fault()
     if reason is not None:
-        given = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith(WATCHED))
-        return RequestError(f"JAX does not start: {reason} (with {given})", id="environment")
+        given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(WATCHED)]
+        return RequestError(f"JAX does not start with {', '.join(given)}: {reason}", id="environment")
     return None
 
 
@@ -89,13 +119,11 @@ def _formed(error: BaseException) -> str:
 
 
 def _jax_fault() -> str | None:
-    """Why JAX does not start here; None if it does, or was not asked to."""
-    if "jax" not in sys.modules:
-        return None
+    """Why JAX does not start here; None if it does."""
     try:
         import jax
 
         jax.devices()
-    except Exception as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception as error:  # whatever JAX raises: it is looked at because something else failed
+        return " ".join(str(error).split())[:200] or "no such device is here"
     return None

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from resnet_cert.compare.consequences import gradient_of_inputs
+from resnet_cert.compare.linear_data import Data
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, minimum_on_ball
 from resnet_cert.compare.star import star
 from resnet_cert.moments.moments import Moments
@@ -121,8 +122,7 @@ def block_infimum(problem: Problem, best: LinearMinimum) -> Enclosure:
     """
     if best.attained and best.falls_at_rim is False:
         return best.F_min
-    wider = joined(problem)
-    anywhere = minimum_on_ball(wider, math.inf, math.inf)
+    anywhere = minimum_on_ball(Data.of(joined(problem)), math.inf, math.inf)
     return Enclosure(
         min(anywhere.F_min.value, best.F_min.upper),
         min(anywhere.F_min.lower, best.F_min.lower),

@@ -28,8 +28,8 @@ float64.
 """
 HELD_BYTES = 2**28
 """Rows in new coordinates that take no more than this are made once and kept."""
-WIDEST = 4096
-"""The largest d whose d × d factorisation is affordable."""
+WIDEST = 600
+"""The largest d for which coordinates other than a scaling are looked for."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class Enclosed:
     """F_lin, E[∇ℓ zᵀ] (q, d), the blocks of E[∇²ℓ ⊗ zzᵀ], and E[∇ℓ xᵀ] (q, d), at one U.
 
     blocks: one (d, d) for all outputs, q of them, or one (qd, qd); None where they are too large.
-    bend: an upper bound of ‖∇²F_lin‖ in W.  farthest: of ‖z_i‖.
+    bend: an upper bound of ‖∇²F_lin‖ in W.  farthest, farthest_x: of ‖z_i‖, ‖x_i‖.
     """
 
     F: Enclosure
@@ -99,6 +99,7 @@ class Enclosed:
     slope_x: Ball
     bend: Radius
     farthest: Radius
+    farthest_x: Radius
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,7 @@ class LinearObjective:
     def enclosed(self, point: Array, *, blocks: bool) -> Enclosed:
         """Everything that is proven about F_lin at U."""
         parts = [self._sums(cut, rows, point, blocks) for cut, rows in self._in_blocks()]
-        sums = merged(part for part, _, _ in parts)
-        bend, farthest = merged(bend for _, bend, _ in parts), [far for _, _, far in parts]
+        sums, bend = merged(part[0] for part in parts), merged(part[1] for part in parts)
         at, weight = sums.expectation(), total_weight(sums.weight)
         units = self.design.units
         slope_x = at.A_f
@@ -242,8 +242,22 @@ class LinearObjective:
             _as_blocks(at) if blocks else None,
             slope_x,
             bend.total().radius / weight.lower,
-            Radius(np.max([far.upper for far in farthest])),
+            Radius(np.max([part[2].upper for part in parts])),
+            Radius(np.max([part[3].upper for part in parts])),
         )
+
+    def largest_third(self, point: Array, q: float) -> Radius:
+        """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
+        worst = NOTHING
+        for rows in self.design.rows():
+            z_norm = Radius.row_norms(rows.z) + rows.error
+            reach = Radius.row_norms(rows.z @ point.T) * (1.0 + 2.0**-40) + z_norm * q
+            bounds = self.design.problem.loss.suprema(reach, rows.chunk.y, rows.chunk.omega)
+            if bounds is None:
+                return UNBOUNDED
+            most = (bounds.third * z_norm * z_norm * z_norm).max()
+            worst = Radius(np.maximum(worst.upper, most.upper))
+        return worst
 
     def _in_blocks(self) -> Iterator[tuple[Blocks, Rows]]:
         first = 0
@@ -251,8 +265,10 @@ class LinearObjective:
             yield Blocks(first, len(rows.z)), rows
             first += -(-len(rows.z) // BLOCK_ROWS)
 
-    def _sums(self, cut: Blocks, rows: Rows, point: Array, blocks: bool) -> tuple[MomentSums, Sum, Radius]:
-        """The moments of some rows, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; and max ‖z‖."""
+    def _sums(
+        self, cut: Blocks, rows: Rows, point: Array, blocks: bool
+    ) -> tuple[MomentSums, Sum, Radius, Radius]:
+        """The moments of some rows, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖."""
         chunk, z, e = rows.chunk, rows.z, rows.error
         loss, size = self.design.problem.loss, Radius.norm(point)
         z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
@@ -273,18 +289,17 @@ class LinearObjective:
             most = loss.suprema(Radius.row_norms(p) + p_error, chunk.y, chunk.omega)
             size = UNBOUNDED if most is None else most.second
         slopes = Slopes.of(at.first, at.first_error, chunk.weight)
-        turned = self.design.R is not None
+        turned, exact = self.design.R is not None, self.design.sigma == 1.0
+        underflow = NOTHING if exact else Radius.of(np.full(len(z), 2.0**-1000))
         sums = MomentSums(
             weight=weight_sum(chunk, cut),
             F=value_sum(at.value, at.value_error, chunk.weight, cut),
             g_W=slopes.times(z, z_norm, e, cut),
-            A_f=slopes.times(rows.x, x_norm, NOTHING, cut)
-            if turned
-            else slopes.times(rows.x[:, :0], NOTHING, NOTHING, cut),
+            A_f=slopes.times(rows.x if turned else rows.x[:, :0], x_norm, underflow, cut),
             Q=curvature,
         )
         bend = cut.bounds(size * chunk.weights * x_norm * x_norm)
-        return sums, bend, (z_norm + e).max()
+        return sums, bend, (z_norm + e).max(), x_norm.max()
 
 
 def _as_blocks(at: Moments) -> list[Ball]:

@@ -14,7 +14,9 @@ def domain_radius(problem: Problem, norm_w: Enclosure, norm_V: Enclosure) -> flo
     """b: as given, or 1.01·max(‖w‖, ‖V‖), or 1 if both are 0."""
     if problem.domain.b is not None:
         return problem.domain.b
-    return 1.01 * max(norm_w.upper, norm_V.upper) or 1.0
+    largest, least = max(norm_w.value, norm_V.value), max(norm_w.upper, norm_V.upper)
+    # The value is off by a few roundings, the bound by the slack of its proof; either is inside.
+    return (1.01 * largest if 1.01 * largest > least else 1.01 * least) or 1.0
 
 
 def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: float, r: float) -> Constants:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnet_cert.outcomes import FailOn, Verdict, exit_code
+from resnet_cert.outcomes import FailOn, Verdict, exit_code, printable
 from resnet_cert.report.page import page
 from resnet_cert.results import Report
 
@@ -38,7 +38,7 @@ def finding(report: Report, fail_on: FailOn) -> Finding:
         fails=exit_code(report.verdict, report.expect, fail_on) != 0,
         title=f"{report.verdict.value}: {report.name}",
         message=" ".join(_sentence(text) for text in said.sentences),
-        path=report.spec.path,
+        path=None if report.spec.path is None else printable(report.spec.path),
     )
 
 

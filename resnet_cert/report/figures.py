@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +22,30 @@ LOG_SCALE = (8.0, 1e4)
 
 
 def require_matplotlib() -> None:
-    """Find out before the work that nothing can be drawn.
+    """Find out before the work that nothing can be drawn; and load matplotlib as it comes, where nobody has yet:
+    a file matplotlibrc of the user's, in the current folder perhaps, may be broken, and changes the pictures.
 
     Raises:
-        RequestError: if matplotlib is not installed.
+        RequestError: if matplotlib is not installed, or does not start.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise RequestError("expected matplotlib to draw with: pip install 'resnet-cert[plot]'")
+        fault = "expected matplotlib to draw with: pip install 'resnet-cert[plot]'"
+        raise RequestError(fault, id="needs-package")
+    if "matplotlib" in sys.modules:
+        return
+    here, given = os.open(".", getattr(os, "O_PATH", os.O_RDONLY)), os.environ.get("MATPLOTLIBRC")
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    try:
+        os.chdir(os.sep)
+        importlib.import_module("matplotlib")
+    except Exception as error:
+        raise RequestError(f"matplotlib does not start: {error}", id="environment") from error
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        del os.environ["MATPLOTLIBRC"]
+        if given is not None:
+            os.environ["MATPLOTLIBRC"] = given
 
 
 def rendered(figure: Any, path: str) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from resnet_cert.numerics.enclosure import Enclosure
-from resnet_cert.outcomes import Verdict
+from resnet_cert.outcomes import Verdict, printable
 from resnet_cert.report.numbers import DIGITS, at_least, at_most, enclosed, given, plain, slack
 from resnet_cert.results import BreakEvenRadius, Regularized, Report
 
@@ -64,7 +64,7 @@ def page(report: Report, digits: int = DIGITS) -> Page:
 
 def title(report: Report) -> str:
     path = report.spec.path
-    return report.name if path is None else f"{report.name} ({path})"
+    return report.name if path is None else f"{report.name} ({printable(path)})"
 
 
 # --- Names ------------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def _on_conditions(report: Report) -> Iterator[str]:
     lower = f"{judged} is lower by at least {at_least(descent.decrease.lower)}"
     where = f"at a point {plain(descent.distance, 3)} away"
     spec = report.spec.path
-    leave = "" if spec is None else f"; `resnet-cert solve {spec} --output point.npz` goes on from here"
+    leave = "" if spec is None else f"; `resnet-cert solve {printable(spec)} --output point.npz` goes on from here"
     if descent.kind == "saddle":
         along = "along the direction of lowest curvature"
         yield f"{_point(report)} is near a saddle of {judged}: {along} {lower} {where}{leave}."
@@ -490,7 +490,7 @@ def _on_expected(report: Report) -> Iterator[str]:
 def _next_steps(report: Report) -> Iterator[str]:
     if report.verdict is Verdict.CERTIFIED:
         return
-    spec = report.spec.path or "SPEC"
+    spec = printable(report.spec.path or "SPEC")
     least = report.smallest_epsilon
     if least is not None and math.isfinite(least.upper):
         yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)} (--eps)."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_cert.numerics.radius import Array
-from resnet_cert.outcomes import RequestError
+from resnet_cert.outcomes import RequestError, printable
 from resnet_cert.problem.problem import Distribution, Features, GivenFeatures, Point, Rows
 from resnet_cert.spec import data_models, models
 from resnet_cert.spec.arrays import inline, load_npy, open_arrays, read_npy, readable
@@ -300,7 +300,7 @@ def load_comparators(samples: Samples, features: Features) -> dict[str, Rows]:
             if absent:
                 raise Refused(f"no {listed(absent)} in the data, or too large to be kept", "array-missing")
             if len(rows) == 1:
-                [found[name]] = rows
+                [found[printable(name)]] = rows
                 continue
             arrays = [np.asarray(array[slice(None)], dtype=np.float64) for array in rows if array is not None]
             shapes = [array.shape for array in arrays]
@@ -309,7 +309,7 @@ def load_comparators(samples: Samples, features: Features) -> dict[str, Rows]:
                     f"expected arrays (n, ·) of as many rows, got the shapes {listed(map(str, shapes))}",
                     "shape",
                 )
-            found[name] = np.concatenate(arrays, axis=1)
+            found[printable(name)] = np.concatenate(arrays, axis=1)
     faults.refuse()
     return found
 
@@ -375,7 +375,7 @@ def _python_loss(loss: models.PythonLoss, context: Context) -> Loss:
 
     function = load_function(context.folder, loss.python, allow_code=context.allow_code)
     with running(context.folder, loss.python):
-        return CustomLoss(function, loss.python, convex=loss.convex is True)
+        return CustomLoss(function, printable(loss.python), convex=loss.convex is True)
 
 
 # network

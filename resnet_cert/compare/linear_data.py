@@ -1,0 +1,184 @@
+"""The data of a linear predictor, and where the search for min F_lin goes in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from resnet_cert.compare import path
+from resnet_cert.compare.design import (
+    WIDEST,
+    Design,
+    gram,
+    is_ill_conditioned,
+    orthogonalised,
+    scaled_design,
+)
+from resnet_cert.compare.linear_objective import LinearObjective
+from resnet_cert.compare.path import Place
+from resnet_cert.compare.recession import Recedes, recedes, separates
+from resnet_cert.compare.row_space import Unseen, unseen_directions
+from resnet_cert.numerics.radius import Array
+from resnet_cert.problem.problem import Problem
+
+INSIDE = 1.0 - 2.0**-40
+"""The search aims at this fraction of a ball's radius, so that its errors do not leave the ball."""
+SETTLED = 1e-6
+"""Relative length of a Newton step of a custom loss that has arrived."""
+SHORT_OF_NOTHING = 2.0**-33
+"""The λ, relative to the curvature, from which on ill-conditioned data need coordinates of their own."""
+STEPS_TO_INFINITY = 12
+"""Steps of the path, each to a 2^-8 of λ, after which no direction of recession is looked for along it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A place on the path, in the coordinates of its objective."""
+
+    objective: LinearObjective
+    place: Place
+
+    @property
+    def norm(self) -> float:
+        """‖W‖_F."""
+        return path.norm_W(self.objective, self.place) * self.objective.design.sigma
+
+    @property
+    def W(self) -> Array:
+        """(q, d)."""
+        return self.objective.design.sigma * self.objective.W(self.place.point)
+
+    @property
+    def value(self) -> float:
+        """Φ."""
+        return path.loss_value(self.objective, self.place)
+
+    @property
+    def settled(self) -> bool:
+        """A Newton step is short: what is known of an attained infimum where nothing is known of the loss."""
+        step = path.solver(self.objective, self.place.at, 0.0)(self.place.at.gradient)
+        length = float(np.linalg.norm(self.place.point))
+        return float(np.linalg.norm(step)) <= SETTLED * (1.0 + length)
+
+    def moved(self, objective: LinearObjective) -> Found:
+        """The same predictor in other coordinates."""
+        point, lam = objective.coordinates(self.objective.W(self.place.point)), self.place.lam
+        return Found(objective, Place(point, lam, objective.sketch(point, lam), converged=False))
+
+
+Search = Callable[[Found, float], Place]
+"""From a place, and the least λ that it may go to, to another place."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is known of the data of a linear predictor before anything is minimised.
+
+    ridge: ρ (d,) of ½Σ ρ_j‖W_j‖².  unseen: directions that the data do not see, in the scaled inputs.
+    """
+
+    problem: Problem
+    ridge: Array
+    scaled: Design
+    ill_conditioned: bool
+    unseen: Unseen | None
+    recession: Recedes
+
+    @staticmethod
+    def of(problem: Problem, ridge: Array | None = None) -> Data:
+        ridge = np.zeros(problem.d) if ridge is None else ridge
+        scaled = scaled_design(problem, fixed=bool(ridge.any()))
+        ill, unseen = False, None
+        if problem.d <= WIDEST:
+            ill = is_ill_conditioned(gram(scaled, np.diag(np.sqrt(ridge)) * scaled.units))
+            if ill:
+                unseen = unseen_directions(lambda: (chunk.x for chunk in problem.chunks(features=False)))
+            if unseen is not None:
+                unseen = _in_units(unseen, scaled.units)
+        return Data(problem, ridge, scaled, ill, unseen, recedes(problem))
+
+    @property
+    def may_recede(self) -> bool:
+        """inf Φ may lie at infinity."""
+        return self.recession.possible and not self.ridge.all()
+
+    def objective(self, lam: float) -> LinearObjective:
+        """Φ in coordinates that suit Φ + λ/2‖W‖_F²."""
+        design = orthogonalised(self.scaled, self._extra(lam)) if self.ill_conditioned else self.scaled
+        return LinearObjective(design, self.ridge, self.unseen)
+
+    def _extra(self, lam: float) -> Array:
+        """Rows of the scaled inputs that count like data."""
+        rows = np.diag(np.sqrt(self.ridge + lam)) * self.scaled.units
+        seen = [] if self.unseen is None else [(self.scaled.units[:, None] * self.unseen.Z).T]
+        return np.concatenate([rows[np.any(rows != 0.0, axis=1)], *seen])
+
+    @cached_property
+    def scale(self) -> float:
+        """λ of the size of the curvature of F_lin at 0."""
+        objective = LinearObjective(self.scaled, self.ridge, None)
+        moments = np.diagonal(objective.second_moments) / self.scaled.units / self.scaled.units
+        size = objective.mean_curvature(path.origin(objective, 0.0).at) * float(np.sum(moments))
+        return size if 0.0 < size < math.inf else 1.0
+
+    def unconstrained(self, known: Found | None = None) -> tuple[Found, bool | None]:
+        """A minimiser of Φ, and whether inf Φ is proven to be attained by the loss alone, or not to be.
+
+        Where it may lie at infinity the path is followed to λ = 0: W(λ) tends to a direction along which the
+        loss falls for ever, if there is one.
+        """
+        objective = self.objective(0.0)
+        if not self.may_recede:
+            place = path.minimised(objective, path.origin(objective, 0.0), 0.0)
+            return Found(objective, place), True if self.recession.known else None
+        lam = known.place.lam if known is not None and known.place.lam else self.scale
+        found = Found(objective, path.origin(objective, lam)) if known is None else known.moved(objective)
+        place = found.place
+        for _ in range(STEPS_TO_INFINITY):
+            place = path.minimised(objective, place, lam, 1e-8)
+            if self.recession.known and separates(self.problem, Found(objective, place).W):
+                return Found(objective, place), False
+            lam *= 2.0**-8
+        return Found(objective, path.minimised(objective, place, 0.0)), None
+
+    def on_ball(self, r: float, known: Found | None = None) -> Found:
+        """The minimiser on ‖W‖_F ≤ r."""
+        target = r / self.scaled.sigma * INSIDE
+        if not target:
+            objective = self.objective(self.scale)
+            return Found(objective, path.origin(objective, 0.0))
+        return self._on_path(
+            lambda at, least: path.at_radius(at.objective, at.place, target, least=least), known
+        )
+
+    def at_value(self, value: float, known: Found) -> Found:
+        """The place of the path where Φ = value, or its end at λ = 0 where Φ is larger."""
+        return self._on_path(
+            lambda at, least: path.at_value(at.objective, at.place, value, least=least), known
+        )
+
+    def _on_path(self, search: Search, known: Found | None) -> Found:
+        least = self.scale * SHORT_OF_NOTHING if self.ill_conditioned else 0.0
+        objective = self.objective(least)
+        start = Found(objective, path.origin(objective, self.scale))
+        if known is not None and known.place.lam > least:
+            start = known if known.objective.design is objective.design else known.moved(objective)
+        found = Found(objective, search(start, least))
+        if self.ill_conditioned:
+            if found.place.lam <= least:
+                found = found.moved(self.objective(0.0))
+                found = Found(found.objective, search(found, 0.0))
+            found = found.moved(self.objective(found.place.lam))
+            found = Found(found.objective, search(found, 0.0))
+        return found
+
+
+def _in_units(unseen: Unseen, units: Array) -> Unseen:
+    """The same directions, as long as the scaled data."""
+    size = float(np.max(np.abs(units[:, None] * unseen.Z), initial=0.0))
+    factor = 2.0 ** -math.frexp(size)[1]
+    return Unseen(unseen.Z * factor, unseen.sine * factor)

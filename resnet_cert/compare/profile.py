@@ -1,0 +1,163 @@
+"""The break-even radius: how large a linear predictor must be to do as well as the network.
+
+m(r) = min F_lin over ‖W‖_F ≤ r is convex and does not rise, and r° = inf{r : m(r) ≤ F}.  No radius that
+somebody chose is left in it.  It is 0 where F_lin(0) ≤ F; and infinite only where inf F_lin is proven to
+exceed F, by the minimum on a ball that holds a minimiser, or by the infimum of the loss.  Else F_lin(W(λ)) =
+F is solved along the path of minimisers (`path`), and one place W a little beyond proves both ends:
+
+above:  F_lin(W) ≤ F gives r° ≤ ‖W‖.
+below:  by duality m(ρ) ≥ F_lin(W) − λ/2(ρ² − ‖W‖²) − δ for every ρ, δ for what is left of the gradient, and
+        this exceeds F where ρ² < ‖W‖² − 2(F − F_lin(W) + δ)/λ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from resnet_cert.compare import path
+from resnet_cert.compare.comparators import comparators_here
+from resnet_cert.compare.linear_data import Found
+from resnet_cert.compare.location import ZERO
+from resnet_cert.compare.minimum_on_ball import (
+    LinearMinimum,
+    Seen,
+    best_linear_predictor,
+    enclosed_on,
+    infimum_of_loss,
+    minimum_on_ball,
+)
+from resnet_cert.moments.domain import domain_radius
+from resnet_cert.moments.gradient import observe_first
+from resnet_cert.numerics.eigenvalues import spectral_norm
+from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
+from resnet_cert.problem.problem import Problem
+from resnet_cert.results import BreakEvenRadius, Profile, ProfileRow
+
+BEYOND = 2.0**-36
+"""How far below F, relatively, the place lies whose F_lin is to be at most F; 2^6 times as far where it is
+not.
+"""
+TRIES = 5
+NARROW = 1e-7
+"""A relative width of the break-even radius that needs no second derivatives to be narrower."""
+DECADES = 3.0
+"""A profile reaches over so many decades of r, its middle in the middle."""
+
+NEVER = BreakEvenRadius(None, math.inf, None, True)
+
+
+@QUIET
+def break_even_radius(F: Enclosure, linear: LinearMinimum) -> BreakEvenRadius:
+    """r°, enclosed.
+
+    Args:
+        F: that of the network.  linear: the best linear predictor on any ball, where the search begins.
+    """
+    return _break_even(F, linear)[0]
+
+
+def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, Found]:
+    """The same, and the place of the path where F_lin is about F; that of `linear` where there is none."""
+    data, found = linear.data, linear.found
+    nothing = Found(found.objective, path.origin(found.objective, 0.0))
+    at_zero = Seen.of(data, nothing, blocks=False).F
+    if at_zero.upper <= F.lower:
+        return BreakEvenRadius(0.0, 0.0, 0.0, False), found
+    least = _infimum(F, linear)
+    if F.upper < least.lower:
+        return NEVER, found
+    open_end = BreakEvenRadius(None, 0.0, math.inf, None)
+    if not (F.known and F.lower > least.lower):
+        return replace(open_end, lower=_below(F, Seen.of(data, found, blocks=False), 0.0)), found
+    lower, start = 0.0, found
+    for trial in range(TRIES):
+        beyond = max(4.0 * (F.upper - F.lower), BEYOND * abs(at_zero.upper - F.value)) * 2.0 ** (6 * trial)
+        place = data.at_value(F.lower - beyond, start)
+        seen = Seen.of(data, place, blocks=False)
+        lower, start = max(lower, _below(F, seen, lower)), place
+        if seen.F.upper <= F.lower:
+            upper = (seen.length * data.scaled.sigma).upper
+            if upper - lower > NARROW * upper:
+                lower = max(lower, _below(F, Seen.of(data, place, blocks=True), lower))
+            lower = min(lower, upper)
+            return BreakEvenRadius(min(max(_crossing(F, seen), lower), upper), lower, upper, False), place
+    return BreakEvenRadius(None, lower, math.inf, None), start
+
+
+def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
+    """inf F_lin over all W; its lower end is −∞ where nothing is known that matters for F."""
+    lowest = infimum_of_loss(linear.data.problem)
+    below = -math.inf if lowest is None else lowest
+    if linear.attained is not True:
+        return Enclosure(linear.F_min.value, below, math.inf)
+    if linear.falls_at_rim is False:
+        return linear.F_min
+    if F.lower > linear.F_min.upper:  # on this ball already something is as good
+        return Enclosure(linear.F_min.value, below, linear.F_min.upper)
+    return minimum_on_ball(linear.data, math.inf, math.inf).F_min
+
+
+def _below(F: Enclosure, seen: Seen, known: float) -> float:
+    """A ρ with m(ρ) > F, by what is proven at a place; `known` where it proves none."""
+    lam = seen.found.place.lam
+    drops = [located.drop for located in seen.places(ZERO, math.inf)] if lam else []
+    if not drops:
+        return known
+    drop = min(drops, key=lambda d: d.upper)
+    square = seen.length.square() - (Enclosure.exact(F.upper) - seen.F + drop) * (2.0 / Enclosure.exact(lam))
+    if not square.lower > 0.0:
+        return known
+    return (square.sqrt() * seen.data.scaled.sigma).lower * (1.0 - 2.0**-52)
+
+
+def _crossing(F: Enclosure, seen: Seen) -> float:
+    """r° to first order, from a place nearby."""
+    length, lam = seen.length.value, seen.found.place.lam
+    if not lam:
+        return length * seen.data.scaled.sigma
+    square = length * length - 2.0 * (F.value - seen.F.value) / lam
+    return math.sqrt(max(square, 0.0)) * seen.data.scaled.sigma
+
+
+@QUIET
+def profile(problem: Problem, points: int = 25) -> Profile:
+    """min F_lin over ‖W‖_F ≤ r against r, F, and where they meet.
+
+    Args:
+        points: how many r, log-spaced around the break-even radius; where that is 0 or infinite, around ‖W*‖,
+            or the point's own ‖W‖.
+    """
+    problem = problem.with_features_held()
+    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    linear = best_linear_predictor(problem, problem.domain.r, b)
+    F = observe_first(problem, b).here.F
+    meeting, found = _break_even(F, linear)
+    norm_W = norm(problem.W).value
+    middle = next(r for r in (meeting.value or 0.0, linear.norm.value, norm_W, 1.0) if 0.0 < r < math.inf)
+    radii = middle * 10.0 ** (DECADES * (np.arange(points) / max(points - 1, 1) - 0.5))
+    return Profile(
+        problem.name,
+        F,
+        meeting,
+        profile_rows(linear, [float(r) for r in radii]),
+        norm_W,
+        comparators_here(problem, F, b),
+    )
+
+
+def profile_rows(linear: LinearMinimum, radii: list[float]) -> tuple[ProfileRow, ...]:
+    """min F_lin on balls of rising radii; one search goes on from the other."""
+    data, rows, found = linear.data, [], None
+    everywhere = linear if linear.attained and linear.falls_at_rim is False else None
+    for r in radii:
+        if everywhere is None and linear.attained and found is not None and not found.place.lam:
+            everywhere = minimum_on_ball(data, math.inf, math.inf)
+        if everywhere is not None and r >= everywhere.norm.upper:
+            rows.append(ProfileRow(r, everywhere.F_min))
+            continue
+        found = data.on_ball(r, found)
+        rows.append(ProfileRow(r, enclosed_on(data, found, r, linear.attained, sharp=False).F_min))
+    return tuple(rows)
