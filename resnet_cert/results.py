@@ -523,11 +523,20 @@ class Sgd:
 
 @dataclass(frozen=True)
 class Solved:
-    """What `solve` found: the file of its point, and the check of what is in that file."""
+    """What `solve` found: the file of its point, and the check of what is in that file.
+
+    attained: is the infimum of the objective over all (W, V)?  None where that is not proven either way.
+    descent: where it is not, a direction along which the objective falls without end.  reason: why.
+    start: the check of where it began.
+    """
 
     iterations: int
     point: str
     report: Report
+    attained: bool | None = None
+    descent: dict[str, Any] | None = None
+    reason: str | None = None
+    start: Report | None = None
 
 
 def versions(arithmetic: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -92,18 +93,30 @@ def closed_form(problem: Problem) -> ClosedForm:
     return ClosedForm(attained, descent, why, best, tuple(sets))
 
 
-def attainment(problem: Problem) -> tuple[bool | None, Direction | None]:
-    """Is the infimum of the objective attained, and where not, a direction along which it falls on."""
+class Attainment(NamedTuple):
+    """Is the infimum of the objective over all (W, V) attained?  None where that is not proven either way.
+
+    descent: where it is not, a direction along which the objective falls without end.  why: in words.
+    """
+
+    attained: bool | None
+    descent: Direction | None
+    why: str
+
+
+def attainment(problem: Problem) -> Attainment:
+    """Is the infimum of the objective attained?"""
     objective = problem.objective
     if objective.is_plain:
         if not is_listed(problem):
-            return None, None
+            return Attainment(None, None, "the block has fewer inputs than the head has outputs")
         plain = problem.with_features_held()
-        attained, descent, _ = _attained(plain, best_of_block(plain))
-        return attained, descent
+        return _attained(plain, best_of_block(plain))
     if not problem.decayed.all() or not isinstance(problem.loss, BuiltinLoss):
-        return None, None
-    return True, None  # a continuous function on a ball, or one that grows on all sides
+        return Attainment(None, None, "not all of W is held")
+    if objective.norm is not None:
+        return Attainment(True, None, "a continuous function on a ball")
+    return Attainment(True, None, "the objective grows on all sides")
 
 
 def best_of_block(problem: Problem) -> LinearMinimum:
@@ -123,26 +136,26 @@ def head_above(problem: Problem, A: Array) -> Point:
     return Point(W[:, :-1], V, W[:, -1]) if problem.has_bias else Point(W, V)
 
 
-def _attained(problem: Problem, best: LinearMinimum) -> tuple[bool | None, Direction | None, str]:
+def _attained(problem: Problem, best: LinearMinimum) -> Attainment:
     U_1 = basis(problem).T @ best.W_star.center[:, : problem.d1]
     if best.attained is False:
         W = best.W_star.center[:, : problem.d]
         away = Direction(W / float(np.linalg.norm(best.W_star.center)), np.zeros_like(problem.V))
-        return False, away, "F falls on as W grows: a linear function of (x, f) separates the data"
+        return Attainment(False, away, "F falls on as W grows, for a linear function of (x, f) separates the data")
     if best.attained is None:
-        return None, None, "it is not known whether min Φ is attained"
+        return Attainment(None, None, "it is not known whether min Φ is attained")
     least = float(np.linalg.svd(U_1, compute_uv=False)[-1])
     radius = float(best.W_star.radius)
     slack = 64.0 * gamma(U_1.size) * float(np.linalg.norm(U_1))
     if least > radius + slack:
-        return True, None, "the minimiser of Φ has a head of full row rank"
+        return Attainment(True, None, "the minimiser of Φ has a head of full row rank")
     Z = best.W_star.center[:, problem.d :]
     if _is_blind(problem) and float(np.linalg.norm(Z)) > radius:
         V = np.zeros_like(problem.V)
         V[0] = Z[0] / float(np.linalg.norm(Z[0]))
         why = "min Φ needs features but no x: F falls to it as V grows and W goes to 0"
-        return False, Direction(np.zeros_like(problem.W), V), why
-    return None, None, "the minimiser of Φ may have W_1 without full row rank, and then no V"
+        return Attainment(False, Direction(np.zeros_like(problem.W), V), why)
+    return Attainment(None, None, "the minimiser of Φ may have W_1 without full row rank, and then no V")
 
 
 def _is_blind(problem: Problem) -> bool:

@@ -148,6 +148,7 @@ class Landscape:
     values: Array
     curves: tuple[Array, ...] = ()
     reach: dict[str, float] = field(default_factory=dict)
+    grid: bool = False
 
     @property
     def range(self) -> tuple[float, float, float, float]:
@@ -162,7 +163,7 @@ class Landscape:
         values = self.values[np.hypot(s, t) <= self.plane.radius]
         return values if len(values) else self.values.ravel()
 
-    def document(self, *, grid: bool = False) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """The document resnet-cert/landscape/1."""
         points = []
         for point in self.critical_points:
@@ -187,7 +188,7 @@ class Landscape:
         if self.closed_form is not None:
             found["attained"] = self.closed_form.attained
             found["infimum"] = _ends(self.closed_form.infimum)
-        if grid:
+        if self.grid:
             values = np.where(np.isfinite(self.values), self.values, np.nan)
             rows = [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
             found["grid"] = {"w": self.s.tolist(), "v": self.t.tolist(), "values": rows}
@@ -351,12 +352,14 @@ class _Search:
         self.reach: dict[str, float] = {}
 
     def run(self) -> _Search:
-        if self.listed is not None:
+        if self.listed is not None and (self.problem.is_plain or self.plane.whole):
             self.sets = list(self.listed.sets)
-        if self.listed is not None and self.plane.whole:
             if self.problem.is_plain:
                 self.searched = "closed form"
-            self.from_closed_form()
+            if self.plane.whole:
+                self.from_closed_form()
+            else:
+                self.complete = self.listed.attained is not None
         elif self._in_fewer_unknowns():
             return self
         else:

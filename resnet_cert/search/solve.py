@@ -67,7 +67,7 @@ class Solution:
     """The last point and the number of steps to it; stopped: why the search ended short of ε, or None.
 
     attained: is the infimum of the objective, over all points?  None where that is not known.
-    descent: where it is not, a direction along which the objective falls without end.
+    descent: where it is not, a direction along which the objective falls without end.  why: of `attained`.
     """
 
     point: Point
@@ -75,6 +75,7 @@ class Solution:
     stopped: str | None
     attained: bool | None = None
     descent: Direction | None = None
+    why: str | None = None
 
 
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:
@@ -155,7 +156,7 @@ class _Search:
     def ended(self) -> Solution:
         from resnet_cert.search.critical_points import attainment
 
-        attained, descent = attainment(self.problem)
+        attained, descent, why = attainment(self.problem)
         reached = self.gradient_norm(self.z) <= self.problem.epsilon
         stopped = None
         if not reached:
@@ -165,7 +166,7 @@ class _Search:
             if attained is False:
                 reason = "the infimum is not attained, and the objective falls on without end"
             stopped = f"{reason}; {where}"
-        return Solution(self.objective.point(self.z), self.iterations, stopped, attained, descent)
+        return Solution(self.objective.point(self.z), self.iterations, stopped, attained, descent, why)
 
     def arrive(self, z: Array, *, new: bool = True) -> None:
         G, _ = self.objective.at(z)
