@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnet_cert.check import check
+    from resnet_cert.compare.monitor import Monitor
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.outcomes import RequestError, Verdict
     from resnet_cert.problem.problem import Problem
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Enclosure",
+    "Monitor",
     "Problem",
     "Report",
     "RequestError",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOME = {
     "Enclosure": "resnet_cert.numerics.enclosure",
+    "Monitor": "resnet_cert.compare.monitor",
     "Problem": "resnet_cert.problem.problem",
     "Report": "resnet_cert.results",
     "RequestError": "resnet_cert.outcomes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -92,14 +92,18 @@ class Data:
     def of(problem: Problem, ridge: Array | None = None) -> Data:
         ridge = np.zeros(problem.d) if ridge is None else ridge
         scaled = scaled_design(problem, fixed=bool(ridge.any()))
-        ill, unseen = False, None
-        if problem.d <= WIDEST:
-            ill = is_ill_conditioned(gram(scaled, np.diag(np.sqrt(ridge)) * scaled.units))
-            if ill:
-                unseen = unseen_directions(lambda: (chunk.x for chunk in problem.chunks(features=False)))
-            if unseen is not None:
-                unseen = _in_units(unseen, scaled.units)
-        return Data(problem, ridge, scaled, ill, unseen, recedes(problem))
+        plain = Data(problem, ridge, scaled, False, None, recedes(problem))
+        if problem.d > WIDEST:
+            return plain
+        ill = is_ill_conditioned(gram(scaled, np.diag(np.sqrt(ridge)) * scaled.units))
+        return plain.orthogonalised() if ill else plain
+
+    def orthogonalised(self) -> Data:
+        """The same, in coordinates of its own."""
+        unseen = unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
+        if unseen is not None:
+            unseen = _in_units(unseen, self.scaled.units)
+        return replace(self, ill_conditioned=True, unseen=unseen)
 
     @property
     def may_recede(self) -> bool:

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from resnet_cert.compare import location
+from resnet_cert.compare.design import WIDEST
 from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_objective import Enclosed, LinearObjective
 from resnet_cert.compare.location import Located, across_the_boundary, predictor, weighted
@@ -31,8 +32,13 @@ LARGEST_BLOCK = 2000
 """The largest block of the Hessian whose least eigenvalue is enclosed,"""
 MOST_WORK = 10**11
 """if n times the squares of the blocks is at most this."""
-SHARP = 2.0**-40
-"""Relative width of an enclosure, and of a place, that needs no second derivatives to be sharper."""
+SHARP, WIDE = 2.0**-40, 2.0**-28
+"""Relative widths of an enclosure: one that needs no second derivatives to be sharper, and one that other
+coordinates may mend,"""
+NEAR = 2.0**-30
+"""The same of a place,"""
+MOST_TURNING = 2**33
+"""where n·d² is at most this: some seconds."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,17 @@ def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
 
 @QUIET
 def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
+    """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, in better
+    coordinates.
+    """
+    best = _minimum_on_ball(data, r, b)
+    work = data.problem.n * data.problem.d**2
+    if data.ill_conditioned or data.problem.d > WIDEST or work > MOST_TURNING or _is_sharp(best, WIDE):
+        return best
+    return _minimum_on_ball(data.orthogonalised(), r, b)
+
+
+def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     """min Φ on ‖W‖_F ≤ r; r=None: 1.01·‖argmin Φ‖_F if inf Φ is proven to be attained, else b.
 
     Whether it is attained is asked on the way: where it may not be, the minimum on the ball comes first, for
@@ -182,10 +199,11 @@ def enclosed_on(
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
 
 
-def _is_sharp(best: LinearMinimum) -> bool:
+def _is_sharp(best: LinearMinimum, enough: float = SHARP) -> bool:
+    """Relative widths of the minimum and of its place are that small, or absolutely next to nothing."""
     width = best.F_min.upper - best.F_min.lower
-    near = float(best.W_star.radius) <= 2.0**-30 * best.norm.value
-    return width <= SHARP * abs(best.F_min.upper) and near
+    near = float(best.W_star.radius) <= NEAR * best.norm.value
+    return width <= enough * abs(best.F_min.upper) and (near or not best.r)
 
 
 def _inside(found: Found, r: float) -> Found:

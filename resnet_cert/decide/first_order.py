@@ -43,24 +43,32 @@ BEYOND = 1.0 + 1e-6
 
 
 def bounded(
-    problem: Problem, here: FirstOrder, at: Slope, threshold: Enclosure | None, *, open_: bool
+    problem: Problem,
+    here: FirstOrder,
+    at: Slope,
+    threshold: Enclosure | None,
+    *,
+    open_: bool,
+    searches: bool = True,
 ) -> Curvature:
     """λ_min(∇²L), from below by ‖A_f‖_2, from above along a direction.
 
     Args:
         threshold: √(μ2 ε), if known.
         open_: whether the point is an ε-SOPSP hangs on λ_min.
+        searches: take Lanczos steps for the direction; else it is the one that they would start from.
     """
     shift, sphere = shift_of(problem, at), sphere_of(problem, at)
     structure = Structure.of(problem.W, problem.d1, problem.k, sum_free=gradient_basis(problem) is not None)
     lower = gauss_newton_bound(here.A_f, shift)
-    goal, steps = -math.inf, FEW_STEPS
+    goal, steps = -math.inf, FEW_STEPS if searches else 0
     if open_ and threshold is not None and -lower > threshold.lower:
         goal, steps = -threshold.upper * BEYOND, STEPS
     value, direction = lowest_direction(problem, here.A_f.center, shift, sphere, steps, goal)
     found = quotient(
         lambda u: curvature_along(problem, u, here.A_f), here.A_f.size(), direction, shift, sphere
     )
+    value = found.value if math.isnan(value) else value
     upper, ceiling = found.upper, structure.ceiling(shift, on_sphere=sphere is not None)
     if ceiling is not None:
         upper, value = min(upper, ceiling.upper), min(value, ceiling.value)

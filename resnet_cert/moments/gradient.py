@@ -15,7 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from resnet_cert.moments.lipschitz import forms_matrices, lipschitz_constants, lipschitz_sums
+from resnet_cert.moments.lipschitz import (
+    LipschitzConstants,
+    forms_matrices,
+    lipschitz_constants,
+    lipschitz_sums,
+)
 from resnet_cert.moments.moments import Slopes, total_weight, value_sum, weight_sum
 from resnet_cert.moments.one_pass import Observed, in_blocks, merged
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
@@ -123,19 +128,22 @@ def observe_first(problem: Problem, b: float) -> Observed[FirstMoments]:
     """As `observe`, with the first derivatives only: passes of O(nq(d + k)) at W, at 0 and for the μ's."""
     bias = None if problem.point.c is None else np.zeros_like(problem.point.c)
     at_zero = replace(problem, point=Point(np.zeros_like(problem.point.W), problem.V, bias))
+    return Observed(first_moments(problem), first_moments(at_zero), lipschitz_pass(problem, b))
+
+
+@QUIET
+def lipschitz_pass(problem: Problem, b: float) -> LipschitzConstants | None:
+    """The μ's on the domain of radius b by a pass over the data; None where the loss has no suprema."""
     matrices = forms_matrices(problem.n, problem.d + problem.k)
     parts = (
         lipschitz_sums(problem.loss, chunk, *_norms(chunk), b, blocks, matrices=matrices)
         for blocks, chunk in in_blocks(problem.chunks())
     )
-    here, sums = first_moments(problem), [part for part in parts if part is not None]
-    mus = None
-    if sums:
-        weights = merged(
-            weight_sum(chunk, blocks) for blocks, chunk in in_blocks(problem.chunks(features=False))
-        )
-        mus = lipschitz_constants(merged(sums), total_weight(weights), b, problem.k)
-    return Observed(here, first_moments(at_zero), mus)
+    sums = [part for part in parts if part is not None]
+    if not sums:
+        return None
+    weights = merged(weight_sum(chunk, blocks) for blocks, chunk in in_blocks(problem.chunks(features=False)))
+    return lipschitz_constants(merged(sums), total_weight(weights), b, problem.k)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from resnet_cert.numerics.eigenvalues import eigenvalue_bound
-from resnet_cert.numerics.enclosure import Ball, Enclosure
+from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, hypot, total
 from resnet_cert.numerics.sums import Blocks, Sum
 from resnet_cert.problem.losses import Bools, Loss
@@ -77,6 +77,7 @@ def forms_matrices(n: int, m: int) -> bool:
     return n * m * m <= GRAM_WORK
 
 
+@QUIET
 def lipschitz_sums(
     loss: Loss, chunk: Chunk, x_norm: Radius, f_norm: Radius, b: float, blocks: Blocks, *, matrices: bool
 ) -> LipschitzSums | None:

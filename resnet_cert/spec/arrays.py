@@ -22,7 +22,6 @@ from resnet_cert.problem.problem import MappedRows, Rows
 from resnet_cert.spec.faults import Refused, listed, nearest, shortened, suggestion
 
 
-
 def inline(numbers: list[Any]) -> Array:
     """Numbers of the spec: a list of them, or a list of rows of one length."""
     return np.array(numbers, dtype=np.float64)

@@ -19,7 +19,7 @@ TOWARDS_LEAST = 2.0**-150
 
 @dataclass(frozen=True)
 class LinearTruth:
-    """value: a proven enclosure.  W: the minimiser (q·m), to about 40 digits.  active: it is on the sphere."""
+    """value: a proven enclosure.  W: the minimiser (q·m), to about 40 digits.  active: on the sphere."""
 
     value: arb
     W: Vector
@@ -71,38 +71,29 @@ def minimum(truth: HeadTruth, r: float, *, extra: Array | None = None, decay: bo
                 w = trial
             return w
 
-        size = truth.q * m
-        w = solved(arb(TOWARDS_LEAST), [arb(0)] * size) if r > 0 else [arb(0)] * size
-        active = bool(norm(w) > r)
-        if active and r > 0:
-            lam, before = arb(1), None
+        # Down from λ = 1, each start near the last: to the least minimiser, or to where the ball is left.
+        low = high = lam = arb(1)
+        w = solved(lam, [arb(0)] * (truth.q * m)) if r > 0 else [arb(0)] * (truth.q * m)
+        while r > 0 and norm(w) > r:
+            low, high = high, high * 16
+            w = solved(high, w)
+        while r > 0 and norm(w) <= r and lam > TOWARDS_LEAST:
+            high, lam = lam, lam / 2**10
+            w, low = solved(lam, w), lam
+        active = bool(r == 0 or norm(w) > r)
+        while active and r > 0:
             # 1/r − 1/‖W_λ‖ is nearly linear in λ: Newton on it, between a λ too small and one too large.
-            low, high = arb(TOWARDS_LEAST), arb(1)
-            w = solved(high, [arb(0)] * size)
-            while norm(w) > r:
-                high = high * 16
-                w = solved(high, w)
-            for _ in range(400):
-                lam = (low * high).sqrt() if float(high / low) > 4.0 else ((low + high) / 2)
-                w = solved(lam.mid(), w)
-                excess = norm(w) - r
-                if abs(float(excess)) < 1e-40 * r:
-                    break
-                slope = -dot(w, _solution(at(w)[2], lam, w)) / norm(w)
-                newton = (lam - (norm(w) / r) * excess / slope).mid()
-                if excess > 0:
-                    low = lam
-                else:
-                    high = lam
-                if newton > low and newton < high:
-                    w = solved(newton, w)
-                    if norm(w) > r:
-                        low = newton
-                    else:
-                        high = newton
-                    if before is not None and abs(float(norm(w) - r)) < 1e-40 * r:
-                        break
-                before = lam
+            excess = norm(w) - r
+            if abs(float(excess)) < 1e-40 * r:
+                break
+            slope = -dot(w, _solution(at(w)[2], lam, w)) / norm(w)
+            if excess > 0:
+                low = lam
+            else:
+                high = lam
+            newton = (lam - (norm(w) / r) * excess / slope).mid()
+            lam = newton if newton > low and newton < high else ((low * high).sqrt()).mid()
+            w = solved(lam, w)
         u = [x.mid() for x in w]
         if not norm(u) <= r:
             shrink = arb(r) / norm(u) * (1 - arb(2) ** (20 - BITS))

@@ -1,4 +1,4 @@
-"""Every stage of the pass against 256-bit truth, and problems at scales where float64 under- and overflows."""
+"""Every stage of the pass against 256-bit truth, and problems where float64 under- and overflows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def holds_operator(ball: Ball, truth: Matrix) -> bool:
     """The same for a symmetric matrix and the spectral norm."""
     if holds_ball(ball, truth):
         return True
-    off = [[arb(float(m)) - t for m, t in zip(*rows, strict=True)] for rows in zip(ball.center, truth, strict=True)]
+    off = [
+        [arb(float(m)) - t for m, t in zip(*rows, strict=True)]
+        for rows in zip(ball.center, truth, strict=True)
+    ]
     size = norm([entry for row in off for entry in row])
     scaled = np.array([[float((entry / size).mid()) for entry in row] for row in off])
     return not bool(size * arb(np.linalg.norm(scaled, 2) * (1 - 1e-12)) > arb(float(ball.radius)))

@@ -1,0 +1,300 @@
+"""μ0, μ1, μ2 against their formulas in balls and against difference quotients of F, ∇F, ∇²F."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flint import arb, arb_mat, ctx
+from heads import LOSSES, Head, balls, draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle_algebra import Vector, norm
+
+from resnet_cert import Problem
+from resnet_cert.moments import lipschitz
+from resnet_cert.moments.lipschitz import LipschitzConstants, lipschitz_constants, lipschitz_sums
+from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.radius import NOTHING, Radius
+from resnet_cert.numerics.sums import Blocks
+from resnet_cert.problem.losses import named_loss
+from resnet_cert.problem.problem import Chunk
+
+Array = np.ndarray
+BITS = 256
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    with ctx.workprec(BITS):
+        yield
+
+
+def constants(problem: Problem, b: float) -> LipschitzConstants:
+    bounds = observe(problem, b).lipschitz
+    assert bounds is not None
+    return bounds
+
+
+def mus(bounds: LipschitzConstants) -> tuple[float, float, float]:
+    return bounds.mu0, bounds.mu1, bounds.mu2
+
+
+# --- They bound difference quotients --------------------------------------------------------------------
+
+
+def derivatives(head: Head, z: Array) -> tuple[float, Array, Array]:
+    """F, ∇F and ∇²F at a point (W, V) in one vector."""
+    (n, d), (d1, k), q = head.inputs.shape, head.V.shape, head.q
+    W, V = z[: q * d].reshape(q, d), z[q * d :].reshape(d1, k)
+    h = head.inputs.copy()
+    h[:, :d1] += head.f @ V.T
+    at = named_loss(head.loss).derivatives(h @ W.T, NOTHING, head.y, head.omega)
+    bend = at.second if at.second.ndim == 3 else at.second[:, :, None] * np.eye(q)
+    of_W = np.einsum("ab,nj->nabj", np.eye(q), h).reshape(n, q, -1)
+    of_V = np.einsum("aj,nl->najl", W[:, :d1], head.f).reshape(n, q, -1)
+    J = np.concatenate([of_W, of_V], axis=2)
+    H = np.einsum("nar,nab,nbs->rs", J, bend, J) / n
+    crossed = np.einsum("na,nl,ji->ajil", at.first, head.f, np.eye(d, d1)).reshape(q * d, d1 * k) / n
+    H[: q * d, q * d :] += crossed
+    H[q * d :, : q * d] += crossed.T
+    return float(at.value.mean()), np.einsum("na,nar->r", at.first, J) / n, H
+
+
+def points_in_the_domain(rng: np.random.Generator, count: int, head: Head, b: float) -> Array:
+    """(count, ·) points with ‖W‖ ≤ b and ‖V‖ ≤ b, many of them on both boundaries and of rank one."""
+    parts = []
+    for shape in (head.head.shape, head.V.shape):
+        M = rng.normal(size=(count, *shape))
+        M[::2] = rng.normal(size=(len(M[::2]), shape[0], 1)) * rng.normal(size=(len(M[::2]), 1, shape[1]))
+        M *= (b * rng.choice([1.0, 0.3], count) / np.linalg.norm(M, 2, axis=(1, 2)))[:, None, None]
+        parts.append(M.reshape(count, -1))
+    return np.concatenate(parts, axis=1)
+
+
+def steepest(head: Head, b: float, rng: np.random.Generator) -> list[float]:
+    """The largest quotient of F, ∇F, ∇²F over random pairs of points, far apart and close together."""
+    z = points_in_the_domain(rng, 200, head, b)
+    nearby = z * (1.0 - 1e-4 * rng.random((200, 1)))  # towards 0: in the domain, and almost a derivative
+    largest = [0.0, 0.0, 0.0]
+    for one, *others in zip(z, points_in_the_domain(rng, 200, head, b), nearby, strict=True):
+        at = derivatives(head, one)
+        for other in others:
+            changes = [np.atleast_1d(a - c) for a, c in zip(at, derivatives(head, other), strict=True)]
+            sizes = [np.linalg.norm(change, 2) / np.linalg.norm(one - other) for change in changes]
+            largest = [max(old, float(new)) for old, new in zip(largest, sizes, strict=True)]
+    return largest
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_they_bound_the_difference_quotients_of_F_its_gradient_and_its_hessian(loss):
+    rng = np.random.default_rng(1)
+    for seed, b in enumerate((0.1, 3.0)):
+        for corner in ("one sample", "generic"):  # one sample comes closest
+            head = draw(seed, corner, loss, q=2, d1=2, d2=1, bias=False)
+            bounds = mus(constants(head.problem(), b))
+            for quotient, bound in zip(steepest(head, b, rng), bounds, strict=True):
+                assert quotient <= bound * (1.0 + 1e-7)
+
+
+def test_in_one_dimension_they_are_nearly_attained():
+    """x = y = f = 1, ½(p − y)² at w = b, V = b: |∂F/∂(w, V)| = |ℓ'|J with p = b(1 + b) on the boundary."""
+    b, one = 2.0, np.ones((1, 1))
+    problem = Problem.from_arrays(x=one, y=-one[0], f=one, w=[b], V=[[b]])
+    gradient = (b * (1.0 + b) + 1.0) * math.hypot(1.0 + b, b)
+    assert constants(problem, b).mu0 == pytest.approx(gradient, rel=1e-12)
+
+
+def test_matrices_beat_single_samples_where_data_spread_in_many_directions():
+    rng = np.random.default_rng(3)
+    n, d = 1000, 20
+    x, f, y = rng.normal(size=(n, d)), rng.normal(size=(n, d)), np.where(rng.random(n) < 0.5, 1.0, -1.0)
+    problem = Problem.from_arrays(x=x, y=y, f=f, w=np.zeros(d), V=np.zeros((d, d)), loss="logistic")
+    ours = constants(problem, 1.0)
+    assert ours.forms == ("matrix", "matrix", "matrix")
+    assert ours.mu2 < 7.0  # 55 by single samples
+    assert ours.mu1 < 2.1
+
+
+# --- They are their formulas ----------------------------------------------------------------------------
+
+
+def exact_suprema(loss: str, P: arb, y: float) -> tuple[arb, arb, arb]:
+    """Of |ℓ'|, |ℓ''|, |ℓ'''| of one output over |p| ≤ P; y as the formulas take it."""
+    target, one = arb(y), arb(1)
+    match loss:
+        case "squared":
+            return P + abs(target), one, arb(0)
+        case "poisson":
+            return (P.exp() - target).max(target - (-P).exp()), P.exp(), P.exp()
+        case "logistic":
+            e = (-P.min((2 + arb(3).sqrt()).log())).exp()
+            return 1 / (1 + (-P).exp()), one / 4, (1 - e) * e / (1 + e) ** 3
+        case _:
+            far, near = P + abs(target), (abs(target) - P).max(arb(0))
+            at = (one / 2).max(near).min(far)
+            third = 3 * at / (1 + at * at).sqrt() ** 5
+            return far / (1 + far * far).sqrt(), 1 / (1 + near * near).sqrt() ** 3, third
+
+
+def exact_constants(head: Head, b: float, scale: float = 1.0) -> tuple[list[arb], list[arb]]:
+    """Both forms, for one output; λ_max in floats, where it is good to 1e-12."""
+    n = len(head.x)
+    pi = balls(np.ones(n) / 1.0 if head.probabilities is None else head.probabilities)
+    total = sum(pi[1:], pi[0])
+    radius, sample, rows = arb(b), [arb(0)] * 3, []
+    for weight, x, f, y in zip(pi, balls(head.inputs), balls(head.f), head.y[:, 0], strict=True):
+        c = weight / total
+        x_norm, f_norm = norm(x), norm(f)
+        h = x_norm + radius * f_norm
+        J = (h * h + (radius * f_norm) * (radius * f_norm)).sqrt()
+        L1, L2, L3 = (arb(scale) * L for L in exact_suprema(head.loss, radius * h, y))
+        terms = (L1 * J, L2 * J * J + L1 * f_norm, L3 * J * J * J + 3 * L2 * J * f_norm)
+        sample = [mu + c * term for mu, term in zip(sample, terms, strict=True)]
+        rows.append((c, x + f, f_norm, L1, L2, L3 * J))
+    return sample, _matrix_forms(rows, radius, head.f.shape[1])
+
+
+def _matrix_forms(rows: list, b: arb, k: int) -> list[arb]:
+    def largest(weights: Vector, vectors: list[Vector]) -> arb:
+        m = len(vectors[0])
+        G = arb_mat(
+            m,
+            m,
+            [
+                sum((c * z[i] * z[j] for c, z in zip(weights, vectors, strict=True)), arb(0))
+                for i in range(m)
+                for j in range(m)
+            ],
+        )
+        size = sum((G[i, i] for i in range(m)), arb(0))
+        if not size > 0:
+            return arb(0)
+        scaled = np.array([[float((G[i, j] / size).mid()) for j in range(m)] for i in range(m)])
+        return size * arb(float(np.linalg.eigvalsh(scaled)[-1]))
+
+    c, z, f_norm, L1, L2, L3J = (list(part) for part in zip(*rows, strict=True))
+    f = [row[len(row) - k :] for row in z]
+    kappa2 = arb("0.5") + b * b + (arb("0.25") + b**4).sqrt()
+    slope = sum((p * L * L for p, L in zip(c, L1, strict=True)), arb(0)).sqrt()
+    crossed = sum((p * L * t for p, L, t in zip(c, L1, f_norm, strict=True)), arb(0))
+    bent = [p * L for p, L in zip(c, L2, strict=True)]
+    mu2 = kappa2 * largest([p * L for p, L in zip(c, L3J, strict=True)], z)
+    return [
+        kappa2.sqrt() * slope * largest(c, z).sqrt(),
+        kappa2 * largest(bent, z) + crossed.min(slope * largest(c, f).sqrt()),
+        mu2 + 3 * kappa2.sqrt() * largest(bent, z).sqrt() * largest(bent, f).sqrt(),
+    ]
+
+
+SCALAR = ("squared", "logistic", "pseudo_huber", "poisson")
+
+
+@pytest.mark.parametrize("b", [1e-3, 0.5, 2.0])
+@pytest.mark.parametrize("loss", SCALAR)
+def test_they_are_the_least_of_both_formulas_rounded_up(loss, b):
+    for seed in range(6):
+        head = draw(seed, "weights" if seed % 2 else "generic", loss, q=1)
+        scale = 0.3 if seed % 3 == 0 else 1.0
+        problem = replace(head.problem(), loss=named_loss(loss, scale))
+        ours = constants(problem, b)
+        for mu, form, sample, matrix in zip(
+            mus(ours), ours.forms, *exact_constants(head, b, scale), strict=True
+        ):
+            least = sample if form == "per-sample" else matrix
+            assert least * (1 - arb(10) ** -11 * (form == "matrix")) <= arb(mu)
+            assert arb(mu) <= sample.min(matrix) * (1 + arb(10) ** -8) + arb(10) ** -300
+
+
+def test_they_are_rounded_up_where_an_exponential_magnifies_every_rounding():
+    for seed in range(60):
+        head = draw(seed, "one sample", "poisson", q=1, d1=3, bias=False)
+        reach = float(np.linalg.norm(head.inputs) + np.linalg.norm(head.f)) / 600.0  # |p| ≤ 600 there
+        bypass = None if head.bypass is None else head.bypass / reach
+        scaled = replace(head, x=head.x / reach, f=head.f / reach, W=np.zeros_like(head.W), bypass=bypass)
+        for mu, exact in zip(
+            mus(constants(scaled.problem(), 1.0)), exact_constants(scaled, 1.0)[0], strict=True
+        ):
+            assert exact <= arb(mu) <= exact * (1 + arb(10) ** -8)
+
+
+def test_they_are_rounded_up_where_most_squares_of_a_norm_are_lost_one_by_one():
+    x = np.full((1, 40_000), 600.0 * math.sqrt(0.9 * 2.0**-54))
+    x[0, 0] = 600.0
+    chunk, nothing = Chunk(x, np.zeros((1, 1)), np.zeros((1, 1))), Radius.size(np.zeros(1))
+    sums = lipschitz_sums(
+        named_loss("poisson"), chunk, Radius.row_norms(x), nothing, 1.0, Blocks(0, 1), matrices=False
+    )
+    assert sums is not None
+    length = norm([arb(float(entry)) for entry in x[0]])
+    ours = lipschitz_constants(sums, Enclosure.exact(1.0), 1.0, 1)
+    for i, mu in enumerate(mus(ours)):  # f = 0 and y = 0: L = e^{‖x‖}, J = ‖x‖
+        exact = length.exp() * length ** (i + 1)
+        assert exact <= arb(mu) <= exact * (1 + arb(10) ** -8)
+
+
+@pytest.mark.parametrize(
+    ("loss", "scale", "x", "y", "f", "b"),
+    [
+        ("squared", 1.0, 1e-170, 1.0, 1e10, 1e-180),  # J² underflows, J does not
+        ("squared", 1.0, 1e-200, 1.0, 1e-200, 1.0),  # all that is in μ2 underflows
+        ("squared", 1e300, 0.0, 1.0, 1e-150, 1e-200),  # b‖f‖ underflows, beside a large scale
+        ("squared", 1.0, 1e110, 1.0, 1.0, 1.0),  # J³ overflows, and has the factor 0
+        ("squared", 1.0, 5e-324, 1e300, 0.0, 1.0),  # the norm of x is subnormal, beside a large y
+        ("poisson", 1.0, 1e-110, 1.0, 0.0, 6e112),  # J³ underflows, beside a large e^P
+        ("logistic", 1e-320, 1e100, 1.0, 0.0, 1.0),  # scale·L3 has few bits, beside a large J³
+        ("pseudo_huber", 1.0, 1e150, 1e120, 0.0, 1e-40),  # L2 and L3 underflow, beside a large J
+    ],
+)
+def test_no_underflow_takes_them_below_their_formulas(loss, scale, x, y, f, b):
+    zero = np.zeros((1, 1))
+    one = Head(x=np.array([[x]]), y=np.array([[y]]), f=np.array([[f]]), W=zero, V=zero, loss=loss)
+    problem = replace(one.problem(), loss=named_loss(loss, scale))
+    for mu, exact in zip(mus(constants(problem, b)), exact_constants(one, b, scale)[0], strict=True):
+        assert exact <= arb(mu)
+
+
+def test_a_norm_of_subnormal_numbers_is_not_rounded_down():
+    """‖∇F‖ = 6.987e-24 at the origin: x = (5e-324, 5e-324), y = 1e300."""
+    problem = Problem.from_arrays(x=[[5e-324, 5e-324]], y=[1e300], f=[[0.0]], w=[0.0, 0.0], V=[[0.0], [0.0]])
+    assert constants(problem, 1.0).mu0 >= 6.987e-24
+
+
+@settings(max_examples=25)
+@given(b=st.floats(0.01, 3.0), more=st.floats(1.0, 2.0))
+def test_a_larger_domain_never_has_smaller_constants(b, more):
+    problem = draw(5, "generic", "logistic", q=1).problem()
+    small, large = mus(constants(problem, b)), mus(constants(problem, b * more))
+    assert all(x <= y * (1 + 1e-9) for x, y in zip(small, large, strict=True))
+
+
+def test_without_features_and_inputs_they_are_exactly_zero():
+    zeros, ones, point = np.zeros((3, 2)), np.ones((3, 2)), {"w": [1.0, 2.0], "V": np.eye(2)}
+    nothing = Problem.from_arrays(x=zeros, y=np.ones(3), f=zeros, **point)
+    assert mus(constants(nothing, 1.0)) == (0.0, 0.0, 0.0)
+    linear = Problem.from_arrays(x=ones, y=np.ones(3), f=zeros, **point)
+    assert constants(linear, 1.0).mu2 == 0.0
+
+
+def test_large_data_form_no_matrix_and_small_ones_do(monkeypatch):
+    problem = draw(1, "generic", "logistic", q=1).problem()
+    with_matrices = mus(constants(problem, 1.0))
+    monkeypatch.setattr(lipschitz, "GRAM_WORK", 0)
+    without = mus(constants(problem, 1.0))
+    assert all(x <= y * (1 + 1e-12) for x, y in zip(with_matrices, without, strict=True))
+    assert with_matrices != without
+
+
+def test_a_loss_without_suprema_has_none():
+    class Unknown:
+        def __getattr__(self, name: str) -> object:
+            return getattr(named_loss("squared"), name)
+
+        def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> None:
+            return None
+
+    problem = replace(draw(1, "generic", "squared", q=1).problem(), loss=Unknown())
+    assert observe(problem, 1.0).lipschitz is None
