@@ -24,7 +24,7 @@ from resnet_cert.problem.problem import GivenFeatures
 from resnet_cert.search import sgd as module
 from resnet_cert.search.sgd import SgdRun, sgd
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 Array = np.ndarray
 
 # ℓ(p; y) and ℓ'(p; y), from their definitions

@@ -37,7 +37,7 @@ from resnet_cert.search.landscape import (
 )
 from resnet_cert.search.plane import PlaneObjective, plane_of, restricted
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 FIGURES = {name: ROOT / "configs" / f"figure-1{name}.yaml" for name in "abc"}
 
 
