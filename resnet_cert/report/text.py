@@ -143,7 +143,7 @@ def solve(solved: Solved, style: Style) -> str:
     steps = f"{solved.iterations} iteration{'' if solved.iterations == 1 else 's'}"
     after = solved.report
     name = "F" if after.regularized is None else "G"
-    parts: list[RenderableType] = [f"{steps}; the point (W, V) is in {solved.point}"]
+    parts: list[RenderableType] = []
     if solved.start is not None:
         table = Listing("", name, f"‖∇{name}‖", "λ_min", f"{name} − min {name}_lin")
         for when, report in (("before", solved.start), ("after", after)):
@@ -153,7 +153,8 @@ def solve(solved: Solved, style: Style) -> str:
         parts += ["", f"The infimum of {name} over all (W, V) is attained."]
     if solved.attained is False:
         parts += ["", f"The infimum of {name} over all (W, V) is not attained: {solved.reason}."]
-    return _rendered([*parts, ""], style) + check([after], style)
+    first = f"{steps}; the point (W, V) is in {solved.point}\n"
+    return first + _rendered([*parts, ""], style) + check([after], style)
 
 
 def _position(report: Report) -> tuple[Enclosure | None, ...]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from resnet_cert.compare.augmented import joined, on_inputs
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.recession import separates
 from resnet_cert.decide.hessian import reduction
 from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, slope
 from resnet_cert.moments.one_pass import observe
@@ -67,11 +68,16 @@ class ClosedForm:
     why: str
     best: LinearMinimum
     sets: tuple[CriticalSet, ...]
+    nonnegative: bool
 
     @property
     def infimum(self) -> Enclosure:
-        """inf F over all (W, V)."""
-        return self.best.F_min
+        """inf F over all (W, V); where min Φ is not attained, what is known of it."""
+        F_min = self.best.F_min
+        if self.best.attained:
+            return F_min
+        lower = 0.0 if self.nonnegative else -math.inf
+        return Enclosure(lower if self.nonnegative else F_min.value, lower, F_min.upper)
 
 
 def is_listed(problem: Problem) -> bool:
@@ -90,7 +96,7 @@ def closed_form(problem: Problem) -> ClosedForm:
     saddle = _saddles(plain)
     if saddle is not None:
         sets.append(saddle)
-    return ClosedForm(attained, descent, why, best, tuple(sets))
+    return ClosedForm(attained, descent, why, best, tuple(sets), problem.loss.nonnegative)
 
 
 class Attainment(NamedTuple):
@@ -104,14 +110,18 @@ class Attainment(NamedTuple):
     why: str
 
 
-def attainment(problem: Problem) -> Attainment:
-    """Is the infimum of the objective attained?"""
+def attainment(problem: Problem, reached: Point | None = None) -> Attainment:
+    """Is the infimum of the objective attained?
+
+    Args:
+        reached: where a search has come to, which may lie along a direction of descent.
+    """
     objective = problem.objective
     if objective.is_plain:
         if not is_listed(problem):
             return Attainment(None, None, "the block has fewer inputs than the head has outputs")
         plain = problem.with_features_held()
-        return _attained(plain, best_of_block(plain))
+        return _attained(plain, best_of_block(plain), reached)
     if not problem.decayed.all() or not isinstance(problem.loss, BuiltinLoss):
         return Attainment(None, None, "not all of W is held")
     if objective.norm is not None:
@@ -120,11 +130,8 @@ def attainment(problem: Problem) -> Attainment:
 
 
 def best_of_block(problem: Problem) -> LinearMinimum:
-    """min Φ: the best linear predictor on (x, f), in a ball that holds the problem's own where it is not
-    attained."""
-    W, V = problem.W, problem.V
-    both = np.concatenate([W, W[:, : problem.d1] @ V], axis=1)
-    return best_linear_predictor(joined(problem), None, 1.01 * max(float(np.linalg.norm(both)), 1.0))
+    """min Φ: the best linear predictor on (x, f), in the unit ball where it is not attained."""
+    return best_linear_predictor(joined(problem), None, 1.0)
 
 
 def head_above(problem: Problem, A: Array) -> Point:
@@ -136,11 +143,10 @@ def head_above(problem: Problem, A: Array) -> Point:
     return Point(W[:, :-1], V, W[:, -1]) if problem.has_bias else Point(W, V)
 
 
-def _attained(problem: Problem, best: LinearMinimum) -> Attainment:
+def _attained(problem: Problem, best: LinearMinimum, reached: Point | None = None) -> Attainment:
     U_1 = basis(problem).T @ best.W_star.center[:, : problem.d1]
     if best.attained is False:
-        W = best.W_star.center[:, : problem.d]
-        away = Direction(W / float(np.linalg.norm(best.W_star.center)), np.zeros_like(problem.V))
+        away = _away(problem, best, reached)
         return Attainment(False, away, "F falls on as W grows, for a linear function of (x, f) separates the data")
     if best.attained is None:
         return Attainment(None, None, "it is not known whether min Φ is attained")
@@ -156,6 +162,18 @@ def _attained(problem: Problem, best: LinearMinimum) -> Attainment:
         why = "min Φ needs features but no x: F falls to it as V grows and W goes to 0"
         return Attainment(False, Direction(np.zeros_like(problem.W), V), why)
     return Attainment(None, None, "the minimiser of Φ may have W_1 without full row rank, and then no V")
+
+
+def _away(problem: Problem, best: LinearMinimum, reached: Point | None) -> Direction:
+    """(U, 0) with (U, Z) along which no loss grows, for a V with U_1V = Z: proven where one of these is one."""
+    candidates = [best.W_star.center]
+    if reached is not None:
+        head = reached.head
+        candidates.append(np.concatenate([head, head[:, : problem.d1] @ reached.V], axis=1))
+    lifted = joined(problem)
+    found = next((A for A in candidates if separates(lifted, A)), candidates[-1])
+    W = found[:, : problem.d]
+    return Direction(W / (float(np.linalg.norm(W)) or 1.0), np.zeros_like(problem.V))
 
 
 def _is_blind(problem: Problem) -> bool:

@@ -45,6 +45,8 @@ DENSE_STEP = 160
 NULL = 1e-13
 """Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing.
 Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing."""
+FAR = 1e6
+"""A ball so many times as large as the point is left out at first."""
 SHORTER = 0.7
 """A point that is no better is taken for another one when its length is at most this share."""
 RANK = 1e-9
@@ -145,19 +147,37 @@ class _Search:
             if length > self.ball.norm * (1.0 + BOUNDARY_WIDTH):
                 self.z = self.ball.z(self.ball.coordinates(self.z))
         self.arrive(self.z, new=False)
-        if self.problem.is_plain and self.problem.d1 >= span(self.problem):
-            if self.is_there():
-                return self.ended()
+        if self.is_there():
+            return self.ended()
+        ball, start = self.ball, self.z
+        if ball is not None and ball.norm > FAR * max(1.0, float(np.linalg.norm(start))):
+            self.ball = None  # it is too far away to matter, unless the search goes there
+        self.search()
+        if ball is not None and self.ball is None:
+            self.ball = ball
+            if float(np.linalg.norm(self.z[ball.held])) > ball.norm:
+                self.z = start
+                self.search()
+        return self.ended()
+
+    def search(self) -> None:
+        """By the convex function of the block where that is F, else step by step."""
+        plain = self.ball is None and self.problem.objective.l2 == 0.0
+        if plain and self.problem.d1 >= span(self.problem):
             _BlockSearch(self).run()
+            if self.iterations:
+                return
         if not self.is_there():
             self.descend()
-        return self.ended()
 
     def ended(self) -> Solution:
         from resnet_cert.search.critical_points import attainment
 
-        attained, descent, why = attainment(self.problem)
+        point = self.objective.point(self.z)
+        attained, descent, why = attainment(self.problem, point)
         reached = self.gradient_norm(self.z) <= self.problem.epsilon
+        if attained is False and self.problem.epsilon == 0.0:
+            reached = False  # whatever underflowed
         stopped = None
         if not reached:
             W, V = self.objective.head(self.z)
@@ -166,7 +186,7 @@ class _Search:
             if attained is False:
                 reason = "the infimum is not attained, and the objective falls on without end"
             stopped = f"{reason}; {where}"
-        return Solution(self.objective.point(self.z), self.iterations, stopped, attained, descent, why)
+        return Solution(point, self.iterations, stopped, attained, descent, why)
 
     def arrive(self, z: Array, *, new: bool = True) -> None:
         G, _ = self.objective.at(z)
@@ -494,7 +514,10 @@ def _newton_step(function: Augmented, z: Array, gradient: Array, fixed: Array | 
         H, gradient = P @ H @ P, P @ gradient
     diagonal = np.sqrt(np.maximum(np.diagonal(H), 0.0))
     D = 1.0 / np.where(diagonal > 0.0, diagonal, 1.0)
-    eigenvalues, Q = np.linalg.eigh(H * np.outer(D, D))
+    scaled = H * np.outer(D, D)
+    if not np.isfinite(scaled).all():
+        return -gradient
+    eigenvalues, Q = np.linalg.eigh(scaled)
     kept = eigenvalues > NULL * max(float(eigenvalues[-1]), 0.0)
     along = Q.T @ (D * gradient)
     step = -D * (Q @ np.divide(along, eigenvalues, out=np.zeros_like(along), where=kept))
@@ -509,8 +532,8 @@ def trust_region(
 ) -> Array:
     """Newton steps within a trust region until ‖∇G‖ ≤ aim, or until neither G nor ‖∇G‖ falls any more."""
     value, gradient = function.at(z)
-    radius = max(1.0, float(np.linalg.norm(z)))
-    largest, stalled = 1e8 * radius, 0
+    unit = float(np.linalg.norm(z)) if isinstance(function, OnBall) else max(1.0, float(np.linalg.norm(z)))
+    radius, largest, stalled = unit, 1e8 * unit, 0
     for _ in range(most):
         size = float(np.linalg.norm(gradient))
         if not size > aim:
@@ -534,7 +557,7 @@ def trust_region(
             stalled = 0 if there < value - FLAT * abs(value) or halved else stalled + 1
             z, value, gradient = trial, there, steeper
             moved(z)
-        if stalled == STALLED or not radius > 1e-17 * max(1.0, float(np.linalg.norm(z))):
+        if stalled == STALLED or not radius > 1e-17 * max(unit, float(np.linalg.norm(z))):
             break
     return z
 
