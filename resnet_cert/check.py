@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
 from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
@@ -23,7 +24,7 @@ from resnet_cert.compare.consequences import (
     theorem2_here,
     theorem3_here,
 )
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
 from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import regularized_here
 from resnet_cert.compare.star import Star, seen_from
@@ -45,9 +46,11 @@ from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError, Verdict
+from resnet_cert.problem.convexity import with_assumption1
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import (
+    Assumption1,
     BoundConstants,
     Constants,
     GapBounds,
@@ -64,7 +67,7 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK = 10**8
-"""Largest n(qd)² for which the break-even radius and the block's gap are computed without being asked for."""
+"""Largest n(q(d + k))² for which the break-even radius and the block's gap are computed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ def examine(
         problem = replace(problem, loss=with_ball_functions(problem.loss))
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
+    problem, convex = with_assumption1(problem, b, linear.r)
     seen = observed(problem, b)
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
     decision = decide(
@@ -150,18 +154,20 @@ def examine(
         escalate=escalate,
     )
     if break_even is None:
-        break_even = problem.n * (problem.q * problem.d) ** 2 <= BREAK_EVEN_WORK
+        break_even = problem.n * (problem.q * (problem.d + problem.k)) ** 2 <= BREAK_EVEN_WORK
     report = Report(
         name=problem.name,
         spec=spec or Source(),
         versions=versions(decision.arithmetic),
-        problem=size(problem),
+        problem=size(problem, convex),
         epsilon=problem.epsilon,
         verdict=decision.verdict,
         reasons=decision.reasons,
         crosscheck=crosscheck(problem, seen.here, decision, seen.lipschitz),
         **decided(problem, decision, constants),
-        **compared(problem, seen, decision, constants, linear, augmented=augmented, break_even=break_even),
+        **compared(
+            problem, seen, decision, constants, linear, convex, augmented=augmented, break_even=break_even
+        ),
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
@@ -173,7 +179,7 @@ def observed(problem: Problem, b: float) -> Observed:
     return observe(problem, b) if takes_second_moments(problem) else observe_first(problem, b)
 
 
-def size(problem: Problem) -> Size:
+def size(problem: Problem, convex: Assumption1) -> Size:
     """What the problem is, and where its point lies."""
     return Size(
         n=problem.n,
@@ -187,6 +193,7 @@ def size(problem: Problem) -> Size:
         bypass=problem.d2,
         bias=problem.has_bias,
         norm_W_frobenius=norm(problem.W).value,
+        assumption1=convex,
     )
 
 
@@ -222,19 +229,35 @@ def compared(
     decision: Decision,
     constants: Constants,
     linear: LinearMinimum,
+    convex: Assumption1,
     *,
     augmented: bool,
     break_even: bool,
 ) -> dict[str, Any]:
     """The best linear predictors, and every theorem with the numbers of this point in it."""
+    is_open = convex.status == "unknown"
+    if is_open:
+        linear, augmented, break_even = without_convexity(linear), False, False
     F, here, star = decision.F, seen.here, seen_from(problem, linear)
     gap = F - linear.F_min
     exactly = decision.verdict is Verdict.CERTIFIED and problem.epsilon == 0.0 and problem.is_plain
-    if exactly and problem.d1 >= span(problem):
+    if exactly and problem.d1 >= span(problem) and not is_open:
         gap = gap.intersect(upper=0.0)  # Corollary 1
     m = (-decision.of_F.lambda_min).positive_part()
     gradient_norm = decision.slope.norm if problem.is_plain else gradient_of_F(problem, here)
     best = best_augmented(problem) if augmented or break_even else None
+    first = theorem1_here(problem, gap, gradient_norm, star)
+    second = theorem2_at_origin(problem, seen, linear, star)
+    third = theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F, best)
+    bounds = gap_bounds(problem, decision, seen, m, linear, star)
+    others = comparators_here(problem, F, constants.b)
+    if is_open:
+        first, second, third = (
+            open_theorem(first, convex),
+            open_theorem(second, convex),
+            open_theorem(third, convex),
+        )
+        bounds, others = open_bounds(bounds), tuple(map(open_comparator, others))
     return {
         "objective": Objective(
             F,
@@ -246,13 +269,13 @@ def compared(
             break_even_radius(F, linear) if break_even else None,
             block_gap(problem, here, best) if best is not None and break_even else None,
         ),
-        "theorem1": theorem1_here(problem, gap, gradient_norm, star),
-        "theorem2": theorem2_at_origin(problem, seen, linear, star),
-        "theorem3": theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F),
+        "theorem1": first,
+        "theorem2": second,
+        "theorem3": third,
         "corollary1": corollary1_here(
             problem, constants, decision.verdict, gap, gradient_norm, decision.of_F.lambda_min
         ),
-        "gap_bounds": gap_bounds(problem, decision, seen, m, linear, star),
+        "gap_bounds": bounds,
         "regularized": regularized_here(
             problem,
             here,
@@ -265,7 +288,7 @@ def compared(
             verdict=decision.verdict,
         ),
         "augmented": augmented_here(problem, here, gradient_norm, best) if augmented and best else None,
-        "comparators": comparators_here(problem, F, constants.b),
+        "comparators": others,
     }
 
 
@@ -305,12 +328,12 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     """
     reason = not_plain(problem)
     if reason is not None:
-        raise RequestError(f"Theorem 3 does not apply: {reason}")
+        raise RequestError(f"Theorem 3 does not apply: {reason}", id="theorem")
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
     claims = lipschitz_claims(problem, observed(problem, b).lipschitz, b, linear.r)
     symbols = bound_symbols(problem, claims, s)
     if isinstance(symbols, str):
-        raise RequestError(f"Theorem 3 does not apply: {symbols}")
+        raise RequestError(f"Theorem 3 does not apply: {symbols}", id="theorem")
     return symbols, linear.F_min

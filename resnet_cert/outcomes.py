@@ -9,6 +9,8 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+MOST_TOLD = 100  # faults of one request
+
 FAULTS = {
     "request": "What was asked for cannot be done, as the message says",
     # the text of a spec
@@ -59,6 +61,9 @@ FAULTS = {
     "code-not-allowed": "Python code without --allow-code",
     "code-failed": "Python code that raised an exception",
     "code-result": "Python code that returned something else than expected",
+    "not-convex": "A loss that is proven not to be convex",
+    "model": "A network of a framework that is not built as it must be",
+    "theorem": "A theorem that does not apply, where it was asked for",
     # places to write to
     "output-place": "A place where no file can be written",
     "output-name": "A file name with another ending than expected",
@@ -120,7 +125,14 @@ class RequestError(Exception):
         if isinstance(diagnostics, str):
             diagnostics = [Diagnostic(diagnostics, id=id)]
         self.diagnostics = tuple(diagnostics)
-        super().__init__("\n".join(map(str, self.diagnostics)))
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self, *, ids: bool = False) -> list[str]:
+        """A line for each fault, with its id if asked for; of very many the first, and how many there are."""
+        shown = self.diagnostics[:MOST_TOLD]
+        lines = [f"{diagnostic} [{diagnostic.id}]" if ids else str(diagnostic) for diagnostic in shown]
+        more = len(self.diagnostics) - len(shown)
+        return [*lines, f"error: and {more} more errors"] if more else lines
 
 
 class InternalError(Exception):

@@ -168,8 +168,13 @@ class Theorem2:
 
 @dataclass(frozen=True)
 class AugmentedForm:
-    """F ≤ upper = min Φ + bound at every ε-SOPSP, Φ(U, Z) = E[ℓ(Ux + Zf)] over ‖U‖_F ≤ r, ‖Z‖_F ≤ s."""
+    """F ≤ upper = Φ(U, Z) + bound at every ε-SOPSP, Φ(U, Z) = E[ℓ(Ux + Zf)], ‖U‖_F ≤ r and ‖Z‖_F ≤ s.
 
+    (U, Z) is the best predictor on (x, f) that was found, and so about the best that any (W, V) can do with
+    these features.
+    """
+
+    r: float
     s: float
     bound: Enclosure
     upper: Enclosure

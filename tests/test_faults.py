@@ -15,10 +15,10 @@ ROOT = Path(__file__).parent.parent
 STAGES = {
     "check": [
         "best_linear_predictor",
-        "corollary1_verdict",
+        "corollary1_here",
         "crosscheck",
         "curvature",
-        "definition1",
+        "decide",
         "gap_bounds_here",
         "observe",
         "require_sound_arithmetic",
@@ -26,14 +26,13 @@ STAGES = {
         "theorem1_here",
         "theorem2_here",
         "theorem3_here",
-        "threshold",
     ],
-    "moments.one_pass": ["lipschitz_terms", "merged", "moment_sums", "residual"],
-    "compare.linear_predictor": ["moment_sums", "smallest_eigenvalue"],
-    "decide.crosscheck": ["autodiff"],
+    "moments.one_pass": ["lipschitz_sums", "moment_sums", "residual"],
+    "decide.decision": ["by_hessian", "definition1", "slope", "threshold"],
+    "decide.crosscheck": ["second_derivative"],
+    "decide.lagrangian": ["curvature"],
     "numerics.eigenvalues": ["is_positive_definite"],
     "decide.hessian": ["is_block_positive_definite", "norm"],
-    "search.witness": ["find_witness", "write_witness"],
     "certificate.writing": ["write_certificate"],
 }
 

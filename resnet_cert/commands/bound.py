@@ -62,10 +62,10 @@ def bound(
 ) -> None:
     """How far above the best linear predictor can an ε-second-order stationary point be?  Theorem 3 over ε.
 
-    The constants are those of SPEC or of the options; an option goes before SPEC.
+    The constants, and ε where no option says it, are those of SPEC; an option overrides its entry of SPEC.
     """
-    if eps is None and target_gap is None:
-        raise click.UsageError("expected --eps or --target-gap")
+    if eps is None and target_gap is None and spec is None:
+        raise click.UsageError("expected --eps, --target-gap or a SPEC")
     given = {name: value for name, value in constants.items() if value is not None}
     missing = [f"--{name}" for name in CONSTANTS if name not in given]
     if spec is None and missing:
@@ -79,6 +79,8 @@ def bound(
         if spec is not None:
             [loaded] = load([spec], allow_code, settings)
             problem = one_output(loaded)
+            if eps is None and target_gap is None:
+                epsilons = [problem.epsilon]
             with progress(f"bounding {loaded.path}", 0):
                 known, F_lin_min = _constants_of(problem, given)
         if d is not None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from resnet_cert.outcomes import Diagnostic, RequestError
+from resnet_cert.commands import surroundings
+from resnet_cert.outcomes import Diagnostic, InternalError, RequestError
 from resnet_cert.report import CHECK_FORMATS, FORMATS, Style
 from resnet_cert.report.files import require_apart, require_writable, write_whole
 
@@ -119,6 +120,7 @@ def load(
     """
     from resnet_cert.spec import load_spec
 
+    surroundings.require_flags()
     if list(specs).count(STDIN) > 1:
         raise click.UsageError("expected standard input once, got - twice")
     paths = [path for path in writes if path is not None]
@@ -193,4 +195,9 @@ def write(text: str, output: str | None) -> None:
     else:
         encoding = sys.stdout.encoding
         errors = "backslashreplace" if encoding.lower().startswith("utf") else "replace"
-        click.echo(text.encode(encoding, errors).decode(encoding), nl=False)
+        try:
+            click.echo(text.encode(encoding, errors).decode(encoding), nl=False)
+        except BrokenPipeError:  # the reader has gone: that is no fault
+            raise
+        except OSError as error:
+            raise InternalError(f"cannot write to standard output: {error.strerror}") from error

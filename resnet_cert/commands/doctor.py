@@ -92,11 +92,14 @@ def _threads() -> str:
 def _self_test() -> str | None:
     """What is wrong, in the arithmetic or in a check whose exact numbers are known."""
     from resnet_cert.check import check
-    from resnet_cert.numerics.selftest import require_sound_arithmetic
+    from resnet_cert.numerics.selftest import require_sound_arithmetic, thorough_fault
     from resnet_cert.problem.problem import Problem
 
     try:
         require_sound_arithmetic()
+        fault = thorough_fault()
+        if fault is not None:
+            return fault
         # Example 1 of Shamir 2018: at w = 0 and 1 + V/8 = 0, F = 1/2 and λ_min = −1/8.
         report = check(
             Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[0.125]], w=[0.0], V=[[-8.0]], epsilon=0.1, mu2=1.0)

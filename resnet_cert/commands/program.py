@@ -13,13 +13,12 @@ from typing import Any, NoReturn
 import click
 
 from resnet_cert.commands import surroundings
-from resnet_cert.outcomes import InternalError, RequestError
+from resnet_cert.outcomes import MOST_TOLD, InternalError, RequestError
 
 INTERRUPTED = 130  # as a shell reports a program ended by SIGINT, by SIGPIPE and by SIGTERM
 READER_GONE = 141
 TERMINATED = 143
 VERBOSE, AS_JSON = "verbose", "json"  # in a context's meta
-MOST_PRINTED = 100  # faults
 
 
 class Terminated(KeyboardInterrupt):
@@ -87,17 +86,14 @@ def _is_json(params: dict[str, Any]) -> bool:
 
 def _refuse(ctx: click.Context, error: RequestError) -> NoReturn:
     """Every fault a line of standard error; with --format json a document of them too."""
-    verbose = ctx.meta.get(VERBOSE)
-    for diagnostic in error.diagnostics[:MOST_PRINTED]:
-        click.echo(f"{diagnostic} [{diagnostic.id}]" if verbose else str(diagnostic), err=True)
-    more = len(error.diagnostics) - MOST_PRINTED
-    if more > 0:
-        click.echo(f"error: and {more} more errors", err=True)
+    for line in error.lines(ids=bool(ctx.meta.get(VERBOSE))):
+        click.echo(line, err=True)
     if ctx.meta.get(AS_JSON):
         document = {
             "schema": "resnet-cert/errors/1",
             "exit_code": error.exit_code,
-            "errors": [diagnostic.to_dict() for diagnostic in error.diagnostics],
+            "errors": [diagnostic.to_dict() for diagnostic in error.diagnostics[:MOST_TOLD]],
+            "more": max(0, len(error.diagnostics) - MOST_TOLD),
         }
         click.echo(json.dumps(document, indent=2))
     ctx.exit(error.exit_code)

@@ -29,7 +29,6 @@ def prepare() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["MPLBACKEND"] = "agg"
     _keep_compilations()
-    _require_flags()
 
 
 def _keep_compilations() -> None:
@@ -59,8 +58,12 @@ def _keep_compilations() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-def _require_flags() -> None:
-    """XLA ends the process at a flag that it does not know: find out in another one."""
+def require_flags() -> None:
+    """XLA ends the process at a flag that it does not know: find out in another one.
+
+    Raises:
+        RequestError: XLA does not take its flags.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     if all(flag.partition("=")[0] in HARMLESS for flag in flags.split()):
         return
@@ -85,7 +88,11 @@ def fault(error: BaseException) -> RequestError | None:
         return RequestError(f"cannot write: {error.strerror}", id="output-place")
     reason = _jax_fault()
     if reason is not None:
-        given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(WATCHED)]
+        given = [
+            f"{name}={value}"
+            for name, value in os.environ.items()
+            if name.startswith(WATCHED) and "_CACHE_" not in name
+        ]
         return RequestError(f"JAX does not start with {', '.join(given)}: {reason}", id="environment")
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -94,7 +95,11 @@ def theorem2_here(
 
 
 def bound_symbols(problem: Problem, constants: Constants, s: float | None = None) -> BoundConstants | str:
-    """The numbers of Theorem 3 for this problem, or why there are none."""
+    """The numbers of Theorem 3 for this problem, or why there are none.
+
+    Its b bounds ‖W‖_F, of which the domain's, a bound of ‖W‖, says less where there are several outputs:
+    there it is the point's own, if that is larger.
+    """
     mus = (constants.mu0, constants.mu1, constants.mu2)
     missing = [f"mu{i}" for i, mu in enumerate(mus) if mu is None]
     if missing:
@@ -106,7 +111,7 @@ def bound_symbols(problem: Problem, constants: Constants, s: float | None = None
         )
     mu0, mu1, mu2 = (cast(float, mu) for mu in mus)
     return BoundConstants(
-        constants.b,
+        constants.b if problem.q == 1 else max(constants.b, norm(problem.W).upper),
         constants.r,
         mu0,
         mu1,
@@ -127,13 +132,13 @@ def theorem3_here(
     gap: Enclosure,
     linear: LinearMinimum,
     F_at_0: Enclosure,
-    block: tuple[float, Enclosure] | None = None,
+    block: LinearMinimum | None = None,
 ) -> Theorem3:
     """Theorem 3 at the point.
 
     Args:
         F_at_0: F(0, V) = F_lin(0).
-        block: s and min Φ over ‖U‖_F ≤ r, ‖Z‖_F ≤ s, where the augmented form is wanted.
+        block: the best linear predictor on (x, f), where the augmented form is wanted.
     """
 
     def none(reason: str) -> Theorem3:
@@ -142,14 +147,12 @@ def theorem3_here(
     reason = not_plain(problem)
     if reason is not None:
         return none(reason)
-    symbols = bound_symbols(problem, constants, None if block is None else block[0])
+    symbols = bound_symbols(problem, constants)
     if isinstance(symbols, str):
         return none(symbols)
     row = theorem3(symbols, problem.epsilon, linear.F_min)
     upper = cast(Enclosure, row.F_upper)
-    augmented = None
-    if block is not None and row.augmented_form is not None:
-        augmented = AugmentedForm(block[0], row.augmented_form, block[1] + row.augmented_form)
+    augmented = None if block is None else augmented_form_here(problem, symbols, block)
     applies = verdict is Verdict.CERTIFIED
     return Theorem3(
         applies,
@@ -166,6 +169,19 @@ def theorem3_here(
         vacuous=True if upper.above(F_at_0) else False if upper.at_most(F_at_0) else None,
         augmented=augmented,
     )
+
+
+def augmented_form_here(problem: Problem, symbols: BoundConstants, block: LinearMinimum) -> AugmentedForm:
+    """Theorem 3 against the predictor (U, Z) on (x, f) that was found, with its own ‖U‖_F and ‖Z‖_F.
+
+    Φ there is known for (U, Z) before it was rounded: the ends of the norms pay for that.
+    """
+    d, rounding = problem.d, block.found_radius
+    U, Z = block.W_star.center[:, :d], block.W_star.center[:, d:]
+    r, s = (Ball(part, rounding).norm().upper for part in (U, Z))
+    row = theorem3(replace(symbols, r=r, s=s), problem.epsilon)
+    bound = cast(Enclosure, row.augmented_form)
+    return AugmentedForm(r, s, bound, block.F_at + bound)
 
 
 def corollary1_here(

@@ -106,16 +106,15 @@ def scaled_design(problem: Problem, *, fixed: bool = False) -> Design:
     return Design(problem, math.ldexp(1.0, least), both)
 
 
-def gram(at: Design, extra: Array) -> Array:
-    """(d, d) E[zzᵀ] + the sum of e eᵀ over further rows e (m, d), these in the scaled inputs."""
+def gram(at: Design) -> Array:
+    """(d, d) E[zzᵀ]."""
     total = np.zeros((at.d, at.d))
     weight = 0.0
     for rows in at.rows():
         weighted = np.sqrt(rows.chunk.weights)[:, None] * rows.z
         total += weighted.T @ weighted
         weight += float(np.sum(rows.chunk.weights))
-    more = extra if at.R is None else extra @ at.R
-    return total / weight + more.T @ more
+    return total / weight
 
 
 def is_ill_conditioned(second_moments: Array) -> bool:

@@ -13,7 +13,6 @@ from resnet_cert.compare import path
 from resnet_cert.compare.design import (
     WIDEST,
     Design,
-    gram,
     is_ill_conditioned,
     orthogonalised,
     scaled_design,
@@ -23,6 +22,7 @@ from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import Recedes, recedes, separates
 from resnet_cert.compare.row_space import Unseen, unseen_directions
 from resnet_cert.numerics.radius import Array
+from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.problem import Problem
 
 INSIDE = 1.0 - 2.0**-40
@@ -33,6 +33,9 @@ SHORT_OF_NOTHING = 2.0**-33
 """The λ, relative to the curvature, from which on ill-conditioned data need coordinates of their own."""
 STEPS_TO_INFINITY = 12
 """Steps of the path, each to a 2^-8 of λ, after which no direction of recession is looked for along it."""
+STEPS_BEFORE_A_LEAP, STEPS_OF_A_LEAP, FARTHEST_LEAP = 1, 12, 100.0
+"""After which step λ = 0 is tried at once, in so many steps of Newton's method, and how much longer W may
+become: where there is a minimiser it is mostly found so."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class Data:
         plain = Data(problem, ridge, scaled, False, None, recedes(problem))
         if problem.d > WIDEST:
             return plain
-        ill = is_ill_conditioned(gram(scaled, np.diag(np.sqrt(ridge)) * scaled.units))
+        decay = np.diag(np.square(np.sqrt(ridge) * scaled.units))
+        ill = is_ill_conditioned(plain._plain.second_moments + decay)
         return plain.orthogonalised() if ill else plain
 
     def orthogonalised(self) -> Data:
@@ -105,6 +109,18 @@ class Data:
             unseen = _in_units(unseen, self.scaled.units)
         return replace(self, ill_conditioned=True, unseen=unseen)
 
+    @cached_property
+    def _convex(self) -> dict[float, bool]:
+        return {}
+
+    def is_convex_on(self, r: float) -> bool:
+        """The loss is known to be convex at every prediction of ‖W‖_F ≤ r."""
+        known = self._convex
+        if not any(is_convex and r <= radius for radius, is_convex in known.items()):
+            known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
+            return known[r]
+        return True
+
     @property
     def may_recede(self) -> bool:
         """inf Φ may lie at infinity."""
@@ -112,8 +128,13 @@ class Data:
 
     def objective(self, lam: float) -> LinearObjective:
         """Φ in coordinates that suit Φ + λ/2‖W‖_F²."""
-        design = orthogonalised(self.scaled, self._extra(lam)) if self.ill_conditioned else self.scaled
-        return LinearObjective(design, self.ridge, self.unseen)
+        if not self.ill_conditioned:
+            return self._plain
+        return LinearObjective(orthogonalised(self.scaled, self._extra(lam)), self.ridge, self.unseen)
+
+    @cached_property
+    def _plain(self) -> LinearObjective:
+        return LinearObjective(self.scaled, self.ridge)
 
     def _extra(self, lam: float) -> Array:
         """Rows of the scaled inputs that count like data."""
@@ -124,7 +145,7 @@ class Data:
     @cached_property
     def scale(self) -> float:
         """λ of the size of the curvature of F_lin at 0."""
-        objective = LinearObjective(self.scaled, self.ridge, None)
+        objective = self._plain
         moments = np.diagonal(objective.second_moments) / self.scaled.units / self.scaled.units
         size = objective.mean_curvature(path.origin(objective, 0.0).at) * float(np.sum(moments))
         return size if 0.0 < size < math.inf else 1.0
@@ -142,10 +163,16 @@ class Data:
         lam = known.place.lam if known is not None and known.place.lam else self.scale
         found = Found(objective, path.origin(objective, lam)) if known is None else known.moved(objective)
         place = found.place
-        for _ in range(STEPS_TO_INFINITY):
+        for step in range(STEPS_TO_INFINITY):
             place = path.minimised(objective, place, lam, 1e-8)
             if self.recession.known and separates(self.problem, Found(objective, place).W):
                 return Found(objective, place), False
+            if step == STEPS_BEFORE_A_LEAP:
+                end = path.minimised(objective, place, 0.0, steps=STEPS_OF_A_LEAP)
+                if end.converged and path.norm_W(objective, end) <= FARTHEST_LEAP * path.norm_W(
+                    objective, place
+                ):
+                    return Found(objective, end), None
             lam *= 2.0**-8
         return Found(objective, path.minimised(objective, place, 0.0)), None
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from resnet_cert.compare.design import Design, Rows, gram
 from resnet_cert.compare.row_space import Unseen
+from resnet_cert.moments.executors import merged
 from resnet_cert.moments.moments import (
     Moments,
     MomentSums,
@@ -33,10 +34,10 @@ from resnet_cert.moments.moments import (
     value_sum,
     weight_sum,
 )
-from resnet_cert.moments.one_pass import merged
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
 from resnet_cert.problem.problem import Chunk
 
@@ -64,6 +65,9 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
         return Bend(
             at.value, at.first, share, np.divide(share, np.sqrt(Y), out=np.zeros_like(share), where=Y > 0)
         )
+    if isinstance(loss, CustomLoss):
+        value, first, second = loss.approximate(p[:, 0], chunk.y[:, 0])
+        return Bend(value, first[:, None], np.maximum(second, 0.0)[:, None], None)
     full = loss.derivatives(p, NOTHING, chunk.y, chunk.omega)
     second = full.second[:, None] if full.second.ndim == 1 else full.second
     if second.ndim == 3:
@@ -119,6 +123,10 @@ class LinearObjective:
         return self.design.d
 
     @property
+    def is_quadratic(self) -> bool:
+        return self.design.problem.loss.concordance == 0.0
+
+    @property
     def is_mean_free(self) -> bool:
         """The rows of ∇F_lin sum to 0."""
         return self.design.problem.loss.sum_free and self.q > 1
@@ -132,12 +140,12 @@ class LinearObjective:
         scaled = W / self.design.units
         if self.design.R is None:
             return scaled
-        return np.linalg.solve(self.design.R, scaled.T).T
+        return np.asarray(np.linalg.solve(self.design.R, scaled.T).T, dtype=np.float64)
 
     @cached_property
     def second_moments(self) -> Array:
         """(d, d) E[zzᵀ]."""
-        return gram(self.design, np.zeros((0, self.d)))
+        return gram(self.design)
 
     @cached_property
     def metric(self) -> Array:
@@ -198,8 +206,10 @@ class LinearObjective:
         return product / at.weight + direction @ self.added(lam)
 
     def curvature_blocks(self, at: Sketch) -> list[Array]:
-        """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: q of them (d, d), or one (qd, qd)."""
+        """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: one for all outputs or q of them (d, d), or one (qd, qd)."""
         q, d = self.q, self.d
+        if self.is_quadratic and all(rows.chunk.omega is None for rows in self.design.rows()):
+            return [float(at.bends[0].diagonal[0, 0]) * self.second_moments]
         blocks = [np.zeros((d, d)) for _ in range(q)]
         whole = np.zeros((q, d, q, d)) if any(bend.off is not None for bend in at.bends) else None
         for rows, bend in zip(self.design.rows(), at.bends, strict=True):

@@ -11,7 +11,7 @@ where:  the minimiser W* of least norm, within δ of Ŵ (`location`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -50,7 +50,7 @@ class LinearMinimum:
     lies; it is always in the ball.  attained: inf F_lin over all W is, or is not, each proven; else None.
     lower_from: which argument gave F_min.lower.  falls_at_rim: F_lin still falls beyond the ball, or does
     not, each proven.  chosen: r is 1.01·‖W*‖ or given; else it is a default that says nothing about the data.
-    data, found: where it was looked for, and found.
+    data, found: where it was looked for, and found; found_radius: how far that place is from its rounded W.
     """
 
     F_min: Enclosure
@@ -63,6 +63,7 @@ class LinearMinimum:
     chosen: bool
     data: Data
     found: Found
+    found_radius: Radius
 
     @property
     def norm(self) -> Enclosure:
@@ -73,11 +74,13 @@ class LinearMinimum:
         return length.intersect(0.0, max(self.r, length.lower))
 
 
+@QUIET
 def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖W‖_F ≤ r; r=None: 1.01·‖argmin F_lin‖_F if inf F_lin is proven to be attained, else b."""
     return minimum_on_ball(Data.of(problem), r, b)
 
 
+@QUIET
 def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
     """min of F_lin + l2‖W‖_F² over all W, or on ‖W‖_F ≤ r: the best value of the objective at V = 0."""
     ridge = 2.0 * problem.objective.l2 * problem.decayed
@@ -102,22 +105,25 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     Whether it is attained is asked on the way: where it may not be, the minimum on the ball comes first, for
     its W often separates the data, and proves that there is none.
     """
-    found, attained, chosen = None, None, True
+    found, attained, chosen, known = None, None, True, data.recession.known
     if r is not None and math.isfinite(r) and data.may_recede:
         found = data.on_ball(r)
-        if data.recession.known and separates(data.problem, found.W):
+        if known and separates(data.problem, found.W):
             attained = False
+    radius = b if r is None else r
     if attained is None:
         start, attained = data.unconstrained(found)
-        if attained is None and data.recession.known:
+        if attained is None and known:
             located = _locates(start)
             attained = True if located else False if data.recession.is_unattained(start.W) else None
         if r is None:
-            arrived = start.place.converged if attained else attained is None and start.settled
-            r, chosen = (1.01 * start.norm, True) if arrived else (b, False)
-        if (attained or not math.isfinite(r)) and start.norm <= r:
+            chosen = start.place.converged if attained else not known and start.settled
+            radius = 1.01 * start.norm if chosen else b
+        if (attained or not math.isfinite(radius)) and start.norm <= radius:
             found = start
-    return enclosed_on(data, found or data.on_ball(r), r, attained, chosen)
+        elif found is None and start.place.lam:
+            found = data.on_ball(radius, start)
+    return enclosed_on(data, found or data.on_ball(radius), radius, attained, chosen)
 
 
 def _locates(found: Found) -> bool:
@@ -192,11 +198,27 @@ def enclosed_on(
     """
     ball = Enclosure.exact(r) / data.scaled.sigma if math.isfinite(r) else Enclosure(math.inf, 0.0, math.inf)
     found = _inside(found, ball.lower if math.isfinite(r) else math.inf)
+    if not data.is_convex_on(r):
+        return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
     best = _from(plain, ball, r, attained, chosen)
     if not (sharp and _is_affordable(found.objective)) or _is_sharp(best):
         return best
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
+
+
+def without_convexity(linear: LinearMinimum) -> LinearMinimum:
+    """The predictor that was found, with nothing said of its being the best."""
+    F, W = linear.F_min, linear.W_star.center
+    anywhere = Radius.of(linear.r) + Radius.norm(W)
+    return replace(
+        linear,
+        F_min=Enclosure(F.value, -math.inf, F.upper),
+        W_star=Ball(W, anywhere),
+        attained=None,
+        falls_at_rim=None,
+        lower_from="Assumption 1 is not known to hold",
+    )
 
 
 def _is_sharp(best: LinearMinimum, enough: float = SHARP) -> bool:
@@ -238,7 +260,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
         distance = min(distance, located.distance_in_W)
     bend = location.GROWTH * float(seen.at.bend)
     steady = location.is_steady(seen.found.objective, seen.at, distance)
-    if lam > 0.0 and steady:
+    if lam > 0.0 and steady and places:
         m = max(max(located.curvature_in_W for located in places), lam)
         ways = (across_the_boundary(inside, lam, located, m, length, bend) for located in places)
         distance = min(distance, *ways)
@@ -262,6 +284,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
         chosen,
         data,
         seen.found,
+        W.radius * sigma,
     )
 
 

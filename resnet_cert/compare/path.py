@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from resnet_cert.compare.linear_objective import LinearObjective, Sketch
 from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.threads import small_algebra
 
 NEWTON_STEPS = 60
 LARGEST_DENSE = 300
 """The largest block of the Hessian that is formed and factored in the search."""
 SHORTEST = 2.0**-40
 """The least fraction of a Newton step that is tried."""
+LARGEST_POLISHED, ENOUGH = 10**5, 1e-13
+"""The largest q·d that Newton's method polishes to rounding, and the accuracy of what is larger."""
 CG_STEPS = 400
 TIGHT, LOOSE = 2.0**-40, 1e-3
 """What conjugate gradients may leave out: of a step that is final, and of one on the way."""
@@ -59,16 +61,23 @@ def loss_value(objective: LinearObjective, place: Place) -> float:
     return place.at.value - 0.5 * place.lam * float(np.sum(place.point * turned))
 
 
-def minimised(objective: LinearObjective, start: Place, lam: float, accuracy: float = 0.0) -> Place:
+def minimised(
+    objective: LinearObjective, start: Place, lam: float, accuracy: float = 0.0, steps: int = NEWTON_STEPS
+) -> Place:
     """The place of λ, by Newton's method from another one.
 
     accuracy: the decrement relative to Φ that is enough; 0: go on to rounding.
     """
     point = start.point
+    if point.size > LARGEST_POLISHED:
+        accuracy = max(accuracy, ENOUGH)
     at = start.at if start.lam == lam else objective.sketch(point, lam)
-    before = math.inf
-    for _ in range(NEWTON_STEPS):
-        solve = solver(objective, at, lam, LOOSE if accuracy else 1e-6)
+    before, highest = math.inf, abs(at.value)
+    decrement = math.inf
+    solve = None
+    for _ in range(steps):
+        if solve is None or not objective.is_quadratic:
+            solve = solver(objective, at, lam, LOOSE if accuracy else 1e-6)
         step = -solve(at.gradient)
         decrement = -float(np.sum(step * at.gradient))
         if not (decrement > 0.0 and math.isfinite(decrement)):
@@ -88,7 +97,7 @@ def minimised(objective: LinearObjective, start: Place, lam: float, accuracy: fl
         if decrement <= accuracy * max(abs(at.value), at.noise):
             return Place(point, lam, at, converged=True)
         before = decrement if size == 1.0 else math.inf
-    return Place(point, lam, at, converged=False)
+    return Place(point, lam, at, converged=decrement <= 2.0**-40 * highest)
 
 
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
@@ -102,7 +111,7 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
         pull = place.point @ objective.metric
         slope = float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
         length = norm_W(objective, place)
-        return place.lam + excess * length**2 / slope if slope > 0.0 else math.nan
+        return place.lam + excess * length * (length / slope) if slope > 0.0 else math.nan
 
     return _found(objective, start, excess, newton, least)
 
@@ -183,13 +192,19 @@ def solver(
             solve = factored(K)
             return lambda g: solve(g.ravel()).reshape(q, d)
         solves = [factored(block + added) for block in blocks]
+        if len(solves) == 1:
+            return lambda g: solves[0](g.T).T
         return lambda g: np.stack([solve(row) for solve, row in zip(solves, g, strict=True)])
     precondition = factored(objective.mean_curvature(at) * objective.second_moments + added)
 
+    def free(g: Array) -> Array:
+        """Without the mean of the rows, along which K may vanish and g does."""
+        return g - g.mean(axis=0) if coupled else g
+
     def by_products(g: Array) -> Array:
         return conjugate_gradients(
-            lambda direction: objective.hessian_product(at, lam, direction),
-            g,
+            lambda direction: free(objective.hessian_product(at, lam, direction)),
+            free(g),
             lambda r: precondition(r.T).T,
             tolerance,
         )
@@ -199,13 +214,11 @@ def solver(
 
 def _mean_penalty(q: int, d: int, size: float) -> Array:
     """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
-    return np.kron(np.full((q, q), size / q), np.eye(d))
+    return np.asarray(np.kron(np.full((q, q), size / q), np.eye(d)), dtype=np.float64)
 
 
 def factored(K: Array) -> Callable[[Array], Array]:
     """b ↦ K⁻¹b for K ⪰ 0, in units in which its diagonal is 1; a singular one is shifted by its rounding."""
-    import scipy.linalg as linalg
-
     diagonal = np.sqrt(np.maximum(np.diagonal(K), 0.0))
     units = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0.0)
     scaled = K * units * units[:, None]
@@ -214,16 +227,19 @@ def factored(K: Array) -> Callable[[Array], Array]:
     shift = 0.0
     for _ in range(20):
         try:
-            factor: Any = linalg.cho_factor(scaled + np.diag(np.where(diagonal > 0.0, shift, 1.0)))
+            with small_algebra(len(K)):
+                half = np.linalg.inv(
+                    np.linalg.cholesky(scaled + np.diag(np.where(diagonal > 0.0, shift, 1.0)))
+                )
             break
-        except linalg.LinAlgError:
+        except np.linalg.LinAlgError:
             shift = max(4.0 * shift, len(K) * 2.0**-52)
     else:
         return lambda b: np.full_like(b, np.nan)
 
     def solve(b: Array) -> Array:
         column = units if b.ndim == 1 else units[:, None]
-        return column * linalg.cho_solve(factor, column * b)
+        return column * (half.T @ (half @ (column * b)))
 
     return solve
 

@@ -103,7 +103,8 @@ def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
 def _below(F: Enclosure, seen: Seen, known: float) -> float:
     """A ρ with m(ρ) > F, by what is proven at a place; `known` where it proves none."""
     lam = seen.found.place.lam
-    drops = [located.drop for located in seen.places(ZERO, math.inf)] if lam else []
+    convex = seen.data.is_convex_on((seen.length * seen.data.scaled.sigma).upper)
+    drops = [located.drop for located in seen.places(ZERO, math.inf)] if lam and convex else []
     if not drops:
         return known
     drop = min(drops, key=lambda d: d.upper)
@@ -134,7 +135,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
     F = observe_first(problem, b).here.F
-    meeting, found = _break_even(F, linear)
+    meeting, _ = _break_even(F, linear)
     norm_W = norm(problem.W).value
     middle = next(r for r in (meeting.value or 0.0, linear.norm.value, norm_W, 1.0) if 0.0 < r < math.inf)
     radii = middle * 10.0 ** (DECADES * (np.arange(points) / max(points - 1, 1) - 0.5))

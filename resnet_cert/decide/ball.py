@@ -21,7 +21,7 @@ condition on τ.  On z^⊥ it is S(t) + τ/‖P z_V‖² ζζᵀ, or S(t) on ζ^
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -98,12 +98,20 @@ class Moments:
 
 @dataclass(frozen=True)
 class Decision:
-    """What ball arithmetic proves at a point: the two conditions; F, ‖∇L‖, moments to the last place."""
+    """What ball arithmetic proves at a point: the two conditions; F, ‖∇L‖, ρ, μ, moments to the last place.
+
+    multiplier: μ, None inside the ball and without one.  tangent: as in `Slope`.
+    at_least: λ_min(∇²L) ≥ x?  None where that is not decided.
+    """
 
     proven: Proven
     F: Enclosure
     gradient_norm: Enclosure
+    rho: Enclosure
+    multiplier: Enclosure | None
+    tangent: bool | None
     moments: Float64Moments
+    at_least: Callable[[float], bool | None]
 
 
 @QUIET
@@ -119,28 +127,40 @@ def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
     if loss.kind in RATIONAL_LOSSES and work <= EXACT_WORK:
         tries = [(BALLS, PRECISIONS[0]), (RATIONALS, None)]
     gradient = curvature = None
-    found: tuple[Moments, Any] | None = None
-    arithmetic = ""
     for field, bits in tries:
-        precision: AbstractContextManager[Any] = nullcontext() if bits is None else ctx.workprec(bits)
-        with precision:
+        with _precision(bits):
             at = moments(field, problem, loss)
             lagrange = Lagrange.at(field, problem, at)
             if gradient is None:
                 gradient = lagrange.gradient_at_most(field.number(problem.epsilon))
             if curvature is None:
                 curvature = curvature_at_least(field, geometry, at, lagrange, mu2)
-            found = at, lagrange.squared_norm
-        arithmetic = "rational numbers" if bits is None else f"balls of {bits} bits"
+        found = field, bits, at, lagrange
         if gradient is not None and curvature is not None:
             break
-    assert found is not None
-    at, squared_norm = found
+    field, bits, at, lagrange = found  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    def at_least(x: float) -> bool | None:
+        with _precision(bits):
+            return holds(field, geometry, at, lagrange, -field.number(x))
+
+    arithmetic = "rational numbers" if bits is None else f"balls of {bits} bits"
     with ctx.workprec(PRECISIONS[-1]):
-        norm = arb(squared_norm).nonnegative_part().sqrt()
+        norm = arb(lagrange.squared_norm).nonnegative_part().sqrt()
         return Decision(
-            Proven(gradient, curvature, arithmetic), outward(at.F), outward(norm), rounded(problem, at)
+            proven=Proven(gradient, curvature, arithmetic),
+            F=outward(at.F),
+            gradient_norm=outward(norm),
+            rho=outward(lagrange.rho),
+            multiplier=None if lagrange.multiplier is None else outward(lagrange.multiplier),
+            tangent=lagrange.tangent,
+            moments=rounded(problem, at),
+            at_least=at_least,
         )
+
+
+def _precision(bits: int | None) -> AbstractContextManager[Any]:
+    return nullcontext() if bits is None else ctx.workprec(bits)
 
 
 def moments(field: Field, problem: Problem, loss: BuiltinLoss) -> Moments:
@@ -244,12 +264,13 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Lagrange:
-    """∇L in a field: ρ where μ ≤ 0 and where μ ≥ 0, which agree unless a ball straddles 0, and ‖∇L‖².
+    """∇L in a field: ρ, μ (None inside) and ‖∇L‖².
 
-    tangent: λ_min is that on z^⊥; None where the sign of μ is not known.
+    tangent: λ_min is that on z^⊥; None where the sign of μ is not known, and ρ holds both.
     """
 
     rho: Any
+    multiplier: Any
     tangent: bool | None
     squared_norm: Any
 
@@ -258,7 +279,7 @@ class Lagrange:
         z_W, z_V = field.of(decayed(problem).dW), field.of(problem.V)
         W_1 = field.of(np.ascontiguousarray(problem.W[:, : problem.d1]))
         of_V = W_1.transpose() * here.A_f
-        rho, tangent = 2 * field.number(problem.objective.l2), False
+        rho, mu, tangent = 2 * field.number(problem.objective.l2), None, False
         if on_boundary(problem):
             length = inner(z_W, z_W) + inner(z_V, z_V)
             mu = -(inner(here.g_W, z_W) + inner(of_V, z_V)) / length - rho
@@ -267,7 +288,7 @@ class Lagrange:
             elif not mu <= 0:
                 rho, tangent = rho + arb(mu).nonnegative_part(), None
         of_W, of_V = here.g_W + z_W * rho, of_V + z_V * rho
-        return Lagrange(rho, tangent, inner(of_W, of_W) + inner(of_V, of_V))
+        return Lagrange(rho, mu, tangent, inner(of_W, of_W) + inner(of_V, of_V))
 
     def gradient_at_most(self, eps: Any) -> bool | None:
         return at_most(self.squared_norm, eps * eps)
@@ -286,6 +307,11 @@ def curvature_at_least(
             return curvature_at_least(
                 BALLS, at_point, here.cast(BALLS), replace(lagrange, rho=arb(lagrange.rho)), mu2
             )
+    return holds(field, at_point, here, lagrange, t)
+
+
+def holds(field: Field, at_point: Geometry, here: Moments, lagrange: Lagrange, t: Any) -> bool | None:
+    """λ_min(∇²L) ≥ −t, on z^⊥ where the multiplier is positive?"""
     if lagrange.tangent is not None:
         return exceeds(field, at_point, here, lagrange.rho, t, on_sphere=lagrange.tangent)
     both = {
@@ -302,8 +328,10 @@ def exceeds(
     if at_point.P is not None and not tau > 0:
         if not tau <= 0:
             return None
-        # dV_⊥ has no curvature: its rows must vanish.  Then ∇²F is a Gram matrix, and ρ ≥ 0.
-        return at_most(inner(here.A_f, here.A_f), 0)
+        if tau < 0:  # D²L is below −t on some dV_⊥; on z^⊥ there may be none
+            return None if on_sphere else False
+        # dV_⊥ has no curvature: its rows must vanish.  Then ∇²F is a Gram matrix, and D ⪰ −tI.
+        return at_most(inner(here.A_f, here.A_f), 0) if t >= 0 or problem.decayed.all() else None
     S = shifted_hessian(field, at_point, here, rho, t)
     if on_sphere:
         S = _on_sphere(field, at_point, here, S, tau)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 
@@ -52,6 +53,9 @@ from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.span import gradient_basis, span
 
+if TYPE_CHECKING:
+    from resnet_cert.decide import ball
+
 Arithmetic = Literal["float64", "ball"]
 
 RATE = 1e10
@@ -66,6 +70,10 @@ BALL_WORK = 5 * 10**7
 """Products of the moments for which an undecided check goes on in ball arithmetic by itself: some seconds,"""
 BALL_ROWS = 256
 """if also S(t) has at most so many rows: its factorisation takes their cube."""
+BISECTED_ROWS = 32
+"""Rows of S(t) up to which λ_min is bracketed by at most 64 such factorisations,"""
+WIDTH = 1e-9
+"""until its enclosure is as narrow as this, relatively."""
 
 
 class FirstOrder(Protocol):
@@ -158,13 +166,13 @@ def decide(
     F = here.F
     open_ = verdicts.verdict is Verdict.UNDECIDED
     if arithmetic == "ball" or (open_ and escalate and ball_is_affordable(problem)):
-        from resnet_cert.decide import ball
+        from resnet_cert.decide.ball import decide as decide_in_balls
 
         arithmetic, before = "ball", verdicts.curvature
-        finer = ball.decide(problem, require_ball(problem.loss), mu2)
+        finer = decide_in_balls(problem, require_ball(problem.loss), mu2)
         verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, mu2, finer.proven)
         moments, F = finer.moments, F.intersect(finer.F.lower, finer.F.upper)
-        judged = refined(problem, judged, moments, finer.gradient_norm, verdicts, before)
+        judged = refined(problem, judged, finer, verdicts, before)
     size = None if mu1 is None else Radius.of(mu1)
     if moments is not None:
         of_moments = hessian_size(moments, problem.W, problem.d1)
@@ -187,7 +195,8 @@ def takes_second_moments(problem: Problem) -> bool:
         if rows_of_hessian(problem) > MOST_ROWS:
             raise RequestError(
                 f"hessian: exact takes a matrix of {rows_of_hessian(problem)} rows, more than {MOST_ROWS}; "
-                "expected auto or bound"
+                "expected auto or bound",
+                id="unfit-part",
             )
         return True
     return problem.hessian == "auto" and operations(problem) <= MOMENT_OPERATIONS
@@ -196,7 +205,7 @@ def takes_second_moments(problem: Problem) -> bool:
 def by_hessian(problem: Problem, here: Moments, at: Slope, limit: Enclosure | None) -> Lagrangian:
     """λ_min by S(t); one factorisation at the threshold where the enclosure leaves that open."""
     N = None if on_boundary(problem) else gradient_basis(problem)
-    parts = reduction(here, problem.W, problem.d1, N)
+    parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex)
     judged = lagrangian(problem, at, parts)
     if at.tangent is None:
         return judged
@@ -217,36 +226,63 @@ def by_bound(
     if not at.tangent and at.tangent is not None and problem.decayed.all():
         return Lagrangian(at, curvature, replace(curvature, lambda_min=lambda_min - at.rho))
     # Of F itself only the lower end is known, without one more pass.
-    least = -here.A_f.size().upper
+    least = -here.A_f.size().upper if problem.loss.convex else -math.inf
     of_F = replace(curvature, lambda_min=Enclosure(math.nan, least, math.inf))
     return Lagrangian(at, curvature, of_F)
 
 
 def refined(
-    problem: Problem,
-    judged: Lagrangian,
-    moments: Moments,
-    gradient_norm: Enclosure,
-    verdicts: Stationarity,
-    before: Verdict,
+    problem: Problem, judged: Lagrangian, finer: ball.Decision, verdicts: Stationarity, before: Verdict
 ) -> Lagrangian:
-    """The same, from moments that are known to the last place, and with what ball arithmetic decided."""
+    """The same, from moments that are known to the last place, and with what ball arithmetic decides."""
+    moments, limit = finer.moments, verdicts.threshold
     at = slope(problem, moments)
-    if rows_of_hessian(problem) <= BALL_ROWS:
-        finer = by_hessian(problem, moments, at, verdicts.threshold)
-        finer = replace(finer, curvature=_met(finer.curvature, judged.lambda_min))
-        judged = replace(finer, of_F=_met(finer.of_F, judged.of_F.lambda_min))
-    at = replace(at, norm=gradient_norm)
-    curvature = replace(
-        judged.curvature, lambda_min=narrowed(judged.lambda_min, verdicts.curvature, verdicts.threshold)
+    at = replace(
+        at, norm=finer.gradient_norm, rho=finer.rho, multiplier=finer.multiplier, tangent=finer.tangent
     )
-    if before is not verdicts.curvature is Verdict.REFUTED and verdicts.threshold is not None:
-        direction = refuting_direction(
-            moments, problem.W, problem.d1, verdicts.threshold.upper, curvature.direction
-        )
+    rows = rows_of_hessian(problem)
+    if rows <= BALL_ROWS:
+        again = by_hessian(problem, moments, at, limit)
+        if finer.tangent is judged.slope.tangent:
+            again = replace(again, curvature=_met(again.curvature, judged.lambda_min))
+        judged = replace(again, of_F=_met(again.of_F, judged.of_F.lambda_min))
+    lambda_min = narrowed(judged.lambda_min, verdicts.curvature, limit)
+    if rows <= BISECTED_ROWS:
+        lambda_min = bisected(finer.at_least, lambda_min)
+    curvature = replace(judged.curvature, lambda_min=lambda_min)
+    if before is not verdicts.curvature is Verdict.REFUTED and limit is not None:
+        direction = refuting_direction(moments, problem.W, problem.d1, limit.upper, curvature.direction)
         curvature = replace(curvature, direction=direction)
-    of_F = replace(judged.of_F, lambda_min=curvature.lambda_min) if problem.is_plain else judged.of_F
+    of_F = replace(judged.of_F, lambda_min=lambda_min) if problem.is_plain else judged.of_F
     return Lagrangian(at, curvature, of_F)
+
+
+def bisected(at_least: Callable[[float], bool | None], known: Enclosure) -> Enclosure:
+    """A number between its bounds, found by halving the floats between them as long as that is decided."""
+    low, high = _order(known.lower), _order(known.upper)
+    while high - low > 1:
+        x, y = _float(low), _float(high)
+        if math.isfinite(x + y) and y - x <= WIDTH * max(abs(x), abs(y)):
+            break
+        middle = (low + high) // 2
+        more = at_least(_float(middle))
+        if more is None:
+            break
+        low, high = (middle, high) if more else (low, middle)
+    lower, upper = _float(low), _float(high)
+    inside = lower <= known.value <= upper
+    return Enclosure(known.value if inside else lower / 2.0 + upper / 2.0, lower, upper)
+
+
+def _order(x: float) -> int:
+    """The place of a float among all floats."""
+    (bits,) = struct.unpack("<q", struct.pack("<d", x + 0.0))
+    return bits if bits >= 0 else -(bits & (2**63 - 1))
+
+
+def _float(place: int) -> float:
+    (x,) = struct.unpack("<d", struct.pack("<q", abs(place)))
+    return x if place >= 0 else -x
 
 
 def _met(curvature: Curvature, other: Enclosure) -> Curvature:
@@ -336,9 +372,11 @@ def require_ball(loss: Loss) -> BuiltinLoss:
         RequestError: the loss is a custom one, or python-flint is not installed.
     """
     if not isinstance(loss, BuiltinLoss):
-        raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}")
+        raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}", id="unfit-part")
     if not has_flint():
-        raise RequestError("ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'")
+        raise RequestError(
+            "ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'", id="needs-package"
+        )
     return loss
 
 

@@ -60,7 +60,7 @@ def bounded(
     """
     shift, sphere = shift_of(problem, at), sphere_of(problem, at)
     structure = Structure.of(problem.W, problem.d1, problem.k, sum_free=gradient_basis(problem) is not None)
-    lower = gauss_newton_bound(here.A_f, shift)
+    lower = gauss_newton_bound(here.A_f, shift) if problem.loss.convex else -math.inf
     goal, steps = -math.inf, FEW_STEPS if searches else 0
     if open_ and threshold is not None and -lower > threshold.lower:
         goal, steps = -threshold.upper * BEYOND, STEPS

@@ -169,6 +169,7 @@ class Reduction:
     P (d1, d1): I − E_0E_0ᵀ; None where ρ = d1, and E = I.
     first, cross, last: the blocks of D²F over (dW, M), within radii in spectral norm.
     missed: ‖∇²F − H‖ at most, where H has W_1E_0E_0ᵀ in place of W_1.
+    convex: the loss is known to be, so that the Gauss–Newton part is positive semidefinite.
     """
 
     moments: SecondOrder
@@ -184,6 +185,7 @@ class Reduction:
     last: Ball
     missed: Radius
     structure: Structure
+    convex: bool = True
 
     @property
     def q(self) -> int:
@@ -375,7 +377,8 @@ def curvature(parts: Reduction, shift: Shift | None = None, sphere: Direction | 
     )
     if parts.N is not None and sphere is None:  # 1eᵀ is no direction of the reduced space
         lower = min(lower, shift.smallest().lower)
-    lower = max(lower, gauss_newton_bound(parts.moments.A_f, shift))
+    if parts.convex:
+        lower = max(lower, gauss_newton_bound(parts.moments.A_f, shift))
     zeros = max(parts.structure.zero_multiplicity - (sphere is not None), 0)
     return Curvature(Enclosure(value, lower, max(upper, lower)), direction, zeros)
 
@@ -395,7 +398,8 @@ def _at_origin(parts: Reduction, shift: Shift) -> Curvature | None:
         return None
     A = Ball(Q.center.reshape(Q.center.shape[-2:])[:d, :d], Q.radius)
     lambda_min = lambda_min_at_origin(
-        smallest_eigenvalue(A).intersect(lower=0.0), largest_singular_value(parts.moments.A_f)
+        smallest_eigenvalue(A).intersect(lower=0.0 if parts.convex else -np.inf),
+        largest_singular_value(parts.moments.A_f),
     )
     direction = _lowest_at_origin(A.center, parts.moments.A_f.center, lambda_min)
     return Curvature(lambda_min + shift.rho, direction, parts.structure.zero_multiplicity)

@@ -11,18 +11,21 @@ Radii as in `moments.moments`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from resnet_cert.moments.executors import summed
 from resnet_cert.moments.lipschitz import (
     LipschitzConstants,
+    LipschitzSums,
     forms_matrices,
     lipschitz_constants,
     lipschitz_sums,
 )
 from resnet_cert.moments.moments import Slopes, total_weight, value_sum, weight_sum
-from resnet_cert.moments.one_pass import Observed, in_blocks, merged
+from resnet_cert.moments.one_pass import Observed
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import Blocks, Sum, quotient
@@ -104,12 +107,9 @@ def _norms(chunk: Chunk) -> tuple[Radius, Radius]:
 @QUIET
 def first_moments(problem: Problem) -> FirstMoments:
     """One pass over the data, a chunk at a time."""
-    p = head(problem)
-    parts = (first_sums(problem, chunk, blocks, p) for blocks, chunk in in_blocks(problem.chunks()))
-    return merged(parts).expectation(problem.V)
+    return summed(problem, functools.partial(first_sums, p=head(problem))).expectation(problem.V)
 
 
-@QUIET
 def first_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear) -> FirstSums:
     """What some rows contribute, which begin with a block; p: `head` of the problem."""
     x_norm, f_norm = norms = _norms(chunk)
@@ -131,19 +131,33 @@ def observe_first(problem: Problem, b: float) -> Observed[FirstMoments]:
     return Observed(first_moments(problem), first_moments(at_zero), lipschitz_pass(problem, b))
 
 
-@QUIET
 def lipschitz_pass(problem: Problem, b: float) -> LipschitzConstants | None:
     """The μ's on the domain of radius b by a pass over the data; None where the loss has no suprema."""
-    matrices = forms_matrices(problem.n, problem.d + problem.k)
-    parts = (
-        lipschitz_sums(problem.loss, chunk, *_norms(chunk), b, blocks, matrices=matrices)
-        for blocks, chunk in in_blocks(problem.chunks())
-    )
-    sums = [part for part in parts if part is not None]
-    if not sums:
+    found = summed(problem, functools.partial(constants_sums, b=b))
+    if found.lipschitz is None:
         return None
-    weights = merged(weight_sum(chunk, blocks) for blocks, chunk in in_blocks(problem.chunks(features=False)))
-    return lipschitz_constants(merged(sums), total_weight(weights), b, problem.k)
+    return lipschitz_constants(found.lipschitz, total_weight(found.weight), b, problem.k)
+
+
+@dataclass(frozen=True)
+class ConstantsSums:
+    """What μ0, μ1, μ2 are made of, if they are bounded, and Σ π.  Mergeable."""
+
+    weight: Sum
+    lipschitz: LipschitzSums | None
+
+    def __add__(self, other: ConstantsSums) -> ConstantsSums:
+        lipschitz = None
+        if self.lipschitz is not None and other.lipschitz is not None:
+            lipschitz = self.lipschitz + other.lipschitz
+        return ConstantsSums(self.weight + other.weight, lipschitz)
+
+
+def constants_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> ConstantsSums:
+    """What some rows contribute, which begin with a block."""
+    matrices = forms_matrices(problem.n, problem.d + problem.k)
+    sums = lipschitz_sums(problem.loss, chunk, *_norms(chunk), b, blocks, matrices=matrices)
+    return ConstantsSums(weight_sum(chunk, blocks), sums)
 
 
 @dataclass(frozen=True)
@@ -164,15 +178,15 @@ def curvature_along(problem: Problem, direction: Direction, A_f: Ball | None = N
     dW_1, W_1 = direction.dW[:, :d1], problem.W[:, :d1]
     p = head(problem)
     step = Linear(direction.dW, added(product(dW_1, problem.V), product(W_1, direction.dV)))
-    parts = (form_sums(problem, chunk, blocks, p, step) for blocks, chunk in in_blocks(problem.chunks()))
-    sums = merged(parts)
+    sums = summed(problem, functools.partial(form_sums, p=p, step=step))
     form = quotient(sums.form.total(), total_weight(sums.weight))
-    bent = Enclosure.around(float(form.center), form.radius).intersect(lower=0.0)
+    bent = Enclosure.around(float(form.center), form.radius)
+    if problem.loss.convex:
+        bent = bent.intersect(lower=0.0)
     A_f = first_moments(problem).A_f if A_f is None else A_f
     return bent + 2.0 * inner(product(dW_1, direction.dV), A_f)
 
 
-@QUIET
 def form_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear, step: Linear) -> FormSums:
     """What some rows contribute, which begin with a block."""
     norms = _norms(chunk)

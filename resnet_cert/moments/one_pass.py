@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from resnet_cert.moments.executors import summed
 from resnet_cert.moments.lipschitz import (
     LipschitzConstants,
     LipschitzSums,
@@ -19,7 +18,7 @@ from resnet_cert.moments.lipschitz import (
 )
 from resnet_cert.moments.moments import Moments, MomentSums, moment_sums, residual, total_weight
 from resnet_cert.numerics.enclosure import QUIET
-from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
+from resnet_cert.numerics.sums import Blocks
 from resnet_cert.problem.problem import Chunk, Problem
 
 M = TypeVar("M")
@@ -62,11 +61,9 @@ class ObservedSums:
 @QUIET
 def observe(problem: Problem, b: float) -> Observed[Moments]:
     """One pass over the data, a chunk at a time."""
-    sums = merged(observed_sums(problem, chunk, blocks, b) for blocks, chunk in in_blocks(problem.chunks()))
-    return sums.observed(problem, b)
+    return summed(problem, functools.partial(observed_sums, b=b)).observed(problem, b)
 
 
-@QUIET
 def observed_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> ObservedSums:
     """What some rows contribute, which begin with a block."""
     loss, W = problem.loss, problem.W
@@ -77,31 +74,3 @@ def observed_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> O
         moment_sums(loss, chunk, at, np.zeros_like(W), blocks),
         lipschitz_sums(loss, chunk, at.x_norm, at.f_norm, b, blocks, matrices=matrices),
     )
-
-
-def in_blocks(chunks: Iterable[Chunk]) -> Iterator[tuple[Blocks, Chunk]]:
-    """Chunks with the numbers of their blocks.
-
-    Raises:
-        ValueError: a chunk but the last ends inside a block.
-    """
-    rows = 0
-    for chunk in chunks:
-        if rows % BLOCK_ROWS:
-            raise ValueError(
-                f"expected chunks of whole blocks of {BLOCK_ROWS} rows, got one that ends at {rows}"
-            )
-        yield Blocks(rows // BLOCK_ROWS, len(chunk.x)), chunk
-        rows += len(chunk.x)
-
-
-class Mergeable(Protocol):
-    def __add__(self, other: Self, /) -> Self: ...
-
-
-Part = TypeVar("Part", bound=Mergeable)
-
-
-def merged(parts: Iterable[Part]) -> Part:
-    """The sum of one part or more."""
-    return functools.reduce(operator.add, parts)

@@ -128,11 +128,16 @@ def least_solution(W: Ball | Array, M: Ball | Array, sigma: Enclosure) -> Ball:
     W, M = exact(W), exact(M)
     if not (W.known and M.known and sigma.lower > 0.0):
         return Ball(np.full((W.center.shape[1], M.center.shape[1]), math.nan), UNBOUNDED)
+    e = min(max(exponent(W.center), -1000), 1000)  # W = 2^e W', and W⁺ = 2^-e W'⁺
+    W = Ball(np.ldexp(W.center, -e), W.radius * 2.0**-e + _shift_error(W.center, e))
     try:
         with small_algebra(max(W.center.shape)):
             Y = np.linalg.lstsq(W.center.T, np.linalg.lstsq(W.center, M.center, rcond=None)[0], rcond=None)[0]
     except np.linalg.LinAlgError:  # no convergence: X = 0 is a guess as good as any
         Y = np.zeros((len(W.center), M.center.shape[1]))
     X = product(W.T, np.asarray(Y, dtype=np.float64))
-    residue = difference(M, product(W, X.center)).size() / sigma.lower
-    return Ball(X.center, residue + X.radius)
+    residue = difference(M, product(W, X.center)).size() / (sigma * 2.0**-e).lower
+    center = np.ldexp(X.center, -e)
+    if not np.isfinite(center).all():
+        return Ball(center, UNBOUNDED)
+    return Ball(center, (residue + X.radius) * 2.0**-e + Radius.underflow(center.size))

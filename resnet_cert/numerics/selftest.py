@@ -9,14 +9,17 @@ every check.
 from __future__ import annotations
 
 import contextlib
+import decimal
 import math
 import os
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import Array, gamma
+from resnet_cert.numerics.radius import Array, gamma
 from resnet_cert.outcomes import InternalError
 
 SIZE = 96
@@ -28,6 +31,58 @@ def require_sound_arithmetic() -> None:
     for fault in (_xla_flags(), _scalars(), _products(), _factorisations(), _dot_products()):
         if fault:
             raise InternalError(f"float64 arithmetic cannot be trusted here: {fault}")
+
+
+def thorough_fault() -> str | None:
+    """What is wrong, with what takes longer to see: after XLA has run, on other threads, in a product that
+    many threads share, and in the elementary functions.  None: nothing."""
+    on_thread: list[str | None] = []
+    thread = threading.Thread(target=lambda: on_thread.extend((_scalars(), _products())))
+    _run_xla()
+    thread.start()
+    thread.join()
+    faults = [*on_thread, _xla_flags(), _scalars(), _products(), _shared_product(), _factorisations()]
+    return next(filter(None, [*faults, _dot_products(), _elementary_functions()]), None)
+
+
+def _run_xla() -> None:
+    """XLA sets its own threads to flush subnormal numbers; it must not do so to others."""
+    from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
+
+    with float64_scope():
+        jax.jit(lambda A: jnp.tanh(A @ A.T).sum())(np.eye(SIZE)).block_until_ready()
+
+
+def _shared_product() -> str | None:
+    """2^-1065 everywhere, from a product large enough for all threads of a BLAS."""
+    size = 8 * SIZE
+    product = (np.eye(size) * 2.0**-540) @ np.full((size, size), 2.0**-525)
+    if not _same_bits(product, np.broadcast_to(_subnormal(-1065), (size, size))):
+        return "a matrix product on several threads flushes subnormal numbers to zero"
+    return None
+
+
+ULPS = 8
+"""What the proofs assume of NumPy's elementary functions, in units in the last place (`problem.losses`)."""
+
+
+def _elementary_functions() -> str | None:
+    """NumPy's functions against 60 digits, on a grid."""
+    D = decimal.Decimal
+    t = np.concatenate([np.linspace(-40.0, 40.0, 161) + 0.0123, 10.0 ** np.linspace(-30.0, -1.0, 59)])
+    functions: dict[str, tuple[Callable[[Array], Array], Callable[[decimal.Decimal], decimal.Decimal], Array]]
+    functions = {
+        "exp": (np.exp, D.exp, np.concatenate([17.0 * t, t])),
+        "expm1": (np.expm1, lambda x: x.exp() - 1, t),
+        "log1p": (np.log1p, lambda x: (1 + x).ln(), np.concatenate([np.exp(-np.abs(t)), np.abs(t)])),
+        "hypot": (lambda r: np.hypot(1.0, r), lambda x: (1 + x * x).sqrt(), t),
+    }
+    with decimal.localcontext(decimal.Context(prec=90, Emin=-9999, Emax=9999)):
+        for name, (ours, exact, points) in functions.items():
+            for x, y in zip(points.tolist(), ours(points).tolist(), strict=True):
+                if not abs(D(y) - exact(D(x))) <= ULPS * D(max(math.ulp(y), 2.0**-1022)):
+                    return f"{name}({x!r}) is {y!r}, which is off by more than {ULPS} units in the last place"
+    return None
 
 
 def _xla_flags() -> str | None:

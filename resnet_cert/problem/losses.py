@@ -101,6 +101,11 @@ class Loss(Protocol):
         """1ᵀ∇ℓ = 0: the gradients span 1^⊥ ⊂ R^q at most, and ℓ(p + c·1; y) = ℓ(p; y)."""
         ...
 
+    @property
+    def convex(self) -> bool:
+        """It is known that ℓ(·; y) is convex wherever it is used; else nothing may rest on it."""
+        ...
+
     def targets(self, y: Array, q: int) -> Array:
         """(m, q): the targets as the formulas know them, from y (m,), (m, 1) or (m, q) as they are given."""
         ...
@@ -277,6 +282,11 @@ class BuiltinLoss:
     def concordance(self) -> float:
         return self.formulas.concordance
 
+    @property
+    def convex(self) -> bool:
+        """By its formula."""
+        return True
+
     def has_signs(self, q: int) -> bool:
         """Targets are given as labels −1, 1."""
         return self.kind == "logistic" and self.signed and q == 1
@@ -360,9 +370,9 @@ def named_loss(kind: str, scale: float = 1.0) -> BuiltinLoss:
         RequestError: an unknown name, or a scale that is not positive and finite.
     """
     if kind not in LOSSES:
-        raise RequestError(f"loss: expected one of {', '.join(LOSSES)}, got {kind!r}")
+        raise RequestError(f"loss: expected one of {', '.join(LOSSES)}, got {kind!r}", id="unknown-name")
     if not (scale > 0.0 and math.isfinite(scale)):
-        raise RequestError(f"loss.scale: expected a positive finite number, got {scale!r}")
+        raise RequestError(f"loss.scale: expected a positive finite number, got {scale!r}", id="wrong-value")
     return BuiltinLoss(kind, float(scale))
 
 
@@ -615,7 +625,7 @@ def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> 
         value=value,
         value_rounding=Radius.of(value) * relative,
         first=rest * up - y * down,
-        first_rounding=Radius.of(rest * up + y * down) * relative,
+        first_rounding=Radius.of(rest * up + y * down + FLOOR) * relative,
         second=second,
         second_rounding=Radius.of(second + FLOOR) * relative,
         second_near=near,
@@ -891,7 +901,7 @@ class Softmax:
             excess=fn.log1p(tail) - shifted,
             error=error + Radius.row_norms(shifted) * U,
             relative=Radius.of(2 * ELEMENTARY + gamma(2 * q + 12)),
-            size=Radius.of(2.0 * Y * (s * o).max(axis=1)) + underflow,
+            size=Radius.of(2.0 * Y * (s * o).max(axis=1) + FLOOR) + underflow,
             underflow=underflow,
         )
 

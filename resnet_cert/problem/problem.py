@@ -62,13 +62,19 @@ class MappedRows:
     def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
         start, stop, _ = rows.indices(self.shape[0])
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
-        return np.memmap(
-            self.path,
-            dtype=self.dtype,
-            mode="r",
-            offset=self.offset + start * row_bytes,
-            shape=(stop - start, *self.shape[1:]),
-        )
+        try:
+            return np.memmap(
+                self.path,
+                dtype=self.dtype,
+                mode="r",
+                offset=self.offset + start * row_bytes,
+                shape=(stop - start, *self.shape[1:]),
+            )
+        except (OSError, ValueError) as error:  # it was there, and as long as it said, when it was opened
+            gone = Diagnostic(
+                f"cannot read rows of it any more: {error}", str(self.path), id="file-unreadable"
+            )
+            raise RequestError([gone]) from None
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,7 @@ class Problem:
     Args:
         hessian: how λ_min is to be found.
         comparators: further inputs (n, ·) by name, the best linear predictors on which are compared.
+        executor: who adds up over the samples (`moments.executors`); None: this process.
     """
 
     distribution: Distribution
@@ -231,6 +238,7 @@ class Problem:
     hessian: Method = "auto"
     comparators: Mapping[str, Rows] = field(default_factory=dict)
     name: str = "problem"
+    executor: Any = field(default=None, compare=False, repr=False)
 
     @property
     def n(self) -> int:
@@ -403,11 +411,15 @@ class Problem:
 
         given = W if w is None else w
         if given is None or not (w is None or W is None):
-            raise RequestError("point: expected one of w and W")
+            raise RequestError("point: expected one of w and W", id="unfit-part")
         if l2 is not None and weight_decay is not None:
-            raise RequestError("expected one of l2 and weight_decay (which is 2·l2), got both")
+            raise RequestError(
+                "expected one of l2 and weight_decay (which is 2·l2), got both", id="unknown-name"
+            )
         if hessian not in get_args(Method):
-            raise RequestError(f"hessian: expected one of {', '.join(get_args(Method))}, got {hessian!r}")
+            raise RequestError(
+                f"hessian: expected one of {', '.join(get_args(Method))}, got {hessian!r}", id="unknown-name"
+            )
         called = "w" if W is None else "W"
         head = rows_of_outputs(float64_array(given, called), called)
         bias = None if c is None else np.atleast_1d(float64_array(c, "c"))
@@ -449,7 +461,7 @@ def rows_of_outputs(W: Array, name: str) -> Array:
         return W[None, :]
     if W.ndim == 2:
         return W
-    raise RequestError(f"{name}: expected one or two axes, got the shape {W.shape}")
+    raise RequestError(f"{name}: expected one or two axes, got the shape {W.shape}", id="shape")
 
 
 def float64(a: npt.ArrayLike) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import norm
 from resnet_cert.numerics.radius import Array
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import PROBABILITY_TOLERANCE, BuiltinLoss
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, CHUNK_BYTES, Fault, GivenFeatures, Rows
 
@@ -218,7 +219,7 @@ def _target_faults(problem: Problem) -> list[Fault]:
     if not isinstance(loss, BuiltinLoss):
         start = 0
         for chunk in chunks_of(y):
-            fault = loss.target_fault(chunk.reshape(len(chunk), -1)[:, 0])
+            fault = cast(CustomLoss, loss).target_fault(chunk.reshape(len(chunk), -1)[:, 0])
             if fault is not None:
                 i, message = fault
                 return [Fault((*path, start + i), f"y row {start + i + 1}: {message}", "target")]

@@ -96,7 +96,7 @@ def write_whole(path: str, content: bytes) -> None:
             file.write(content)
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RequestError([Diagnostic(f"cannot write: {_words(error)}", path, id="output-place")]) from None
 
 

@@ -163,6 +163,9 @@ def _break_even(report: Report, radius: BreakEvenRadius, digits: int) -> str:
     if radius.infinite:
         return f"no linear predictor of any size does as well{beside}"
     upper = math.inf if radius.upper is None else radius.upper
+    if math.isinf(upper):
+        known = f"ones with {length} < {at_least(radius.lower, digits)} do not" if radius.lower else "unknown"
+        return f"whether a linear predictor does as well: {known}{beside}"
     if upper == 0.0:
         return f"the linear predictor 0 does as well{beside}"
     value = radius.lower if radius.value is None else radius.value
@@ -336,7 +339,11 @@ def _on_conditions(report: Report) -> Iterator[str]:
     lower = f"{judged} is lower by at least {at_least(descent.decrease.lower)}"
     where = f"at a point {plain(descent.distance, 3)} away"
     spec = report.spec.path
-    leave = "" if spec is None else f"; `resnet-cert solve {printable(spec)} --output point.npz` goes on from here"
+    leave = (
+        ""
+        if spec is None
+        else f"; `resnet-cert solve {printable(spec)} --output point.npz` goes on from here"
+    )
     if descent.kind == "saddle":
         along = "along the direction of lowest curvature"
         yield f"{_point(report)} is near a saddle of {judged}: {along} {lower} {where}{leave}."
@@ -347,8 +354,10 @@ def _on_conditions(report: Report) -> Iterator[str]:
 def _not_applied(report: Report) -> Iterator[str]:
     theorems = ((1, report.theorem1), (2, report.theorem2), (3, report.theorem3))
     reasons: dict[str, list[int]] = {}
+    about = report.regularized
+    instead = about is not None and about.gap_bound is not None  # what decay can have cost is said for them
     for number, theorem in theorems:
-        if theorem.applies is False:
+        if theorem.applies is False and not instead:
             reasons.setdefault(theorem.reason or "", []).append(number)
     for reason, numbers in reasons.items():
         why = f": {reason}" if reason else ""
@@ -367,6 +376,8 @@ def _not_applied(report: Report) -> Iterator[str]:
 
 def _on_corollary1(report: Report) -> Iterator[str]:
     about = report.corollary1
+    if report.regularized is not None:  # it speaks of stationary points of F
+        return
     if about.hypothesis is not None:
         is_point = "an exact second-order stationary point of F, ε = 0"
         met = {

@@ -140,7 +140,8 @@ class _Search:
         G, gradient = self.objective.at(self.z)
         if not (math.isfinite(G) and np.isfinite(gradient).all()):
             raise RequestError(
-                "expected a point to start from where F and ∇F are finite, got one where they overflow"
+                "expected a point to start from where F and ∇F are finite, got one where they overflow",
+                id="unfit-part",
             )
         if self.ball is not None:
             length = float(np.linalg.norm(self.z[self.ball.held]))

@@ -240,7 +240,10 @@ def _shard_samples(data: data_models.ShardData, context: Context) -> Samples:
             [Fault(("labels",), "expected numbers in shards, no labels", "unfit-part", at_key=True)]
         )
     with below("shards"), readable(data.shards):
-        rows = dict(open_shards(context.folder, data.shards, wanted))
+        try:
+            rows = dict(open_shards(context.folder, data.shards, wanted))
+        except RequestError as error:
+            raise Refused(Fault((), fault.message, fault.id) for fault in error.diagnostics) from None
     compare = {
         name: tuple(rows.pop(f"{name}[{i}]", part) for i, part in enumerate(parts))
         for name, parts in _comparators(data)

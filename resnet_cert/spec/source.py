@@ -19,6 +19,7 @@ from resnet_cert.spec.faults import Path, describe, shortened
 
 MAX_DEPTH = 64  # a spec needs eight levels
 MAX_UNFOLDED = 10**6  # values that aliases may repeat in all
+BEYOND = 2**1024 - 2**970  # what is not below it rounds to infinity
 MAX_DIGITS = 400  # float64 ends before; Python does not read longer integers at any length
 
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events and marks, ten times as fast
@@ -108,12 +109,7 @@ def parse(text: str, file: str, *, column: int = 1) -> Source:
     Raises:
         RequestError: where there is no tree.  Faults that leave one are in its `faults`.
     """
-    unprintable = _UNPRINTABLE.search(text)
-    if unprintable:
-        line, at = _position(text[: unprintable.start()])
-        fault = f"expected text, got the character U+{ord(unprintable.group()):04X} (a binary file?)"
-        at = at + column - 1 if line == 1 else at
-        raise RequestError([Diagnostic(fault, file, line, at, "not-text")])
+    require_text(text, file, column)
     composer = _Composer(file, column - 1)
     try:
         for event in yaml.parse(text, Loader=_PARSER):
@@ -122,6 +118,20 @@ def parse(text: str, file: str, *, column: int = 1) -> Source:
         raise composer.syntax_error(error) from None
     root = composer.root or Node(None, 1, column)
     return Source(file, root, tuple(composer.faults))
+
+
+def require_text(text: str, file: str, column: int = 1) -> None:
+    """Refuse characters that no text has; the first one stands in `column`.
+
+    Raises:
+        RequestError: at the first of them.
+    """
+    unprintable = _UNPRINTABLE.search(text)
+    if unprintable:
+        line, at = _position(text[: unprintable.start()])
+        at = at + column - 1 if line == 1 else at
+        fault = f"expected text, got the character U+{ord(unprintable.group()):04X} (a binary file?)"
+        raise RequestError([Diagnostic(fault, file, line, at, "not-text")])
 
 
 _Key = tuple[str | None, int, int]
@@ -287,7 +297,7 @@ def _plain(text: str) -> Any:
         pattern, base = _BASES[text[:2]]
         if pattern.fullmatch(text):
             number = int(text, base)
-            return number if number < 2**1024 else math.inf
+            return number if number < BEYOND else math.inf
     return text
 
 

@@ -12,6 +12,8 @@ from resnet_cert.spec.models import LOSS_NAME, Spec
 from resnet_cert.spec.section import Section
 from resnet_cert.spec.values import EXPECTED, SAID, UNKNOWN_KIND, OneOf
 
+MOST_SUGGESTED = 100  # unknown keys for which the one that was meant is looked for
+
 
 def _sections(base: type[Section]) -> Iterator[type[Section]]:
     for section in base.__subclasses__():
@@ -67,7 +69,7 @@ def _faults(errors: list[Any]) -> list[Fault]:
         path, kind = _path(error["loc"]), error["type"]
         if kind == UNKNOWN_KIND or (kind == "missing" and path[-1] == "kind"):
             undecided.add(path[:-1])
-        if kind == "extra_forbidden":
+        if kind == "extra_forbidden" and len(meant) < MOST_SUGGESTED:
             near = nearest(str(path[-1]), _model(error["loc"][:-1]).model_fields)
             meant[path] = (*path[:-1], near or "")
     misspelt = set(meant.values())
@@ -77,17 +79,19 @@ def _faults(errors: list[Any]) -> list[Fault]:
         about = meant.get(path, path)
         follows = any(path[:i] in undecided and about[i:] != ("kind",) for i in range(len(path)))
         if not follows and not (error["type"] == "missing" and path in misspelt):
-            faults.append(_fault(error, path))
+            faults.append(_fault(error, path, with_hint=len(faults) < MOST_SUGGESTED))
     return faults
 
 
-def _fault(error: Any, path: Path) -> Fault:
+def _fault(error: Any, path: Path, *, with_hint: bool) -> Fault:
     kind, message = error["type"], error["msg"]
     if kind in (SAID, UNKNOWN_KIND):
         return Fault(path, message, error["ctx"]["id"])
     if kind in ("missing", "extra_forbidden"):
         model, key = _model(error["loc"][:-1]), str(path[-1])
         where = f" in {model.form}" if issubclass(model, Section) and model.form else ""
+        if kind == "extra_forbidden" and not with_hint:
+            return Fault(path, f"unknown key {describe(key)}", "unknown-key", at_key=True)
         if kind == "extra_forbidden":
             hint = suggestion(key, model.model_fields)
             where = "" if nearest(key, model.model_fields) == "kind" else where  # no form is known then

@@ -74,14 +74,17 @@ def minimum(truth: HeadTruth, r: float, *, extra: Array | None = None, decay: bo
         # Down from λ = 1, each start near the last: to the least minimiser, or to where the ball is left.
         low = high = lam = arb(1)
         w = solved(lam, [arb(0)] * (truth.q * m)) if r > 0 else [arb(0)] * (truth.q * m)
+        active = bool(norm(w) > r)
         while r > 0 and norm(w) > r:
-            low, high = high, high * 16
-            w = solved(high, w)
-        while r > 0 and norm(w) <= r and lam > TOWARDS_LEAST:
-            high, lam = lam, lam / 2**10
-            w, low = solved(lam, w), lam
-        active = bool(r == 0 or norm(w) > r)
-        while active and r > 0:
+            low = high
+            high = lam = high * 16
+            w = solved(lam, w)
+        while r > 0 and not active and lam > TOWARDS_LEAST:
+            high, low = lam, lam / 2**10
+            lam = low
+            w = solved(lam, w)
+            active = bool(norm(w) > r)
+        for _ in range(60 if active and r > 0 else 0):
             # 1/r − 1/‖W_λ‖ is nearly linear in λ: Newton on it, between a λ too small and one too large.
             excess = norm(w) - r
             if abs(float(excess)) < 1e-40 * r:

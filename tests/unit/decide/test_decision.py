@@ -71,7 +71,12 @@ def test_no_verdict_is_wrong_beside_its_threshold(corner: str, method: str) -> N
             eps = float(truth.norm) * (1.0 + abs(off)) or 1.0
             t = -float(truth.lambda_min) * (1.0 + off)
             mu2 = t * t / eps if t > 0.0 else 0.0
-            found = decided(replace(problem, epsilon=eps), mu2, check=off == 1e-2 and on_sphere, escalate=method != "bound")
+            found = decided(
+                replace(problem, epsilon=eps),
+                mu2,
+                check=off == 1e-2 and on_sphere,
+                escalate=method != "bound",
+            )
             assert_right(found, truth, eps, mu2)
             if method != "bound" and truth.norm > 0:
                 tie = abs(truth.lambda_min) < 1e-30 * truth.size

@@ -330,3 +330,39 @@ def test_exactness_is_a_fact_that_is_carried() -> None:
     assert reduction(moments, W * np.array([[1.0], [0.0], [0.0]]), 4).missed is NOTHING
     assert reduction(moments, W, 2).T.radius is NOTHING
     assert not reduction(moments, W, 2, sum_free_basis(3)).T.radius.exact
+
+
+# --- Without the margins ------------------------------------------------------------------------------------
+
+
+def false_proofs() -> int:
+    """How many t are proven at which S(t) is singular or worse, of moments that are exact in floats."""
+    wrong = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        q, d, k = 2, 2, 2
+        z = rng.integers(-9, 10, (q * d, d + k)).astype(float)
+        Q = z.T @ z / 16.0  # in floats, exactly
+        W = rng.integers(-9, 10, (q, d)) / 8.0
+        parts = reduction(Given(Ball.exact(np.zeros((q, k))), Ball.exact(Q)), W, d)
+        S = np.block([[parts.first.center, parts.cross.center], [parts.cross.center.T, parts.last.center]])
+        vectors = np.linalg.eigh(S)[1]
+        # λ_min of the float matrix is at most this Rayleigh quotient, rounded up.
+        v = [Fraction(x) for x in vectors[:, 0].tolist()]
+        rows = [[Fraction(x) for x in row] for row in S.tolist()]
+        top = sum(a * sum(s * b for s, b in zip(row, v, strict=True)) for a, row in zip(v, rows, strict=True))
+        t = -math.nextafter(float(top / sum(a * a for a in v)), math.inf)
+        wrong += hessian_exceeds(parts, t)
+    return wrong
+
+
+def test_without_its_margins_the_proof_would_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnet_cert.decide import hessian
+    from resnet_cert.numerics import eigenvalues
+
+    assert false_proofs() == 0
+    for module in (hessian, eigenvalues):
+        monkeypatch.setattr(module, "gamma", lambda k: 0.0)
+        monkeypatch.setattr(module, "U", 0.0)
+    monkeypatch.setattr(eigenvalues, "_confirm_factor", lambda R, T: None)
+    assert false_proofs() > 0

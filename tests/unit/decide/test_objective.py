@@ -68,7 +68,8 @@ def test_chunks_and_padding_do_not_change_the_results(monkeypatch: pytest.Monkey
     n, d, k = 1300, 3, 2
     problem = Problem.from_arrays(
         x=rng.normal(size=(n, d)), y=rng.poisson(1.0, n).astype(float), f=rng.normal(size=(n, k)), w=0.1 *
-        rng.normal(size=d), V=rng.normal(size=(d, k)), loss="poisson", probabilities=rng.dirichlet(np.ones(n)),
+        rng.normal(size=d), V=rng.normal(size=(d, k)), loss="poisson",
+        probabilities=rng.dirichlet(np.ones(n)),
     )  # fmt: skip
     u = direction_of(problem)
     whole = Objective(problem).along(u)

@@ -17,9 +17,10 @@ from stages import extreme, missed, true_form
 
 from resnet_cert import Problem
 from resnet_cert.moments import gradient, moments, one_pass
+from resnet_cert.moments.executors import merged
 from resnet_cert.moments.gradient import FirstMoments, curvature_along, first_moments
 from resnet_cert.moments.moments import Moments, moment_sums, residual
-from resnet_cert.moments.one_pass import in_blocks, merged, observe, observed_sums
+from resnet_cert.moments.one_pass import observe, observed_sums
 from resnet_cert.numerics import sums as sums_module
 from resnet_cert.numerics.radius import Radius, U
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
@@ -278,14 +279,11 @@ def test_chunks_of_any_size_give_the_same_first_moments(monkeypatch):
         assert floats(first_moments(problem)) == whole
 
 
-def test_a_block_is_summed_once_and_chunks_end_with_blocks():
+def test_a_block_is_summed_once():
     problem = integers(600)
     part = next(sums_of(problem, 1))
     with pytest.raises(ValueError, match="block 0 is summed twice"):
         part + part
-    chunks = [problem.chunk(slice(0, 100)), problem.chunk(slice(100, 600))]
-    with pytest.raises(ValueError, match="whole blocks of 512 rows"):
-        list(in_blocks(chunks))
 
 
 def test_the_radius_is_that_of_a_block_and_does_not_grow_with_the_number_of_rows():

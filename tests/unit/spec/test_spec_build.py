@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spec_cases import BASE, spec_with, wrong_specs
 
+from resnet_cert.numerics.jax64 import float64_scope
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import MappedRows, Problem
@@ -794,7 +795,8 @@ def test_a_loss_and_a_network_of_the_users(
     path = list(sys.path)
     problem = load(loss="{python: code.py:loss}", network="{python: code.py:features}", allow_code=True)
     assert problem.loss.name == "code.py:loss"
-    np.testing.assert_allclose(problem.loss.value(np.array([2.0]), np.array([1.0])), 3.0)
+    with float64_scope():
+        np.testing.assert_allclose(problem.loss.value(np.array([[2.0]]), np.array([[1.0]])), 3.0)
     (chunk,) = problem.chunks()
     np.testing.assert_allclose(chunk.f, [[1.0, np.sin(2.0)], [9.0, np.sin(4.0)]], rtol=1e-15)
     out, err = capsys.readouterr()
@@ -847,7 +849,8 @@ def test_two_folders_may_have_modules_of_one_name(tmp_path: Path) -> None:
         (folder / "code.py").write_text(CODE, encoding="utf-8")
         text = spec_with(loss="{python: code.py:loss}")
         problem = load_problem(folder / "s.yaml", text=text, allow_code=True)
-        values.append(float(problem.loss.value(np.array([2.0]), np.array([1.0]))[0]))
+        with float64_scope():
+            values.append(float(problem.loss.value(np.array([[2.0]]), np.array([[1.0]]))[0]))
     assert values == [2.0, 5.0]
 
 

@@ -56,10 +56,36 @@ def test_check_values_to_every_digit_shown(
     assert (binding_form(row), binding_form(scalar)) == ("refined", "threshold")
 
 
+def test_the_head_that_weight_decay_leaves() -> None:
+    """cases/decayed-softmax: three classes, W of rank 2, d1 = 3, k = 2."""
+    (row,) = bound(0.71, b=3.0, r=0.61, mu0=1.0, mu1=4.0, mu2=100.0, d=3, q=3, k=2, loss="softmax").rows
+    assert row.refined_form == pytest.approx(29.0449893549, abs=1e-10)
+    (row,) = bound(0.71, b=3.0, r=0.61, mu0=1.0, mu1=4.0, mu2=100.0, d=3, q=3, k=2).rows
+    assert row.refined_form > 2.0 * 29.0  # C = 1 + √2
+
+
+def test_the_augmented_form_is_there_where_s_is() -> None:
+    (row,) = bound(1e-3, **OTHER, q=2, k=3, s=0.0).rows
+    assert row.augmented_form is not None
+    assert row.augmented_form.upper == row.refined_form
+    (more,) = bound(1e-3, **OTHER, q=2, k=3, s=1.0).rows
+    assert more.augmented_form is not None
+    assert more.augmented_form.lower > row.refined_form
+    assert bound(1e-3, **OTHER).rows[0].augmented_form is None
+
+
+def test_fewer_inputs_than_outputs_have_no_bound() -> None:
+    with pytest.raises(RequestError, match=r"expected d >= 3, got d = 2: .*even a strict local minimum"):
+        bound(0.1, **ONES, d=2, q=3)
+    assert bound(0.1, **ONES, d=2, q=3, loss="softmax").rows
+
+
 def test_one_row_for_each_epsilon_as_given() -> None:
     table = bound([0.1, 0.0, 1e-3, 0.1], **ONES)
     assert [row.eps for row in table.rows] == [0.1, 0.0, 1e-3, 0.1]
     assert table.constants == BoundConstants(**ONES, d=2)
+    assert bound(0.1, **ONES, q=3).constants.d == 4
+    assert bound(0.1, **ONES, q=3, loss="softmax").constants.d == 3
     assert bound(np.array([0.1, 1e-3]), **ONES).rows == table.rows[::2]
     assert bound(0.1, **ONES).rows == table.rows[:1]
     assert (table.F_lin_min, table.target_gap, table.target_eps) == (None, None, None)
@@ -125,6 +151,8 @@ def test_a_target_gap_that_no_or_every_epsilon_meets() -> None:
         ({"mu1": math.inf}, "expected a finite number >= 0 for mu1 (--mu1 or lipschitz.mu1), got inf"),
         ({"mu2": None}, "expected a finite number >= 0 for mu2 (--mu2 or lipschitz.mu2), got none"),
         ({"d": 0}, "expected an integer >= 1 for d (--d), got 0"),
+        ({"q": 0, "d": 1}, "expected an integer >= 1 for q (--q), got 0"),
+        ({"s": -1.0}, "expected a finite number >= 0 for s (--s), got -1.0"),
         ({"eps": [0.1, -0.1]}, "expected a finite number >= 0 for epsilon (--eps), got -0.1"),
         ({"target_gap": -1.0}, "expected a finite number >= 0 for the target gap (--target-gap), got -1.0"),
     ],

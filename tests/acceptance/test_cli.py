@@ -20,7 +20,7 @@ from resnet_cert import Verdict, __version__
 from resnet_cert.cli import cli
 from resnet_cert.outcomes import InternalError, RequestError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BY_VERDICT = {
     Verdict.CERTIFIED: str(CONFIGS / "example-1.yaml"),
     Verdict.REFUTED: str(CONFIGS / "example-1-refuted.yaml"),
@@ -163,7 +163,7 @@ def test_a_fault_found_while_checking_is_a_wrong_request(failing_check: Callable
         (["check", CERTIFIED, "--set", "epsilon"], "expected KEY=VALUE, got 'epsilon'"),
         (["check", CERTIFIED, "--set", "=1"], "got '=1'"),
         (["check", "-", "-"], "expected standard input once"),
-        (["bound", *CONSTANTS], "expected --eps or --target-gap"),
+        (["bound", *CONSTANTS], "expected --eps, --target-gap or a SPEC"),
         (["bound", "--b", "1", "--mu1", "1", "--eps", "1"], "missing --r, --mu0, --mu2"),
         (["bound", *CONSTANTS, "--eps", "1,two"], "'two'"),
         (["bound", *CONSTANTS, "--eps", "1", "--d", "0"], "0 is not in the range"),
@@ -184,7 +184,11 @@ def test_an_unknown_setting_is_refused():
 def test_output_takes_the_payload(tmp_path: Path, form: str):
     target = tmp_path / "report"
     result = run("check", REFUTED, "--format", form, "--output", str(target))
-    assert (result.exit_code, result.stdout, result.stderr) == (10, "", "")
+    assert (result.exit_code, result.stdout) == (10, "")
+    assert result.stderr.startswith(f"{REFUTED}: REFUTED: ")  # what a log shows
+    assert result.stderr.count("\n") == 1
+    assert run("check", REFUTED, "-q", "--output", str(target)).stderr == ""
+    assert run("check", REFUTED, "--format", form, "--output", str(target)).exit_code == 10
     assert os.listdir(tmp_path) == ["report"]
     shown = run("check", REFUTED, "--format", form).stdout
     without_time = [
@@ -252,7 +256,6 @@ def test_output_through_a_link_and_to_a_device(tmp_path: Path):
         (ZeroDivisionError("division\nby zero"), "internal error: ZeroDivisionError: division by zero\n"),
         (EOFError("a file ends"), "internal error: EOFError: a file ends\n"),
         (SystemExit(0), "internal error: SystemExit: 0\n"),
-        (MemoryError(), "internal error: MemoryError: \n"),
         (click.exceptions.Exit(0), "internal error: Exit raised\n"),
         (click.ClickException("no"), "internal error: ClickException raised\n"),
     ],
@@ -303,7 +306,7 @@ def test_a_certificate_is_verified_to_the_same_verdict(tmp_path: Path, verdict: 
     assert run("check", spec, "-q", "--certificate", certificate).exit_code == verdict.exit_code
     as_text, as_json = run("verify", certificate), run("verify", certificate, "--format", "json")
     assert as_text.exit_code == as_json.exit_code
-    assert as_text.stdout.splitlines()[-1] == json.loads(as_json.stdout)["verdict"]
+    assert as_text.stdout.startswith(f"{json.loads(as_json.stdout)['verdict']}, ε = ")
     if verdict is not Verdict.UNDECIDED:  # the verifier may decide what the check could not
         assert as_text.exit_code == verdict.exit_code
 
@@ -325,7 +328,7 @@ def test_a_changed_certificate_is_rejected(tmp_path: Path):
     certificate.write_text(certificate.read_text().replace("REFUTED", "CERTIFIED"))
     as_text, as_json = run("verify", str(certificate)), run("verify", str(certificate), "--format", "json")
     assert as_text.exit_code == as_json.exit_code == 30
-    assert as_text.stdout.splitlines()[-1] == "REJECTED"
+    assert as_text.stdout.startswith("REJECTED")
     document = json.loads(as_json.stdout)
     assert (document["schema"], document["accepted"], document["verdict"]) == (
         "resnet-cert/verify/1",
@@ -358,7 +361,8 @@ def test_bound_gives_a_row_for_every_epsilon():
     result = run("bound", *CONSTANTS, "--eps", "1e-4,0.01", "--format", "json")
     document = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert document["constants"] == {"b": 1.0, "r": 1.0, "mu0": 1.0, "mu1": 1.0, "mu2": 1.0, "d": 2}
+    constants = {"b": 1.0, "r": 1.0, "mu0": 1.0, "mu1": 1.0, "mu2": 1.0, "d": 2}
+    assert document["constants"].items() >= constants.items()
     assert [row["eps"] for row in document["rows"]] == [1e-4, 0.01]
     first = document["rows"][0]
     assert first["refined_form"] == pytest.approx(0.100698756, abs=1e-9)
@@ -385,14 +389,19 @@ def test_bound_of_a_spec_is_the_bound_of_its_check():
     [report] = json.loads(run("check", CERTIFIED, "--format", "json").stdout)["reports"]
     document = json.loads(run("bound", CERTIFIED, "--eps", "0.2", "--format", "json").stdout)
     constants = {name: report["constants"][name] for name in ("b", "r", "mu0", "mu1", "mu2")}
-    assert document["constants"] == {**constants, "d": 1}
+    assert document["constants"].items() >= {**constants, "d": 1}.items()
     assert document["F_lin_min"] == report["objective"]["F_lin_min"]
     [row] = document["rows"]
     assert row["bound"] == report["theorem3"]["bound"]
     assert row["F_upper"] == report["theorem3"]["F_upper"]
 
 
-def test_an_option_of_bound_goes_before_the_spec():
+def test_bound_takes_the_epsilon_of_its_spec():
+    document = json.loads(run("bound", CERTIFIED, "--format", "json").stdout)
+    assert [row["eps"] for row in document["rows"]] == [0.2]
+
+
+def test_an_option_of_bound_overrides_its_entry_of_the_spec():
     narrow = json.loads(run("bound", CERTIFIED, "--r", "0.5", "--eps", "0.2", "--format", "json").stdout)
     assert narrow["constants"]["r"] == 0.5
     # The best linear predictor in that ball is w = 1/2, at ½(½ − 1)² = 1/8.

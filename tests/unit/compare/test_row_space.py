@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from families import to_problem
 from flint import arb, ctx
-from oracle import BITS, Sample, Truth
+from oracle import BITS
 from oracle_algebra import dot, norm, rational
-from oracle_linear import linear_minimum
 
-from resnet_cert.compare.linear_predictor import best_linear_predictor
 from resnet_cert.compare.row_space import Unseen, unseen_directions
 
 Array = np.ndarray
@@ -122,40 +119,3 @@ def test_without_a_sample_that_is_not_zero_nothing_is_seen():
     unseen = found(np.zeros((4, 3)))
     assert unseen is not None
     assert np.array_equal(unseen.Z, np.eye(3))
-
-
-CORNERS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-LOCATED = {
-    "an intercept and a category": np.hstack([np.ones((4, 1)), CORNERS[:, :1], 1.0 - CORNERS[:, :1]]),
-    "twice and minus": CORNERS[:, [0, 1, 0]] * [1.0, 1.0, -2.0],
-    "few rows": np.array([[0.3, -1.1, 0.7], [1.3, 0.2, -0.4]] * 2),
-}
-
-
-@pytest.mark.parametrize("loss", ["squared", "logistic", "pseudo_huber", "poisson"])
-@pytest.mark.parametrize("name", LOCATED)
-def test_of_many_minimisers_that_of_least_norm_is_located(name, loss):
-    rng = np.random.default_rng(5)
-    x = np.tile(LOCATED[name], (3, 1))
-    n = len(x)
-    y = {
-        "logistic": np.array([1.0, 1.0, -1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0, -1.0, 1.0, 1.0]),
-        "poisson": rng.integers(1, 4, n).astype(float),
-    }
-    sample = Sample(
-        x,
-        y.get(loss, rng.normal(size=n)),
-        rng.normal(size=(n, 2)),
-        rng.normal(size=x.shape[1]),
-        rng.normal(size=(x.shape[1], 2)),
-        loss=loss,
-    )
-    for r in (0.05, 50.0):
-        expected = linear_minimum(Truth(sample), r)
-        ours = best_linear_predictor(to_problem(sample), r, 1.0)
-        assert ours.attained
-        assert ours.w_star.radius < 1e-9
-        off = [arb(float(u)) - v for u, v in zip(ours.w_star.center, expected.w_star, strict=True)]
-        assert not norm(off) > arb(ours.w_star.radius)
-        assert not expected.value < arb(ours.F_min.lower)
-        assert not expected.value > arb(ours.F_min.upper)

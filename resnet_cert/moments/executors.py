@@ -1,0 +1,303 @@
+"""Who adds up: this process, or the workers of a Dask cluster.
+
+A pass over the data is a sum over rows of what some of them contribute, with its error radii
+(`numerics.sums`): each worker adds up the rows of its pieces, and the pieces' sums are added in pairs.  The
+result is that of one process, float for float where the workers' libraries are the same ones, and a proof for
+any cutting, any number of workers and any order of arrival.
+
+Features of a network are computed once, where their rows are, and stay there between passes.  Should a
+worker be lost, they are computed anew elsewhere and held to the digest of the first time: another processor
+may round differently, and then the numbers of two passes would not be about the same features.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import operator
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, TypeVar, cast
+
+import numpy as np
+
+from resnet_cert.numerics.enclosure import QUIET
+from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
+from resnet_cert.outcomes import InternalError, RequestError
+from resnet_cert.problem.problem import Chunk, GivenFeatures, Problem
+
+PIECES_A_THREAD = 4
+"""Pieces of the rows for each thread of the cluster: a slow worker holds up a quarter of its share."""
+
+
+class Mergeable(Protocol):
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Part = TypeVar("Part", bound=Mergeable)
+Contribution = Callable[[Problem, Chunk, Blocks], Part]
+"""What a chunk, which begins with a block, contributes to a sum over all rows."""
+
+
+class Executor(Protocol):
+    """Adds up somewhere else."""
+
+    def summed(self, problem: Problem, contribution: Contribution[Part], *, features: bool) -> Part: ...
+
+
+def summed(problem: Problem, contribution: Contribution[Part], *, features: bool = True) -> Part:
+    """The sum of what all rows contribute.
+
+    Args:
+        contribution: a function of a module, or a `functools.partial` of one: it may travel.
+        features: whether it needs f.
+    """
+    if problem.executor is not None:
+        return problem.executor.summed(problem, contribution, features=features)
+    return summed_rows(problem, contribution, 0, problem.n, features=features)
+
+
+@QUIET
+def summed_rows(
+    problem: Problem, contribution: Contribution[Part], start: int, stop: int, *, features: bool
+) -> Part:
+    """The sum over the rows from `start`, the first of a block, to `stop`, some at a time."""
+    size = problem.chunk_rows
+
+    def parts() -> Iterator[Part]:
+        for first in range(start, stop, size):
+            rows = slice(first, min(first + size, stop))
+            chunk = problem.chunk(rows, features=features)
+            yield contribution(problem, chunk, Blocks(first // BLOCK_ROWS, len(chunk.x)))
+
+    return merged(parts())
+
+
+def merged(parts: Iterable[Part]) -> Part:
+    """The sum of one part or more."""
+    return functools.reduce(operator.add, parts)
+
+
+# The cluster.
+
+
+@dataclass(frozen=True)
+class PieceOfFeatures:
+    """f of the rows from `first` on: the features of a network, computed once."""
+
+    f: Array
+    first: int
+
+    @property
+    def k(self) -> int:
+        return self.f.shape[1]
+
+    def rows(self, rows: slice, x: Array, pad_to: int) -> Array:
+        return self.f[rows.start - self.first : rows.stop - self.first]
+
+
+def _computed(problem: Problem, start: int, stop: int) -> PieceOfFeatures:
+    """On a worker: the features of some rows."""
+    size = problem.chunk_rows
+    parts = [problem.chunk(slice(i, min(i + size, stop))).f for i in range(start, stop, size)]
+    return PieceOfFeatures(np.concatenate(parts), start)
+
+
+def _digest(features: PieceOfFeatures) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(features.f).tobytes(), digest_size=16).hexdigest()
+
+
+def _piece(
+    problem: Problem,
+    features: PieceOfFeatures | None,
+    digest: str | None,
+    contribution: Contribution[Part],
+    rows: tuple[int, int],
+    needs_features: bool,
+) -> Part:
+    """On a worker: the sum over some rows, by arithmetic that is tested there."""
+    require_sound_arithmetic()
+    if features is not None:
+        if _digest(features) != digest:
+            raise InternalError(
+                f"the features of the rows {rows[0]} to {rows[1]} came out differently when a worker "
+                "computed them anew: use workers of one kind, or features that come with the data"
+            )
+        problem = replace(problem, features=features)
+    return summed_rows(problem, contribution, *rows, features=needs_features)
+
+
+def _versions() -> dict[str, str]:
+    import jax
+
+    from resnet_cert import __version__
+
+    return {"resnet_cert": __version__, "numpy": np.__version__, "jax": jax.__version__}
+
+
+_here = _versions
+PATIENCE = "20s"
+CARRIED_BYTES = 2**24
+"""Data in memory of at most so many bytes go with the tasks."""
+
+
+@dataclass
+class DaskExecutor:
+    """The workers of a `distributed.Client`.
+
+    progress: called with the pieces that are done and all of them, pass by pass.
+    """
+
+    client: Any
+    progress: Callable[[int, int], None] | None = None
+    _sent: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises: RequestError, for workers that are not there, or have other versions than this process."""
+        if not self.client.scheduler_info(n_workers=-1)["workers"]:
+            raise RequestError(
+                f"the cluster at {self.client.scheduler.address} has no workers", "environment"
+            )
+        here = _here()
+        for worker, there in self.client.run(_versions).items():
+            for name, version in here.items():
+                if version != there.get(name):
+                    wanted = f"worker {worker}: expected {name} {version} as here"
+                    raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
+
+    def summed(self, problem: Problem, contribution: Contribution[Part], *, features: bool) -> Part:
+        from distributed import KilledWorker, as_completed
+
+        sent, pieces, held = self._deployed(problem)
+        parts = [
+            self.client.submit(_piece, sent, f, digest, contribution, rows, features, pure=False)
+            for rows, (f, digest) in zip(
+                pieces, held if features else [(None, None)] * len(pieces), strict=True
+            )
+        ]
+        try:
+            if self.progress is not None:
+                for done, _ in enumerate(as_completed(parts, loop=self.client.loop), start=1):
+                    self.progress(done, len(parts))
+            while len(parts) > 1:
+                pairs = [
+                    self.client.submit(operator.add, *pair, pure=False)
+                    for pair in zip(parts[::2], parts[1::2], strict=False)
+                ]
+                parts = [*pairs, *parts[2 * len(pairs) :]]
+            return parts[0].result()
+        except KilledWorker as error:
+            raise RequestError(
+                f"the cluster lost its workers over one piece of the data, again and again: {error}; "
+                "they may have too little memory",
+                "environment",
+            ) from None
+
+    def _deployed(self, problem: Problem) -> tuple[Any, list[tuple[int, int]], list[tuple[Any, Any]]]:
+        """The problem on the workers, its pieces, and the features of each with their digests."""
+        key = id(problem.distribution), id(problem.features)
+        light = _light(problem)
+        if key not in self._sent:  # the data are sent once, for all passes and points
+            rows = self._rows(problem)
+            data = self._sent_data(light)
+            held: list[tuple[Any, Any]] = [(None, None)] * len(rows)
+            if not isinstance(problem.features, GivenFeatures):
+                sent = self.client.submit(_with_data, light, *data, pure=False)
+                f = [self.client.submit(_computed, sent, *piece, pure=False) for piece in rows]
+                digests = self.client.gather(self.client.map(_digest, f, pure=False))
+                held = list(zip(f, digests, strict=True))
+            self._sent[key] = problem, data, rows, held
+        _, data, rows, held = self._sent[key]
+        without_data: Any = replace(light, distribution=cast(Any, None), features=cast(Any, None))
+        return self.client.submit(_with_data, without_data, *data, pure=False), rows, held
+
+    def _sent_data(self, problem: Problem) -> list[Any]:
+        """The data and the features on the workers.  What is small, such as the names of shards, goes with
+        the tasks: then it is not lost with the worker that has it."""
+        import cloudpickle
+
+        parts = [problem.distribution, problem.features]
+        if _size(problem) > CARRIED_BYTES:
+            return self.client.scatter(parts, broadcast=True, hash=False)
+        return [self.client.submit(pickle.loads, cloudpickle.dumps(part), pure=False) for part in parts]
+
+    def _rows(self, problem: Problem) -> list[tuple[int, int]]:
+        """(start, stop) of each piece: whole chunks, several for each thread where there are as many."""
+        threads = sum(self.client.nthreads().values())
+        chunks = -(-problem.n // problem.chunk_rows)
+        size = -(-chunks // (PIECES_A_THREAD * max(threads, 1))) * problem.chunk_rows
+        return [(start, min(start + size, problem.n)) for start in range(0, problem.n, size)]
+
+
+def _size(problem: Problem) -> int:
+    """The bytes of all arrays of the data that are in memory."""
+    features = problem.features
+    arrays = [
+        *vars(problem.distribution).values(),
+        features.f if isinstance(features, GivenFeatures) else None,
+    ]
+    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+
+
+def _with_data(problem: Problem, distribution: Any, features: Any) -> Problem:
+    return replace(problem, distribution=distribution, features=features)
+
+
+def _light(problem: Problem) -> Problem:
+    """The problem without what cannot travel, or must not: the cluster, and compiled programs."""
+    from resnet_cert.problem.custom_loss import CustomLoss
+
+    loss = problem.loss
+    _travel_by_value()
+    return replace(
+        problem,
+        executor=None,
+        loss=replace(loss) if isinstance(loss, CustomLoss) else loss,
+        comparators={},
+    )
+
+
+def _travel_by_value() -> None:
+    """Code of the user's own files, which no worker can import by their name."""
+    import cloudpickle
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("_resnet_cert_user_"):
+            cloudpickle.register_pickle_by_value(module)
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Any]:
+    """A `distributed.Client` of the cluster at an address, or of local:N processes that end with it.
+
+    Raises:
+        RequestError: distributed is not installed, the address is none, or nobody answers there.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError:
+        needs = "a cluster needs the package distributed: pip install 'resnet-cert[distributed]'"
+        raise RequestError(needs, "needs-package") from None
+    kind, _, count = address.partition(":")
+    if kind != "local":
+        try:
+            client = Client(address, timeout=PATIENCE, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise RequestError(f"no cluster at {address}: {error}", "environment") from None
+        with client:
+            yield client
+        return
+    if not count.isdigit() or int(count) == 0:
+        raise RequestError(
+            f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
+        )
+    with (
+        LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=":0") as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        yield client

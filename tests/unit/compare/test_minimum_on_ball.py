@@ -1,0 +1,246 @@
+"""min F_lin, its minimiser and whether it is attained, against high precision, at any condition and scale."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from flint import arb, ctx
+from heads import BITS, LOSSES, Array, HeadTruth, draw
+from ill_conditioned import argmin, design
+from polished import polished
+
+from resnet_cert import Problem
+from resnet_cert.compare import path
+from resnet_cert.compare.linear_data import Data
+from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, minimum_on_ball
+from resnet_cert.numerics.enclosure import Enclosure
+
+KINDS = ("generic", "one sample", "weights", "hard labels")
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    with ctx.workprec(BITS):
+        yield
+
+
+def linear(x: Array, y: Array, loss: str = "squared", q: int = 1, **options: Any) -> Problem:
+    """A problem of which only the linear predictors matter."""
+    n, d = x.shape
+    return Problem.from_arrays(
+        x=x, y=y, f=np.zeros((n, 1)), W=np.ones((q, d)), V=np.zeros((d, 1)), loss=loss, **options
+    )
+
+
+def holds(x: Enclosure, truth: arb) -> bool:
+    return not (truth < arb(x.lower) or truth > arb(x.upper))
+
+
+def width(x: Enclosure) -> float:
+    return (x.upper - x.lower) / abs(x.upper) if x.upper else 0.0
+
+
+def off(found: LinearMinimum, W: list[arb]) -> arb:
+    """‖Ŵ − W*‖_F."""
+    pairs = zip(W, found.W_star.center.ravel(), strict=True)
+    return sum(((a - arb(float(b))) ** 2 for a, b in pairs), arb(0)).sqrt()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_minimum_and_minimiser_lie_where_they_are_said_to(loss: str, kind: str, longer: int):
+    for seed in range(2 * longer):
+        head = draw(seed, kind, loss)
+        r = float(10.0 ** np.random.default_rng(seed).uniform(-1.0, 0.5))
+        found = best_linear_predictor(head.problem(), r, 1.0)
+        truth = polished(HeadTruth(head), r, found.W_star.center, found.found.place.lam)
+        assert holds(found.F_min, truth.value), (seed, r)
+        assert not off(found, truth.W) > arb(float(found.W_star.radius)) + arb(10) ** -30, (seed, r)
+        assert found.W_star.norm().lower <= r
+        if found.falls_at_rim is not None and found.attained is not None:
+            assert found.falls_at_rim == truth.active
+        tiny = found.F_min.upper < 1e-12
+        assert tiny or width(found.F_min) < 1e-11, (seed, r, found)
+
+
+def hard(loss: str, q: int, seed: int) -> tuple[Array, Array, Array, float]:
+    """x, targets as the formulas know them, targets as they are given, cond(X)."""
+    rng = np.random.default_rng([seed, q, len(loss)])
+    d, n, cond = int(rng.integers(2, 4)), int(rng.integers(8, 12)), 10.0 ** rng.uniform(0, 15)
+    x = design(rng, n, d, cond, 10.0 ** rng.choice([0, -150, 150, -60, 5]))
+    y = {
+        "logistic": rng.uniform(0.1, 0.9, (n, q)) if q > 1 else rng.integers(0, 2, (n, 1)).astype(float),
+        "softmax": rng.dirichlet(np.ones(q), size=n),
+        "poisson": rng.poisson(2.0, (n, q)) + 1.0,
+    }.get(loss, rng.normal(size=(n, q)))
+    return x, y, 2.0 * y[:, 0] - 1.0 if loss == "logistic" and q == 1 else y, cond
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "pseudo_huber", "poisson", "softmax"])
+@pytest.mark.parametrize("q", [1, 3])
+def test_ill_conditioned_designs_at_any_scale(loss: str, q: int, longer: int):
+    if (loss, q) == ("softmax", 1):
+        pytest.skip("one class")
+    for seed in range(4 * longer):
+        x, y, given, cond = hard(loss, q, seed)
+        found, truth = best_linear_predictor(linear(x, given, loss, q), None, 1.0), argmin(x, y, loss)
+        if truth is None:
+            assert found.attained is False
+            continue
+        assert found.attained
+        assert holds(found.F_min, truth.value), (seed, cond)
+        assert holds(found.norm, truth.norm), (seed, cond)
+        assert found.r == pytest.approx(1.01 * float(truth.norm), rel=1e-6 if cond < 1e12 else 1e-3)
+        if cond < 1e12:
+            assert width(found.F_min) < 1e-6, (seed, cond)
+            assert width(found.norm) < 1e-6, (seed, cond)
+
+
+CASES: dict[str, tuple[list[list[float]], list[float], list[float], float]] = {
+    "exact fit": ([[1e4, 1], [10001, 1], [10002, 1]], [-1, 0, 1], [1, -10001], 0.0),
+    "pressure": (
+        [[101325, 1], [101300, 1], [101280, 1], [101340, 1]],
+        [25, 0, -20, 40],
+        [1, -101300],
+        0.0,
+    ),
+    "near twins": (
+        [[1, 1.00000001], [1, 0.99999999], [-1, -1], [2, 2]],
+        [1, -1, 0, 0],
+        [-100000000.0526, 100000000.0526],
+        5.5027e-18,
+    ),
+    "tiny inputs": ([[1e-165], [2e-165]], [1, 2], [1e165], 0.0),
+}
+"""x, y, w*, min F_lin."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_columns_that_nearly_depend_on_each_other(name: str):
+    x, y, w_star, least = CASES[name]
+    found = best_linear_predictor(linear(np.array(x, float), np.array(y, float)), None, 1.0)
+    length = float(np.max(np.abs(w_star))) * float(np.linalg.norm(w_star / np.max(np.abs(w_star))))
+    assert found.attained is True
+    assert found.chosen
+    assert found.falls_at_rim is False
+    assert found.r == pytest.approx(1.01 * length, rel=1e-6)
+    assert found.W_star.center[0] == pytest.approx(w_star, rel=1e-6)
+    assert found.F_min.lower <= least * (1 + 1e-4)
+    assert found.F_min.upper <= least * (1 + 1e-4) + 1e-20
+    assert found.norm.lower <= length * (1 + 1e-12)
+
+
+def test_data_that_a_plane_separates_have_no_minimum():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 3))
+    found = best_linear_predictor(linear(x, np.sign(x @ rng.normal(size=3)), "logistic"), None, 2.0)
+    assert (found.attained, found.falls_at_rim, found.chosen, found.r) == (False, True, False, 2.0)
+    assert found.norm == Enclosure.exact(2.0)
+    classes = np.argmax(x @ rng.normal(size=(3, 3)), axis=1).astype(float)
+    assert best_linear_predictor(linear(x, classes, "softmax", 3), 5.0, 1.0).attained is False
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "attained"),
+    [
+        ([[1, 0], [1, 0], [0, 1], [1, 1]], [1, -1, 1, 1], False),  # along (0, 1) no loss grows
+        ([[0.1, 0.3], [0.1, 0.3], [0, 1], [1, 1]], [1, -1, 1, 1], True),
+        ([[1, 3], [1, 3], [3, -1], [2, 6]], [1, -1, 1, 1], False),
+        ([[0.1, 0.3], [0.1, 0.3], [0.3, -0.1], [1, 3]], [1, -1, 1, 1], None),  # 3·0.1 is not 0.3 in floats
+        ([[1, 0], [1, 0]], [1, -1], True),
+    ],
+)
+def test_where_some_products_vanish_it_is_decided_exactly(
+    x: list[list[float]], y: list[float], attained: bool | None
+):
+    found = best_linear_predictor(linear(np.array(x, float), np.array(y, float), "logistic"), 5.0, 1.0)
+    assert found.attained is attained
+
+
+def test_counts_of_zero_may_leave_no_minimum():
+    x = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    assert best_linear_predictor(linear(x, np.array([2.0, 0.0, 0.0]), "poisson"), None, 3.0).attained is False
+    assert best_linear_predictor(linear(x, np.array([2.0, 1.0, 0.0]), "poisson"), None, 3.0).attained is True
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "softmax", "poisson"])
+def test_a_bad_search_costs_width_and_never_truth(loss: str, monkeypatch: pytest.MonkeyPatch):
+    head = draw(3, "generic", loss, q=2, d1=2)
+    problem = head.problem()
+    good = best_linear_predictor(problem, 0.7, 1.0)
+    truth = polished(HeadTruth(head), 0.7, good.W_star.center, good.found.place.lam)
+    right = path.minimised
+    for size in (1e-9, 1e-3, 1.0):
+
+        def astray(*arguments: Any, size: float = size, **options: Any) -> path.Place:
+            place = right(*arguments, **options)
+            rng = np.random.default_rng(0)
+            point = place.point + size * rng.normal(size=place.point.shape)
+            return path.Place(point, place.lam, arguments[0].sketch(point, place.lam), converged=True)
+
+        monkeypatch.setattr(path, "minimised", astray)
+        monkeypatch.setattr(path, "STEPS_TO_LAMBDA", 3)
+        found = best_linear_predictor(problem, 0.7, 1.0)
+        assert holds(found.F_min, truth.value)
+        assert not off(found, truth.W) > arb(float(found.W_star.radius))
+        assert found.W_star.norm().lower <= 0.7
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic", "squared"])
+def test_products_alone_find_the_same(loss: str, monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 5))
+    y = rng.integers(0, 3, 60).astype(float) if loss == "softmax" else rng.uniform(size=(60, 3))
+    problem = linear(x, y, loss, 3)
+    for r in (0.2, 50.0):
+        dense = best_linear_predictor(problem, r, 1.0)
+        monkeypatch.setattr(path, "LARGEST_DENSE", 0)
+        products = best_linear_predictor(problem, r, 1.0)
+        monkeypatch.undo()
+        assert products.F_min.value == pytest.approx(dense.F_min.value, rel=1e-12)
+        assert width(products.F_min) < 1e-11
+
+
+def test_a_ball_of_radius_zero_and_one_without_end():
+    rng = np.random.default_rng(2)
+    problem = linear(rng.normal(size=(9, 3)), rng.normal(size=9))
+    nothing = best_linear_predictor(problem, 0.0, 1.0)
+    assert not nothing.W_star.center.any()
+    everywhere = minimum_on_ball(Data.of(problem), math.inf, math.inf)
+    assert everywhere.F_min.upper < nothing.F_min.lower
+    assert width(everywhere.F_min) < 1e-12
+
+
+def test_of_many_minimisers_that_of_least_norm_is_located():
+    rng = np.random.default_rng(3)
+    category = np.eye(3)[rng.integers(0, 3, 30)]
+    x = np.column_stack([np.ones(30), category, rng.normal(size=30)])
+    y = rng.normal(size=30)
+    found = best_linear_predictor(linear(x, y), None, 1.0)
+    expected = np.linalg.pinv(x) @ y
+    assert found.attained
+    assert found.W_star.center[0] == pytest.approx(expected, abs=1e-12)
+    assert float(found.W_star.radius) < 1e-9
+    few = best_linear_predictor(linear(x[:3], y[:3]), None, 1.0)
+    assert few.W_star.center[0] == pytest.approx(np.linalg.pinv(x[:3]) @ y[:3], abs=1e-10)
+
+
+def test_weight_decay_gives_the_ridge_solution():
+    from resnet_cert.compare.minimum_on_ball import best_regularised
+
+    rng = np.random.default_rng(4)
+    x, y, l2 = rng.normal(size=(20, 3)), rng.normal(size=20), 0.3
+    found = best_regularised(linear(x, y, l2=l2))
+    expected = np.linalg.solve(x.T @ x / 20 + 2 * l2 * np.eye(3), x.T @ y / 20)
+    assert found.W_star.center[0] == pytest.approx(expected, abs=1e-12)
+    value = float(np.mean((x @ expected - y) ** 2)) / 2 + l2 * float(expected @ expected)
+    assert found.F_min.lower - 1e-14 <= value <= found.F_min.upper + 1e-14
+    bias = Problem.from_arrays(
+        x=x, y=y + 5.0, f=np.zeros((20, 1)), W=np.ones((1, 3)), V=np.zeros((3, 1)), c=[0.0], l2=l2,
+        decay_bias=False,
+    )  # fmt: skip
+    free = best_regularised(bias)
+    assert free.W_star.center[0, -1] == pytest.approx(np.mean(y + 5.0 - x @ free.W_star.center[0, :3]))

@@ -1,0 +1,159 @@
+"""The same numbers from one process and from a cluster, however the rows are cut, whoever is killed."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnet_cert.moments.executors import DaskExecutor, cluster, summed
+from resnet_cert.moments.gradient import curvature_along, first_moments, observe_first
+from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
+from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.networks import Layer, NetworkFeatures
+from resnet_cert.problem.problem import Chunk, Direction, Distribution, Problem
+from resnet_cert.problem.shards import open_shards
+
+distributed = pytest.importorskip("distributed", reason="a cluster needs the package distributed")
+N = 5 * BLOCK_ROWS + 77
+
+
+def made(**parts: Any) -> Problem:
+    rng = np.random.default_rng(4)
+    arrays: dict[str, Any] = {
+        "x": rng.normal(size=(N, 3)),
+        "y": rng.integers(0, 4, N),
+        "f": rng.normal(size=(N, 2)),
+        "W": rng.normal(size=(4, 3)),
+        "V": rng.normal(size=(3, 2)),
+        "c": rng.normal(size=4),
+    }
+    return Problem.from_arrays(**(arrays | parts), loss="softmax")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with cluster("local:2") as client:
+        yield client
+
+
+def everything(problem: Problem) -> list[Any]:
+    """What the passes give, as plain data."""
+    direction = Direction(np.ones_like(problem.W), np.ones_like(problem.V))
+    found = [observe(problem, 1.0), observe_first(problem, 1.0), first_moments(problem)]
+    return [plain(part) for part in (*found, curvature_along(problem, direction))]
+
+
+def plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_cert.problem.problem.CHUNK_BYTES", 1)
+
+
+def test_a_cluster_gives_the_floats_of_one_process(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_chunks(monkeypatch)
+    problem = made()
+    assert everything(replace(problem, executor=DaskExecutor(client))) == everything(problem)
+
+
+def test_shards_give_the_floats_of_arrays(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_small_chunks(monkeypatch)
+    problem = made()
+    data = problem.distribution
+    for i, (start, stop) in enumerate([(0, 700), (700, 701), (701, N)]):
+        parts = {"x": data.x[start:stop], "y": data.y[start:stop], "f": problem.features.f[start:stop]}  # pyright: ignore
+        np.savez(tmp_path / f"{i}.npz", **parts)
+    rows = open_shards(tmp_path, "*.npz", {"x": "x", "y": "y", "f": "f"})
+    sharded = replace(
+        problem,
+        distribution=Distribution(rows["x"], rows["y"]),
+        features=replace(problem.features, f=rows["f"]),  # pyright: ignore[reportArgumentType]
+    )
+    assert everything(sharded) == everything(problem)
+    assert everything(replace(sharded, executor=DaskExecutor(client))) == everything(problem)
+
+
+def test_features_are_computed_once_where_their_rows_are(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_small_chunks(monkeypatch)
+    network = NetworkFeatures((Layer(np.ones((2, 3)), np.ones(2)),))
+    problem = replace(made(), features=network)
+    executor = DaskExecutor(client)
+    assert everything(replace(problem, executor=executor)) == everything(problem)
+    assert len(executor._sent) == 1
+
+
+def dies_once(problem: Problem, chunk: Chunk, blocks: Blocks, marker: Path) -> Sum:
+    """Kills the process that computes it, the first time."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return blocks.count_rows()
+
+
+def always_dies(problem: Problem, chunk: Chunk, blocks: Blocks) -> Sum:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return blocks.count_rows()
+
+
+def test_a_killed_worker_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_chunks(monkeypatch)
+    with cluster("local:2") as client:
+        problem = replace(made(), executor=DaskExecutor(client))
+        counted = summed(problem, functools.partial(dies_once, marker=tmp_path / "died"))
+        assert (tmp_path / "died").exists()
+        assert counted.total().center == N
+        assert everything(problem) == everything(replace(problem, executor=None))
+
+
+def test_workers_that_always_die_are_a_clear_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_chunks(monkeypatch)
+    with cluster("local:1") as client:
+        problem = replace(made(), executor=DaskExecutor(client))
+        with pytest.raises(RequestError, match="lost its workers"):
+            summed(problem, always_dies)
+
+
+def test_progress_is_told_piece_by_piece(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_chunks(monkeypatch)
+    told: list[tuple[int, int]] = []
+    executor = DaskExecutor(client, lambda done, of: told.append((done, of)))
+    first_moments(replace(made(), executor=executor))
+    assert told == [(i, len(told)) for i in range(1, len(told) + 1)]
+    assert len(told) == 6
+
+
+@pytest.mark.parametrize("address", ["local:", "local:x", "local:0"])
+def test_a_wrong_local_cluster_is_refused(address: str) -> None:
+    with pytest.raises(RequestError, match="expected local:N"), cluster(address):
+        pass
+
+
+def test_a_cluster_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_cert.moments.executors.PATIENCE", "1s")
+    with (
+        pytest.raises(RequestError, match=r"no cluster at tcp://127\.0\.0\.1:9"),
+        cluster("tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+def test_workers_of_another_version_are_refused(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_cert.moments.executors._here", lambda: {"numpy": "0.1"})
+    with pytest.raises(RequestError, match=r"expected numpy 0\.1 as here"):
+        DaskExecutor(client)
