@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -120,21 +120,23 @@ def _read_directions(path: str, problem: Problem) -> tuple[Direction, Direction]
 
     head = "dw" if problem.q == 1 else "dW"
     shapes = {head: (problem.d,) if problem.q == 1 else problem.W.shape, "dV": problem.V.shape}
-    arrays, faults = {}, []
+    arrays: dict[str, Any] = {}
+    faults: list[Diagnostic] = []
     try:
         with open_npz(Path(), path) as array:
             for name in (f"{head}1", "dV1", f"{head}2", "dV2"):
                 arrays[name] = np.asarray(array(name), dtype=np.float64)
                 if arrays[name].shape != shapes[name[:2]]:
-                    faults.append(
-                        f"{name}: expected the shape {shapes[name[:2]]}, got the shape {arrays[name].shape}"
-                    )
+                    shape = arrays[name].shape
+                    message = f"{name}: expected the shape {shapes[name[:2]]}, got the shape {shape}"
+                    faults.append(Diagnostic(message, file=path, id="shape"))
                 elif not np.isfinite(arrays[name]).all():
-                    faults.append(f"{name}: expected finite numbers, got NaN or infinity")
+                    message = f"{name}: expected finite numbers, got NaN or infinity"
+                    faults.append(Diagnostic(message, file=path, id="not-finite"))
     except Refused as refused:
-        faults += [fault.message for fault in refused.faults]
+        faults += [Diagnostic(fault.message, file=path, id=fault.id) for fault in refused.faults]
     if faults:
-        raise RequestError([Diagnostic(fault, file=path) for fault in faults])
+        raise RequestError(faults)
     first, second = (
         Direction(arrays[f"{head}{i}"].reshape(problem.W.shape), arrays[f"dV{i}"]) for i in (1, 2)
     )

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 @click.command(cls=Strict, short_help="Go from a point to an ε-second-order stationary point.")
 @click.argument("spec")
-@click.option("--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w (or W), V, and c.")
+@click.option(
+    "--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w (or W), V, and c."
+)
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @click.option(
     "--seed",

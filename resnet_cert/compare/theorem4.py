@@ -71,13 +71,9 @@ def theorem4_constants(
         l = float(np.max(steepest * size))
         r = float(np.max(np.maximum(highest, -lowest)))
     if not (math.isfinite(l) and math.isfinite(r)):
-<<<<<<< HEAD
-        raise RequestError(f"expected a smaller radius, got {b:g}: |ℓ| or |∇ℓ| overflows on that ball")
-=======
         raise RequestError(
-            f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball", id="unfit-part"
+            f"expected a smaller radius, got {b:g}: |ℓ| or |∇ℓ| overflows on that ball", id="unfit-part"
         )
->>>>>>> next
     return SgdConstants(b, l, r, b)
 
 

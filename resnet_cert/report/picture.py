@@ -133,14 +133,18 @@ def _marks(axes: Any, landscape: Landscape) -> None:
         places = [place for place, point in zip(shown, points, strict=True) if point.name == name]
         if places:
             outline = {"facecolor": PAPER, "edgecolor": INK, "linewidth": 1.2}
-            axes.scatter(*zip(*places, strict=True), label=_plural(points, name), zorder=5, **style, **outline)
+            axes.scatter(
+                *zip(*places, strict=True), label=_plural(points, name), zorder=5, **style, **outline
+            )
 
 
 def _plural(points: list[CriticalPoint], name: str) -> str:
     count = sum(point.name == name for point in points)
     if count == 1:
         return name
-    return f"{count} " + (name.replace("minimum", "minima").replace("maximum", "maxima") if "imum" in name else f"{name}s")
+    return f"{count} " + (
+        name.replace("minimum", "minima").replace("maximum", "maxima") if "imum" in name else f"{name}s"
+    )
 
 
 def _apart(places: list[tuple[float, float]], landscape: Landscape) -> list[tuple[float, float]]:
@@ -172,7 +176,15 @@ def _undecided(axes: Any, landscape: Landscape) -> None:
         label = None if number else "not decided here"
         axes.add_patch(
             Rectangle(
-                corner, width, height, fill=False, hatch="////", edgecolor=INK, linewidth=0.6, label=label, zorder=3
+                corner,
+                width,
+                height,
+                fill=False,
+                hatch="////",
+                edgecolor=INK,
+                linewidth=0.6,
+                label=label,
+                zorder=3,
             )
         )
 

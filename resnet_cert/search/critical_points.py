@@ -147,7 +147,9 @@ def _attained(problem: Problem, best: LinearMinimum, reached: Point | None = Non
     U_1 = basis(problem).T @ best.W_star.center[:, : problem.d1]
     if best.attained is False:
         away = _away(problem, best, reached)
-        return Attainment(False, away, "F falls on as W grows, for a linear function of (x, f) separates the data")
+        return Attainment(
+            False, away, "F falls on as W grows, for a linear function of (x, f) separates the data"
+        )
     if best.attained is None:
         return Attainment(None, None, "it is not known whether min Φ is attained")
     least = float(np.linalg.svd(U_1, compute_uv=False)[-1])

@@ -62,7 +62,9 @@ def samples(loss: Loss, coefficients: Balls, y: Array, omega: Array | None, weig
         return Samples(coefficients, y, share, None)
     slopes = separable_slopes(loss)
     if slopes is None:
-        raise RequestError(f"expected a loss whose derivatives have proven bounds, got {loss.name}")
+        raise RequestError(
+            f"expected a loss whose derivatives have proven bounds, got {loss.name}", id="unfit-part"
+        )
     each = Balls(np.repeat(share.center, q), np.repeat(share.radius, q))
     if omega is not None:
         each = each.times(omega.ravel())

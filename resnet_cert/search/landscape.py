@@ -235,8 +235,9 @@ def landscape(
         RequestError: the box is empty, the directions span no plane, or nothing is proven of the loss.
     """
     if box is not None and not (box[0] < box[1] and box[2] < box[3] and np.isfinite(box).all()):
-<<<<<<< HEAD
-        raise RequestError(f"expected a range W0:W1,V0:V1 with W0 < W1 and V0 < V1, got {tuple(box)}")
+        raise RequestError(
+            f"expected a range W0:W1,V0:V1 with W0 < W1 and V0 < V1, got {tuple(box)}", id="wrong-value"
+        )
     problem = problem.with_features_held()
     size = max(float(np.linalg.norm(problem.W, 2)), float(np.linalg.norm(problem.V, 2)))
     linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.01 * size or 1.0)
@@ -246,12 +247,6 @@ def landscape(
     listed = closed_form(problem) if is_listed(problem) and problem.objective.l2 == 0.0 else None
     frame = box or default_range(problem, plane, linear.W_star.center, listed)
     found = _Search(problem, plane, G, frame, least, listed).run()
-=======
-        raise RequestError(
-            f"expected a range W0:W1,V0:V1 with W0 < W1 and V0 < V1, got {tuple(box)}", id="wrong-value"
-        )
-    frame = Box(*box) if box is not None else default_box(problem, plane, linear.norm.value)
->>>>>>> next
 
     pixels = min(MOST_PIXELS, max(LEAST_PIXELS, math.isqrt(int(PIXEL_WORK / (problem.n * problem.q)))))
     s, t = np.linspace(frame[0], frame[1], pixels), np.linspace(frame[2], frame[3], pixels)

@@ -94,18 +94,11 @@ def plane_of(
         if len(basis) == 2:
             break
     if len(basis) < 2:
-<<<<<<< HEAD
-        raise RequestError("expected two independent directions, got dependent ones")
+        raise RequestError("expected two independent directions, got dependent ones", id="wrong-value")
     first, second = (function.direction(b) for b in basis)
     return _with_circle(
         Plane(problem.point, first, second, ("s", "t"), (names[0], names[1]), whole=False), problem
     )
-=======
-        raise RequestError("expected two independent directions, got dependent ones", id="wrong-value")
-    first, second = (Direction(b[:d], b[d:].reshape(d, k)) for b in basis)
-    axes = f"s ({names[0]})", f"t ({names[1]})"
-    return _with_circle(Plane(problem.point, first, second, axes, whole=False), problem)
->>>>>>> next
 
 
 def _candidates(problem: Problem, function: Objective, best_linear: Array) -> list[tuple[str, Direction]]:

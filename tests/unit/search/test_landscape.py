@@ -1,4 +1,5 @@
-"""Critical points against closed forms, polynomial roots and exhaustive scans; what is proven, and how it is shown."""
+"""Critical points against closed forms, polynomial roots and exhaustive scans; what is proven, and how it is
+shown."""
 
 from __future__ import annotations
 
@@ -324,7 +325,9 @@ def rim_is_right(seed: int) -> bool:
     problem = replace(free, point=small, objective=Objective(l2, norm))
     found = landscape(problem)
     reference = on_circle(replace(problem, objective=Objective(l2)), norm)
-    rim = [(place(point), point.kind) for point in found.critical_points if point.on_rim and not point.touching]
+    rim = [
+        (place(point), point.kind) for point in found.critical_points if point.on_rim and not point.touching
+    ]
     same = len(rim) == len(reference) and all(
         any(kind == other and math.dist(at, there) < 1e-6 for there, other in reference) for at, kind in rim
     )
@@ -446,7 +449,9 @@ def test_with_decay_the_list_is_of_the_whole_space(scale: float, kind: str) -> N
     assert not found.plane.whole
     assert found.searched == "d + k unknowns"
     assert found.complete
-    [there] = [point for point in found.critical_points if math.dist(point.point.W[0], (-0.98280626, 0.0)) < 1e-6]
+    [there] = [
+        point for point in found.critical_points if math.dist(point.point.W[0], (-0.98280626, 0.0)) < 1e-6
+    ]
     assert there.name == kind
     assert there.at == pytest.approx((0.0, 0.0), abs=1e-7)
     assert there.objective.value == pytest.approx(1.04982771, abs=1e-8)

@@ -329,7 +329,7 @@ def test_several_outputs_take_the_steps_of_the_plain_loop(loss: str):
     assert report.outputs == q
     assert report.holds
     assert report.curve is not None
-    assert report.curve.F == pytest.approx(F, rel=1e-9)
+    assert pytest.approx(F, rel=1e-9) == report.curve.F
 
 
 # --- θ moving ----------------------------------------------------------------------------------------------

@@ -186,7 +186,10 @@ def test_where_the_infimum_is_not_attained_it_stops_and_says_so():
     assert check(replace(problem, point=solution.point)).verdict is not Verdict.CERTIFIED
     assert solution.attained is False
     assert solution.descent is not None
-    away = [replace(problem, point=Point(problem.W + t * solution.descent.dW, solution.point.V)) for t in (1e2, 1e4)]
+    away = [
+        replace(problem, point=Point(problem.W + t * solution.descent.dW, solution.point.V))
+        for t in (1e2, 1e4)
+    ]
     near, far = (check(there).objective.F for there in away)
     assert far.upper < near.lower
     assert attainment(random_problem(2, "logistic")).attained is True
@@ -386,7 +389,9 @@ def differences(function: of.Function, z: np.ndarray, along: np.ndarray) -> tupl
     return (after - before) / 2e-6, (up - down) / 2e-6
 
 
-@pytest.mark.parametrize("loss", ["squared", "logistic", "pseudo_huber", "poisson", "softmax", "weighted_squared"])
+@pytest.mark.parametrize(
+    "loss", ["squared", "logistic", "pseudo_huber", "poisson", "softmax", "weighted_squared"]
+)
 @pytest.mark.parametrize("q", [1, 3])
 def test_derivatives_are_those_of_differences(loss: str, q: int):
     if loss == "softmax" and q == 1:
@@ -485,7 +490,9 @@ def hard_problem(seed: int) -> Problem:
     y = {"logistic": np.sign(y), "poisson": np.abs(y)}.get(loss, y)
     W, V = rng.normal(size=d), rng.normal(size=(d, k))
     start = rng.integers(5)
-    W = (W * 10.0 ** rng.uniform(0.0, 2.6), W * (1e-5 if loss == "poisson" else 1.0), 0.0 * W, 0.0 * W, W)[start]
+    W = (W * 10.0 ** rng.uniform(0.0, 2.6), W * (1e-5 if loss == "poisson" else 1.0), 0.0 * W, 0.0 * W, W)[
+        start
+    ]
     V = (V, V * 10.0 ** rng.uniform(0.0, 6.0), 0.0 * V, V, V)[start]
     l2 = 10.0 ** rng.uniform(-10.0, 0.0) if rng.integers(2) else None
     return Problem.from_arrays(x=x, y=y, f=f, w=W, V=V, loss=loss, epsilon=EPS, l2=l2)

@@ -139,7 +139,9 @@ def test_squares_that_overflow_do_not_make_a_direction_of_zeros() -> None:
         x=[[1.0], [0.5]], y=[1.0, 2.0], f=[[1.0], [0.0]], w=[400.0], V=[[0.0]], loss="poisson"
     )
     witness = found(problem)
-    assert np.hypot(np.linalg.norm(witness.direction.dW), np.linalg.norm(witness.direction.dV)) == pytest.approx(1.0)
+    assert np.hypot(
+        np.linalg.norm(witness.direction.dW), np.linalg.norm(witness.direction.dV)
+    ) == pytest.approx(1.0)
     assert witness.lower_point is not None
     tiny = unit(witness.direction)
     assert tiny is not None
