@@ -468,7 +468,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class SgdConstants:
-    """Theorem 4 on ‖(U, Z)‖ ≤ b, the radius B of M1: ℓ is l-Lipschitz and |ℓ| ≤ r there, and D ≥ ‖z_1 − (U*, 0)‖.
+    """Theorem 4 on ‖(U, Z)‖ ≤ b, the radius of M1: ℓ is l-Lipschitz, |ℓ| ≤ r there, D ≥ ‖z_1 − (U*, 0)‖.
 
     Neither is the b or the r of a check.
     """

@@ -63,7 +63,8 @@ class Range(click.ParamType):
 @click.option(
     "--directions",
     metavar="FILE.npz",
-    help="Arrays dw1, dV1, dw2, dV2 (dW1, … for several outputs) that span the plane, in place of gradient and lowest curvature.",
+    help="Arrays dw1, dV1, dw2, dV2 (dW1, … for several outputs) that span the plane, in place of gradient "
+    "and lowest curvature.",
 )
 @spec_options
 @format_option
@@ -81,8 +82,8 @@ def landscape(
 
     Where the head and the block are one number each, the plane is all there is: the head's weight w to the
     right, the block's weight v upwards.  Otherwise it goes through the point of SPEC: s, along the gradient,
-    to the right, and t, along the direction of lowest curvature, upwards.  Plain F, and one output with weight
-    decay, have their critical points listed over all of (W, V), whatever the plane.
+    to the right, and t, along the direction of lowest curvature, upwards.  Plain F, and one output with
+    weight decay, have their critical points listed over all of (W, V), whatever the plane.
     """
     if output is not None:
         require_picture(output)

@@ -132,7 +132,7 @@ def _sgd_meaning(run: Sgd) -> Iterator[str]:
     if run.repeats is not None:
         promised = plain(100.0 * run.repeats.required)
         if run.repeats.within_bound is None:
-            yield f"{run.repeats.n} runs were too costly to evaluate at every step: how many are within is open."
+            yield f"{run.repeats.n} runs cost too much to evaluate at every step: how many are within is open."
         else:
             within = plain(100.0 * run.repeats.within_bound)
             yield f"Of {run.repeats.n} runs {within} % are within the bound, where it promises {promised} %."
@@ -238,20 +238,24 @@ def _landscape_meaning(found: Landscape) -> Iterator[str]:
     yield f"min F_lin = {enclosed(found.F_lin_min)}; {at_zero}, over all W allowed, has {name} = {least}."
     if not found.plane.whole and found.searched == "plane":
         yield (
-            f"The plane goes through the point P = (0, 0), {found.plane.names[0]} along {found.plane.words[0]}, "
-            f"{found.plane.names[1]} along {found.plane.words[1]}; what is listed is critical on it."
+            f"The plane goes through the point P = (0, 0), {found.plane.names[0]} along "
+            f"{found.plane.words[0]}, {found.plane.names[1]} along {found.plane.words[1]}; what is listed is "
+            "critical on it."
         )
     spurious = [point for point in found.critical_points if point.spurious]
     closed = found.closed_form
     where = _where(found)
     if closed is not None and not spurious:
+        infimum = f"inf F over all (W, V) is {enclosed(closed.infimum)}"
         if closed.attained is False:
-            yield f"inf F over all (W, V) is {enclosed(closed.infimum)}, not attained: {closed.why}."
+            yield f"{infimum}, not attained: {closed.why}."
         if closed.attained is None:
-            yield f"inf F over all (W, V) is {enclosed(closed.infimum)}; whether it is attained is open: {closed.why}."
+            yield f"{infimum}; whether it is attained is open: {closed.why}."
         if found.complete and found.plane.whole:
             yield "These are all critical points of F over all (w, v), proven."
-        yield "No minimum of F is spurious: every second-order stationary point is a global minimum over all (W, V)."
+        yield (
+            "No minimum of F is spurious: every second-order stationary point is a global minimum over all (W, V)."
+        )
     elif found.complete:
         yield f"These are all critical points of {name} {where}, proven."
     if spurious:

@@ -167,7 +167,7 @@ def _attained(problem: Problem, best: LinearMinimum, reached: Point | None = Non
 
 
 def _away(problem: Problem, best: LinearMinimum, reached: Point | None) -> Direction:
-    """(U, 0) with (U, Z) along which no loss grows, for a V with U_1V = Z: proven where one of these is one."""
+    """(U, 0) with (U, Z) along which no loss grows, for a V with U_1V = Z."""
     candidates = [best.W_star.center]
     if reached is not None:
         head = reached.head

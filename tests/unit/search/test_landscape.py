@@ -460,7 +460,7 @@ def test_with_decay_the_list_is_of_the_whole_space(scale: float, kind: str) -> N
 
 
 def test_the_third_picture_in_two_dimensions_has_its_spurious_minimum_on_the_rim() -> None:
-    """(c) beside a second input with the target 0: a minimum on the rim in every dimension, hence spurious."""
+    """(c) beside a second input with the target 0: a minimum on the rim in every dimension."""
     base = load_problem(FIGURES["c"])
     problem = Problem.from_arrays(
         x=[[1.0, 0.0], [0.0, 3.0], [0.0, -3.0]],
