@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK = 10**8
-"""Largest n(q(d + k))² for which the break-even radius and the block's gap are computed without being asked for."""
+"""Largest n(q(d + k))² for which break-even radius and block gap are computed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,15 @@ def examine(
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
-    return Examination(report, problem, seen, decision, linear)
+    examined = Examination(report, problem, seen, decision, linear)
+    return replace(examined, report=replace(report, _made_from=examined))
+
+
+def certify(problem: Problem, path: str | Path, *, arithmetic: Arithmetic = "float64") -> Report:
+    """`check`, with its certificate written to `path` and its data beside it: what `verify` decides again."""
+    report = check(problem, arithmetic=arithmetic)
+    report.certificate(path)
+    return report
 
 
 def observed(problem: Problem, b: float) -> Observed:
@@ -302,6 +311,7 @@ def theorem2_at_origin(problem: Problem, seen: Observed, linear: LinearMinimum, 
     origin, bent, size_of_A = seen.origin, None, Enclosure(np.nan, 0.0, np.inf)
     if isinstance(origin, Moments) and not_plain(problem) is None:
         parts = reduction(origin, np.zeros_like(problem.W), problem.d1, gradient_basis(problem))
+        parts = replace(parts, convex=problem.loss.convex)
         bent, size_of_A = curvature(parts).lambda_min, largest_eigenvalue(parts.first).intersect(lower=0.0)
     return theorem2_here(problem, origin, bent, size_of_A, star, origin.F - linear.F_min)
 

@@ -47,6 +47,7 @@ from resnet_cert.decide.lagrangian import (
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure
 from resnet_cert.numerics.radius import Radius
+from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Loss
@@ -205,12 +206,13 @@ def takes_second_moments(problem: Problem) -> bool:
 def by_hessian(problem: Problem, here: Moments, at: Slope, limit: Enclosure | None) -> Lagrangian:
     """λ_min by S(t); one factorisation at the threshold where the enclosure leaves that open."""
     N = None if on_boundary(problem) else gradient_basis(problem)
-    parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex)
-    judged = lagrangian(problem, at, parts)
-    if at.tangent is None:
-        return judged
-    shift, sphere = shift_of(problem, at), sphere_of(problem, at)
-    curvature = decided(judged.curvature, limit, lambda t: hessian_exceeds(parts, t, shift, sphere))
+    with small_algebra(rows_of_hessian(problem)):
+        parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex)
+        judged = lagrangian(problem, at, parts)
+        if at.tangent is None:
+            return judged
+        shift, sphere = shift_of(problem, at), sphere_of(problem, at)
+        curvature = decided(judged.curvature, limit, lambda t: hessian_exceeds(parts, t, shift, sphere))
     of_F = curvature if problem.is_plain else judged.of_F
     return replace(judged, curvature=curvature, of_F=of_F)
 
