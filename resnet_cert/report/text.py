@@ -132,7 +132,7 @@ def _sgd_meaning(run: Sgd) -> Iterator[str]:
     if run.repeats is not None:
         promised = plain(100.0 * run.repeats.required)
         if run.repeats.within_bound is None:
-            yield f"{run.repeats.n} runs cost too much to evaluate at every step: how many are within is open."
+            yield f"{run.repeats.n} runs cost too much to evaluate at every step: how many hold is open."
         else:
             within = plain(100.0 * run.repeats.within_bound)
             yield f"Of {run.repeats.n} runs {within} % are within the bound, where it promises {promised} %."
@@ -254,7 +254,8 @@ def _landscape_meaning(found: Landscape) -> Iterator[str]:
         if found.complete and found.plane.whole:
             yield "These are all critical points of F over all (w, v), proven."
         yield (
-            "No minimum of F is spurious: every second-order stationary point is a global minimum over all (W, V)."
+            "No minimum of F is spurious: every second-order stationary point is a global minimum over "
+            "all (W, V)."
         )
     elif found.complete:
         yield f"These are all critical points of {name} {where}, proven."

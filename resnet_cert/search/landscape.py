@@ -22,9 +22,10 @@ spurious    a minimum whose objective is proven to exceed the least one at V = 0
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,37 @@ class Landscape:
         values = self.values[np.hypot(s, t) <= self.plane.radius]
         return values if len(values) else self.values.ravel()
 
-    def document(self) -> dict[str, Any]:
+    def __str__(self) -> str:
+        """The text report, with a map."""
+        from resnet_cert.report import Style, formatter
+
+        return formatter("text").landscape(self, Style(), None).rstrip("\n")
+
+    def save(self, path: str | Path) -> None:
+        """The JSON document (.json), or the picture (.png, .svg, .pdf)."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.figures import rendered
+        from resnet_cert.report.files import write_whole
+
+        name = str(path)
+        if name.endswith(".json"):
+            write_whole(name, formatter("json").landscape(self, Style(), None).encode())
+        else:
+            from resnet_cert.report.picture import landscape_figure
+
+            write_whole(name, rendered(landscape_figure(self), name))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture, and what is proven."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.figures import rendered
+        from resnet_cert.report.picture import landscape_figure
+
+        picture = rendered(landscape_figure(self), "x.svg").decode()
+        text = formatter("text").landscape(self, Style(), "above").rstrip("\n")
+        return f"{picture[picture.index('<svg') :]}<pre>{html.escape(text)}</pre>"
+
+    def to_dict(self) -> dict[str, Any]:
         """The document resnet-cert/landscape/1."""
         points = []
         for point in self.critical_points:
@@ -775,8 +806,3 @@ def _joined(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
     np.minimum.at(lows, group, low)
     np.maximum.at(highs, group, high)
     return lows, highs
-
-
-def names(points: Iterable[CriticalPoint]) -> list[str]:
-    """The kinds that are there."""
-    return sorted({point.name for point in points})

@@ -7,10 +7,12 @@ every step, not estimated: from the second moments for the squared loss and froz
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -62,6 +64,30 @@ class SgdRun:
     at: Integers
     curve: Array
     average: Array
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as in the JSON document."""
+        from resnet_cert.report.json import plain
+
+        return plain(self.report)
+
+    def save(self, path: str | Path) -> None:
+        """The JSON document (.json), or the picture (.png, .svg, .pdf)."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.figures import rendered, sgd_figure
+        from resnet_cert.report.files import write_whole
+
+        name = str(path)
+        if name.endswith(".json"):
+            write_whole(name, formatter("json").sgd(self.report, Style()).encode())
+        else:
+            write_whole(name, rendered(sgd_figure(self), name))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from resnet_cert.report import Style, formatter
+
+        return f"<pre>{html.escape(formatter('text').sgd(self.report, Style()))}</pre>"
 
 
 @float64_scope()

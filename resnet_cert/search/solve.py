@@ -14,10 +14,13 @@ Nothing here is proven; what is reached is for `check` to say.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +81,32 @@ class Solution:
     attained: bool | None = None
     descent: Direction | None = None
     why: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the point, and how the search ended."""
+        bias = {} if self.point.c is None else {"c": self.point.c.tolist()}
+        point = {"W": self.point.W.tolist(), "V": self.point.V.tolist(), **bias}
+        descent = None
+        if self.descent is not None:
+            descent = {"dW": self.descent.dW.tolist(), "dV": self.descent.dV.tolist()}
+        return {
+            "point": point,
+            "iterations": self.iterations,
+            "stopped": self.stopped,
+            "attained": self.attained,
+            "descent": descent,
+            "why": self.why,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """The point, as `write_point` writes it."""
+        write_point(str(path), self.point)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        sizes = f"‖W‖ = {np.linalg.norm(self.point.W):.6g}, ‖V‖ = {np.linalg.norm(self.point.V):.6g}"
+        end = self.stopped or "an ε-second-order stationary point, by float64's own word"
+        return f"<pre>{html.escape(f'{self.iterations} iterations: {end}; {sizes}')}</pre>"
 
 
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:

@@ -19,12 +19,13 @@ from click.testing import CliRunner
 from resnet_cert import Problem, RequestError, check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.problem.problem import Direction, Objective, Point
+from resnet_cert.report import Style, formatter
 from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
 from resnet_cert.report.figures import rendered
 from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
 from resnet_cert.search.critical_points import closed_form, exact_rank
-from resnet_cert.search.landscape import Landscape, landscape
+from resnet_cert.search.landscape import Landscape, Undecided, landscape
 from resnet_cert.search.plane import plane_of, restricted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -206,8 +207,6 @@ def test_separable_data_have_no_minimum() -> None:
 
 
 def run_text(problem: Problem) -> str:
-    from resnet_cert.report import Style, formatter
-
     return formatter("text").landscape(landscape(problem), Style(), "picture.png")
 
 
@@ -455,7 +454,7 @@ def test_with_decay_the_list_is_of_the_whole_space(scale: float, kind: str) -> N
     assert there.name == kind
     assert there.at == pytest.approx((0.0, 0.0), abs=1e-7)
     assert there.objective.value == pytest.approx(1.04982771, abs=1e-8)
-    document = found.document()
+    document = found.to_dict()
     assert document["restricted_to_plane"]
 
 
@@ -536,21 +535,27 @@ def test_levels_of_a_picture_are_round_numbers() -> None:
     assert np.abs(rounded - bounds).max() <= np.diff(bounds).max() / 2.0
 
 
+def test_a_notebook_shows_it_and_it_can_be_saved(tmp_path: Path) -> None:
+    found = figure("b")
+    assert found._repr_html_().startswith("<svg")
+    assert "proven" in found._repr_html_()
+    assert "spurious minimum" in str(found)
+    found.save(tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text())["complete"]
+    found.save(tmp_path / "b.png")
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_what_is_not_decided_is_hatched_and_named() -> None:
     found = figure("b")
-    box = type(found.undecided)()
-    from resnet_cert.search.landscape import Undecided
-
-    assert box == ()
+    assert found.undecided == ()
     left = replace(found, undecided=(Undecided((0.0, 0.5), (1.0, 1.5)),), complete=False)
     labels = landscape_figure(left).axes[0].get_legend_handles_labels()[1]
     assert "not decided here" in labels
-    from resnet_cert.report import Style, formatter
-
     text = formatter("text").landscape(left, Style(), "b.png")
     assert "Not decided here: w ∈ [0, 0.5], v ∈ [1, 1.5]." in text
     assert "is not proven" in text or "spurious" in text
-    assert left.document()["undecided"] == [{"w": [0.0, 0.5], "v": [1.0, 1.5]}]
+    assert left.to_dict()["undecided"] == [{"w": [0.0, 0.5], "v": [1.0, 1.5]}]
 
 
 def test_levels_rise_from_the_least_value_and_half_of_them_are_below_the_median() -> None:
