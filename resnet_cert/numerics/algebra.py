@@ -57,8 +57,19 @@ def svd(M: Array, *, full_matrices: bool = False) -> tuple[Array, Array, Array]:
 
 def lstsq(A: Array, B: Array) -> Array:
     """The X (l, k) of least norm that brings AX nearest to B, for A (m, l) and B (m, k)."""
+    if not (np.isfinite(A).all() and np.isfinite(B).all()):  # of which LAPACK complains on standard output
+        return np.full((A.shape[1], *B.shape[1:]), np.nan)
     try:
         with small_algebra(max(A.shape)):
             return np.asarray(np.linalg.lstsq(A, B, rcond=None)[0], dtype=np.float64)
     except np.linalg.LinAlgError:
         return np.full((A.shape[1], *B.shape[1:]), np.nan)
+
+
+def solve(A: Array, B: Array) -> Array:
+    """A⁻¹B, or as near as it gets where A (m, m) is singular."""
+    try:
+        with small_algebra(len(A)):
+            return np.asarray(np.linalg.solve(A, B), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return lstsq(A, B)
