@@ -67,7 +67,7 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK = 10**8
-"""Largest n(qd)² for which the break-even radius and the block's gap are computed without being asked for."""
+"""Largest n(q(d + k))² for which the break-even radius and the block's gap are computed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def examine(
         escalate=escalate,
     )
     if break_even is None:
-        break_even = problem.n * (problem.q * problem.d) ** 2 <= BREAK_EVEN_WORK
+        break_even = problem.n * (problem.q * (problem.d + problem.k)) ** 2 <= BREAK_EVEN_WORK
     report = Report(
         name=problem.name,
         spec=spec or Source(),

@@ -21,6 +21,7 @@ from flint import arb, arb_mat
 
 from resnet_cert.certificate.facts import Array, Data
 from resnet_cert.certificate.fields import BALLS, semidefinite, spectral_norm_at_most, squares
+from resnet_cert.certificate.files import Undecided
 from resnet_cert.certificate.losses import LOSSES
 
 ROUNDING = 2.0**-26
@@ -28,6 +29,8 @@ ROUNDING = 2.0**-26
 ROUNDING_OF_B = 2.0**-40
 """What float64 may be off in b, relatively."""
 
+LOST = 2.0**-900
+"""A μ2 below it may have met numbers too small for floats, whose bounds are no longer relative."""
 MATRIX_WORK = 2**27
 """Up to this n(d+k)², a part of the definition of a computed μ2, eigenvalues are taken, and traces beyond."""
 
@@ -79,6 +82,8 @@ def is_computed_mu2(mu2: float, b: float, data: Data, *, per_sample_only: bool =
     formulas = _Formulas(b, data)
     claimed, most = arb(mu2), 1 + arb(ROUNDING)
     per_sample = formulas.per_sample()
+    if LOST > mu2 > 0.0 and not claimed <= per_sample * most:
+        raise Undecided(f"μ2 is {per_sample.str(6)} at most, where floats lose it, and {mu2!r} is claimed")
     if per_sample_only or not claimed <= per_sample * most:
         return bool(per_sample <= claimed <= per_sample * most)
     n, d, _, k, _ = data.sizes

@@ -40,10 +40,10 @@ class Cost:
         """Why the step is not begun; None where it fits."""
         if self.seconds > seconds:
             left = f"the {max(seconds, 0.0):.0f} s left of the budget"
-            return f"takes about {self.seconds:.0f} s, more than {left}"
+            return f"would take about {self.seconds:.0f} s, more than {left}"
         if self.bytes > memory:
             allowed = f"the {memory / 1e9:.1f} GB of memory allowed"
-            return f"takes about {self.bytes / 1e9:.1f} GB, more than {allowed}"
+            return f"would take about {self.bytes / 1e9:.1f} GB, more than {allowed}"
         return None
 
 

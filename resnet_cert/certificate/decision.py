@@ -358,9 +358,14 @@ def _enclosed(certificate: Certificate, facts: Facts) -> dict[str, Bounds]:
 
 
 def _floats(x: arb) -> Bounds:
-    """Floats below and above a ball; None beyond them."""
-    lower, upper = np.nextafter(float(x.lower()), -np.inf), np.nextafter(float(x.upper()), np.inf)
-    return Bounds(*(float(end) if np.isfinite(end) else None for end in (lower, upper)))
+    """Floats below and above a ball, the nearest ones; None beyond them."""
+    ends = []
+    for end, away in ((x.lower(), -np.inf), (x.upper(), np.inf)):
+        number = float(end)
+        if not (arb(number) <= end if away < 0 else arb(number) >= end):
+            number = float(np.nextafter(number, away))
+        ends.append(number if np.isfinite(number) else None)
+    return Bounds(*ends)
 
 
 def _root(square: arb) -> Bounds:

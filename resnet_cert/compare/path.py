@@ -107,7 +107,7 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
         pull = place.point @ objective.metric
         slope = float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
         length = norm_W(objective, place)
-        return place.lam + excess * length**2 / slope if slope > 0.0 else math.nan
+        return place.lam + excess * length * (length / slope) if slope > 0.0 else math.nan
 
     return _found(objective, start, excess, newton, least)
 

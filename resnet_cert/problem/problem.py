@@ -62,13 +62,19 @@ class MappedRows:
     def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
         start, stop, _ = rows.indices(self.shape[0])
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
-        return np.memmap(
-            self.path,
-            dtype=self.dtype,
-            mode="r",
-            offset=self.offset + start * row_bytes,
-            shape=(stop - start, *self.shape[1:]),
-        )
+        try:
+            return np.memmap(
+                self.path,
+                dtype=self.dtype,
+                mode="r",
+                offset=self.offset + start * row_bytes,
+                shape=(stop - start, *self.shape[1:]),
+            )
+        except (OSError, ValueError) as error:  # it was there, and as long as it said, when it was opened
+            gone = Diagnostic(
+                f"cannot read rows of it any more: {error}", str(self.path), id="file-unreadable"
+            )
+            raise RequestError([gone]) from None
 
 
 @dataclass(frozen=True)

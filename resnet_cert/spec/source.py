@@ -19,6 +19,7 @@ from resnet_cert.spec.faults import Path, describe, shortened
 
 MAX_DEPTH = 64  # a spec needs eight levels
 MAX_UNFOLDED = 10**6  # values that aliases may repeat in all
+BEYOND = 2**1024 - 2**970  # what is not below it rounds to infinity
 MAX_DIGITS = 400  # float64 ends before; Python does not read longer integers at any length
 
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events and marks, ten times as fast
@@ -287,7 +288,7 @@ def _plain(text: str) -> Any:
         pattern, base = _BASES[text[:2]]
         if pattern.fullmatch(text):
             number = int(text, base)
-            return number if number < 2**1024 else math.inf
+            return number if number < BEYOND else math.inf
     return text
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from sessions import assert_is_a_command, assert_prints, assert_python_says, blocks, commands
 
+from resnet_cert import check, load_problem
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = {str(page.relative_to(ROOT / "docs")): page.read_text(encoding="utf-8") for page in PAGES}
@@ -37,6 +39,18 @@ def test_every_command_shown_is_one(page: str, line: str) -> None:
 @pytest.mark.parametrize("page", [name for name in TEXTS if blocks(TEXTS[name], "pycon")])
 def test_the_python_examples_say_what_python_says(page: str) -> None:
     assert_python_says(TEXTS[page], Path(page))
+
+
+SPECS = [
+    (name, text) for name in TEXTS for text in blocks(TEXTS[name], "yaml") if text.startswith("version:")
+]
+
+
+@pytest.mark.parametrize(("page", "text"), SPECS)
+def test_the_specs_shown_are_problems(page: str, text: str, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text, encoding="utf-8")
+    assert check(load_problem(spec)).verdict.value == "CERTIFIED"
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,8 @@ def spec(folder: Path, case: Case) -> Path:
         tree["regularizer"] = {"l2": head.l2, "bias": head.decay_bias}
     path = folder / "problem.yaml"
     text = yaml.safe_dump(tree, sort_keys=False)
-    path.write_text(f"{_readable(text)}network: {case.network}\n{case.extra}\n")
+    path.write_text(f"{text}network: {case.network}\n{case.extra}\n")
     return path
-
-
-def _readable(text: str) -> str:
-    """1.0e-05 of PyYAML is a number in YAML 1.2 as well."""
-    return text
 
 
 def named(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -235,7 +230,8 @@ def write(folder: Path, document: Document | str, arrays: Arrays) -> Path:
     """The certificate and its data file in `folder`."""
     path = folder / NAME
     path.write_text(document if isinstance(document, str) else json.dumps(document, indent=1))
-    numbers = [arrays[name].ravel() for name in ORDER if name in arrays]
+    order = ("x", "y", "probabilities", "f", "w", "V", "dw", "dV") if "w" in arrays else ORDER
+    numbers = [arrays[name].ravel() for name in order if name in arrays]
     (folder / f"{NAME}.data").write_bytes(np.concatenate(numbers).astype("<f8").tobytes())
     return path
 
@@ -255,5 +251,27 @@ def is_stationary(truth: HeadTruth, epsilon: float, mu2: float) -> bool | None:
         return True if truth.norm <= arb(epsilon) and truth.lambda_min >= -threshold else None
 
 
-def with_features(head: Head, f: npt.NDArray[np.float64]) -> Head:
-    return replace(head, f=f)
+def as_format_1(document: Document, arrays: Arrays) -> tuple[Document, Arrays]:
+    """The same certificate as the first format has it, for a plain point of one output."""
+    claim = {key: document["claim"][key] for key in ("verdict", "epsilon", "mu2", "loss", "n", "d", "k")}
+    claim["b"] = document["claim"]["b"]["value"]
+    inputs = {"file": f"{NAME}.data"}
+    old: Arrays = {}
+    for name, now in {
+        "x": "x",
+        "y": "y",
+        "probabilities": "probabilities",
+        "f": "f",
+        "w": "W",
+        "V": "V",
+    }.items():
+        if now in arrays:
+            old[name] = arrays[now].ravel() if name in ("y", "w") else arrays[now]
+    if document["claim"]["loss"]["kind"] == "logistic":
+        old["y"] = 2.0 * old["y"] - 1.0
+    if "dW" in arrays:
+        old |= {"dw": arrays["dW"].ravel(), "dV": arrays["dV"]}
+    for name in ("x", "y", "probabilities", "f", "w", "V", "dw", "dV"):
+        inputs[name] = array_hash(old[name]) if name in old else None
+    first = {**document, "format": "resnet-cert/certificate/1", "claim": claim, "inputs": inputs}
+    return sealed(first), old
