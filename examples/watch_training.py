@@ -25,6 +25,7 @@ def watched(torch: Any, data: datasets.Dataset, epochs: int) -> list[Progress]:
     monitor = Monitor(data.x, data.y, loss="cross_entropy", weight_decay=train_pytorch.DECAY, r=10.0)
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     history = []
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(256):
@@ -33,6 +34,7 @@ def watched(torch: Any, data: datasets.Dataset, epochs: int) -> list[Progress]:
             penalty = sum((p**2).sum() for p in decayed) * (train_pytorch.DECAY / 2.0)
             (torch.nn.functional.cross_entropy(model(x[rows]), y[rows]) + penalty).backward()
             optimizer.step()
+        schedule.step()
         with torch.no_grad():
             f = model.inner(x).numpy()
         W, V, c = (p.detach().numpy() for p in (model.head.weight, model.V.weight, model.head.bias))

@@ -11,13 +11,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_cert.check import check
+    from resnet_cert.certificate.supervision import verify
+    from resnet_cert.check import certify, check
     from resnet_cert.compare.monitor import Monitor
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.outcomes import RequestError, Verdict
     from resnet_cert.problem.problem import Problem
     from resnet_cert.problem.problem import Problem as VectorProblem
     from resnet_cert.results import Report
+    from resnet_cert.search.landscape import landscape
+    from resnet_cert.search.sgd import sgd
+    from resnet_cert.search.solve import solve
     from resnet_cert.spec import load_problem
     from resnet_cert.theory.bound import bound
 
@@ -33,8 +37,13 @@ __all__ = [
     "Verdict",
     "__version__",
     "bound",
+    "certify",
     "check",
+    "landscape",
     "load_problem",
+    "sgd",
+    "solve",
+    "verify",
 ]
 
 _HOME = {
@@ -46,8 +55,13 @@ _HOME = {
     "VectorProblem": "resnet_cert.problem.problem",
     "Verdict": "resnet_cert.outcomes",
     "bound": "resnet_cert.theory.bound",
+    "certify": "resnet_cert.check",
     "check": "resnet_cert.check",
+    "landscape": "resnet_cert.search.landscape",
     "load_problem": "resnet_cert.spec",
+    "sgd": "resnet_cert.search.sgd",
+    "solve": "resnet_cert.search.solve",
+    "verify": "resnet_cert.certificate.supervision",
 }
 
 _ALIASES = {"VectorProblem": "Problem"}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem, without_convexity
+from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
 from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
@@ -24,7 +25,7 @@ from resnet_cert.compare.consequences import (
     theorem2_here,
     theorem3_here,
 )
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
 from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import regularized_here
 from resnet_cert.compare.star import Star, seen_from
@@ -46,7 +47,7 @@ from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError, Verdict
-from resnet_cert.problem.convexity import assumption1
+from resnet_cert.problem.convexity import with_assumption1
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import (
@@ -67,7 +68,7 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK = 10**8
-"""Largest n(q(d + k))² for which the break-even radius and the block's gap are computed without being asked for."""
+"""Largest n(q(d + k))² for which break-even radius and block gap are computed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def examine(
         problem = replace(problem, loss=with_ball_functions(problem.loss))
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
-    convex = assumption1(problem, b, linear.r)
+    problem, convex = with_assumption1(problem, b, linear.r)
     seen = observed(problem, b)
     constants = lipschitz_claims(problem, seen.lipschitz, b, linear.r)
     decision = decide(
@@ -171,7 +172,15 @@ def examine(
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))
-    return Examination(report, problem, seen, decision, linear)
+    examined = Examination(report, problem, seen, decision, linear)
+    return replace(examined, report=replace(report, _made_from=examined))
+
+
+def certify(problem: Problem, path: str | Path, *, arithmetic: Arithmetic = "float64") -> Report:
+    """`check`, with its certificate written to `path` and its data beside it: what `verify` decides again."""
+    report = check(problem, arithmetic=arithmetic)
+    report.certificate(path)
+    return report
 
 
 def observed(problem: Problem, b: float) -> Observed:
@@ -302,6 +311,7 @@ def theorem2_at_origin(problem: Problem, seen: Observed, linear: LinearMinimum, 
     origin, bent, size_of_A = seen.origin, None, Enclosure(np.nan, 0.0, np.inf)
     if isinstance(origin, Moments) and not_plain(problem) is None:
         parts = reduction(origin, np.zeros_like(problem.W), problem.d1, gradient_basis(problem))
+        parts = replace(parts, convex=problem.loss.convex)
         bent, size_of_A = curvature(parts).lambda_min, largest_eigenvalue(parts.first).intersect(lower=0.0)
     return theorem2_here(problem, origin, bent, size_of_A, star, origin.F - linear.F_min)
 
@@ -328,12 +338,12 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     """
     reason = not_plain(problem)
     if reason is not None:
-        raise RequestError(f"Theorem 3 does not apply: {reason}")
+        raise RequestError(f"Theorem 3 does not apply: {reason}", id="theorem")
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
     claims = lipschitz_claims(problem, observed(problem, b).lipschitz, b, linear.r)
     symbols = bound_symbols(problem, claims, s)
     if isinstance(symbols, str):
-        raise RequestError(f"Theorem 3 does not apply: {symbols}")
+        raise RequestError(f"Theorem 3 does not apply: {symbols}", id="theorem")
     return symbols, linear.F_min

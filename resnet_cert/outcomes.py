@@ -61,6 +61,9 @@ FAULTS = {
     "code-not-allowed": "Python code without --allow-code",
     "code-failed": "Python code that raised an exception",
     "code-result": "Python code that returned something else than expected",
+    "not-convex": "A loss that is proven not to be convex",
+    "model": "A network of a framework that is not built as it must be",
+    "theorem": "A theorem that does not apply, where it was asked for",
     # places to write to
     "output-place": "A place where no file can be written",
     "output-name": "A file name with another ending than expected",

@@ -7,11 +7,12 @@ a value that is shown but not proven, or an input of the check.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import resnet_cert
 from resnet_cert.numerics.enclosure import Enclosure
-from resnet_cert.outcomes import Verdict
+from resnet_cert.outcomes import RequestError, Verdict
 
 
 @dataclass(frozen=True)
@@ -356,6 +357,8 @@ class Report:
     descent: Descent | None = None
     expect: tuple[Verdict, ...] | None = None
     seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
+    _made_from: Any = field(default=None, repr=False, compare=False)
+    """The examination, for `certificate`; None where the report was made by hand or read from a file."""
 
     def __str__(self) -> str:
         """The text report."""
@@ -374,6 +377,42 @@ class Report:
         from resnet_cert.report import Style, formatter
 
         return formatter("json").check([self], Style())
+
+    def save(self, path: str | Path) -> None:
+        """Write the report to a file, in the format of its ending: .txt, .json, .md or .html.
+
+        Raises:
+            RequestError: it has another ending, or there is no file to be written there.
+        """
+        from resnet_cert.report import ENDINGS, Style, formatter
+        from resnet_cert.report.files import require_writable, write_whole
+
+        name = ENDINGS.get(Path(path).suffix)
+        if name is None:
+            raise RequestError(
+                f"expected a file name that ends in {', '.join(ENDINGS)}, got {Path(path).name!r}"
+            )
+        require_writable(str(path))
+        write_whole(str(path), formatter(name).check([self], Style()).encode())
+
+    def certificate(self, path: str | Path) -> None:
+        """Write what `resnet-cert verify` decides again; see `certificate.writing.write_certificate`.
+
+        Raises:
+            RequestError: the report is not one that `check` returned, or has no certificate: a custom loss.
+        """
+        from resnet_cert.certificate.writing import write_certificate
+
+        if self._made_from is None:
+            raise RequestError("expected a report that check returned, got one that was made in another way")
+        made = self._made_from
+        write_certificate(
+            path,
+            made.problem,
+            self,
+            arithmetic=made.decision.arithmetic,
+            direction=made.decision.curvature.direction,
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

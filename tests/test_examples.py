@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from resnet_cert import VectorProblem, check, load_problem
+from resnet_cert import check, load_problem
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -28,45 +28,6 @@ def example(name: str) -> ModuleType:
 def test_check_from_python_finds_the_least_squares_point_and_not_its_neighbour() -> None:
     stationary, moved = example("check_from_python").reports()
     assert (stationary.verdict.value, moved.verdict.value) == ("CERTIFIED", "REFUTED")
-
-
-def test_exported_arrays_reach_the_check_unchanged(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    x, f, w, V = (
-        rng.normal(size=(20, 3)),
-        rng.normal(size=(20, 2)),
-        rng.normal(size=3),
-        rng.normal(size=(3, 2)),
-    )
-    y = (x + f @ V.T) @ w  # the block fits these targets
-    spec = example("from_pytorch").write_problem(
-        tmp_path / "out", "block", x=x, y=y, f=f, w=w, V=V, loss="squared", epsilon=1e-6
-    )
-    problem = load_problem(spec)
-    np.testing.assert_array_equal(problem.point.V, V)
-    np.testing.assert_array_equal(problem.features.rows(slice(0, 20), x, 20), f)
-    report = check(problem)
-    assert report.verdict.value == "CERTIFIED"
-    assert report.objective.F.upper < 1e-20
-
-
-def test_a_matrix_is_exported_as_the_weight_of_several_outputs(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    x, f, W, V = (rng.normal(size=shape) for shape in ((20, 3), (20, 2), (3, 3), (3, 2)))
-    labels = rng.integers(0, 3, size=20)
-    spec = example("from_pytorch").write_problem(
-        tmp_path, "classes", x=x, y=labels, f=f, w=W, V=V, loss="softmax", epsilon=1e-6
-    )
-    problem = load_problem(spec)
-    assert isinstance(problem, VectorProblem)
-    np.testing.assert_array_equal(problem.point.W, W)
-    assert check(problem).verdict.value == "REFUTED"
-
-
-def test_the_export_can_be_read_without_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit, match="pip install torch"):
-        example("from_pytorch").main([str(tmp_path)])
 
 
 def test_a_loss_and_a_network_in_python_are_certified_with_allow_code() -> None:

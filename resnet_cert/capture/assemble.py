@@ -107,7 +107,7 @@ def assembled(
         parts.append(Batch(x, f, read[:, d1:], p, batch.y, batch.readouts))
         start += len(x)
     if not parts:
-        raise RequestError("expected samples, got an empty loader")
+        raise RequestError("expected samples, got an empty loader", id="model")
     f = _joined(part.f for part in parts)
     matrix = V.matrix
     if V.bias is not None:
@@ -133,12 +133,14 @@ def _pool(batch: Batch, V: Affine, norm: Scaling | None, roundoff: float) -> Poo
     if batch.x.shape[1] != d1:
         raise RequestError(
             f"expected a block that adds V f to its input: V gives {d1} numbers, its input has "
-            f"{batch.x.shape[1]}; where the shortcut is a layer of its own, name it: skip=..."
+            f"{batch.x.shape[1]}; where the shortcut is a layer of its own, name it: skip=...",
+            id="model",
         )
     if batch.h.ndim != 2 or batch.h.shape[1] < d1:
         raise RequestError(
             f"expected a head that reads the {d1} numbers of the block, or more, as one vector a sample, got "
-            f"an input of shape {batch.h.shape[1:]}: a network that flattens positions is not of this form"
+            f"an input of shape {batch.h.shape[1:]}: a network that flattens positions is not of this form",
+            id="model",
         )
     if batch.x.ndim == 2:
         return AS_IT_IS["the block's output"]
@@ -147,7 +149,7 @@ def _pool(batch: Batch, V: Affine, norm: Scaling | None, roundoff: float) -> Poo
         if (np.abs(_float64(batch.h[:, :d1]) - h) <= error).all():
             return pool
     raise RequestError(
-        f"expected a head that reads {' or '.join(POOLS)} of x + V f, and it reads none of them"
+        f"expected a head that reads {' or '.join(POOLS)} of x + V f, and it reads none of them", id="model"
     )
 
 
@@ -174,7 +176,9 @@ def _require_near(
 ) -> None:
     """Refuse arrays that do not give the network's own numbers."""
     if seen.shape != ours.shape:
-        raise RequestError(f"expected {formula} of shape {ours.shape[1:]}, but {what} {seen.shape[1:]}")
+        raise RequestError(
+            f"expected {formula} of shape {ours.shape[1:]}, but {what} {seen.shape[1:]}", id="model"
+        )
     difference = np.abs(_float64(seen) - ours)
     if (difference <= error).all():
         return
@@ -182,7 +186,8 @@ def _require_near(
     raise RequestError(
         f"the network is not p = W(x + V f) + c: sample {start + i}, component {j}: {what} {seen[i, j]:.9g} "
         f"where {formula} is {ours[i, j]:.9g}; difference {difference[i, j]:.3g}, rounding explains "
-        f"{error[i, j]:.3g}"
+        f"{error[i, j]:.3g}",
+        id="model",
     )
 
 

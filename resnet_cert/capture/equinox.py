@@ -22,7 +22,7 @@ try:
     import jax
     import jax.numpy as jnp
 except ImportError:
-    raise RequestError("this needs Equinox: pip install 'resnet-cert[equinox]'") from None
+    raise RequestError("this needs Equinox: pip install 'resnet-cert[equinox]'", id="needs-package") from None
 
 Call = Callable[[Any, Any], Any]
 """(model, x) to the prediction of one sample x."""

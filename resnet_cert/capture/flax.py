@@ -22,7 +22,7 @@ try:
     import jax.numpy as jnp
     from flax import nnx
 except ImportError:
-    raise RequestError("this needs Flax: pip install 'resnet-cert[flax]'") from None
+    raise RequestError("this needs Flax: pip install 'resnet-cert[flax]'", id="needs-package") from None
 
 
 def capture(
@@ -102,7 +102,9 @@ class _Flax:
             output = self._called(inputs)
         kept = {name: pair for name, pair in calls.items() if all(isinstance(a, jax.Array) for a in pair)}
         if any(isinstance(a, jax.core.Tracer) for pair in kept.values() for a in pair):
-            raise RequestError("expected a model whose layers run one by one, got one that calls jax.jit")
+            raise RequestError(
+                "expected a model whose layers run one by one, got one that calls jax.jit", id="model"
+            )
         seen = {name: Seen(_numbers(given), _numbers(gave)) for name, (given, gave) in kept.items()}
         return _numbers(output), seen
 

@@ -19,7 +19,9 @@ from resnet_cert.problem.problem import Problem
 try:
     import keras
 except ImportError:
-    raise RequestError("this needs Keras: pip install 'resnet-cert[keras]' and a backend") from None
+    raise RequestError(
+        "this needs Keras: pip install 'resnet-cert[keras]' and a backend", id="needs-package"
+    ) from None
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)

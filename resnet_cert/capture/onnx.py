@@ -21,7 +21,9 @@ try:
     import onnxruntime
     from onnx import numpy_helper
 except ImportError:
-    raise RequestError("this needs ONNX and its runtime: pip install 'resnet-cert[onnx]'") from None
+    raise RequestError(
+        "this needs ONNX and its runtime: pip install 'resnet-cert[onnx]'", id="needs-package"
+    ) from None
 
 FLOATS: dict[int, type] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 

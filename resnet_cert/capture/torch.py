@@ -20,7 +20,7 @@ try:
     import torch
     from torch import nn
 except ImportError:
-    raise RequestError("this needs PyTorch: pip install 'resnet-cert[torch]'") from None
+    raise RequestError("this needs PyTorch: pip install 'resnet-cert[torch]'", id="needs-package") from None
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -141,7 +141,9 @@ class _Torch:
             for handle in handles:
                 handle.remove()
         if not isinstance(output, torch.Tensor):
-            raise RequestError(f"expected a model that gives one tensor, got {type(output).__name__}")
+            raise RequestError(
+                f"expected a model that gives one tensor, got {type(output).__name__}", id="model"
+            )
         return _numbers(output), seen
 
     def _called(self, inputs: Any) -> Any:

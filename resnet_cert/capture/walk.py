@@ -91,7 +91,7 @@ def captured(
     batches = iter(_batches(loader))
     first = next(batches, None)
     if first is None:
-        raise RequestError("expected samples, got an empty loader")
+        raise RequestError("expected samples, got an empty loader", id="model")
     last, after = (V[0], V[1]) if isinstance(V, Sequence) and not isinstance(V, str) else (V, None)
 
     def name(layer: Layer | None) -> str | None:
@@ -119,7 +119,9 @@ def captured(
     )
     end = _require(network.affine(layers[roles.head]), roles.head, "an affine layer")
     if end.window is not None:
-        raise RequestError(f"expected a head that is a dense layer, got a convolution: {roles.head}")
+        raise RequestError(
+            f"expected a head that is a dense layer, got a convolution: {roles.head}", id="model"
+        )
     between = _scaling(network, layers, roles.norm)
     last = network.channels_last(layers[roles.V])
     samples = (_batch(network, roles, last, inputs, y) for inputs, y in _chain(first, batches))
@@ -135,7 +137,7 @@ def _batch(network: Network, roles: Roles, last: bool, inputs: Any, y: Any) -> B
     p, seen = network.run(inputs, [name for name in dict.fromkeys(watch) if name != INPUT])
     missing = [name for name in watch if name not in seen and name != INPUT]
     if missing:
-        raise RequestError(f"expected the network to call {missing[0]}, and it does not")
+        raise RequestError(f"expected the network to call {missing[0]}, and it does not", id="model")
     given = _float(network.to_array(_only(inputs)))
     if roles.skip is not None:
         x = seen[roles.skip].gave
@@ -169,14 +171,17 @@ def _defaults(
     called = list(seen)
     if head is None:
         if not called:
-            raise RequestError("expected a dense layer as the head, and none is called; name it: head=...")
+            raise RequestError(
+                "expected a dense layer as the head, and none is called; name it: head=...", id="model"
+            )
         head = called[-1]
     if V is None:
         before = called[: called.index(head)] if head in called else []
         inside = [name for name in before if block is None or f"{name}.".startswith(f"{block}.")]
         if not before:
             raise RequestError(
-                "expected an affine layer before the head as V, and none is called; name it: V=..."
+                "expected an affine layer before the head as V, and none is called; name it: V=...",
+                id="model",
             )
         V = (inside or before)[-1]
     return V, head
@@ -188,11 +193,13 @@ def _name(layers: Mapping[str, Layer], layer: Layer) -> str:
             return layer
         from resnet_cert.spec.faults import suggestion
 
-        raise RequestError(f"expected the name of a layer, got {layer!r}{suggestion(layer, layers)}")
+        raise RequestError(
+            f"expected the name of a layer, got {layer!r}{suggestion(layer, layers)}", id="model"
+        )
     for name, known in layers.items():
         if known is layer:
             return name
-    raise RequestError(f"expected a layer of the network, got another {type(layer).__name__}")
+    raise RequestError(f"expected a layer of the network, got another {type(layer).__name__}", id="model")
 
 
 def _label(layers: Mapping[str, Layer], layer: Layer) -> str:
@@ -201,7 +208,7 @@ def _label(layers: Mapping[str, Layer], layer: Layer) -> str:
 
 def _require(affine: Affine | None, name: str, kind: str) -> Affine:
     if affine is None:
-        raise RequestError(f"expected {kind}, got another kind of layer: {name}")
+        raise RequestError(f"expected {kind}, got another kind of layer: {name}", id="model")
     return affine
 
 
@@ -212,7 +219,8 @@ def _scaling(network: Network, layers: Mapping[str, Layer], name: str | None) ->
     if scaling is None:
         raise RequestError(
             f"expected a normalisation by stored statistics (BatchNorm), got another layer: {name}; "
-            "one by the sample's own mean and variance is not affine"
+            "one by the sample's own mean and variance is not affine",
+            id="model",
         )
     return scaling
 
@@ -222,13 +230,15 @@ def _batches(loader: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(loader, tuple) and len(loader) == 2 and all(hasattr(part, "shape") for part in loader):
         x, y = loader
         if len(x) != len(y):
-            raise RequestError(f"expected as many targets as samples, got {len(y)} for {len(x)}")
+            raise RequestError(f"expected as many targets as samples, got {len(y)} for {len(x)}", id="model")
         for start in range(0, len(x), BATCH):
             yield x[start : start + BATCH], y[start : start + BATCH]
         return
     for batch in loader:
         if not isinstance(batch, Sequence) or len(batch) != 2:
-            raise RequestError("expected batches (inputs, targets) of the loader, got another form")
+            raise RequestError(
+                "expected batches (inputs, targets) of the loader, got another form", id="model"
+            )
         yield batch[0], batch[1]
 
 

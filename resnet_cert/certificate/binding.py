@@ -9,6 +9,7 @@ within what a float64 evaluation of that entry may be off, and no more than that
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,13 @@ def _read(
             raise Undecided(f"the spec: {first.message}") from fault
         raise Rejected(f"spec: {first.message}") from fault
     drawn = "sample" in with_overrides(read(raw, str(path)), named.overrides).value["data"]
-    return loaded.problem, Spec(str(path), named.sha256, named.overrides), drawn
+    return loaded.problem, Spec(_shortest(path), named.sha256, named.overrides), drawn
+
+
+def _shortest(path: Path) -> str:
+    """The path without its detours, where they lead to the same file."""
+    straight = os.path.normpath(path)
+    return straight if os.path.exists(straight) and os.path.samefile(straight, path) else str(path)
 
 
 def _require_same_claim(certificate: Certificate, problem: Problem) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from resnet_cert.certificate.files import Undecided
 from resnet_cert.certificate.reading import Rejected
 from resnet_cert.outcomes import Diagnostic, RequestError
+from resnet_cert.report.files import written
 
 ENDING = ".zip"
 CERTIFICATE = "certificate.json"
@@ -41,16 +42,11 @@ def write_bundle(target: Path, spec: Path | None, reads: Sequence[str]) -> Itera
     names = {} if spec is None else _names(spec, reads)
     with tempfile.TemporaryDirectory(prefix="resnet-cert-") as folder:
         yield Path(folder), None if spec is None else names[spec]
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with zipfile.ZipFile(beside, "w", allowZip64=True) as bundle:
-                for file in sorted(Path(folder).iterdir()):
-                    _pack(bundle, file, file.name)
-                for file, name in names.items():
-                    _pack(bundle, file, name)
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written(str(target)) as (packed,), zipfile.ZipFile(packed, "w", allowZip64=True) as bundle:
+            for file in sorted(Path(folder).iterdir()):
+                _pack(bundle, file, file.name)
+            for file, name in names.items():
+                _pack(bundle, file, name)
 
 
 def _names(spec: Path, reads: Sequence[str]) -> dict[Path, str]:
@@ -60,7 +56,7 @@ def _names(spec: Path, reads: Sequence[str]) -> dict[Path, str]:
     try:
         top = os.path.commonpath([file.parent for file in files])
     except ValueError as fault:
-        raise RequestError(f"expected files on one drive for a bundle: {fault}") from fault
+        raise RequestError(f"expected files on one drive for a bundle: {fault}", id="unfit-part") from fault
     return {file: f"{FILES}/{Path(os.path.relpath(file, top)).as_posix()}" for file in files}
 
 

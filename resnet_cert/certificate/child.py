@@ -36,9 +36,9 @@ def main(path: str, folder: str, budget: float, memory: float, arrays_only: bool
                 Path(folder),
                 arrays_only=arrays_only,
                 limits=limits,
-                progress=lambda so_far: say("so far", so_far.document()),
+                progress=lambda so_far: say("so far", so_far.to_dict()),
             )
-            say("answer", answer.document())
+            say("answer", answer.to_dict())
         except RequestError as fault:
             places = [(d.message, d.file, d.line, d.column, d.id) for d in fault.diagnostics]
             say("request", places)

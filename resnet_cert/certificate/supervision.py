@@ -37,9 +37,13 @@ def verify(path: str | Path, *, arrays: bool = False, budget: float = BUDGET) ->
         InternalError: the verifier itself failed.
     """
     if not (budget > 0.0 and math.isfinite(budget)):
-        raise RequestError(f"expected a positive number of seconds as the budget, got {budget!r}")
+        raise RequestError(
+            f"expected a positive number of seconds as the budget, got {budget!r}", id="wrong-value"
+        )
     if importlib.util.find_spec("flint") is None:
-        raise RequestError("expected python-flint to verify with: pip install 'resnet-cert[verify]'")
+        raise RequestError(
+            "expected python-flint to verify with: pip install 'resnet-cert[verify]'", id="needs-package"
+        )
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix="resnet-cert-") as folder:
         lines, ending = _run(path, folder, arrays, budget)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import json
 import math
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from resnet_cert.outcomes import Verdict, printable
@@ -80,7 +83,7 @@ class Verification:
     def exit_code(self) -> int:
         return EXIT_REJECTED if self.verdict is None else self.verdict.exit_code
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The JSON document of `verify --format json`."""
         claim: dict[str, Any] | None = None
         if self.claim is not None:
@@ -125,6 +128,16 @@ class Verification:
             features["within"] if isinstance(features, dict) else features,
             document["arrays_only"],
         )
+
+    def save(self, path: str | Path) -> None:
+        """The JSON document, as a file."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what the answer is about, and what it proves."""
+        reasons = tuple(printable(reason) for reason in self.reasons)
+        lines = (self.headline, *reasons, *self.statements)
+        return "<br>".join(html.escape(line) for line in lines)
 
     def undecided(self, reason: str) -> Verification:
         """The same, but for a verdict that was not reached."""

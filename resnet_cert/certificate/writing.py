@@ -25,6 +25,7 @@ from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.losses import ULPS, BuiltinLoss
 from resnet_cert.problem.problem import Direction, Problem
+from resnet_cert.report.files import written
 from resnet_cert.results import Report
 
 FORMAT = "resnet-cert/certificate/2"
@@ -61,11 +62,15 @@ def write_certificate(
     """
     if not isinstance(problem.loss, BuiltinLoss):
         raise RequestError(
-            f"expected a built-in loss for a certificate, got {problem.loss.name}: no other can be verified"
+            f"expected a built-in loss for a certificate, got {problem.loss.name}: no other can be verified",
+            id="unfit-part",
         )
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):
-        raise RequestError(f"expected an ordinary file in an existing folder for the certificate, got {path}")
+        raise RequestError(
+            f"expected an ordinary file in an existing folder for the certificate, got {path}",
+            id="output-place",
+        )
     claim = _curvature_claim(report, direction)
     if target.suffix == ENDING:
         spec = _spec_file(report)
@@ -95,10 +100,8 @@ def _write_pair(
 ) -> None:
     """The certificate and its data, both or none."""
     target, data = folder / name, folder / f"{name}.data"
-    new_data, new_target = (at.with_name(f".{at.name}.{os.getpid()}.tmp") for at in (data, target))
-    try:
-        with new_data.open("wb") as file:
-            hashes = _write_arrays(file, problem, curvature.direction)
+    with written(str(data), str(target)) as (new_data, new_target):
+        hashes = _write_arrays(new_data, problem, curvature.direction)
         named = {"path": spec, "sha256": report.spec.sha256, "overrides": list(overrides)}
         document = {
             "format": FORMAT,
@@ -116,12 +119,8 @@ def _write_pair(
         }
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":")).encode("ascii")
         document["sha256"] = hashlib.sha256(canonical).hexdigest()
-        new_target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(new_data, data)
-        os.replace(new_target, target)
-    finally:
-        new_data.unlink(missing_ok=True)
-        new_target.unlink(missing_ok=True)
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        new_target.write(text.encode("utf-8", "backslashreplace"))  # a path's stray byte, as JSON escapes it
 
 
 @dataclass(frozen=True)

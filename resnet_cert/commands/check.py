@@ -21,7 +21,7 @@ from resnet_cert.commands.common import (
     write,
 )
 from resnet_cert.commands.program import VERBOSE, Strict
-from resnet_cert.outcomes import FailOn, Verdict, printable
+from resnet_cert.outcomes import Diagnostic, FailOn, RequestError, Verdict, printable
 from resnet_cert.report import CHECK_FORMATS, Style, formatter, run_code
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def check(
     writes = (output, *other, certificate, data, witness)
     with stdout_as_stderr():
         problems = load(specs, allow_code, settings, writes)
+        if certificate is not None:
+            _require_nameable(problems[0])
         checked = [_checked(loaded, arithmetic, not no_escalate, augmented, verbosity) for loaded in problems]
         reports = [examined.report for examined in checked]
         only = checked[0]
@@ -135,6 +137,14 @@ def check(
     if output is not None and not quiet:
         click.echo(_summary(reports), err=True)
     return run_code(reports, FailOn(fail_on))
+
+
+def _require_nameable(loaded: LoadedProblem) -> None:
+    """A certificate names the files that it is about: a path that no text says could not be found again."""
+    for path in loaded.reads:
+        if not path.isprintable():
+            fault = "expected a path of printable characters for a certificate to name: rename it"
+            raise RequestError([Diagnostic(fault, path)])
 
 
 def _summary(reports: Sequence[Report]) -> str:

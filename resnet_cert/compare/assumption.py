@@ -10,26 +10,10 @@ import math
 from dataclasses import replace
 from typing import TypeVar
 
-from resnet_cert.compare.minimum_on_ball import LinearMinimum
-from resnet_cert.numerics.enclosure import Ball, Enclosure
-from resnet_cert.numerics.radius import Radius
+from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.results import Assumption1, Comparator, GapBounds, Theorem1, Theorem2, Theorem3
 
 T = TypeVar("T", Theorem1, Theorem2, Theorem3)
-
-
-def without_convexity(linear: LinearMinimum) -> LinearMinimum:
-    """The predictor that was found, with nothing said of its being the best."""
-    F, W = linear.F_min, linear.W_star.center
-    anywhere = Radius.of(linear.r) + Radius.norm(W)
-    return replace(
-        linear,
-        F_min=Enclosure(F.value, -math.inf, F.upper),
-        W_star=Ball(W, anywhere),
-        attained=None,
-        falls_at_rim=None,
-        lower_from="Assumption 1 is not known to hold",
-    )
 
 
 def open_bounds(bounds: GapBounds) -> GapBounds:

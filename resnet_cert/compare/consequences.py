@@ -12,9 +12,10 @@ from resnet_cert.compare.minimum_on_ball import LinearMinimum
 from resnet_cert.compare.star import Star, quadratic_form, within_span
 from resnet_cert.decide.definition1 import corollary1_verdict
 from resnet_cert.moments.moments import Moments
+from resnet_cert.numerics.algebra import svd
 from resnet_cert.numerics.eigenvalues import smallest_eigenpair, spectral_norm
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, minimum, norm, product
-from resnet_cert.numerics.matrices import largest_singular_value, small_algebra
+from resnet_cert.numerics.matrices import largest_singular_value
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import Verdict
 from resnet_cert.problem.problem import Problem
@@ -95,7 +96,11 @@ def theorem2_here(
 
 
 def bound_symbols(problem: Problem, constants: Constants, s: float | None = None) -> BoundConstants | str:
-    """The numbers of Theorem 3 for this problem, or why there are none."""
+    """The numbers of Theorem 3 for this problem, or why there are none.
+
+    Its b bounds ‖W‖_F, of which the domain's, a bound of ‖W‖, says less where there are several outputs:
+    there it is the point's own, if that is larger.
+    """
     mus = (constants.mu0, constants.mu1, constants.mu2)
     missing = [f"mu{i}" for i, mu in enumerate(mus) if mu is None]
     if missing:
@@ -107,7 +112,7 @@ def bound_symbols(problem: Problem, constants: Constants, s: float | None = None
         )
     mu0, mu1, mu2 = (cast(float, mu) for mu in mus)
     return BoundConstants(
-        constants.b,
+        constants.b if problem.q == 1 else max(constants.b, norm(problem.W).upper),
         constants.r,
         mu0,
         mu1,
@@ -293,8 +298,7 @@ def local_lemma(
     A_f = here.A_f.center
     if not (curved and np.isfinite(A_f).all() and np.isfinite(here.Q.center).all() and A_f.any()):
         return minimum(by_gradient, top) if not curved else by_gradient if A_f.any() else top
-    with small_algebra(max(A_f.shape)):
-        X, _, Yt = np.linalg.svd(A_f)
+    X, _, Yt = svd(A_f, full_matrices=True)
     u, v = X[:, 0], Yt[0]
     W_1 = problem.W[:, :d1]
     in_span = within_span(problem, W_1).center
@@ -329,11 +333,10 @@ def _curvature_along(Q: Array, u: Array, d1: int) -> Array:
 def _kernel_vector(W: Array, M: Array) -> Array:
     """e with We = 0 to rounding and the smallest eᵀMe; if there is none, that with the smallest ‖We‖."""
     d = W.shape[1]
-    with small_algebra(d):
-        _, S, Zt = np.linalg.svd(W)
-        sizes = np.zeros(d)
-        sizes[: len(S)] = S
-        kernel = Zt[sizes <= (sizes[0] if len(S) else 0.0) * d * 2.0**-50]
-        if not len(kernel):
-            return Zt[-1]
-        return np.asarray(smallest_eigenpair(kernel @ M @ kernel.T)[1] @ kernel, dtype=np.float64)
+    _, S, Zt = svd(W, full_matrices=True)
+    sizes = np.zeros(d)
+    sizes[: len(S)] = S
+    kernel = Zt[sizes <= (sizes[0] if len(S) else 0.0) * d * 2.0**-50]
+    if not len(kernel):
+        return Zt[-1]
+    return np.asarray(smallest_eigenpair(kernel @ M @ kernel.T)[1] @ kernel, dtype=np.float64)

@@ -17,6 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
+from resnet_cert.numerics.algebra import eigvalsh, svd
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U
 from resnet_cert.problem.problem import Chunk, Problem
 
@@ -119,7 +120,7 @@ def gram(at: Design) -> Array:
 
 def is_ill_conditioned(second_moments: Array) -> bool:
     """The columns are nearly dependent."""
-    eigenvalues = np.linalg.eigvalsh(second_moments)
+    eigenvalues = eigvalsh(second_moments)
     return bool(eigenvalues[-1] > 0.0 and eigenvalues[0] < WELL_CONDITIONED**2 * eigenvalues[-1])
 
 
@@ -146,7 +147,7 @@ def _right_factor(at: Design, extra: Array) -> tuple[Array, Array]:
         weighted = np.sqrt(rows.chunk.weights / total)[:, None] * rows.z
         R = np.linalg.qr(np.concatenate([R, weighted]), mode="r")
     R = np.concatenate([R, np.zeros((max(at.d - len(R), 0), at.d))])
-    _, singular, Qt = np.linalg.svd(R, full_matrices=False)
+    _, singular, Qt = svd(R)
     return Qt.T, singular
 
 

@@ -22,6 +22,7 @@ from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import Recedes, recedes, separates
 from resnet_cert.compare.row_space import Unseen, unseen_directions
 from resnet_cert.numerics.radius import Array
+from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.problem import Problem
 
 INSIDE = 1.0 - 2.0**-40
@@ -97,7 +98,7 @@ class Data:
         plain = Data(problem, ridge, scaled, False, None, recedes(problem))
         if problem.d > WIDEST:
             return plain
-        decay = np.diag(ridge * scaled.units**2)
+        decay = np.diag(np.square(np.sqrt(ridge) * scaled.units))
         ill = is_ill_conditioned(plain._plain.second_moments + decay)
         return plain.orthogonalised() if ill else plain
 
@@ -107,6 +108,18 @@ class Data:
         if unseen is not None:
             unseen = _in_units(unseen, self.scaled.units)
         return replace(self, ill_conditioned=True, unseen=unseen)
+
+    @cached_property
+    def _convex(self) -> dict[float, bool]:
+        return {}
+
+    def is_convex_on(self, r: float) -> bool:
+        """The loss is known to be convex at every prediction of ‖W‖_F ≤ r."""
+        known = self._convex
+        if not any(is_convex and r <= radius for radius, is_convex in known.items()):
+            known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
+            return known[r]
+        return True
 
     @property
     def may_recede(self) -> bool:

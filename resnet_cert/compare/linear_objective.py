@@ -37,6 +37,7 @@ from resnet_cert.moments.moments import (
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
 from resnet_cert.problem.problem import Chunk
 
@@ -64,6 +65,9 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
         return Bend(
             at.value, at.first, share, np.divide(share, np.sqrt(Y), out=np.zeros_like(share), where=Y > 0)
         )
+    if isinstance(loss, CustomLoss):
+        value, first, second = loss.approximate(p[:, 0], chunk.y[:, 0])
+        return Bend(value, first[:, None], np.maximum(second, 0.0)[:, None], None)
     full = loss.derivatives(p, NOTHING, chunk.y, chunk.omega)
     second = full.second[:, None] if full.second.ndim == 1 else full.second
     if second.ndim == 3:
@@ -136,7 +140,7 @@ class LinearObjective:
         scaled = W / self.design.units
         if self.design.R is None:
             return scaled
-        return np.linalg.solve(self.design.R, scaled.T).T
+        return np.asarray(np.linalg.solve(self.design.R, scaled.T).T, dtype=np.float64)
 
     @cached_property
     def second_moments(self) -> Array:

@@ -109,10 +109,9 @@ def by_curvature(
     if found is None:
         return None
     located = Located(found[0], steep, found[1], stretch, offset)
-    if unseen is not None and not math.isfinite(r):  # the ball of radius `reach` stood for the whole space
-        if not (W.norm() + located.distance_in_W).upper < reach:
-            return None
-    return located
+    # Where r is infinite the ball of radius `reach` stood for the whole space.
+    inside = unseen is None or math.isfinite(r) or (W.norm() + located.distance_in_W).upper < reach
+    return located if inside else None
 
 
 def _shifted(block: Ball, more: Array, error: Radius) -> Ball:

@@ -11,7 +11,7 @@ where:  the minimiser W* of least norm, within δ of Ŵ (`location`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -74,11 +74,13 @@ class LinearMinimum:
         return length.intersect(0.0, max(self.r, length.lower))
 
 
+@QUIET
 def best_linear_predictor(problem: Problem, r: float | None, b: float) -> LinearMinimum:
     """min F_lin on ‖W‖_F ≤ r; r=None: 1.01·‖argmin F_lin‖_F if inf F_lin is proven to be attained, else b."""
     return minimum_on_ball(Data.of(problem), r, b)
 
 
+@QUIET
 def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
     """min of F_lin + l2‖W‖_F² over all W, or on ‖W‖_F ≤ r: the best value of the objective at V = 0."""
     ridge = 2.0 * problem.objective.l2 * problem.decayed
@@ -103,22 +105,25 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     Whether it is attained is asked on the way: where it may not be, the minimum on the ball comes first, for
     its W often separates the data, and proves that there is none.
     """
-    found, attained, chosen = None, None, True
+    found, attained, chosen, known = None, None, True, data.recession.known
     if r is not None and math.isfinite(r) and data.may_recede:
         found = data.on_ball(r)
-        if data.recession.known and separates(data.problem, found.W):
+        if known and separates(data.problem, found.W):
             attained = False
+    radius = b if r is None else r
     if attained is None:
         start, attained = data.unconstrained(found)
-        if attained is None and data.recession.known:
+        if attained is None and known:
             located = _locates(start)
             attained = True if located else False if data.recession.is_unattained(start.W) else None
         if r is None:
-            arrived = start.place.converged if attained else attained is None and start.settled
-            r, chosen = (1.01 * start.norm, True) if arrived else (b, False)
-        if (attained or not math.isfinite(r)) and start.norm <= r:
+            chosen = start.place.converged if attained else not known and start.settled
+            radius = 1.01 * start.norm if chosen else b
+        if (attained or not math.isfinite(radius)) and start.norm <= radius:
             found = start
-    return enclosed_on(data, found or data.on_ball(r), r, attained, chosen)
+        elif found is None and start.place.lam:
+            found = data.on_ball(radius, start)
+    return enclosed_on(data, found or data.on_ball(radius), radius, attained, chosen)
 
 
 def _locates(found: Found) -> bool:
@@ -193,11 +198,27 @@ def enclosed_on(
     """
     ball = Enclosure.exact(r) / data.scaled.sigma if math.isfinite(r) else Enclosure(math.inf, 0.0, math.inf)
     found = _inside(found, ball.lower if math.isfinite(r) else math.inf)
+    if not data.is_convex_on(r):
+        return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
     best = _from(plain, ball, r, attained, chosen)
     if not (sharp and _is_affordable(found.objective)) or _is_sharp(best):
         return best
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
+
+
+def without_convexity(linear: LinearMinimum) -> LinearMinimum:
+    """The predictor that was found, with nothing said of its being the best."""
+    F, W = linear.F_min, linear.W_star.center
+    anywhere = Radius.of(linear.r) + Radius.norm(W)
+    return replace(
+        linear,
+        F_min=Enclosure(F.value, -math.inf, F.upper),
+        W_star=Ball(W, anywhere),
+        attained=None,
+        falls_at_rim=None,
+        lower_from="Assumption 1 is not known to hold",
+    )
 
 
 def _is_sharp(best: LinearMinimum, enough: float = SHARP) -> bool:

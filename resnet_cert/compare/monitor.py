@@ -105,7 +105,9 @@ class Monitor:
             RequestError: the shapes do not fit, or no features are given.
         """
         if f is None and self._features is None:
-            raise RequestError("expected the features f, here or as a function when the Monitor is made")
+            raise RequestError(
+                "expected the features f, here or as a function when the Monitor is made", id="unfit-part"
+            )
         features = float64(self._features(self._x) if f is None and self._features is not None else f)
         problem = Problem.from_arrays(
             x=self._x, y=self._y, f=features, W=W, V=V, c=c, loss=self._loss, r=self._r, **self._options

@@ -22,6 +22,8 @@ LARGEST_DENSE = 300
 """The largest block of the Hessian that is formed and factored in the search."""
 SHORTEST = 2.0**-40
 """The least fraction of a Newton step that is tried."""
+LARGEST_POLISHED, ENOUGH = 10**5, 1e-13
+"""The largest q·d that Newton's method polishes to rounding, and the accuracy of what is larger."""
 CG_STEPS = 400
 TIGHT, LOOSE = 2.0**-40, 1e-3
 """What conjugate gradients may leave out: of a step that is final, and of one on the way."""
@@ -67,6 +69,8 @@ def minimised(
     accuracy: the decrement relative to Φ that is enough; 0: go on to rounding.
     """
     point = start.point
+    if point.size > LARGEST_POLISHED:
+        accuracy = max(accuracy, ENOUGH)
     at = start.at if start.lam == lam else objective.sketch(point, lam)
     before, highest = math.inf, abs(at.value)
     decrement = math.inf
@@ -210,7 +214,7 @@ def solver(
 
 def _mean_penalty(q: int, d: int, size: float) -> Array:
     """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
-    return np.kron(np.full((q, q), size / q), np.eye(d))
+    return np.asarray(np.kron(np.full((q, q), size / q), np.eye(d)), dtype=np.float64)
 
 
 def factored(K: Array) -> Callable[[Array], Array]:

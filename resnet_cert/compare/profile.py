@@ -103,7 +103,8 @@ def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
 def _below(F: Enclosure, seen: Seen, known: float) -> float:
     """A ρ with m(ρ) > F, by what is proven at a place; `known` where it proves none."""
     lam = seen.found.place.lam
-    drops = [located.drop for located in seen.places(ZERO, math.inf)] if lam else []
+    convex = seen.data.is_convex_on((seen.length * seen.data.scaled.sigma).upper)
+    drops = [located.drop for located in seen.places(ZERO, math.inf)] if lam and convex else []
     if not drops:
         return known
     drop = min(drops, key=lambda d: d.upper)

@@ -46,10 +46,27 @@ def recedes(problem: Problem) -> Recedes:
     """What is known of the loss and the targets."""
     if not isinstance(problem.loss, BuiltinLoss):
         return Recedes(problem, possible=True, known=False)
-    for _, helping, _ in _rays(problem):
-        if len(helping.sample):
-            return Recedes(problem, possible=True, known=True)
-    return Recedes(problem, possible=False, known=True)
+    return Recedes(problem, possible=any(map(_helps, _targets(problem))), known=True)
+
+
+def _targets(problem: Problem) -> Iterator[tuple[Problem, Array]]:
+    return ((problem, chunk.y) for chunk in problem.chunks(features=False))
+
+
+def _helps(at: tuple[Problem, Array]) -> bool:
+    """Some target has a helping ray.  With softmax, where rays are many, it is one that has not every
+    class.
+    """
+    problem, y = at
+    if is_softmax(problem):
+        return bool((y == 0.0).any())
+    found = problem.loss.recession(y)
+    return found is not None and bool(len(found.helping.sample))
+
+
+def is_softmax(problem: Problem) -> bool:
+    """The rays of a sample say that the class it has stays ahead of those that it has not."""
+    return problem.loss.sum_free and problem.q > 1
 
 
 def _rays(problem: Problem) -> Iterator[tuple[Array, Rays, Rays]]:
@@ -63,6 +80,8 @@ def _rays(problem: Problem) -> Iterator[tuple[Array, Rays, Rays]]:
 def separates(problem: Problem, W: Array) -> bool:
     """Proven: v·Wx_i > 0 for all helping rays of a loss that has some, and there are no fixed ones."""
     size = Radius.norm(W) * gamma(sum(W.shape) + 4)
+    if is_softmax(problem):
+        return all(_leads(chunk.x, chunk.y, W, size) for chunk in problem.chunks(features=False))
     some = False
     for x, helping, fixed in _rays(problem):
         if len(fixed.sample):
@@ -75,9 +94,20 @@ def separates(problem: Problem, W: Array) -> bool:
     return some
 
 
+def _leads(x: Array, y: Array, W: Array, size: Radius) -> bool:
+    """Proven: every sample has one class, whose prediction is above all others'."""
+    if not bool(((y > 0.0).sum(axis=1) == 1).all()):
+        return False
+    p, own = x @ W.T, y > 0.0
+    margins = p[own] - np.where(own, -np.inf, p).max(axis=1)
+    return bool(np.all(margins > (size * Radius.row_norms(x) * 2.0).upper))
+
+
 def _recedes_exactly(problem: Problem) -> bool:
     """Proven in rational arithmetic: a direction along which no loss grows and some falls."""
     size = problem.q * problem.d
+    if problem.n * problem.q * size > LARGEST_PROGRAMME:
+        return False
     helping, fixed = (np.concatenate(parts) for parts in zip(*_rows(problem), strict=True))
     if (len(helping) + len(fixed)) * size > LARGEST_PROGRAMME:
         return False

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resnet_cert.numerics.algebra import eigh
 from resnet_cert.numerics.eigenvalues import smallest_eigenvalue
 from resnet_cert.numerics.enclosure import Ball
 from resnet_cert.numerics.radius import Array, Radius, gamma
@@ -89,7 +90,7 @@ def _candidates(gram: Array) -> list[Array]:
     """Integer vectors that may be orthogonal to the data, from the numerical kernel of XᵀX."""
     units = np.sqrt(np.diagonal(gram))
     units = np.where(units > 0.0, units, 1.0)
-    eigenvalues, vectors = np.linalg.eigh(gram / units / units[:, None])
+    eigenvalues, vectors = eigh(gram / units / units[:, None])
     kernel = vectors[:, eigenvalues <= NEGLIGIBLE**2 * float(eigenvalues[-1])].T.copy()
     for i in range(len(kernel)):  # Gauss–Jordan elimination: as many zeros as can be had
         row, column = np.unravel_index(int(np.argmax(np.abs(kernel[i:]))), kernel[i:].shape)

@@ -25,13 +25,11 @@ import numpy as np
 
 from resnet_cert.numerics.enclosure import Array
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.custom_loss import CustomLoss, assumption1_fault
+from resnet_cert.problem.convexity import prove_convex
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import Loss
 from resnet_cert.problem.networks import NetworkFeatures
 from resnet_cert.results import SgdConstants
-
-CONVEX_AT = (-1.0, -0.5, 0.0, 0.5, 1.0)
-"""Where on [−p̄, p̄] a custom loss is asked whether it is convex."""
 
 
 def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) -> SgdConstants:
@@ -60,7 +58,9 @@ def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) 
         l = float(np.max(steepest * size))
         r = float(np.max(np.maximum(highest, -lowest)))
     if not (math.isfinite(l) and math.isfinite(r)):
-        raise RequestError(f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball")
+        raise RequestError(
+            f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball", id="unfit-part"
+        )
     return SgdConstants(b, l, r, b)
 
 
@@ -72,14 +72,14 @@ def require_enclosed(loss: Loss) -> None:
     """
     fault = loss.why_unknown() if isinstance(loss, CustomLoss) else None
     if fault:
-        raise RequestError(f"Theorem 4 needs bounds of |ℓ| and |ℓ'|: {fault}")
+        raise RequestError(f"Theorem 4 needs bounds of |ℓ| and |ℓ'|: {fault}", id="theorem")
 
 
 def _require_convex(loss: CustomLoss, reach: Array, y: Array) -> None:
-    for share in CONVEX_AT:
-        fault = assumption1_fault(loss, share * reach, y)
-        if fault:
-            raise RequestError(f"Theorem 4 needs a convex loss: {fault}")
+    reason = prove_convex(loss, y, reach, np.arange(len(y)))
+    if reason is not None and not loss.convex:
+        claim = "loss.convex: true is your claim of it"
+        raise RequestError(f"Theorem 4 needs a convex loss: {reason}; {claim}", id="not-convex")
 
 
 def theorem4_terms(constants: SgdConstants, steps: int, delta: float) -> tuple[float, float]:
@@ -123,7 +123,9 @@ def largest_features(network: NetworkFeatures, x: Array) -> Array:
         RequestError: an activation without a line in `GROWTH`.
     """
     if network.activation not in GROWTH:
-        raise RequestError(f"expected an activation of {', '.join(GROWTH)}, got {network.activation}")
+        raise RequestError(
+            f"expected an activation of {', '.join(GROWTH)}, got {network.activation}", id="unfit-part"
+        )
     size = np.linalg.norm(x, axis=1)
     for number, (layer, norm) in enumerate(zip(network.layers, layer_norms(network), strict=True)):
         if number:

@@ -13,6 +13,7 @@ from resnet_cert.decide.lagrangian import decayed, shift_of, sphere_of
 from resnet_cert.decide.objective import Objective, flat
 from resnet_cert.moments.gradient import curvature_along
 from resnet_cert.moments.lipschitz import LipschitzConstants
+from resnet_cert.numerics.algebra import eigvalsh
 from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure, norm
 from resnet_cert.numerics.radius import Radius, U, total
 from resnet_cert.outcomes import InternalError
@@ -103,7 +104,7 @@ def _smallest(hessian: Array | None, z: Array | None) -> float | None:
     if z is not None:
         basis = np.linalg.qr(np.column_stack([z, np.eye(len(z))]))[0][:, 1:]
         hessian = basis.T @ hessian @ basis
-    return float(np.linalg.eigvalsh(hessian)[0]) if len(hessian) else None
+    return float(eigvalsh(hessian)[0]) if len(hessian) else None
 
 
 def require_agreement(problem: Problem, *numbers: tuple[str, float | None, Enclosure, float]) -> None:

@@ -47,6 +47,7 @@ from resnet_cert.decide.lagrangian import (
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure
 from resnet_cert.numerics.radius import Radius
+from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Loss
@@ -195,7 +196,8 @@ def takes_second_moments(problem: Problem) -> bool:
         if rows_of_hessian(problem) > MOST_ROWS:
             raise RequestError(
                 f"hessian: exact takes a matrix of {rows_of_hessian(problem)} rows, more than {MOST_ROWS}; "
-                "expected auto or bound"
+                "expected auto or bound",
+                id="unfit-part",
             )
         return True
     return problem.hessian == "auto" and operations(problem) <= MOMENT_OPERATIONS
@@ -204,12 +206,13 @@ def takes_second_moments(problem: Problem) -> bool:
 def by_hessian(problem: Problem, here: Moments, at: Slope, limit: Enclosure | None) -> Lagrangian:
     """λ_min by S(t); one factorisation at the threshold where the enclosure leaves that open."""
     N = None if on_boundary(problem) else gradient_basis(problem)
-    parts = reduction(here, problem.W, problem.d1, N)
-    judged = lagrangian(problem, at, parts)
-    if at.tangent is None:
-        return judged
-    shift, sphere = shift_of(problem, at), sphere_of(problem, at)
-    curvature = decided(judged.curvature, limit, lambda t: hessian_exceeds(parts, t, shift, sphere))
+    with small_algebra(rows_of_hessian(problem)):
+        parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex)
+        judged = lagrangian(problem, at, parts)
+        if at.tangent is None:
+            return judged
+        shift, sphere = shift_of(problem, at), sphere_of(problem, at)
+        curvature = decided(judged.curvature, limit, lambda t: hessian_exceeds(parts, t, shift, sphere))
     of_F = curvature if problem.is_plain else judged.of_F
     return replace(judged, curvature=curvature, of_F=of_F)
 
@@ -225,7 +228,7 @@ def by_bound(
     if not at.tangent and at.tangent is not None and problem.decayed.all():
         return Lagrangian(at, curvature, replace(curvature, lambda_min=lambda_min - at.rho))
     # Of F itself only the lower end is known, without one more pass.
-    least = -here.A_f.size().upper
+    least = -here.A_f.size().upper if problem.loss.convex else -math.inf
     of_F = replace(curvature, lambda_min=Enclosure(math.nan, least, math.inf))
     return Lagrangian(at, curvature, of_F)
 
@@ -371,9 +374,11 @@ def require_ball(loss: Loss) -> BuiltinLoss:
         RequestError: the loss is a custom one, or python-flint is not installed.
     """
     if not isinstance(loss, BuiltinLoss):
-        raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}")
+        raise RequestError(f"expected a built-in loss for ball arithmetic, got {loss.name}", id="unfit-part")
     if not has_flint():
-        raise RequestError("ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'")
+        raise RequestError(
+            "ball arithmetic needs python-flint: pip install 'resnet-cert[verify]'", id="needs-package"
+        )
     return loss
 
 

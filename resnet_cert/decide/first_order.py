@@ -29,6 +29,7 @@ from resnet_cert.decide.hessian import (
 from resnet_cert.decide.lagrangian import FirstOrder, Slope, shift_of, sphere_of
 from resnet_cert.decide.objective import Objective, flat, unflat
 from resnet_cert.moments.gradient import curvature_along
+from resnet_cert.numerics.algebra import eigh
 from resnet_cert.numerics.enclosure import Array, Enclosure
 from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.problem.problem import Direction, Problem
@@ -60,13 +61,18 @@ def bounded(
     """
     shift, sphere = shift_of(problem, at), sphere_of(problem, at)
     structure = Structure.of(problem.W, problem.d1, problem.k, sum_free=gradient_basis(problem) is not None)
-    lower = gauss_newton_bound(here.A_f, shift)
+    lower = gauss_newton_bound(here.A_f, shift) if problem.loss.convex else -math.inf
     goal, steps = -math.inf, FEW_STEPS if searches else 0
     if open_ and threshold is not None and -lower > threshold.lower:
         goal, steps = -threshold.upper * BEYOND, STEPS
     value, direction = lowest_direction(problem, here.A_f.center, shift, sphere, steps, goal)
     found = quotient(
-        lambda u: curvature_along(problem, u, here.A_f), here.A_f.size(), direction, shift, sphere
+        lambda u: curvature_along(problem, u, here.A_f),
+        here.A_f.size(),
+        direction,
+        shift,
+        sphere,
+        convex=problem.loss.convex,
     )
     value = found.value if math.isnan(value) else value
     upper, ceiling = found.upper, structure.ceiling(shift, on_sphere=sphere is not None)
@@ -106,7 +112,9 @@ def lowest_direction(
             break
         images.append(image)
         projected = np.array([[float(a @ b) for b in images] for a in basis[fixed:]])
-        values, vectors = np.linalg.eigh((projected + projected.T) / 2.0)
+        values, vectors = eigh((projected + projected.T) / 2.0)
+        if not np.isfinite(vectors).all():
+            break
         value = float(values[0])
         combined = sum(c * a for c, a in zip(vectors[:, 0].tolist(), basis[fixed:], strict=True))
         best = unflat(np.asarray(combined), W_shape, V_shape)
@@ -137,7 +145,7 @@ def least_right_vector(problem: Problem) -> Array:
     W_1 = W_1 / float(np.max(np.abs(W_1)))
     with small_algebra(max(q, d1)):
         if d1 <= q:
-            return np.linalg.eigh(W_1.T @ W_1)[1][:, 0]
+            return eigh(W_1.T @ W_1)[1][:, 0]
         # Off the rows of W_1: what is left of a vector that no pattern can hold.
         rows = np.linalg.qr(W_1.T)[0]
     e = np.cos(np.arange(1.0, d1 + 1.0))

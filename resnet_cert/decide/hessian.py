@@ -169,6 +169,7 @@ class Reduction:
     P (d1, d1): I − E_0E_0ᵀ; None where ρ = d1, and E = I.
     first, cross, last: the blocks of D²F over (dW, M), within radii in spectral norm.
     missed: ‖∇²F − H‖ at most, where H has W_1E_0E_0ᵀ in place of W_1.
+    convex: the loss is known to be, so that the Gauss–Newton part is positive semidefinite.
     """
 
     moments: SecondOrder
@@ -184,6 +185,7 @@ class Reduction:
     last: Ball
     missed: Radius
     structure: Structure
+    convex: bool = True
 
     @property
     def q(self) -> int:
@@ -366,7 +368,9 @@ def curvature(parts: Reduction, shift: Shift | None = None, sphere: Direction | 
     if closed is not None:
         return closed
     value, direction = _smallest_eigenpair(parts, shift, sphere)
-    upper = rayleigh_quotient(parts.moments, parts.W, parts.d1, direction, shift, sphere).upper
+    upper = rayleigh_quotient(
+        parts.moments, parts.W, parts.d1, direction, shift, sphere, convex=parts.convex
+    ).upper
     ceiling = parts.structure.ceiling(shift, on_sphere=sphere is not None)
     if ceiling is not None:
         upper, value = min(upper, ceiling.upper), min(value, ceiling.value)
@@ -375,7 +379,8 @@ def curvature(parts: Reduction, shift: Shift | None = None, sphere: Direction | 
     )
     if parts.N is not None and sphere is None:  # 1eᵀ is no direction of the reduced space
         lower = min(lower, shift.smallest().lower)
-    lower = max(lower, gauss_newton_bound(parts.moments.A_f, shift))
+    if parts.convex:
+        lower = max(lower, gauss_newton_bound(parts.moments.A_f, shift))
     zeros = max(parts.structure.zero_multiplicity - (sphere is not None), 0)
     return Curvature(Enclosure(value, lower, max(upper, lower)), direction, zeros)
 
@@ -391,7 +396,9 @@ def _at_origin(parts: Reduction, shift: Shift) -> Curvature | None:
     the pairs of singular vectors of A_f decouple, and λ_min = (β − √(β² + 4‖A_f‖²))/2, β = λ_min(A)."""
     Q, d = parts.moments.Q, parts.d
     scalar = parts.q == 1 and parts.N is None
-    if parts.W.any() or d != parts.d1 or not (scalar or Q.center.ndim == 2) or not shift.decayed.all():
+    if parts.W.any() or d != parts.d1 or not (scalar or Q.center.ndim == 2):
+        return None
+    if not (parts.convex and shift.decayed.all()):
         return None
     A = Ball(Q.center.reshape(Q.center.shape[-2:])[:d, :d], Q.radius)
     lambda_min = lambda_min_at_origin(
@@ -633,13 +640,20 @@ def rayleigh_quotient(
     direction: Direction,
     shift: Shift | None = None,
     sphere: Direction | None = None,
+    *,
+    convex: bool = True,
 ) -> Enclosure:
     """D²L(u)/‖u‖² for a direction u = (dW, dV), or for what is left of it off z = `sphere`."""
     shift = Shift.none(W.shape[1]) if shift is None else shift
     if not (moments.Q.known and moments.A_f.known):
         return UNKNOWN
     return quotient(
-        lambda u: second_derivative(moments, W, d1, u), moments.A_f.size(), direction, shift, sphere
+        lambda u: second_derivative(moments, W, d1, u),
+        moments.A_f.size(),
+        direction,
+        shift,
+        sphere,
+        convex=convex,
     )
 
 
@@ -649,8 +663,10 @@ def quotient(
     direction: Direction,
     shift: Shift,
     sphere: Direction | None,
+    *,
+    convex: bool = True,
 ) -> Enclosure:
-    """D²L(u)/‖u‖² of what is left of u off z.
+    """D²L(u)/‖u‖² of what is left of u off z; not known on a sphere for a loss that may not be convex.
 
     With τ = ⟨u, z⟩/‖z‖²,  D²L(u − τz) = D²L(u) − 2τD²L(u, z) + τ²D²L(z).  D²L is a positive semidefinite form
     and 2⟨dW_1dV, A_f⟩, so |D²L(u, z)| ≤ √((D²L(u) + α‖u‖²)(D²L(z) + α‖z‖²)) + α‖u‖‖z‖ with α ≥ ‖A_f‖.
@@ -663,7 +679,7 @@ def quotient(
         return second(u) + shift.along(u), norm(u.dW).square() + norm(u.dV).square()
 
     value, length = L(direction)
-    if not length.lower > 0.0:
+    if not length.lower > 0.0 or (sphere is not None and not convex):
         return UNKNOWN
     if sphere is not None:
         of_z, z_length = L(sphere)

@@ -11,7 +11,7 @@ and the bias are columns of x whose rows of V are 0 and stay it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -27,6 +27,8 @@ DENSE_PARAMETERS = 512
 """Largest number of parameters whose Hessian is put together, a column for each,"""
 DENSE_WORK = 2**27
 """if also n(d + k) times that number is at most this: a fraction of a second."""
+BATCH = 16
+"""Directions at a time, where a dense Hessian may be wanted: one compiled function serves one and many."""
 COLUMN_STEP = 32
 """Numbers of columns are powers of two up to this, and multiples of it beyond."""
 
@@ -57,53 +59,65 @@ class Objective:
 
     def along(self, direction: Direction) -> Autodiff:
         """One pass over the data."""
-        return next(self.along_each([direction]))
+        return self.along_each([direction])[0]
 
     @float64_scope()
-    def along_each(self, directions: list[Direction]) -> Iterator[Autodiff]:
+    def along_each(self, directions: list[Direction]) -> list[Autodiff]:
         """The same for several directions at once: each chunk is read and padded once."""
         problem = self.problem
         d, d1, k, q = problem.d, problem.d1, problem.k, problem.q
         D, K = _columns(d), _columns(k)
         compiled = _compiled(plain(problem.loss))
         l2 = problem.objective.l2 if self.regularized else 0.0
-        decayed = _wide(problem.decayed[None, :], 1, D)[0]
-        W, V = _wide(problem.W, q, D), _wide(problem.V, D, K)
-        sums: list[Any] = [None] * len(directions)
-        total = 0.0
-        tangents = [(_wide(u.dW, q, D), _wide(u.dV, D, K)) for u in directions]
+        decayed = _wide(problem.decayed[None, :], D)[0]
+        W, V = _wide(problem.W, D), np.pad(problem.V, ((0, D - d1), (0, K - k)))
+        batch, whole = (BATCH if self.is_small else 1), problem.n <= problem.chunk_rows
+        rows = 2 ** math.ceil(math.log2(problem.n)) if whole else problem.chunk_rows
+        count = -(-len(directions) // batch) * batch
+        dW, dV = np.zeros((count, q, D)), np.zeros((count, D, K))
+        for i, u in enumerate(directions):
+            dW[i, :, :d], dV[i, :d1, :k] = u.dW, u.dV
+        value, gradient, total = 0.0, (np.zeros((q, D)), np.zeros((D, K))), 0.0
+        products = np.zeros_like(dW), np.zeros_like(dV)
         for chunk in problem.chunks():
-            rows = (
-                2 ** math.ceil(math.log2(problem.n))
-                if problem.n <= problem.chunk_rows
-                else problem.chunk_rows
-            )
             omega = np.ones_like(chunk.y) if chunk.omega is None else chunk.omega
             weight = np.concatenate([chunk.weights, np.zeros(rows - len(chunk.x))])
             total += float(np.sum(chunk.weights))
-            data = [jnp.asarray(a) for a in (
-                _wide(chunk.x, len(chunk.x), D, rows), _wide(chunk.f, len(chunk.x), K, rows),
-                _wide(chunk.y, len(chunk.x), q, rows), _wide(omega, len(chunk.x), q, rows), weight,
-            )]  # fmt: skip
-            for i, (dW, dV) in enumerate(tangents):
-                part = [np.asarray(a) for a in compiled(W, V, dW, dV, l2, decayed, *data)]
-                sums[i] = part if sums[i] is None else [a + b for a, b in zip(sums[i], part, strict=True)]
+            arrays = ((chunk.x, D), (chunk.f, K), (chunk.y, q), (omega, q))
+            data = [jnp.asarray(a) for a in (*(_wide(a, columns, rows) for a, columns in arrays), weight)]
+            for start in range(0, count, batch):
+                some = slice(start, start + batch)
+                F, gW, gV, hW, hV = compiled(W, V, dW[some], dV[some], l2, decayed, *data)
+                products[0][some] += np.asarray(hW)
+                products[1][some] += np.asarray(hV)
+                if not start:
+                    value += float(F)
+                    gradient[0][:] += np.asarray(gW)
+                    gradient[1][:] += np.asarray(gV)
 
         def direction(of_W: Array, of_V: Array) -> Direction:
             return Direction(of_W[:, :d] / total, of_V[:d1, :k] / total)
 
-        return iter(
-            [Autodiff(float(F) / total, direction(gW, gV), direction(hW, hV)) for F, gW, gV, hW, hV in sums]
-        )
+        slope = direction(*gradient)
+        return [
+            Autodiff(value / total, slope, direction(products[0][i], products[1][i]))
+            for i in range(len(directions))
+        ]
+
+    @property
+    def is_small(self) -> bool:
+        """A dense Hessian takes no more than a moment."""
+        problem = self.problem
+        size = problem.parameters
+        return size <= DENSE_PARAMETERS and problem.n * (problem.d + problem.k) * size <= DENSE_WORK
 
     def dense_hessian(self) -> Array | None:
         """∇²G over the entries of W, then those of V, row by row each; None where that takes more than a
         moment."""
-        problem = self.problem
-        size, sizes = problem.parameters, (problem.W.shape, problem.V.shape)
-        if size > DENSE_PARAMETERS or problem.n * (problem.d + problem.k) * size > DENSE_WORK:
+        if not self.is_small:
             return None
-        units = [unflat(unit, *sizes) for unit in np.eye(size)]
+        sizes = self.problem.W.shape, self.problem.V.shape
+        units = [unflat(unit, *sizes) for unit in np.eye(self.problem.parameters)]
         H = np.stack([flat(column.product) for column in self.along_each(units)])
         return (H + H.T) / 2.0
 
@@ -129,20 +143,19 @@ def _columns(count: int) -> int:
     return 2 ** math.ceil(math.log2(count)) if count else 1
 
 
-def _wide(a: Array, rows: int, columns: int, padded_rows: int | None = None) -> Array:
-    """a with columns of 0 and, up to `padded_rows`, its last row repeated: a loss is finite there as
-    before."""
-    padded = np.zeros((rows if padded_rows is None else padded_rows, columns))
+def _wide(a: Array, columns: int, rows: int | None = None) -> Array:
+    """a with columns of 0, and with its last row repeated up to `rows`: a loss is finite there as before."""
+    padded = np.zeros((len(a) if rows is None else rows, columns))
     padded[: len(a), : a.shape[1]] = a
-    if padded_rows is not None:
+    if rows is not None:
         padded[len(a) :, : a.shape[1]] = a[-1]
     return padded
 
 
 @lru_cache(maxsize=32)
 def _compiled(loss: Loss) -> Callable[..., Any]:
-    """One compiled function a loss, and one compilation a size: ΣπG, its gradient, and its Hessian along (dW,
-    dV)."""
+    """One compiled function a loss, and one compilation a size: ΣπG, its gradient, and its Hessian along
+    directions dW (b, q, d), dV (b, d, k)."""
 
     def derivatives(
         W: Any,
@@ -161,9 +174,11 @@ def _compiled(loss: Loss) -> Callable[..., Any]:
             penalty = l2 * (jnp.sum(decayed * jnp.sum(W**2, axis=0)) + jnp.sum(V**2))
             return jnp.sum(weight * objective(W, V, x, f, y, omega, loss)) + jnp.sum(weight) * penalty
 
-        (value, gradient), (_, product) = jax.jvp(
-            lambda W, V: jax.value_and_grad(G, argnums=(0, 1))(W, V), (W, V), (dW, dV)
-        )
-        return value, *gradient, *product
+        gradient = jax.grad(G, argnums=(0, 1))
+        slope, along = jax.linearize(gradient, W, V)
+        products = along(dW[0], dV[0]) if len(dW) == 1 else jax.vmap(along)(dW, dV)
+        if len(dW) == 1:
+            products = (products[0][None], products[1][None])
+        return G(W, V), *slope, *products
 
     return jax.jit(derivatives)

@@ -293,7 +293,9 @@ def cluster(address: str) -> Iterator[Any]:
             yield client
         return
     if not count.isdigit() or int(count) == 0:
-        raise RequestError(f"expected local:N with a number of processes, or an address, got {address!r}")
+        raise RequestError(
+            f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
+        )
     with (
         LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=":0") as local,
         Client(local, set_as_default=False) as client,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.enclosure import UNKNOWN, Array, Ball, Enclosure, norm
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Radius, U, exponent, gamma
 from resnet_cert.numerics.threads import small_algebra
@@ -111,11 +112,7 @@ def eigenvalue_bound(M: Ball) -> Radius:
         return trace
     e = min(max(exponent(M.center), -1000), 1000)
     S = np.ldexp(M.center, -e)
-    try:
-        with small_algebra(m):
-            value = float(np.linalg.eigvalsh(S)[-1])
-    except np.linalg.LinAlgError:  # no convergence: then nothing is claimed
-        return trace
+    value = float(algebra.eigvalsh(S)[-1])
     t = value * (1.0 + 2.0**-30) + 2.0 * float(M.radius * 2.0**-e)
     margin = M.radius * 2.0**-e + Radius.norm(S) * (4.0 * U) + Radius.underflow(S.size)
     if not (t > 0.0 and is_positive_definite(t * np.eye(m) - S, margin)):
@@ -144,17 +141,9 @@ def smallest_eigenpair(S: Array) -> tuple[float, Array]:
 
     Where LAPACK's iteration does not converge: NaN, and a unit vector.
     """
-    try:
-        with small_algebra(len(S)):
-            if len(S) < SUBSET_SIZE:
-                eigenvalues, vectors = np.linalg.eigh(S)
-            else:
-                from scipy.linalg import eigh
-
-                eigenvalues, vectors = eigh(S, subset_by_index=[0, 0])
-    except np.linalg.LinAlgError:
-        return math.nan, np.eye(len(S))[0]
-    return float(eigenvalues[0]), vectors[:, 0]
+    eigenvalues, vectors = algebra.eigh(S) if len(S) < SUBSET_SIZE else algebra.lowest(S)
+    value, vector = float(eigenvalues[0]), vectors[:, 0]
+    return (value, vector) if np.isfinite(vector).all() else (math.nan, np.eye(len(S))[0])
 
 
 def _extreme_eigenvalue(M: Ball, sign: float) -> Enclosure:

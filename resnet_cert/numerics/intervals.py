@@ -46,11 +46,11 @@ class Interval:
 
     def __post_init__(self) -> None:
         lower, upper = np.asarray(self.lower, dtype=np.float64), np.asarray(self.upper, dtype=np.float64)
-        if np.any(lower > upper):
-            raise ValueError("expected lower <= upper")
-        unknown = np.isnan(lower) | np.isnan(upper)
-        if np.any(unknown):
-            lower, upper = np.where(unknown, -np.inf, lower), np.where(unknown, np.inf, upper)
+        ordered = lower <= upper
+        if not ordered.all():
+            if (lower > upper).any():
+                raise ValueError("expected lower <= upper")
+            lower, upper = np.where(ordered, lower, -np.inf), np.where(ordered, upper, np.inf)
         object.__setattr__(self, "lower", lower)
         object.__setattr__(self, "upper", upper)
 

@@ -56,6 +56,7 @@ def enclose(function: Callable[..., Any], *arguments: Interval, watch: Watch | N
     return Interval(np.broadcast_to(result.lower, shape), np.broadcast_to(result.upper, shape))
 
 
+@functools.lru_cache(maxsize=64)
 @float64_scope()
 def trace(function: Callable[..., Any], count: int) -> Any:
     program = jax.make_jaxpr(function)(*[jax.ShapeDtypeStruct((), jnp.float64)] * count)

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, norm, product
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Radius, U, exponent, gamma
-from resnet_cert.numerics.threads import small_algebra
 
 ANY_SIZE = Enclosure(math.nan, 0.0, math.inf)
 """A size of which nothing is known."""
@@ -68,12 +68,8 @@ def _shift_error(M: Array, e: int) -> Radius:
 
 def _svd(M: Array) -> tuple[Array, Array, Array] | None:
     """A thin singular value decomposition in float64, unproven; None where LAPACK finds none."""
-    try:
-        with small_algebra(max(M.shape)):
-            X, S, Yt = np.linalg.svd(M, full_matrices=False)
-    except np.linalg.LinAlgError:  # no convergence: then nothing is claimed
-        return None
-    return (X, S, Yt) if all(np.isfinite(part).all() for part in (X, S, Yt)) else None
+    parts = algebra.svd(M)
+    return parts if all(np.isfinite(part).all() for part in parts) else None
 
 
 def skewness(X: Array) -> Radius:
@@ -130,12 +126,10 @@ def least_solution(W: Ball | Array, M: Ball | Array, sigma: Enclosure) -> Ball:
         return Ball(np.full((W.center.shape[1], M.center.shape[1]), math.nan), UNBOUNDED)
     e = min(max(exponent(W.center), -1000), 1000)  # W = 2^e W', and W⁺ = 2^-e W'⁺
     W = Ball(np.ldexp(W.center, -e), W.radius * 2.0**-e + _shift_error(W.center, e))
-    try:
-        with small_algebra(max(W.center.shape)):
-            Y = np.linalg.lstsq(W.center.T, np.linalg.lstsq(W.center, M.center, rcond=None)[0], rcond=None)[0]
-    except np.linalg.LinAlgError:  # no convergence: X = 0 is a guess as good as any
-        Y = np.zeros((len(W.center), M.center.shape[1]))
-    X = product(W.T, np.asarray(Y, dtype=np.float64))
+    Y = algebra.lstsq(W.center.T, algebra.lstsq(W.center, M.center))
+    if not np.isfinite(Y).all():
+        Y = np.zeros_like(Y)  # a guess as good as any
+    X = product(W.T, Y)
     residue = difference(M, product(W, X.center)).size() / (sigma * 2.0**-e).lower
     center = np.ldexp(X.center, -e)
     if not np.isfinite(center).all():

@@ -13,7 +13,7 @@ gives for a function of his own is not taken for proven.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,6 +68,16 @@ def assumption1(problem: Problem, b: float, r: float, augmented: float = 0.0) ->
     if not reasons:
         return Assumption1("proven", largest)
     return Assumption1("claimed" if loss.convex else "unknown", largest, reasons[0])
+
+
+def with_assumption1(
+    problem: Problem, b: float, r: float, augmented: float = 0.0
+) -> tuple[Problem, Assumption1]:
+    """The problem with a loss that says whether it is convex, and what is known; see `assumption1`."""
+    known = assumption1(problem, b, r, augmented)
+    if isinstance(problem.loss, CustomLoss):
+        problem = replace(problem, loss=replace(problem.loss, convex=known.status != "unknown"))
+    return problem, known
 
 
 def _distinct_targets(
@@ -223,7 +233,8 @@ class _Search:
         if at.upper[i] < 0.0:
             raise RequestError(
                 f"loss {self.loss.name} is not convex: second derivative ≤ {at.upper[i]:.6g} at "
-                f"{self.place(p[i], leaf[i])}; Assumption 1 needs a convex loss"
+                f"{self.place(p[i], leaf[i])}; Assumption 1 needs a convex loss",
+                id="not-convex",
             )
         limit = np.where(jointed & convex, NARROW_JOINT, NARROW)
         size = np.maximum(1.0, np.maximum(np.abs(boxes.lower), np.abs(boxes.upper)))
@@ -241,7 +252,8 @@ class _Search:
         for i in np.flatnonzero(fall > FALL * np.maximum(np.abs(left.lower), np.abs(right.upper)))[:1]:
             raise RequestError(
                 f"loss {self.loss.name} is not convex (Assumption 1): first derivative falls by "
-                f"{fall[i]:.6g} at {self.place(boxes.middle[i], leaf[i])}"
+                f"{fall[i]:.6g} at {self.place(boxes.middle[i], leaf[i])}",
+                id="not-convex",
             )
         i = int(np.argmax(jointed))  # a joint, if there is one
         if self.stuck is None:
@@ -316,8 +328,8 @@ def why_untrusted(function: Callable[..., Any]) -> str | None:
 
 GRID = np.concatenate([-(0.5 ** np.arange(7)), [0.0], 0.5 ** np.arange(6, -1, -1)])
 """Where [−1, 1] is cut first: a loss bends on a scale of its own, which may be small beside the reach."""
-CUTS, BOXES_A_CELL = 6, 128
-TIGHT = 1.0 + 2.0**-4
+CUTS, BOXES_A_CELL = 4, 64
+TIGHT = 1.0 + 2.0**-3
 """A supremum is sought until its bound is within so much of a value that is reached."""
 EXACT_CELLS = 128
 """So many pairs of reach and target are bounded one by one; of more,"""
@@ -328,8 +340,8 @@ CELLS = 16
 def suprema(loss: CustomLoss, reach: Array, y: Array) -> list[Array]:
     """Upper bounds (m,) of the first three derivatives' sizes over |p| ≤ reach (m,); infinite where unknown.
 
-    Over a joint the third is bounded on both sides of it, which says nothing of a jump of the second: a loss
-    that is not twice differentiable has no Lipschitz Hessian, and is not proven to satisfy Assumption 1.
+    Over a joint each derivative is bounded on both sides of it, which says nothing of a jump of the one
+    before: unless it is known otherwise (`CustomLoss.convex`), nothing is known where pieces may meet.
     """
     pairs, whose = np.unique(np.stack([reach, y], axis=1), axis=0, return_inverse=True)
     cell = _cells(pairs)
@@ -338,8 +350,28 @@ def suprema(loss: CustomLoss, reach: Array, y: Array) -> list[Array]:
     np.maximum.at(far, cell, pairs[:, 0])
     np.minimum.at(low, cell, pairs[:, 1])
     np.maximum.at(high, cell, pairs[:, 1])
-    bounds = [_supremum(function, far, Interval(low, high)) for function in loss.derivative_functions[1:]]
+    targets = Interval(low, high)
+    bounds = [_supremum(function, far, targets) for function in loss.derivative_functions[1:]]
+    if not loss.convex:
+        unknown = _are_joined(loss, far, targets) | (why_untrusted(loss.function) is not None)
+        bounds = [np.where(unknown, np.inf, bound) for bound in bounds]
     return [bound[cell[whose.reshape(-1)]] for bound in bounds]
+
+
+def _are_joined(loss: CustomLoss, reach: Array, y: Interval) -> npt.NDArray[np.bool_]:
+    """(m,): pieces of the program may meet somewhere in |p| ≤ reach, for some y in an interval."""
+    found = np.zeros(len(reach), dtype=bool)
+    lower, upper, cell = -reach, reach, np.arange(len(reach))
+    while len(lower):
+        jointed = joints(loss.function, Interval(lower, upper), Interval(y.lower[cell], y.upper[cell]))
+        narrow = upper - lower <= NARROW_JOINT * np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
+        found[cell[jointed & narrow]] = True
+        left = jointed & ~found[cell]
+        lower, upper, cell = lower[left], upper[left], cell[left]
+        middle = 0.5 * lower + 0.5 * upper
+        lower, upper = np.concatenate([lower, middle]), np.concatenate([middle, upper])
+        cell = np.tile(cell, 2)
+    return found
 
 
 def _cells(pairs: Array) -> Integers:

@@ -1,7 +1,6 @@
-"""A loss given by its user as a JAX function: its derivatives enclosed, its claim to Assumption 1 checked.
+"""A loss given by its user as a JAX function, its derivatives enclosed.
 
-Shamir 2018, Assumption 1: for every y, ℓ(p; y) is twice differentiable and convex in p.  Nothing computed
-at finitely many p proves that; what `assumption1_fault` reports is proven to contradict it.
+What is known of its claim to Assumption 1 (Shamir 2018) is `convexity`'s.
 """
 
 from __future__ import annotations
@@ -35,22 +34,12 @@ class Enclosed(NamedTuple):
         return Interval.around(self.value, self.error.upper)
 
 
-NAMES = ("value", "first derivative", "second derivative")
-WINDOWS = (2.0**-40, 2.0**-20, 2.0**-4, 1.0)
-"""Half widths, relative to max(1, |p|, |y|), of the neighbourhoods searched for kinks.  In the smallest
-a jump of ℓ' stands far above rounding and curvature; the others see what lies beside the prediction."""
-SEARCHED = 4096
-"""About so many samples are searched, besides all those where ℓ' is not narrow in the smallest window."""
-JUMP = 2.0**-20
-"""A smaller jump, relative to the largest value in sight, passes for rounding between pieces of a formula."""
-
-
 @dataclass(frozen=True)
 class CustomLoss:
     """ℓ(p; y) as JAX code, of one output; it implements `Loss`.
 
     function: my_loss(p, y) on scalars, or on arrays elementwise.  convex: its user claims that Assumption 1
-    holds.  nonnegative: not known, so False.
+    holds, or it is proven (`convexity.with_assumption1`).  nonnegative: not known, so False.
 
     Raises:
         RequestError: the function raises, does not return one float64 for float64 p and y, mixes samples, or
@@ -85,7 +74,8 @@ class CustomLoss:
         if not np.allclose(together, apart, rtol=1e-9, atol=1e-9, equal_nan=True):
             raise RequestError(
                 f"loss {self.name}: expected an elementwise function of (p, y), got one that mixes samples: "
-                f"{together} for p = {p}, y = {y} together, {apart} one by one"
+                f"{together} for p = {p}, y = {y} together, {apart} one by one",
+                id="code-result",
             )
 
     def targets(self, y: Array, q: int) -> Array:
@@ -139,6 +129,11 @@ class CustomLoss:
                     middle = np.where(known, middle, np.asarray(self._compiled[order](p, y)))
             found.append(Enclosed(middle, Radius.of(radius)))
         return found
+
+    @float64_scope()
+    def approximate(self, p: Array, y: Array) -> list[Array]:
+        """ℓ, ℓ', ℓ'' (m,) by plain JAX, for searches: nothing is proven of them."""
+        return [np.asarray(function(p, y)) for function in self._compiled[:3]]
 
     def why_unknown(self) -> str | None:
         """Why no derivative of this loss is enclosed; None if they are."""
@@ -198,14 +193,15 @@ class CustomLoss:
         message = f"loss {self.name} {fault} {type(error).__name__}: {first_line}"
         if theirs:
             raise RequestError([Diagnostic(message, theirs[-1].filename, theirs[-1].lineno)]) from error
-        raise RequestError(message) from error
+        raise RequestError(message, id="code-result") from error
 
     def _expect_float64(self, result: Any, shape: tuple[int, ...]) -> None:
         kind = (getattr(result, "shape", None), str(getattr(result, "dtype", None)))
         if kind != (shape, "float64"):
             raise RequestError(
                 f"loss {self.name}: expected float64 of shape {shape} for p and y of shape {shape}, "
-                f"got {result if kind[0] is None else f'{kind[1]} of shape {kind[0]}'}"
+                f"got {result if kind[0] is None else f'{kind[1]} of shape {kind[0]}'}",
+                id="code-result",
             )
 
 
@@ -222,75 +218,3 @@ def _middle_and_radius(x: Interval) -> tuple[Array, Array]:
         middle = 0.5 * x.lower + 0.5 * x.upper
         radius = np.nextafter(np.maximum(x.upper - middle, middle - x.lower), np.inf)
     return middle, np.where(np.isnan(radius), np.inf, radius)
-
-
-def assumption1_fault(loss: CustomLoss, p: Array, y: Array, first: int = 0) -> str | None:
-    """What contradicts Assumption 1 at or near the predictions p (n,), or near p = y; None if nothing does.
-
-    Every message but that on non-finite values states something proven, with its witness: a negative second
-    derivative, an ℓ' that falls, or one that changes over [a, b] by what is not (b − a)·ℓ''(ξ) for any ξ in
-    between, as the mean value theorem demands: a kink.  Steep smooth losses give no false alarm.
-
-    Args:
-        loss: with derivatives enclosed; where they are unknown nothing can be proven.
-        first: the number of the first sample, for messages.
-    """
-    at = loss.enclosed(p, np.zeros_like(p), y, 2)
-    for name, (values, _) in zip(NAMES, at, strict=True):
-        for i in np.flatnonzero(~np.isfinite(values))[:1]:
-            return (
-                f"loss {loss.name}: {name} is {values[i]} in float64 at p = {p[i]:.6g}, y = {y[i]:.6g} "
-                f"(sample {first + i}); Assumption 1 needs finite derivatives"
-            )
-    curvature = at[2].interval.upper
-    i = int(np.argmin(curvature))
-    if curvature[i] < 0.0:
-        return (
-            f"loss {loss.name} is not convex: second derivative ≤ {curvature[i]:.6g} at p = {p[i]:.6g}, "
-            f"y = {y[i]:.6g} (sample {first + i}); Assumption 1 needs a convex loss"
-        )
-    _, narrow = loss.enclosed(p, _reach(p, y, WINDOWS[0]), y, 1)
-    suspects = np.flatnonzero(narrow.error.upper > 0.25 * JUMP * np.max(np.abs(at[1].value)))
-    samples = np.union1d(np.arange(0, len(p), -(-len(p) // SEARCHED)), suspects)
-    centers, targets = np.concatenate([p[samples], y[samples]]), np.tile(y[samples], 2)
-    for window in WINDOWS:
-        fault = _unexplained_change(loss, centers, targets, window)
-        if fault:
-            i, message = fault
-            sample = first + samples[i % len(samples)]
-            return f"loss {loss.name} {message}, y = {targets[i]:.6g} (sample {sample})"
-    return None
-
-
-def _reach(p: Array, y: Array, window: float) -> Array:
-    return window * np.maximum(1.0, np.maximum(np.abs(p), np.abs(y)))
-
-
-def _unexplained_change(loss: CustomLoss, p: Array, y: Array, window: float) -> tuple[int, str] | None:
-    """(index, message) where ℓ or ℓ' changes around p by what its derivative there does not allow."""
-    with np.errstate(all="ignore"):
-        reach = _reach(p, y, window)
-        a, b = p - reach, p + reach
-        inside = loss.enclosed(p, np.nextafter(np.maximum(p - a, b - p), np.inf), y, 2)
-        left, right = (loss.enclosed(end, np.zeros_like(p), y, 1) for end in (a, b))
-        run = Interval.exact(b) - Interval.exact(a)
-        for order in (0, 1):
-            change = right[order].interval - left[order].interval
-            allowed = inside[order + 1].interval * run
-            sizes = np.abs(np.concatenate([left[order].value, right[order].value]))
-            negligible = JUMP * np.max(sizes, initial=0.0, where=np.isfinite(sizes))
-            fall = -change.upper
-            jump = np.maximum(change.lower - allowed.upper, allowed.lower - change.upper)
-            for i in np.flatnonzero(fall > negligible)[:order]:
-                return int(i), (
-                    f"is not convex (Assumption 1): first derivative falls by {fall[i]:.6g} "
-                    f"within p = {p[i]:.6g} ± {reach[i]:.2g}"
-                )
-            for i in np.flatnonzero(jump > negligible)[:1]:
-                what = "has a kink or" if order else "jumps or has"
-                return int(i), (
-                    f"{what} a wrong derivative rule (Assumption 1 needs two derivatives): "
-                    f"{NAMES[order]} changes by {jump[i]:.6g} more than {NAMES[order + 1]} allows "
-                    f"within p = {p[i]:.6g} ± {reach[i]:.2g}"
-                )
-    return None

@@ -101,6 +101,11 @@ class Loss(Protocol):
         """1ᵀ∇ℓ = 0: the gradients span 1^⊥ ⊂ R^q at most, and ℓ(p + c·1; y) = ℓ(p; y)."""
         ...
 
+    @property
+    def convex(self) -> bool:
+        """It is known that ℓ(·; y) is convex wherever it is used; else nothing may rest on it."""
+        ...
+
     def targets(self, y: Array, q: int) -> Array:
         """(m, q): the targets as the formulas know them, from y (m,), (m, 1) or (m, q) as they are given."""
         ...
@@ -277,6 +282,11 @@ class BuiltinLoss:
     def concordance(self) -> float:
         return self.formulas.concordance
 
+    @property
+    def convex(self) -> bool:
+        """By its formula."""
+        return True
+
     def has_signs(self, q: int) -> bool:
         """Targets are given as labels −1, 1."""
         return self.kind == "logistic" and self.signed and q == 1
@@ -360,9 +370,9 @@ def named_loss(kind: str, scale: float = 1.0) -> BuiltinLoss:
         RequestError: an unknown name, or a scale that is not positive and finite.
     """
     if kind not in LOSSES:
-        raise RequestError(f"loss: expected one of {', '.join(LOSSES)}, got {kind!r}")
+        raise RequestError(f"loss: expected one of {', '.join(LOSSES)}, got {kind!r}", id="unknown-name")
     if not (scale > 0.0 and math.isfinite(scale)):
-        raise RequestError(f"loss.scale: expected a positive finite number, got {scale!r}")
+        raise RequestError(f"loss.scale: expected a positive finite number, got {scale!r}", id="wrong-value")
     return BuiltinLoss(kind, float(scale))
 
 

@@ -411,11 +411,15 @@ class Problem:
 
         given = W if w is None else w
         if given is None or not (w is None or W is None):
-            raise RequestError("point: expected one of w and W")
+            raise RequestError("point: expected one of w and W", id="unfit-part")
         if l2 is not None and weight_decay is not None:
-            raise RequestError("expected one of l2 and weight_decay (which is 2·l2), got both")
+            raise RequestError(
+                "expected one of l2 and weight_decay (which is 2·l2), got both", id="unknown-name"
+            )
         if hessian not in get_args(Method):
-            raise RequestError(f"hessian: expected one of {', '.join(get_args(Method))}, got {hessian!r}")
+            raise RequestError(
+                f"hessian: expected one of {', '.join(get_args(Method))}, got {hessian!r}", id="unknown-name"
+            )
         called = "w" if W is None else "W"
         head = rows_of_outputs(float64_array(given, called), called)
         bias = None if c is None else np.atleast_1d(float64_array(c, "c"))
@@ -457,7 +461,7 @@ def rows_of_outputs(W: Array, name: str) -> Array:
         return W[None, :]
     if W.ndim == 2:
         return W
-    raise RequestError(f"{name}: expected one or two axes, got the shape {W.shape}")
+    raise RequestError(f"{name}: expected one or two axes, got the shape {W.shape}", id="shape")
 
 
 def float64(a: npt.ArrayLike) -> Array:

@@ -44,10 +44,11 @@ def with_loss(data: Distribution, loss: str | Mapping[str, Any] | Loss, q: int) 
     weights = given.pop("class_weights", None)
     given.pop("weights", None)
     if given:
-        raise RequestError(f"loss: unknown {', '.join(map(repr, given))} of {kind}")
+        raise RequestError(f"loss: unknown {', '.join(map(repr, given))} of {kind}", id="unknown-name")
     if (smoothing or weights is not None) and kind != "cross_entropy":
         raise RequestError(
-            f"loss: label_smoothing and class_weights are those of cross_entropy, not of {kind}"
+            f"loss: label_smoothing and class_weights are those of cross_entropy, not of {kind}",
+            id="wrong-value",
         )
     if kind == "cross_entropy":
         return cross_entropy(data, q, scale, smoothing, weights)
@@ -62,7 +63,7 @@ def framework_loss(kind: str, scale: float, q: int) -> BuiltinLoss:
         return replace(named_loss("logistic", scale / q), called=_called(kind, scale), signed=False)
     if kind not in LOSSES:
         known = ", ".join([*LOSSES, *FRAMEWORK_NAMES])
-        raise RequestError(f"loss: expected one of {known}, got {kind!r}")
+        raise RequestError(f"loss: expected one of {known}, got {kind!r}", id="unknown-name")
     return named_loss(kind, scale)
 
 
@@ -80,7 +81,9 @@ def cross_entropy(
     """
     loss = replace(named_loss("softmax", scale), called=_called("cross_entropy", scale))
     if not 0.0 <= smoothing < 1.0:
-        raise RequestError(f"loss.label_smoothing: expected a number in [0, 1), got {smoothing!r}")
+        raise RequestError(
+            f"loss.label_smoothing: expected a number in [0, 1), got {smoothing!r}", id="wrong-value"
+        )
     if not smoothing and class_weights is None:
         return data, loss
     y = np.asarray(data.y[slice(None)], dtype=np.float64)
@@ -93,7 +96,9 @@ def cross_entropy(
         return replace(data, y=targets), loss
     weights = np.asarray(class_weights, dtype=np.float64)
     if weights.shape != (q,) or not (np.isfinite(weights) & (weights > 0.0)).all():
-        raise RequestError(f"loss.class_weights: expected {q} finite numbers > 0, got {class_weights!r}")
+        raise RequestError(
+            f"loss.class_weights: expected {q} finite numbers > 0, got {class_weights!r}", id="wrong-value"
+        )
     weighted = targets * weights
     mass = weighted.sum(axis=1)
     pi: Array = np.full(len(y), 1.0 / len(y))

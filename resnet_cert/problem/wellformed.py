@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,15 @@ from resnet_cert.problem.losses import PROBABILITY_TOLERANCE, BuiltinLoss
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, CHUNK_BYTES, Fault, GivenFeatures, Rows
 
 if TYPE_CHECKING:
+    from resnet_cert.problem.custom_loss import CustomLoss
     from resnet_cert.problem.problem import Problem
 
 PROBABILITY_SUM_TOLERANCE = 1e-9  # decimals do not sum to 1 exactly; expectations are normalised
+
+ONE_CLASS = (
+    "the class label 0 {}, as W has one row: one for each class (for two classes and one output there is "
+    "bce_with_logits)"
+)
 
 Path = tuple[str | int, ...]
 
@@ -218,7 +224,7 @@ def _target_faults(problem: Problem) -> list[Fault]:
     if not isinstance(loss, BuiltinLoss):
         start = 0
         for chunk in chunks_of(y):
-            fault = loss.target_fault(chunk.reshape(len(chunk), -1)[:, 0])
+            fault = cast("CustomLoss", loss).target_fault(chunk.reshape(len(chunk), -1)[:, 0])
             if fault is not None:
                 i, message = fault
                 return [Fault((*path, start + i), f"y row {start + i + 1}: {message}", "target")]
@@ -226,7 +232,7 @@ def _target_faults(problem: Problem) -> list[Fault]:
         return []
     wanted = f"for the {loss.called or loss.kind} loss"
     if loss.formulas.labels and (len(y.shape) == 1 or (tuple(y.shape[1:]) == (1,) and q > 1)):
-        what = f"a class label 0, ..., {q - 1} {wanted}" if q > 1 else f"the class label 0 {wanted}"
+        what = f"a class label 0, ..., {q - 1} {wanted}" if q > 1 else ONE_CLASS.format(wanted)
         return entries(path, chunks_of(y), lambda c: np.isin(c, np.arange(float(q))), what, "target")
     if loss.has_signs(q):
         signs = entries(path, chunks_of(y), lambda c: np.abs(c) == 1.0, f"a label −1 or 1 {wanted}", "target")

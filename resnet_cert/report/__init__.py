@@ -29,6 +29,8 @@ CHECK_FORMATS = {
     "sarif": "resnet_cert.report.sarif",
 }
 """Those of `check`: for people, and for what reads a pipeline's results."""
+ENDINGS = {".txt": "text", ".json": "json", ".md": "markdown", ".html": "html"}
+"""The formats of files by their names."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ LOG_SCALE = (8.0, 1e4)
 
 
 def require_matplotlib() -> None:
-    """Find out before the work that nothing can be drawn; and load matplotlib as it comes, where nobody has yet:
-    a file matplotlibrc of the user's, in the current folder perhaps, may be broken, and changes the pictures.
+    """Find out before the work that nothing can be drawn; and load matplotlib as it comes, where nobody has
+    yet: a file matplotlibrc of the user's, in the current folder perhaps, may be broken, or change a picture.
 
     Raises:
         RequestError: if matplotlib is not installed, or does not start.

@@ -58,12 +58,12 @@ def solve(solved: Solved, style: Style) -> str:
 
 def landscape(found: Landscape, style: Style, picture: str | None) -> str:
     """The document resnet-cert/landscape/1."""
-    return _text(found.document())
+    return _text(found.to_dict())
 
 
 def verify(verification: Verification, style: Style) -> str:
     """The document resnet-cert/verify/1."""
-    return _text(verification.document())
+    return _text(verification.to_dict())
 
 
 def _text(document: dict[str, Any]) -> str:
@@ -95,5 +95,6 @@ def plain(value: Any) -> Any:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    members = {field.name: getattr(value, field.name) for field in fields(value)}
+    names = [field.name for field in fields(value) if not field.name.startswith("_")]
+    members = {name: getattr(value, name) for name in names}
     return {name: item for name, item in members.items() if item is not None or name not in OMITTED_IF_NONE}

@@ -12,7 +12,9 @@ from resnet_cert.results import Report
 try:
     from junitparser import Failure, JUnitXml, TestCase, TestSuite
 except ImportError:
-    raise RequestError("the format junit needs junitparser: pip install 'resnet-cert[junit]'") from None
+    raise RequestError(
+        "the format junit needs junitparser: pip install 'resnet-cert[junit]'", id="needs-package"
+    ) from None
 
 
 def check(reports: Sequence[Report], style: Style) -> str:

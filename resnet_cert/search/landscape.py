@@ -154,7 +154,9 @@ def landscape(
     linear = best_linear_predictor(problem, problem.domain.r, domain_radius_of(problem))
     least = objective_lin_min(problem, linear.r, linear.F_min)
     if box is not None and not (box[0] < box[1] and box[2] < box[3] and np.isfinite(box).all()):
-        raise RequestError(f"expected a range W0:W1,V0:V1 with W0 < W1 and V0 < V1, got {tuple(box)}")
+        raise RequestError(
+            f"expected a range W0:W1,V0:V1 with W0 < W1 and V0 < V1, got {tuple(box)}", id="wrong-value"
+        )
     frame = Box(*box) if box is not None else default_box(problem, plane, linear.norm.value)
 
     starts = min(MOST_STARTS, max(LEAST_STARTS, START_WORK // problem.n))

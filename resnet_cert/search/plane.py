@@ -92,7 +92,7 @@ def plane_of(problem: Problem, directions: tuple[Direction, Direction] | None = 
         if len(basis) == 2:
             break
     if len(basis) < 2:
-        raise RequestError("expected two independent directions, got dependent ones")
+        raise RequestError("expected two independent directions, got dependent ones", id="wrong-value")
     first, second = (Direction(b[:d], b[d:].reshape(d, k)) for b in basis)
     axes = f"s ({names[0]})", f"t ({names[1]})"
     return _with_circle(Plane(problem.point, first, second, axes, whole=False), problem)

@@ -94,7 +94,8 @@ def sgd(
     if not problem.is_plain:
         raise RequestError(
             "Theorem 4 is about F itself on a ball of its own (--radius): expected a problem without "
-            "regularizer and constraint"
+            "regularizer and constraint",
+            id="theorem",
         )
     require_enclosed(problem.loss)
     problem = problem.with_features_held()
@@ -183,7 +184,8 @@ def _held(problem: Problem) -> _Data:
     size = problem.n * (problem.d + problem.k) * 8
     if size > DATA_BYTES:
         raise RequestError(
-            f"expected at most {DATA_BYTES >> 20} MiB of x and f for sgd, got {size >> 20} MiB"
+            f"expected at most {DATA_BYTES >> 20} MiB of x and f for sgd, got {size >> 20} MiB",
+            id="unfit-part",
         )
     chunks = list(problem.chunks())
     weight = np.concatenate([np.ones(len(c.y)) if c.weight is None else c.weight for c in chunks])
@@ -306,7 +308,9 @@ def _is_squared(loss: Loss) -> TypeGuard[BuiltinLoss]:
 def _trainable(problem: Problem) -> NetworkFeatures:
     network = problem.features.network if isinstance(problem.features, GivenFeatures) else problem.features
     if not isinstance(network, NetworkFeatures):
-        raise RequestError("expected a network with parameters, of kind mlp or linear, for θ to move")
+        raise RequestError(
+            "expected a network with parameters, of kind mlp or linear, for θ to move", id="unfit-part"
+        )
     return network
 
 

@@ -173,7 +173,8 @@ class _Search:
         F, gradient = self.derivatives.at(start)
         if not (math.isfinite(F) and np.isfinite(gradient).all()):
             raise RequestError(
-                "expected a point to start from where F and ∇F are finite, got one where they overflow"
+                "expected a point to start from where F and ∇F are finite, got one where they overflow",
+                id="unfit-part",
             )
         outside = self.norm is not None and length(self.problem).lower > self.norm * (1.0 + BOUNDARY_WIDTH)
         self.arrive(self.unflat(start) if outside else self.point, F, gradient, new=False)

@@ -46,7 +46,7 @@ def find_witness(examination: Examination) -> Witness | None:
     """
     report, problem, moments = examination.report, examination.problem, examination.moments
     if not problem.is_plain:
-        raise RequestError("expected no regularizer and no constraint for a witness")
+        raise RequestError("expected no regularizer and no constraint for a witness", id="unfit-part")
     if report.verdict is not Verdict.REFUTED:
         return None
     w = problem.point.w

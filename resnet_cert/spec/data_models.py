@@ -15,6 +15,7 @@ from resnet_cert.spec.values import (
     Compared,
     Count,
     CsvTable,
+    Delimiter,
     Flag,
     Labels,
     MatrixOrFile,
@@ -32,15 +33,6 @@ def _inputs() -> Iterable[str]:
     from resnet_cert.spec.sampling import INPUTS
 
     return INPUTS
-
-
-def _delimiters() -> Iterable[str]:
-    from resnet_cert.spec.table import DELIMITERS
-
-    return DELIMITERS
-
-
-DELIMITER_WORDS = {",": "comma", "\\t": "tab", ";": "semicolon", "|": "bar", "pipe": "bar", "tsv": "tab"}
 
 
 def _teachers() -> Iterable[str]:
@@ -107,9 +99,7 @@ class CsvData(ArrayData):
     omega: list[Column] | None = Field(
         default=None, min_length=1, description="The columns of the weights ≥ 0, for a weighted loss"
     )
-    delimiter: Annotated[str, OneOf("delimiter", _delimiters, words=DELIMITER_WORDS)] = Field(
-        default="comma", description="What separates the columns"
-    )
+    delimiter: Delimiter = Field(default="comma", description="What separates the columns")
 
 
 class NpzData(ArrayData):

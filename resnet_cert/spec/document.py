@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.spec.faults import Fault, Path, describe, holds, shortened
-from resnet_cert.spec.source import Source, parse
+from resnet_cert.spec.source import Source, parse, require_text
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def _override(setting: str) -> Override:
     label = f"--set {shortened(setting)}"
     key, equals, text = setting.partition("=")
     keys = tuple(key.split("."))
+    require_text(key, label)
     if not (equals and all(keys)):
         fault = f"expected KEY=VALUE, got {shortened(setting)!r}"
         raise RequestError([Diagnostic(fault, label, 1, 1, "override-syntax")])

@@ -13,6 +13,23 @@ Path = tuple[str | int, ...]
 LONGEST = 40  # characters of the user's text that a message repeats
 LONGEST_NAME, MOST_COMPARED = 100, 5000  # of names that are compared with a misspelt one
 MOST_NAMES = 20  # names that a message repeats
+SYNONYMS = {
+    **dict.fromkeys(("weight", "class_weight", "pos_weight"), "class_weights"),
+    **dict.fromkeys(("smoothing", "label_smooth"), "label_smoothing"),
+    **dict.fromkeys(("lambda", "lam", "wd", "decay", "ridge", "alpha"), "weight_decay"),
+    **dict.fromkeys(("radius", "max_norm", "bound"), "norm"),
+    **dict.fromkeys(("eps", "tolerance", "tol"), "epsilon"),
+    **dict.fromkeys(("features", "hidden", "phi"), "f"),
+    **dict.fromkeys(("inputs", "input", "data_x"), "x"),
+    **dict.fromkeys(("targets", "target", "outputs", "response"), "y"),
+    **dict.fromkeys(("sep", "separator"), "delimiter"),
+    **dict.fromkeys(("sample_weight", "sample_weights", "pi"), "probabilities"),
+    **dict.fromkeys(("skip", "shortcut"), "bypass"),
+    **dict.fromkeys(("nonlinearity", "act"), "activation"),
+    **dict.fromkeys(("hidden_sizes", "units", "sizes"), "widths"),
+    **dict.fromkeys(("path", "filename"), "file"),
+}
+"""The field's own words for keys and arrays, where they are not near in spelling."""
 
 
 class Fault(NamedTuple):
@@ -116,6 +133,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is most likely a misspelling of."""
     import difflib
 
+    known = list(known)
+    if SYNONYMS.get(name.lower()) in known:
+        return SYNONYMS[name.lower()]
     by_lower = {word.lower()[:LONGEST_NAME]: word for word in islice(known, MOST_COMPARED)}
     close = difflib.get_close_matches(name.lower()[:LONGEST_NAME], by_lower, n=1)
     return by_lower[close[0]] if close else None

@@ -155,13 +155,15 @@ def _loss_form(value: Any) -> str | None:
         return WeightedLoss.form if value in _weighted_losses() else LOSS_NAME
     if not isinstance(value, dict):
         return None
-    keys = meant(value, NamedLoss, CrossEntropyLoss, WeightedLoss, PythonLoss)
+    kind = value.get("kind")
+    if kind == "cross_entropy":
+        return CrossEntropyLoss.form
+    keys = meant(value, NamedLoss, WeightedLoss, PythonLoss)
     if "python" in keys:
         return PythonLoss.form
-    kind = value.get("kind")
     if "weights" in keys or (isinstance(kind, str) and kind in _weighted_losses()):
         return WeightedLoss.form
-    return CrossEntropyLoss.form if kind == "cross_entropy" else NamedLoss.form
+    return NamedLoss.form
 
 
 Loss = Annotated[

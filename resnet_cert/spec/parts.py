@@ -530,10 +530,12 @@ def load_point(point: Any, context: Context) -> Point:
         return Point(inline(point.W), inline(point.V), _optional(point.c))
     faults, arrays = Faults(), {}
     with faults.under("file"), open_arrays(context.folder, point.file) as array:
-        key, name = _head_name(point, array.names)
-        with faults.under(key):
+        with faults.under("W"):
+            key, name = _head_name(point, array.names)
             arrays["W"] = _row_of(array(name)) if key == "w" else _matrix(array(name), name)
         with faults.under("V"):
+            if point.V == "V" and "V" not in array.names:
+                raise Refused(_unnamed("V", "V", point.file, array.names), "array-missing")
             arrays["V"] = _matrix(array(point.V), point.V)
         bias = point.c or ("c" if "c" in array.names else None)
         with faults.under("c"):
@@ -549,7 +551,14 @@ def _head_name(point: models.FilePoint, names: Sequence[str]) -> tuple[str, str]
     found = given or [(key, key) for key in ("w", "W") if key in names]
     if len(found) == 2:
         raise Refused(f"expected an array w or W in {point.file}, got both", "unfit-part")
-    return found[0] if found else ("w", "w")
+    if not found:
+        raise Refused(_unnamed("w or W", "W", point.file, names), "array-missing")
+    return found[0]
+
+
+def _unnamed(letter: str, key: str, file: str, names: Sequence[str]) -> str:
+    """That a point has no array of a default name, and how to name the one that it is."""
+    return f"no array {letter} in {file}: name yours, {key}: NAME, one of {listed(names)}"
 
 
 def _row_of(w: Array) -> Array:

@@ -31,7 +31,9 @@ def save(problem: Problem, path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
-        raise RequestError(f"expected a file name that ends in {' or '.join(ENDINGS)}, got {path.name!r}")
+        raise RequestError(
+            f"expected a file name that ends in {' or '.join(ENDINGS)}, got {path.name!r}", id="output-name"
+        )
     spec = path.with_suffix(".yaml")
     text = _spec(problem, path.name)
     write_whole(str(path), _packed(_arrays(problem), path.suffix))
@@ -65,7 +67,8 @@ def _packed(arrays: dict[str, npt.NDArray[Any]], ending: str) -> bytes:
         from safetensors.numpy import save as packed
     except ImportError:
         raise RequestError(
-            "a .safetensors file needs safetensors: pip install 'resnet-cert[safetensors]'"
+            "a .safetensors file needs safetensors: pip install 'resnet-cert[safetensors]'",
+            id="needs-package",
         ) from None
     return packed({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 

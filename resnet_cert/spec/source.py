@@ -109,12 +109,7 @@ def parse(text: str, file: str, *, column: int = 1) -> Source:
     Raises:
         RequestError: where there is no tree.  Faults that leave one are in its `faults`.
     """
-    unprintable = _UNPRINTABLE.search(text)
-    if unprintable:
-        line, at = _position(text[: unprintable.start()])
-        fault = f"expected text, got the character U+{ord(unprintable.group()):04X} (a binary file?)"
-        at = at + column - 1 if line == 1 else at
-        raise RequestError([Diagnostic(fault, file, line, at, "not-text")])
+    require_text(text, file, column)
     composer = _Composer(file, column - 1)
     try:
         for event in yaml.parse(text, Loader=_PARSER):
@@ -123,6 +118,20 @@ def parse(text: str, file: str, *, column: int = 1) -> Source:
         raise composer.syntax_error(error) from None
     root = composer.root or Node(None, 1, column)
     return Source(file, root, tuple(composer.faults))
+
+
+def require_text(text: str, file: str, column: int = 1) -> None:
+    """Refuse characters that no text has; the first one stands in `column`.
+
+    Raises:
+        RequestError: at the first of them.
+    """
+    unprintable = _UNPRINTABLE.search(text)
+    if unprintable:
+        line, at = _position(text[: unprintable.start()])
+        at = at + column - 1 if line == 1 else at
+        fault = f"expected text, got the character U+{ord(unprintable.group()):04X} (a binary file?)"
+        raise RequestError([Diagnostic(fault, file, line, at, "not-text")])
 
 
 _Key = tuple[str | None, int, int]

@@ -17,11 +17,11 @@ from resnet_cert.numerics.enclosure import Array
 from resnet_cert.spec.arrays import existing
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, describe, listed, shortened, suggestion
 from resnet_cert.spec.faults import Path as Place
+from resnet_cert.spec.values import DELIMITERS
 
 MAX_REPORTED = 20  # bad cells and rows that are reported one by one
 LONGEST_CELL = 80  # characters of a cell that a message repeats
 EXAMPLES = 3  # words of a column of words that a message repeats
-DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "space": " ", "bar": "|"}
 
 _DECIMAL = re.compile(r"\s*[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?[0-9]+,[0-9]+\s*")
@@ -62,7 +62,7 @@ def read_header(folder: Path, name: str, delimiter: str) -> list[str]:
     """The names of the columns; none where the file cannot be read, which `read_csv` says."""
     try:
         with (folder / name).open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, strict=True, delimiter=DELIMITERS[delimiter])
+            reader = csv.reader(lines, strict=True, delimiter=DELIMITERS.get(delimiter, delimiter))
             return [cell.strip() for cell in next(reader, [])]
     except (OSError, ValueError, csv.Error):
         return []
@@ -105,7 +105,7 @@ def labelled(labels: Mapping[str, float]) -> Callable[[str], float]:
 
 def labels_hint(words: Sequence[str]) -> str:
     """What to write so that labels have numbers."""
-    shown = [shortened(word) for word in words[:EXAMPLES]]
+    shown = [shortened(word) for word in sorted(words)[:EXAMPLES]]  # no before yes, False before True
     if len(words) == 2:
         two = f"data.labels: {{{shown[0]}: 0, {shown[1]}: 1}}"
         return f"write what they stand for, {two} (for logistic −1 and 1)"
@@ -118,7 +118,8 @@ class _Reader:
     """One pass over the rows: quick while they are as they should be, cell by cell where one is not."""
 
     def __init__(self, name: str, columns: Sequence[Column], delimiter: str) -> None:
-        self.name, self.columns, self.delimiter = name, columns, delimiter
+        words = {character: word for word, character in DELIMITERS.items()}
+        self.name, self.columns, self.delimiter = name, columns, words.get(delimiter, delimiter)
         self.faults = Faults()
         self.more = 0
         self.underscore = False  # in the lines of this row: float() reads 1_000
@@ -126,7 +127,9 @@ class _Reader:
         self.line = 1  # where it began
 
     def read(self, lines: Iterable[str]) -> Array:
-        reader = csv.reader(self.watched(lines), strict=True, delimiter=DELIMITERS[self.delimiter])
+        reader = csv.reader(
+            self.watched(lines), strict=True, delimiter=DELIMITERS.get(self.delimiter, self.delimiter)
+        )
         numbers = array("d")
         count = 0
         try:

@@ -7,8 +7,8 @@ from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from resnet_cert.spec.faults import Fault, Path, describe, nearest, suggestion
-from resnet_cert.spec.models import LOSS_NAME, Spec
+from resnet_cert.spec.faults import Fault, Path, describe, nearest, shortened, suggestion
+from resnet_cert.spec.models import LOSS_NAME, NETWORK_KINDS, Spec
 from resnet_cert.spec.section import Section
 from resnet_cert.spec.values import EXPECTED, SAID, UNKNOWN_KIND, OneOf
 
@@ -89,7 +89,8 @@ def _fault(error: Any, path: Path, *, with_hint: bool) -> Fault:
         return Fault(path, message, error["ctx"]["id"])
     if kind in ("missing", "extra_forbidden"):
         model, key = _model(error["loc"][:-1]), str(path[-1])
-        where = f" in {model.form}" if issubclass(model, Section) and model.form else ""
+        inside = model.form if issubclass(model, Section) and model.form else ".".join(map(str, path[:-1]))
+        where = f" in {inside}" if inside else ""
         if kind == "extra_forbidden" and not with_hint:
             return Fault(path, f"unknown key {describe(key)}", "unknown-key", at_key=True)
         if kind == "extra_forbidden":
@@ -105,4 +106,20 @@ def _fault(error: Any, path: Path, *, with_hint: bool) -> Fault:
         "too_short": "at least one entry",
         "model_type": f"a mapping with {', '.join(_model(error['loc']).model_fields)}",
     }[kind]
-    return Fault(path, f"expected {what}, got {describe(error['input'])}", "wrong-value")
+    return Fault(
+        path, f"expected {what}, got {describe(error['input'])}{_remedy(error, path)}", "wrong-value"
+    )
+
+
+def _remedy(error: Any, path: Path) -> str:
+    """What to write in place of a word that stands for what was meant."""
+    word = error["input"]
+    if not isinstance(word, str):
+        return ""
+    if error["type"] == "list_type":
+        return f": write [{shortened(word)}]"
+    if path in (("data",), ("point",)) and word.lower().endswith((".npz", ".csv", ".safetensors")):
+        return f": write {path[0]}: {{file: {shortened(word)}}}"
+    if path == ("network",) and word in NETWORK_KINDS:
+        return f": write network: {{kind: {word}, ...}}"
+    return ""

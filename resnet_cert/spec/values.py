@@ -146,6 +146,16 @@ Convex = Annotated[
     Literal["auto", True],
     *_value(lambda value: value == "auto" or value is True, "auto or true", enum=["auto", True]),
 ]
+DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "space": " ", "bar": "|"}
+_SEPARATING = [*DELIMITERS, *DELIMITERS.values()]
+Delimiter = Annotated[
+    str,
+    *_value(
+        lambda value: isinstance(value, str) and value in _SEPARATING,
+        f"{', '.join(DELIMITERS)}, or the character itself",
+        enum=_SEPARATING,
+    ),
+]
 Version = Annotated[
     int, *_value(lambda value: type(value) is int and value == 1, "1, the only version there is", const=1)
 ]

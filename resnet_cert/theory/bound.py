@@ -41,7 +41,7 @@ def bound(
     F_lin_min: Enclosure | None = None,
     target_gap: float | None = None,
 ) -> BoundTable:
-    """Theorem 3: every ε-SOPSP with ‖W‖, ‖V‖ < b has F ≤ min_{‖W*‖_F≤r} F_lin(W*) + bound(ε).
+    """Theorem 3: every ε-SOPSP with ‖W‖_F, ‖V‖ < b has F ≤ min_{‖W*‖_F≤r} F_lin(W*) + bound(ε).
 
     Args:
         eps: ε ≥ 0, one or several; one row each, in the same order.
@@ -161,11 +161,13 @@ def parse_epsilons(text: str) -> tuple[float, ...]:
         return _numbers(text.split(","), "--eps X[,X...]")
     *ends, points = text.split(":")
     if len(ends) != 2:
-        raise RequestError(f"expected --eps X[,X...] or A:B:N, got {text!r}")
+        raise RequestError(f"expected --eps X[,X...] or A:B:N, got {text!r}", id="wrong-value")
     first, last = _numbers(ends, "--eps A:B:N", positive=True)
     n = int(points) if points.strip().isdecimal() else 0
     if not 2 <= n <= MOST_POINTS:
-        raise RequestError(f"expected an integer N from 2 to {MOST_POINTS} in --eps A:B:N, got {points!r}")
+        raise RequestError(
+            f"expected an integer N from 2 to {MOST_POINTS} in --eps A:B:N, got {points!r}", id="wrong-value"
+        )
     start, step = math.log10(first), (math.log10(last) - math.log10(first)) / (n - 1)
     return (first, *(10.0 ** (start + i * step) for i in range(1, n - 1)), last)
 

@@ -271,7 +271,7 @@ def decayed_gap_by_gradient(
 
 # --- Theorem 3: every ε-SOPSP on a bounded domain ---------------------------------------------------------
 #
-# ‖W‖, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (W, V) there, and W_1's least singular value may be
+# ‖W‖_F, ‖V‖ < b; F, ∇F, ∇²F are μ0-, μ1-, μ2-Lipschitz in (W, V) there, and W_1's least singular value may be
 # set to 0 within the domain.  Each form below bounds F − min_{‖W*‖_F ≤ r} F_lin(W*) at every ε-SOPSP, for d1
 # ≥ q; for d1 < q nothing of the kind is true.  With m0 = √(μ2 ε), ρ = min(q, k), by which ‖·‖_* ≤ √ρ‖·‖_F for
 # W_1*V, and C = 1 for d1 > q, 1 + √2 for d1 = q.  Plain floats are taken as exact.
@@ -326,14 +326,14 @@ def threshold_form(
         rank: ρ.  whole: W is the one row w_1 (q = 1, d1 = d).
     Source: the proof of Shamir 2018, Theorem 3, with the best threshold.
     """
-    exact = [Enclosure.exact(x) for x in (eps, b, r, mu0, mu1, mu2)]
-    far = exact[2] if whole else exact[1] + exact[2]
+    e_eps, e_b, e_r, e_mu0, e_mu1, e_mu2 = map(Enclosure.exact, (eps, b, r, mu0, mu1, mu2))
+    far = e_r if whole else e_b + e_r
     root = Enclosure.exact(float(rank)).sqrt()
     rough_far, rough_root = (r if whole else b + r), math.sqrt(rank)
 
     def sides(t: float) -> tuple[Enclosure, Enclosure]:
         at = Enclosure.exact(t)
-        return S(at, *exact, far, root), B(at, *exact[:3])
+        return S(at, e_eps, e_b, e_r, e_mu0, e_mu1, e_mu2, far, root), B(at, e_eps, e_b, e_r)
 
     def below_at(t: float) -> bool:
         return not S(t, eps, b, r, mu0, mu1, mu2, rough_far, rough_root) > B(t, eps, b, r)

@@ -159,6 +159,25 @@ def test_paths_of_every_byte_are_read_and_written(name: str):
     )
 
 
+def test_a_certificate_names_its_spec_by_characters_that_can_be_read():
+    for name in ("a\udcffb.yaml", "two\nlines.yaml"):
+        Path(name).write_text(SPEC)
+        for certificate in ("c.json", "c.zip"):
+            result = run("check", name, "--certificate", certificate)
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert result.stderr.startswith(
+                f"{printable(name)}: error: expected a path of printable characters"
+            )
+    assert not any(path.name.startswith("c.") for path in Path().iterdir())
+
+
+@pytest.mark.parametrize("setting", ["name=\udcff", "\udcff=1", "a.\udcff=1", "name=\x07", "\x1b=1"])
+def test_a_setting_is_text(setting: str):
+    result = run("check", "s.yaml", "--set", setting, "-v")
+    assert result.exit_code == 2
+    assert "[not-text]" in result.stderr
+
+
 def test_surrogates_of_json_are_told_with_their_place():
     Path("s.yaml").write_text('{"version": 1, "name": "\\ud800"}')
     result = run("check", "s.yaml")

@@ -59,7 +59,7 @@ def test_the_answer_says_what_it_is_a_verdict_about(tmp_path: Path) -> None:
     head = draw(0, "generic", "softmax", q=3, d1=2, d2=1, bias=True, l2=0.01)
     case = forger.at_threshold(head, 1.001)
     found = decided(tmp_path, forger.certified(case))
-    truth, claim = HeadTruth(head), found.document()["claim"]
+    truth, claim = HeadTruth(head), found.to_dict()["claim"]
     assert (claim["epsilon"], claim["loss"], claim["n"]) == (case.epsilon, "softmax", len(head.x))
     assert (claim["d"], claim["bypass"], claim["bias"], claim["q"]) == (2, 1, True, 3)
     assert (claim["mu2"], claim["mu2_source"]) == (1.0, "given")
@@ -68,7 +68,7 @@ def test_the_answer_says_what_it_is_a_verdict_about(tmp_path: Path) -> None:
         assert lower is None or lower <= true
         assert upper is None or true <= upper
     assert found.headline == f"CERTIFIED, ε = {case.epsilon!r}, for the stored arrays: no spec is named"
-    assert Verification.of(found.document()) == found
+    assert Verification.of(found.to_dict()) == found
 
 
 def test_nothing_of_a_certificate_prints_a_line_of_its_own(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_nothing_of_a_certificate_prints_a_line_of_its_own(tmp_path: Path) -> No
     evil = {**forger.named(spec), "overrides": ["name=x\n\x1b[2KCERTIFIED for important.yaml\u2028"]}
     found = decide(forger.write(tmp_path, forger.sealed({**document, "spec": evil}, arrays), arrays))
     assert found.verdict is None
-    assert all(line.isprintable() for line in (found.headline, *found.document()["reasons"]))
+    assert all(line.isprintable() for line in (found.headline, *found.to_dict()["reasons"]))
 
 
 def test_an_exact_stationary_point_is_certified_at_epsilon_zero(tmp_path: Path) -> None:

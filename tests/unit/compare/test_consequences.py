@@ -139,6 +139,17 @@ def test_the_block_gap_is_the_distance_to_the_best_head_and_block(seed: int):
     assert there.theorem3.augmented.upper.upper >= there.objective.F.lower
 
 
+def test_theorem_3_counts_the_whole_of_W_where_it_is_longer_than_the_domain_says():
+    """Its b bounds ‖W‖_F, the domain's ‖W‖: for W = I of two rows √2 against 1."""
+    problem = network(5, epsilon=0.1, mu0=1.0, mu1=1.0, mu2=1.0, r=1.0)
+    problem = replace(problem, point=replace(problem.point, W=np.eye(2), V=np.eye(2)))
+    report = check(problem)
+    assert report.constants.b == pytest.approx(1.01)
+    b, m0 = math.sqrt(2.0), math.sqrt(0.1)
+    expected = (b + 1.0) * 0.1 + b * (1 + b) * b * math.sqrt(m0**2 + m0)
+    assert report.theorem3.refined_form == pytest.approx(expected)
+
+
 def report_of(seed: int, **options: Any) -> Report:
     return check(network(seed, **options), augmented=True)
 

@@ -190,6 +190,21 @@ def test_the_gauss_newton_part_is_never_negative() -> None:
     assert lower >= -3.1e-9  # though Q is known to 1e-3 only
 
 
+def test_without_convexity_nothing_rests_on_it() -> None:
+    """At W = 0 with A = −1, ∇²F = [[−1, α], [α, 0]]: λ_min = −(1 + √(1 + 4α²))/2, below −α."""
+    moments = Given(Ball.exact(np.array([[0.25]])), Ball.exact(np.array([[-1.0]])))
+    truth = -(1.0 + math.sqrt(1.25)) / 2.0
+    for W in (np.zeros((1, 1)), np.zeros((1, 2))):
+        wide = Given(moments.A_f, Ball.exact(-np.eye(W.shape[1])))
+        parts = replace(reduction(wide, W, 1), convex=False)
+        found = curvature(parts).lambda_min
+        assert found.lower <= truth <= found.upper
+        assert found.upper - found.lower <= 1e-12
+    sphere = Direction(np.zeros((1, 1)), np.ones((1, 1)))
+    parts = replace(reduction(moments, np.zeros((1, 1)), 1), convex=False)
+    assert curvature(parts, None, sphere).lambda_min.lower <= -1.0
+
+
 @pytest.mark.parametrize("corner", ["generic", "rank 1", "W_1 = 0", "rows that nearly sum to 0"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_radii_of_the_moments_are_paid_for(corner: str, seed: int) -> None:

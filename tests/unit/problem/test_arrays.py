@@ -132,7 +132,9 @@ def test_comparators_and_the_method_are_named() -> None:
     arguments = {**ARRAYS, "w": [1.0, 1.0]}
     with pytest.raises(RequestError, match=r"^error: compare early: expected real numbers, got words"):
         Problem.from_arrays(**arguments, compare={"early": ["a", "b"]})
-    with pytest.raises(RequestError, match=r"^error: hessian: expected one of auto, exact, bound, got 'fast'"):
+    with pytest.raises(
+        RequestError, match=r"^error: hessian: expected one of auto, exact, bound, got 'fast'"
+    ):
         Problem.from_arrays(**arguments, hessian="fast")  # type: ignore[arg-type]
 
 

@@ -163,9 +163,9 @@ def test_suprema_bound_the_derivatives_at_every_point(name: str, count: int) -> 
 def test_suprema_are_near_what_is_reached() -> None:
     reach, y = np.array([0.5, 3.0, 50.0]), np.ones(3)
     first, second, third_one = suprema(CustomLoss(LOSSES["softplus"].function, "mine"), reach, y)
-    np.testing.assert_allclose(first, 1.0 / (1.0 + np.exp(-reach)), rtol=0.08)
-    np.testing.assert_allclose(second, 0.25, rtol=0.08)
-    np.testing.assert_allclose(third_one[1:], 1.0 / (6.0 * 3.0**0.5), rtol=0.08)
+    np.testing.assert_allclose(first, 1.0 / (1.0 + np.exp(-reach)), rtol=0.15)
+    np.testing.assert_allclose(second, 0.25, rtol=0.15)
+    np.testing.assert_allclose(third_one[1:], 1.0 / (6.0 * 3.0**0.5), rtol=0.15)
 
 
 def problem(function: Function, **changes: Any) -> Problem:

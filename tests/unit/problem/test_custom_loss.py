@@ -17,7 +17,7 @@ from user_losses import BITS, LOSSES, truth
 from resnet_cert.numerics.jax64 import float64_scope
 from resnet_cert.numerics.radius import NOTHING, Array, Radius
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.custom_loss import CustomLoss, assumption1_fault
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import NUMPY, named_loss
 
 Function = Callable[[Any, Any], Any]
@@ -188,98 +188,3 @@ def test_an_exception_is_placed_in_the_users_file(function: Function, marker: st
 def test_code_for_scalars_alone_is_welcome() -> None:
     loss = CustomLoss(LOSSES["branch"].function, "branch")
     np.testing.assert_allclose(loss.elementwise(np.array([2.0, -2.0]), np.zeros(2)), [4.0, 2.0])
-
-
-# Assumption 1.
-
-SMOOTH: dict[str, Function] = {name: loss.function for name, loss in LOSSES.items()}
-SMOOTH["steeper"] = lambda p, y: jnp.sqrt(1e-20 + (p - y) ** 2)
-SMOOTH["steep_exponential"] = lambda p, y: jnp.exp(-30.0 * y * p)
-SMOOTH["thresholded_softplus"] = lambda p, y: jnp.where(-y * p > 20.0, -y * p, jnp.log1p(jnp.exp(-y * p)))
-SMOOTH["cut_off_softplus"] = lambda p, y: jnp.where(y * p > 20.0, 0.0, jnp.log1p(jnp.exp(-y * p)))
-SMOOTH["linear"] = lambda p, y: -y * p
-SMOOTH["constant"] = lambda p, y: 0.0 * p
-SMOOTH["unknown"] = lgamma_loss
-
-
-@pytest.mark.parametrize("name", SMOOTH)
-def test_a_smooth_convex_loss_raises_no_alarm(name: str) -> None:
-    p = np.concatenate([P, 20.0 * Y, -20.0 * Y, np.zeros(len(P)), Y + 1e-9, Y * 1e-6])
-    assert assumption1_fault(CustomLoss(SMOOTH[name], name), p, np.tile(Y, 6)) is None
-
-
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
-        (lambda p, y: -((p - y) ** 2), "not convex: second derivative ≤ -2 "),
-        (lambda p, y: jnp.log1p((p - y) ** 2), "not convex: second derivative ≤ -0.2"),
-        (lambda p, y: jnp.cos(p), "not convex: second derivative ≤ -1 .* p = 0,"),
-        (lambda p, y: -jnp.abs(p - y), r"not convex.*falls by 2 within p = -?1 ±"),
-        (lambda p, y: jnp.clip(p - y, -1.0, 1.0) ** 2, "not convex.*falls by"),
-        (lambda p, y: jnp.abs(p - y), r"kink.*changes by 2 more.*within p = -?1 ± 9.1e-13"),
-        (lambda p, y: 1e-9 * jnp.abs(p - y), "kink.*changes by 2e-09"),
-        (lambda p, y: jnp.maximum(0.0, 1.0 - y * p), "kink.*changes by 1 more"),
-        (lambda p, y: jax.nn.relu(1.0 - y * p), "kink.*changes by 1 more"),
-        (lambda p, y: jnp.where(p > y, 0.3 * (p - y), 0.7 * (y - p)), "kink.*changes by 1 more"),
-        (lambda p, y: (p - y) ** 2 + 1e-3 * jnp.abs(p - 0.5), r"kink.*changes by 0.002.*\(sample 134\)"),
-        (lambda p, y: (p - y) ** 2 + jnp.where(p > 0.5, 1.0, 0.0), "jumps.*value changes by 1"),
-        (lambda p, y: jax.lax.stop_gradient(p - y) * (p - y), "wrong derivative"),
-        (lambda p, y: jnp.sqrt((p - y) ** 2), r"first derivative is nan .* at p = 1, y = 1 \(sample 130\)"),
-        (lambda p, y: jnp.abs(p - y) ** 1.5, r"second derivative is inf .* at p = 1, y = 1 \(sample 130\)"),
-        (lambda p, y: jnp.log(p - 3.5), r"value is nan in float64 at p = "),
-        (lambda p, y: jnp.exp(200.0 * p), r"value is inf in float64 at p = 4, y = 1 \(sample 131\)"),
-    ],
-)
-def test_a_loss_against_assumption_1_is_refused_with_a_witness(function: Function, message: str) -> None:
-    fault = assumption1_fault(CustomLoss(function, "mine"), P, Y, first=100)
-    assert fault is not None
-    assert fault.startswith("loss mine")
-    assert "Assumption 1" in fault
-    assert re.search(message, fault), fault
-    sample = re.search(r"\(sample (\d+)\)", fault)
-    assert sample
-    assert 100 <= int(sample.group(1)) < 100 + len(P)
-
-
-def test_a_wrong_derivative_rule_is_found() -> None:
-    @jax.custom_jvp
-    def square(r: Any) -> Any:
-        return r**2
-
-    square.defjvp(lambda primals, tangents: (square(*primals), primals[0] * tangents[0]))  # 2 is missing
-    fault = assumption1_fault(CustomLoss(lambda p, y: square(p - y), "mine"), P, Y)
-    assert fault is not None
-    assert "wrong derivative" in fault
-
-
-def test_the_strongest_curvature_is_the_witness() -> None:
-    p = np.array([0.0, 1.5, 3.0])
-    fault = assumption1_fault(CustomLoss(lambda p, y: p**2 - 0.1 * p**4, "mine"), p, np.zeros(3))
-    assert fault is not None
-    assert "≤ -8.8 at p = 3, y = 0 (sample 2)" in fault
-
-
-def test_the_witness_of_a_kink_is_its_own_sample() -> None:
-    y = np.array([-50.0, 10.0, 20.0, 90.0])
-    p = np.array([500.0, 100.0, 61.0, 700.0])
-    fault = assumption1_fault(CustomLoss(lambda p, y: jnp.abs(p - 3.0 * y - 1.0), "mine"), p, y)
-    assert fault is not None
-    assert "within p = 61 ± 5.5e-11, y = 20 (sample 2)" in fault
-
-
-def test_a_kink_at_the_target_is_found_wherever_the_predictions_are() -> None:
-    fault = assumption1_fault(
-        CustomLoss(lambda p, y: jnp.abs(p - y), "mine"), np.zeros(2), np.array([70.0, 90.0])
-    )
-    assert fault is not None
-    assert "within p = 70 ±" in fault
-
-
-def test_one_kink_among_many_samples_is_found() -> None:
-    n = 30_000
-    p, y = rng.normal(size=n), np.full(n, 7.0)
-    p[12_345] = -0.125
-    loss = CustomLoss(lambda p, y: (p - y) ** 2 + jnp.abs(p + 0.125), "mine")
-    fault = assumption1_fault(loss, p, y)
-    assert fault is not None
-    assert "(sample 12345)" in fault

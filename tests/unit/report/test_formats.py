@@ -14,6 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from reports import certified, refuted, undecided
 
+from resnet_cert import Problem, RequestError, certify, check, verify
 from resnet_cert.outcomes import FailOn, Verdict, exit_code, worst
 from resnet_cert.report import CHECK_FORMATS, Style, formatter, run_code
 from resnet_cert.report.page import page
@@ -223,3 +224,29 @@ def test_the_python_report_prints_as_the_text_report_and_as_the_json_document() 
     assert str(report) + "\n" == written("text", report)
     assert json.loads(report.to_json()) == json.loads(written("json", report))
     assert report.to_dict() == json.loads(report.to_json())["reports"][0]
+
+
+@pytest.mark.parametrize(
+    ("ending", "name"), [("txt", "text"), ("json", "json"), ("md", "markdown"), ("html", "html")]
+)
+def test_a_report_is_saved_in_the_format_of_the_ending(ending: str, name: str, tmp_path: Path) -> None:
+    certified().save(tmp_path / f"report.{ending}")
+    assert (tmp_path / f"report.{ending}").read_text(encoding="utf-8") == written(name, certified())
+
+
+def test_a_report_with_another_ending_and_a_certificate_of_a_hand_made_report_are_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RequestError, match=r"ends in \.txt, \.json, \.md, \.html"):
+        certified().save(tmp_path / "report.pdf")
+    with pytest.raises(RequestError, match="expected a report that check returned"):
+        certified().certificate(tmp_path / "report.certificate")
+
+
+def test_the_certificate_of_a_report_is_accepted(tmp_path: Path) -> None:
+    problem = Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[1.0], V=[[0.0]], epsilon=1e-6)
+    for name, report in (("a", check(problem)), ("b", certify(problem, tmp_path / "b"))):
+        assert report.verdict is Verdict.CERTIFIED
+        report.certificate(tmp_path / name)
+        found = verify(tmp_path / name)
+        assert found.verdict is Verdict.CERTIFIED

@@ -354,11 +354,11 @@ data: {x: [[1, 2], [3, 4]], y: [[0, 1, 1], [1, 0, 1]], omega: [[1, 2, 1], [1, 1,
 
 loss: {kind: cross_entropy, class_weights: [1, 2]}
 data: {x: [[1, 2], [3, 4]], y: [0, 2]}
-  3:7 request
+  3:7 wrong-value
 
 loss: {kind: cross_entropy, class_weights: [1, 2, 0]}
 data: {x: [[1, 2], [3, 4]], y: [0, 2]}
-  3:7 request
+  3:7 wrong-value
 
 loss: {kind: cross_entropy, label_smoothing: 1}
 data: {x: [[1, 2], [3, 4]], y: [0, 2]}

@@ -269,6 +269,35 @@ def test_the_closed_forms_hold_their_exact_values(reach: int) -> None:
                 assert form.upper - form.lower <= SLACK * form.upper
 
 
+@pytest.mark.parametrize("spare", [True, False])
+def test_with_decay_the_form_is_that_of_the_best_split(spare: bool) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(6):
+        b, r, norm_V, mu1, mu2 = constants(rng, 1)
+        eps, l2, rank = float(10.0 ** rng.uniform(-6, 0)), float(10.0 ** rng.uniform(-6, 0)), 2
+        B_, R, V_, M1, M2, E, C = map(mpf, (b, r, norm_V, mu1, mu2, eps, l2))
+        mu = mp.sqrt(M2 * E) + 2 * C
+
+        def rises(s: mpf, mu: mpf = mu, M1: mpf = M1, M2: mpf = M2) -> mpf:
+            return mp.sqrt((M1 + mu) * (M2 * s + mu)) + mp.sqrt(M1 * M2 * s)
+
+        curved = mp.sqrt(mu * (M1 + mu))
+        if not spare:
+            slope = E + 2 * C * V_
+            low, high = mpf(10) ** -80, mpf(b)
+            for _ in range(400):
+                middle = mp.sqrt(low * high)
+                low, high = (middle, high) if rises(middle) <= slope / middle else (low, middle)
+            curved = max(rises(high), slope / high)
+        truth = (B_ + R) * E + C * V_**2 + mp.sqrt(mpf(rank)) * B_ * R * curved
+        form = theorems.decayed_form(eps, b, r, mu1, mu2, l2, exact(norm_V), spare=spare, rank=rank)
+        assert mpf(form.lower) <= truth * (1 + mpf(10) ** -12)
+        assert mpf(form.upper) >= truth * (1 - mpf(10) ** -12)
+        assert form.upper - form.lower <= 1e-9 * form.upper
+    none = theorems.decayed_form(0.0, 1.0, 1.0, 1.0, 1.0, 0.0, exact(0.0), spare=spare)
+    assert none.upper < 1e-150
+
+
 def test_a_polynomial_form_is_never_below_its_sharp_form() -> None:
     rng = np.random.default_rng(0)
     closest = 0.0
