@@ -26,6 +26,7 @@ from resnet_cert.compare.consequences import (
     theorem3_here,
 )
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
+from resnet_cert.compare.population import population_here
 from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import regularized_here
 from resnet_cert.compare.star import Star, seen_from
@@ -40,7 +41,7 @@ from resnet_cert.decide.decision import (
 )
 from resnet_cert.decide.hessian import curvature, reduction
 from resnet_cert.moments.domain import domain_radius, lipschitz_claims
-from resnet_cert.moments.gradient import observe_first
+from resnet_cert.moments.gradient import first_moments, observe_first
 from resnet_cert.moments.moments import Moments
 from resnet_cert.moments.one_pass import Observed, observe
 from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
@@ -48,7 +49,7 @@ from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.convexity import with_assumption1
-from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.problem import Problem, Support
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import (
     Assumption1,
@@ -94,6 +95,8 @@ def check(
     escalate: bool = True,
     augmented: bool = False,
     break_even: bool | None = None,
+    population: Support | None = None,
+    client: Any = None,
 ) -> Report:
     """Is the point an ε-second-order partial stationary point, and what do the theorems say about it?
 
@@ -108,6 +111,8 @@ def check(
         augmented: compare with the best linear predictor on (x, f_θ(x)) too: one more minimisation.
         break_even: how large a linear predictor must be to do as well, and how much better any (W, V) can do
             with these features; None: where that takes a moment.
+        population: what the data are an independent hold-out sample of: a section of statistical statements.
+        client: a `distributed.Client`, whose workers add up over the samples.
     Raises:
         RequestError: the loss violates Assumption 1, the exact Hessian is asked for and too large, or ball
             arithmetic is asked for without python-flint or with a custom loss.
@@ -121,6 +126,8 @@ def check(
         escalate=escalate,
         augmented=augmented,
         break_even=break_even,
+        population=population,
+        client=client,
     ).report
 
 
@@ -133,10 +140,16 @@ def examine(
     escalate: bool = True,
     augmented: bool = False,
     break_even: bool | None = None,
+    population: Support | None = None,
+    client: Any = None,
 ) -> Examination:
     """`check`, with what a certificate or a witness is made from."""
     started = time.perf_counter()
     require_sound_arithmetic()
+    if client is not None:
+        from resnet_cert.moments.executors import on_cluster
+
+        problem = on_cluster(problem, client)
     problem = problem.with_features_held()
     if arithmetic == "ball":
         problem = replace(problem, loss=with_ball_functions(problem.loss))
@@ -169,6 +182,9 @@ def examine(
         **compared(
             problem, seen, decision, constants, linear, convex, augmented=augmented, break_even=break_even
         ),
+        population=None
+        if population is None
+        else population_here(problem, population, first_moments(problem), linear.r, b),
     )
     require_sound_arithmetic()  # what was imported or called since may have changed it
     report = replace(report, seconds=Seconds(time.perf_counter() - started))

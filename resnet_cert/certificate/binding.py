@@ -118,7 +118,7 @@ def _read(
     """The problem, its spec, and whether its samples are drawn."""
     from resnet_cert.spec import load_spec
     from resnet_cert.spec.document import with_overrides
-    from resnet_cert.spec.parts import Stored
+    from resnet_cert.spec.context import Stored
     from resnet_cert.spec.source import read
 
     path = folder / named.path

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -26,6 +30,7 @@ from resnet_cert.report import CHECK_FORMATS, Style, formatter, run_code
 
 if TYPE_CHECKING:
     from resnet_cert.check import Examination
+    from resnet_cert.moments.executors import DaskExecutor
     from resnet_cert.results import Report
     from resnet_cert.spec import LoadedProblem
 
@@ -66,6 +71,14 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 @click.option("--no-escalate", is_flag=True, help="Do not go on in ball arithmetic by itself.")
 @click.option("--witness", metavar="FILE.npz", help="If refuted, write there a direction and a lower point.")
 @click.option("--augmented", is_flag=True, help="Compare with the best linear predictor on (x, f(x)) too.")
+@click.option("--cluster", metavar="ADDRESS|local:N", help="Add up on a Dask cluster, or on N processes.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="Where a network's features are computed; all sums stay on processors.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only the verdicts.")
 @click.option(
     "-v",
@@ -87,6 +100,8 @@ def check(
     no_escalate: bool,
     witness: str | None,
     augmented: bool,
+    cluster: str | None,
+    device: str,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -107,7 +122,13 @@ def check(
         problems = load(specs, allow_code, settings, writes)
         if certificate is not None:
             _require_nameable(problems[0])
-        checked = [_checked(loaded, arithmetic, not no_escalate, augmented, verbosity) for loaded in problems]
+        with contextlib.ExitStack() as open_:
+            problems = [_with_features_on(device, loaded, open_) for loaded in problems]
+            workers = None if cluster is None else _workers(cluster, verbosity, open_)
+            checked = [
+                _checked(loaded, arithmetic, not no_escalate, augmented, verbosity, workers)
+                for loaded in problems
+            ]
         reports = [examined.report for examined in checked]
         only = checked[0]
         if certificate is not None:
@@ -147,6 +168,29 @@ def _require_nameable(loaded: LoadedProblem) -> None:
             raise RequestError([Diagnostic(fault, path)])
 
 
+def _with_features_on(device: str, loaded: LoadedProblem, open_: contextlib.ExitStack) -> LoadedProblem:
+    """Features from another device, in a file that lasts as long as the work."""
+    if device == "cpu":
+        return loaded
+    from resnet_cert.problem.devices import with_features_on
+
+    folder = open_.enter_context(tempfile.TemporaryDirectory(prefix="resnet-cert-"))
+    return replace(loaded, problem=with_features_on(loaded.problem, device, Path(folder)))
+
+
+def _workers(address: str, verbosity: int, open_: contextlib.ExitStack) -> DaskExecutor:
+    from resnet_cert.moments.executors import DaskExecutor, cluster
+
+    client = open_.enter_context(cluster(address))
+    if verbosity >= 0:
+        click.echo(f"cluster: {len(client.nthreads())} workers, dashboard {client.dashboard_link}", err=True)
+    return DaskExecutor(client, _tell if verbosity >= 0 and sys.stderr.isatty() else None)
+
+
+def _tell(done: int, pieces: int) -> None:
+    click.echo(f"\r{done}/{pieces} pieces" + ("\n" if done == pieces else ""), err=True, nl=False)
+
+
 def _summary(reports: Sequence[Report]) -> str:
     """A line for each report: what a log shows where the reports themselves go to files."""
     lines = []
@@ -173,6 +217,7 @@ def _checked(
     escalate: bool,
     augmented: bool,
     verbosity: int,
+    workers: DaskExecutor | None = None,
 ) -> Examination:
     """The report, and what a certificate or a witness is made from."""
     from resnet_cert.check import examine
@@ -181,6 +226,12 @@ def _checked(
     problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
     with progress(f"checking {loaded.path}", verbosity):
         examined = examine(
-            problem, spec=source, arithmetic=arithmetic, escalate=escalate, augmented=augmented
+            problem,
+            spec=source,
+            arithmetic=arithmetic,
+            escalate=escalate,
+            augmented=augmented,
+            population=loaded.population,
+            client=workers,
         )
     return replace(examined, report=replace(examined.report, expect=loaded.expect))

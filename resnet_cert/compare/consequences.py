@@ -266,7 +266,7 @@ def gap_bounds_here(
     functional = functional.intersect(upper=max(on_ball.upper, functional.lower))
 
     A_f = within_span(problem, here.A_f)
-    g, top = here.g_W.norm(), largest_singular_value(A_f)
+    g, top = here.g_W.norm(), A_f.norm() if min(A_f.center.shape) == 1 else largest_singular_value(A_f)
     first_order = minimum(
         theorems.gap_first_order(star.distance, g, star.turned_norm, A_f.norm()),
         theorems.gap_first_order(star.distance, g, star.turned_nuclear, top),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import operator
 import pickle
 import sys
@@ -81,6 +82,12 @@ def summed_rows(
 def merged(parts: Iterable[Part]) -> Part:
     """The sum of one part or more."""
     return functools.reduce(operator.add, parts)
+
+
+def on_cluster(problem: Problem, client: Any) -> Problem:
+    """The same problem, its sums made by the workers of a `distributed.Client`, or by an executor."""
+    executor = client if hasattr(client, "summed") else DaskExecutor(client)
+    return replace(problem, executor=executor)
 
 
 # The cluster.
@@ -297,7 +304,9 @@ def cluster(address: str) -> Iterator[Any]:
             f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
         )
     with (
-        LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=":0") as local,
+        LocalCluster(
+            n_workers=int(count), threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR
+        ) as local,
         Client(local, set_as_default=False) as client,
     ):
         yield client

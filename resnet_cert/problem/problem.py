@@ -193,6 +193,19 @@ class Lipschitz:
 
 
 @dataclass(frozen=True)
+class Support:
+    """The samples are independent draws from a distribution with ‖x‖, ‖f‖, ‖y‖ at most these bounds.
+
+    x: all that the head reads but its bias.  confidence: of all statements together.
+    """
+
+    confidence: float
+    x: float
+    f: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Consecutive samples: x (m, d), all that the head reads, whose first d1 columns the block adds to;
     f (m, k); targets y (m, q); omega (m, q) or None; weight π (m,) or None where all are 1."""
@@ -330,7 +343,8 @@ class Problem:
 
     def with_features_held(self) -> Self:
         """The same problem with a network's features evaluated once and kept, if they fit in HELD_BYTES."""
-        if isinstance(self.features, GivenFeatures) or self.n * self.k * 8 > HELD_BYTES:
+        elsewhere = self.executor is not None  # a cluster computes them where their rows are
+        if isinstance(self.features, GivenFeatures) or elsewhere or self.n * self.k * 8 > HELD_BYTES:
             return self
         f = np.concatenate([chunk.f for chunk in self.chunks()])
         return replace(self, features=GivenFeatures(f, self.features))

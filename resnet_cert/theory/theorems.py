@@ -171,9 +171,10 @@ def local_lemma_any(m: Enclosure, eta: Enclosure, kappa: Enclosure) -> Enclosure
 
 def local_lemma_gradient(norm_gradient_V: Enclosure, sigma: Enclosure) -> Enclosure:
     """(iii) ‖A_f‖_F ≤ ‖∇_V F‖/σ for W_1 of full row rank, for ∇_V F = W_1ᵀA_f; nothing is said for σ = 0."""
-    if not sigma.lower > 0.0:
-        return Enclosure(math.inf, 0.0, math.inf)
-    return norm_gradient_V / sigma
+    if sigma.lower > 0.0:
+        return norm_gradient_V / sigma
+    least = (norm_gradient_V / Enclosure.exact(sigma.upper)).lower if sigma.upper > 0.0 else math.inf
+    return Enclosure(math.inf, least, math.inf)
 
 
 # --- Measured bounds of the gap: no Lipschitz constant in them --------------------------------------------
