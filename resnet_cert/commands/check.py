@@ -147,8 +147,8 @@ def check(
             from resnet_cert.search.witness import find_witness, write_witness
 
             found = find_witness(only)
-            if found is None:
-                click.echo(f"no witness: the verdict is {only.report.verdict.value}", err=True)
+            if isinstance(found, str):
+                click.echo(f"no witness: {found}", err=True)
             else:
                 write_witness(witness, found)
     for to in files:
