@@ -316,7 +316,7 @@ def local_lemma(
         kappa = quadratic_form(here.Q, Ball(direction, moved.radius)) / (ee * vv)
     along = inner(product(u[None, :], here.A_f), Ball.exact(v[None, :])) / (uu * vv).sqrt()
     by_curvature = theorems.local_lemma_any(m, eta, kappa) + (top - along).positive_part()
-    return minimum(by_curvature, by_gradient)
+    return minimum(by_curvature, by_gradient) if star.sigma.upper > 0.0 else by_curvature
 
 
 def _curvature_along(Q: Array, u: Array, d1: int) -> Array:

@@ -34,6 +34,7 @@ from resnet_cert.moments.moments import (
     value_sum,
     weight_sum,
 )
+from resnet_cert.numerics.algebra import solve
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
@@ -140,7 +141,7 @@ class LinearObjective:
         scaled = W / self.design.units
         if self.design.R is None:
             return scaled
-        return np.asarray(np.linalg.solve(self.design.R, scaled.T).T, dtype=np.float64)
+        return solve(self.design.R, scaled.T).T
 
     @cached_property
     def second_moments(self) -> Array:

@@ -52,5 +52,3 @@ def _proven(truth: HeadTruth, w: Vector, r: float, d: int) -> arb:
     value, g, _ = truth.linear([w[a * d : (a + 1) * d] for a in range(truth.q)])
     lower = value - dot(g, w) - arb(r) * norm(g)
     return lower.union(value)
-
-

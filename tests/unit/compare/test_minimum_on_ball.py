@@ -10,6 +10,8 @@ import pytest
 from flint import arb, ctx
 from heads import BITS, LOSSES, Array, HeadTruth, draw
 from ill_conditioned import argmin, design
+from oracle import Sample
+from oracle_linear import attained
 from polished import polished
 
 from resnet_cert import Problem
@@ -158,6 +160,18 @@ def test_where_some_products_vanish_it_is_decided_exactly(
 ):
     found = best_linear_predictor(linear(np.array(x, float), np.array(y, float), "logistic"), 5.0, 1.0)
     assert found.attained is attained
+
+
+def test_attainment_agrees_with_the_exact_cone(longer: int):
+    """Small integers and decimals, many of whose products vanish: every one is decided, and none wrongly."""
+    for seed in range(60 * longer):
+        rng = np.random.default_rng(seed)
+        n, d = int(rng.integers(1, 8)), int(rng.integers(1, 4))
+        x = rng.integers(-2, 3, (n, d)).astype(float) if seed % 2 else rng.normal(size=(n, d)).round(1)
+        loss = "logistic" if seed % 3 else "poisson"
+        y = rng.choice([-1.0, 1.0], n) if loss == "logistic" else rng.poisson(0.5, n).astype(float)
+        exact = attained(Sample(x, y, np.zeros((n, 1)), np.zeros(d), np.zeros((d, 1)), loss=loss))
+        assert best_linear_predictor(linear(x, y, loss), None, 2.0).attained is exact, seed
 
 
 def test_counts_of_zero_may_leave_no_minimum():
