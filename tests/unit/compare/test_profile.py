@@ -1,4 +1,4 @@
-"""The break-even radius against minima in 256 bits: its lower end is not enough, its upper one is."""
+"""The break-even radius against minima in 256 bits: its lower end is not enough, its upper end is."""
 
 from __future__ import annotations
 
