@@ -507,7 +507,10 @@ class Profile:
 
 @dataclass(frozen=True)
 class SgdConstants:
-    """Theorem 4 on ‖(w, v)‖ ≤ b: ℓ is l-Lipschitz and |ℓ| ≤ r there, and D ≥ ‖z_1 − (u*, 0)‖."""
+    """Theorem 4 on ‖(U, Z)‖ ≤ b, the radius of M1: ℓ is l-Lipschitz, |ℓ| ≤ r there, D ≥ ‖z_1 − (U*, 0)‖.
+
+    Neither is the b or the r of a check.
+    """
 
     b: float
     l: float
@@ -517,11 +520,23 @@ class SgdConstants:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Of n runs the fraction whose average objective is within the bound; required: 1 − δ, in expectation."""
+    """Of n runs the fraction whose average objective is within the bound; required: 1 − δ, in expectation.
+
+    within_bound: None where F was not evaluated at every step.
+    """
 
     n: int
-    within_bound: float
+    within_bound: float | None
     required: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Of the first run, at some steps: F there, and its average over all evaluated steps up to there."""
+
+    step: tuple[int, ...]
+    F: tuple[float, ...]
+    average: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -546,15 +561,26 @@ class Sgd:
     evaluated: int
     name: str
     repeats: Repeats | None = None
+    outputs: int = 1
+    curve: Curve | None = None
 
 
 @dataclass(frozen=True)
 class Solved:
-    """What `solve` found: the file of its point, and the check of what is in that file."""
+    """What `solve` found: the file of its point, and the check of what is in that file.
+
+    attained: is the infimum of the objective over all (W, V)?  None where that is not proven either way.
+    descent: where it is not, a direction along which the objective falls without end.  reason: why.
+    start: the check of where it began.
+    """
 
     iterations: int
     point: str
     report: Report
+    attained: bool | None = None
+    descent: dict[str, Any] | None = None
+    reason: str | None = None
+    start: Report | None = None
 
 
 def versions(arithmetic: str) -> dict[str, str]:

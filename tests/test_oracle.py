@@ -37,6 +37,8 @@ from oracle_theorems import (
     theorem3,
 )
 
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
+
 
 @pytest.fixture(autouse=True)
 def _precision():
@@ -162,8 +164,8 @@ def test_the_derivatives_of_the_squared_loss_are_those_of_its_polynomial(family)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+@float64_scope()
 def test_gradient_and_hessian_agree_with_automatic_differentiation(loss):
-    from resnet_cert.numerics.jax64 import jax, jnp
 
     definitions = {
         "squared": lambda p, y: 0.5 * (p - y) ** 2,

@@ -31,8 +31,11 @@ from resnet_cert.report import CHECK_FORMATS, Style, formatter, run_code
 if TYPE_CHECKING:
     from resnet_cert.check import Examination
     from resnet_cert.moments.executors import DaskExecutor
-    from resnet_cert.results import Report
+    from resnet_cert.results import Descent, Report
     from resnet_cert.spec import LoadedProblem
+
+DESCENT_WORK = 10**9
+"""Multiplications of a pass over the data up to which a lower point is looked for: it takes some passes."""
 
 
 def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
@@ -147,10 +150,11 @@ def check(
             from resnet_cert.search.witness import find_witness, write_witness
 
             found = find_witness(only)
-            if found is None:
-                click.echo(f"no witness: the verdict is {only.report.verdict.value}", err=True)
+            if isinstance(found, str):
+                click.echo(f"no witness: {found}", err=True)
             else:
                 write_witness(witness, found)
+                click.echo(f"the witness is in {witness}", err=True)
     for to in files:
         write(formatter(to.format).check(reports, Style(verbosity, fail_on=FailOn(fail_on))), to.file)
     how = replace(style(output, verbosity), fail_on=FailOn(fail_on))
@@ -234,4 +238,16 @@ def _checked(
             population=loaded.population,
             client=workers,
         )
-    return replace(examined, report=replace(examined.report, expect=loaded.expect))
+    return replace(
+        examined, report=replace(examined.report, expect=loaded.expect, descent=_descent(examined))
+    )
+
+
+def _descent(examined: Examination) -> Descent | None:
+    """How far the objective falls from a refuted point, where that takes a moment."""
+    problem = examined.problem
+    if examined.report.verdict is not Verdict.REFUTED or problem.n * problem.parameters > DESCENT_WORK:
+        return None
+    from resnet_cert.search.witness import descent
+
+    return descent(examined)

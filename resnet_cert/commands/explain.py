@@ -23,6 +23,7 @@ TOPICS = (
     "refined",
     "gap-bounds",
     "augmented",
+    "break-even",
     "vector",
     "regularized",
     "hessian",

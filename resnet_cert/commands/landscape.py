@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from resnet_cert.commands.common import (
     format_option,
     load,
-    one_output,
     progress,
     require_picture,
     spec_options,
@@ -23,8 +23,7 @@ from resnet_cert.report import formatter
 from resnet_cert.report.files import write_whole
 
 if TYPE_CHECKING:
-    from resnet_cert.decide.hessian import Direction
-    from resnet_cert.problem.problem import Problem
+    from resnet_cert.problem.problem import Direction, Problem
 
 
 class Range(click.ParamType):
@@ -48,46 +47,55 @@ class Range(click.ParamType):
         return numbers
 
 
-@click.command(cls=Strict, short_help="Find and draw the critical points on a plane of (w, V).")
+@click.command(cls=Strict, short_help="Find, prove and draw the critical points on a plane of (W, V).")
 @click.argument("spec")
 @click.option(
     "--output", metavar="FILE.png", help="Draw the picture there; .svg and .pdf as well.  Else a map in text."
 )
 @click.option(
-    "--range", "box", type=Range(), metavar="W0:W1,V0:V1", help="The part of the plane that is searched."
+    "--range",
+    "box",
+    type=Range(),
+    metavar="W0:W1,V0:V1",
+    help="The part of the plane that is searched and drawn: first to the right, then upwards.",
 )
+@click.option("--grid", is_flag=True, help="With --format json: the values that the picture shows, too.")
 @click.option(
     "--directions",
     metavar="FILE.npz",
-    help="Arrays dw1, dV1, dw2, dV2 that span the plane, in place of gradient and lowest curvature.",
+    help="Arrays dw1, dV1, dw2, dV2 (dW1, … for several outputs) that span the plane, in place of gradient "
+    "and lowest curvature.",
 )
 @spec_options
 @format_option
 def landscape(
     spec: str,
     output: str | None,
-    box: tuple[float, ...] | None,
+    box: tuple[float, float, float, float] | None,
+    grid: bool,
     directions: str | None,
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
 ) -> None:
-    """Find the critical points of the objective on a plane of (w, V), and draw it.
+    """Find the critical points of the objective on a plane of (W, V), prove them, and draw it.
 
-    For d = k = 1 the plane is all of (w, v).  Otherwise it is spanned at the point of SPEC by the gradient
-    and the direction of lowest curvature, and the critical points are those of the restriction to it.
+    Where the head and the block are one number each, the plane is all there is: the head's weight w to the
+    right, the block's weight v upwards.  Otherwise it goes through the point of SPEC: s, along the gradient,
+    to the right, and t, along the direction of lowest curvature, upwards.  Plain F, and one output with
+    weight decay, have their critical points listed over all of (W, V), whatever the plane.
     """
     if output is not None:
         require_picture(output)
     with stdout_as_stderr():
         reads = [] if directions is None else [directions]
         [loaded] = load([spec], allow_code, settings, [output], reads)
-        problem = one_output(loaded)
+        problem = loaded.problem
         plane = None if directions is None else _read_directions(directions, problem)
         from resnet_cert.search.landscape import landscape as landscape_of
 
         with progress(f"exploring {loaded.path}", 0):
-            found = landscape_of(problem, box=box, directions=plane)
+            found = replace(landscape_of(problem, box=box, directions=plane), grid=grid)
         if output is not None:
             from resnet_cert.report.figures import rendered
             from resnet_cert.report.picture import landscape_figure
@@ -97,7 +105,7 @@ def landscape(
 
 
 def _read_directions(path: str, problem: Problem) -> tuple[Direction, Direction]:
-    """The directions (dw1, dV1) and (dw2, dV2).
+    """The directions (dW1, dV1) and (dW2, dV2); dw1 and dw2 for one output.
 
     Raises:
         RequestError: the file or an array cannot be read, or a shape or a number does not fit.
@@ -106,25 +114,31 @@ def _read_directions(path: str, problem: Problem) -> tuple[Direction, Direction]
 
     import numpy as np
 
-    from resnet_cert.decide.hessian import Direction
     from resnet_cert.outcomes import Diagnostic, RequestError
+    from resnet_cert.problem.problem import Direction
     from resnet_cert.spec.arrays import open_npz
     from resnet_cert.spec.faults import Refused
 
-    arrays, faults = {}, []
-    shapes = {"dw": (problem.d,), "dV": (problem.d, problem.k)}
+    head = "dw" if problem.q == 1 else "dW"
+    shapes = {head: (problem.d,) if problem.q == 1 else problem.W.shape, "dV": problem.V.shape}
+    arrays: dict[str, Any] = {}
+    faults: list[Diagnostic] = []
     try:
         with open_npz(Path(), path) as array:
-            for name in ("dw1", "dV1", "dw2", "dV2"):
+            for name in (f"{head}1", "dV1", f"{head}2", "dV2"):
                 arrays[name] = np.asarray(array(name), dtype=np.float64)
                 if arrays[name].shape != shapes[name[:2]]:
-                    faults.append(
-                        f"{name}: expected the shape {shapes[name[:2]]}, got the shape {arrays[name].shape}"
-                    )
+                    shape = arrays[name].shape
+                    message = f"{name}: expected the shape {shapes[name[:2]]}, got the shape {shape}"
+                    faults.append(Diagnostic(message, file=path, id="shape"))
                 elif not np.isfinite(arrays[name]).all():
-                    faults.append(f"{name}: expected finite numbers, got NaN or infinity")
+                    message = f"{name}: expected finite numbers, got NaN or infinity"
+                    faults.append(Diagnostic(message, file=path, id="not-finite"))
     except Refused as refused:
-        faults += [fault.message for fault in refused.faults]
+        faults += [Diagnostic(fault.message, file=path, id=fault.id) for fault in refused.faults]
     if faults:
-        raise RequestError([Diagnostic(fault, file=path) for fault in faults])
-    return Direction(arrays["dw1"], arrays["dV1"]), Direction(arrays["dw2"], arrays["dV2"])
+        raise RequestError(faults)
+    first, second = (
+        Direction(arrays[f"{head}{i}"].reshape(problem.W.shape), arrays[f"dV{i}"]) for i in (1, 2)
+    )
+    return first, second

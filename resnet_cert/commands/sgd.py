@@ -11,7 +11,6 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
-    one_output,
     progress,
     require_picture,
     spec_options,
@@ -36,7 +35,10 @@ from resnet_cert.report.files import write_whole
     help="The bound may fail with probability X.",
 )
 @click.option(
-    "--radius", type=Number(above=0.0), metavar="B", help="‖(w, v)‖ ≤ B; the r of SPEC's domain by default."
+    "--radius",
+    type=Number(above=0.0),
+    metavar="B",
+    help="The ball ‖(w, v)‖ ≤ B; by default the r of SPEC's domain, or 1.01·‖argmin F_lin‖.",
 )
 @click.option(
     "--theta",
@@ -72,7 +74,7 @@ def sgd(
     allow_code: bool,
     format_name: str,
 ) -> None:
-    """Run SGD on wᵀx + vᵀf_θ(x) from 0 and hold it against Theorem 4.
+    """Run SGD on wᵀx + vᵀf_θ(x) from 0 and hold it against Theorem 4; with several outputs on Ux + Zf_θ(x).
 
     The point of SPEC is not used.  The theorem bounds the average of the objective over all steps, with
     probability at least 1 − delta.
@@ -85,7 +87,7 @@ def sgd(
 
         with progress("running SGD", 0) as status:
             run = sgd(
-                one_output(loaded),
+                loaded.problem,
                 steps,
                 delta=delta,
                 radius=radius,

@@ -12,7 +12,6 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
-    one_output,
     progress,
     require_name,
     spec_options,
@@ -24,13 +23,15 @@ from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
-    from resnet_cert.problem.problem import Problem
+    from resnet_cert.problem.problem import Direction, Problem
     from resnet_cert.search.solve import Solution, Step
 
 
 @click.command(cls=Strict, short_help="Go from a point to an ε-second-order stationary point.")
 @click.argument("spec")
-@click.option("--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w and V.")
+@click.option(
+    "--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w (or W), V, and c."
+)
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @click.option(
     "--seed",
@@ -63,19 +64,37 @@ def solve(
         from resnet_cert.results import Solved, Source
         from resnet_cert.search.solve import perturbed, read_point, write_point
 
-        problem = one_output(loaded)
+        problem = loaded.problem
         if seed is not None:
-            problem = replace(problem, point=perturbed(problem.point, seed))
+            problem = replace(problem, point=perturbed(problem, seed))
+        source = Source(loaded.path, loaded.sha256)
+        with progress(f"checking {loaded.path}", 0):
+            start = check(problem, spec=source)
         solution = _solved(problem, output)
         write_point(output, solution.point)
         problem = replace(problem, point=read_point(output))
         with progress(f"checking {output}", 0):
-            report = check(problem, spec=Source(loaded.path, loaded.sha256))
+            report = check(problem, spec=source)
     if solution.stopped is not None and report.verdict is not Verdict.CERTIFIED:
         click.echo(f"stopped short of ε: {solution.stopped}", err=True)
-    solved = Solved(solution.iterations, output, report)
+    solved = Solved(
+        solution.iterations,
+        output,
+        report,
+        solution.attained,
+        None if solution.descent is None else _arrays(solution.descent),
+        solution.why,
+        start,
+    )
     write(formatter(format_name).solve(solved, style(None, 0)), None)
     return report.verdict.exit_code
+
+
+def _arrays(direction: Direction) -> dict[str, Any]:
+    """dw (or dW) and dV, as in the JSON document."""
+    dW = direction.dW
+    head = {"dw": dW[0].tolist()} if len(dW) == 1 else {"dW": dW.tolist()}
+    return {**head, "dV": direction.dV.tolist()}
 
 
 def _solved(problem: Problem, output: str) -> Solution:
@@ -108,11 +127,9 @@ def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
     """Keep the spinner, where there is one, up to date."""
     if status is None:
         return lambda step: None
-    from resnet_cert.compare.minimum_on_ball import best_linear_predictor
-    from resnet_cert.decide.lagrangian import objective_lin_min
+    from resnet_cert.search.landscape import objective_lin_min
 
-    linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.0)
-    least = objective_lin_min(problem, linear.r, linear.F_min).value
+    least = objective_lin_min(problem).value
     G = "F" if problem.is_plain else "G"
 
     def show(step: Step) -> None:

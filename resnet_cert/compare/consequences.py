@@ -266,7 +266,7 @@ def gap_bounds_here(
     functional = functional.intersect(upper=max(on_ball.upper, functional.lower))
 
     A_f = within_span(problem, here.A_f)
-    g, top = here.g_W.norm(), largest_singular_value(A_f)
+    g, top = here.g_W.norm(), A_f.norm() if min(A_f.center.shape) == 1 else largest_singular_value(A_f)
     first_order = minimum(
         theorems.gap_first_order(star.distance, g, star.turned_norm, A_f.norm()),
         theorems.gap_first_order(star.distance, g, star.turned_nuclear, top),
@@ -316,7 +316,7 @@ def local_lemma(
         kappa = quadratic_form(here.Q, Ball(direction, moved.radius)) / (ee * vv)
     along = inner(product(u[None, :], here.A_f), Ball.exact(v[None, :])) / (uu * vv).sqrt()
     by_curvature = theorems.local_lemma_any(m, eta, kappa) + (top - along).positive_part()
-    return minimum(by_curvature, by_gradient)
+    return minimum(by_curvature, by_gradient) if star.sigma.upper > 0.0 else by_curvature
 
 
 def _curvature_along(Q: Array, u: Array, d1: int) -> Array:

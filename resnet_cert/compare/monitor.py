@@ -21,7 +21,8 @@ from resnet_cert.moments.gradient import first_moments, lipschitz_pass
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.problem import Problem, float64
+from resnet_cert.problem.arrays import float64_array
+from resnet_cert.problem.problem import Problem
 from resnet_cert.theory import theorems
 
 ROOM = 4.0
@@ -85,7 +86,8 @@ class Monitor:
         r: float | None = None,
         **options: Any,
     ) -> None:
-        self._x, self._y, self._loss, self._features = float64(x), y, loss, f
+        self._x, self._y = float64_array(x, "x").copy(), float64_array(y, "y").copy()  # as they are now
+        self._loss, self._features = loss, f
         self._b, self._r, self._options = b, r, options
         self._linear: LinearMinimum | None = None
         self._f: Array | None = None
@@ -108,7 +110,8 @@ class Monitor:
             raise RequestError(
                 "expected the features f, here or as a function when the Monitor is made", id="unfit-part"
             )
-        features = float64(self._features(self._x) if f is None and self._features is not None else f)
+        given = self._features(self._x) if f is None and self._features is not None else f
+        features = float64_array(given, "f")
         problem = Problem.from_arrays(
             x=self._x, y=self._y, f=features, W=W, V=V, c=c, loss=self._loss, r=self._r, **self._options
         )
@@ -120,7 +123,7 @@ class Monitor:
             self._linear = best_linear_predictor(problem, self._r, b)
         if b != self._b or self._f is None or not np.array_equal(features, self._f):
             self._mu2 = self._claim(problem, b)
-        self._b, self._f = b, features
+        self._b, self._f = b, features.copy()  # a training loop may write into its own
 
         here = first_moments(problem)
         at = slope(problem, here)

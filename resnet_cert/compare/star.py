@@ -81,7 +81,7 @@ def star(
         _at_most(distance, norm(W) + length),
         turned,
         turned_norm,
-        _at_most(nuclear_norm(turned), rank * turned_norm),
+        turned_norm if min(turned.center.shape) == 1 else _at_most(nuclear_norm(turned), rank * turned_norm),
         sigma,
         X,
         norm_X,

@@ -1,19 +1,21 @@
 """Theorem 4: with a skip connection to the output, stochastic gradient descent is no worse than linear.
 
-The model is x ↦ wᵀx + vᵀf_θ(x), its objective F(z, θ) = E[ℓ(wᵀx + vᵀf_θ(x); y)] with z = (w, v) on the ball
-M1 = {‖z‖ ≤ b}.  Projected gradient steps, each from one fresh sample, from z_1 = 0,
+The model is x ↦ Ux + Zf_θ(x), with one output wᵀx + vᵀf_θ(x), its objective F(z, θ) = E[ℓ(Ux + Zf_θ(x); y)]
+with z = (U, Z) on the ball M1 = {‖z‖ ≤ B}, Frobenius.  Projected gradient steps, each from one fresh sample,
+from z_1 = 0,
 
     z_{t+1} = Π(z_t − η ∇_z ℓ_t(z_t, θ_t)),   η = D/(l√T),   θ_{t+1} anything determined by the past,
 
 have with probability at least 1 − δ
 
-    min_t F(z_t, θ_t) ≤ (1/T) Σ_t F(z_t, θ_t) ≤ min_{‖u‖≤b} F_lin(u) + D l/√T + 2R √(2 ln(1/δ)/T),
+    min_t F(z_t, θ_t) ≤ (1/T) Σ_t F(z_t, θ_t) ≤ min_{‖U‖≤B} F_lin(U) + D l/√T + 2R √(2 ln(1/δ)/T),
 
-R = min(r, b l), if every ℓ_t is l-Lipschitz in z and |ℓ_t| ≤ r on M1, for all θ_t, and D ≥ ‖z_1 − (u*, 0)‖.
-The proof: online gradient descent has regret D l √T against the fixed (u*, 0), whose loss does not depend on
+R = min(r, B l), if every ℓ_t is l-Lipschitz in z and |ℓ_t| ≤ r on M1, for all θ_t, and D ≥ ‖z_1 − (U*, 0)‖.
+The proof: online gradient descent has regret D l √T against the fixed (U*, 0), whose loss does not depend on
 θ; the differences of sampled and expected losses are a martingale with steps in an interval of length 4R
-(Azuma–Hoeffding).  It speaks of the average, hence of the best iterate; not of the last one, and not of
-averaged parameters unless θ is frozen.  Source: Shamir 2018, Theorem 4; Zinkevich 2003 for the regret.
+(Azuma–Hoeffding).  It needs convexity in the prediction alone, whatever the number of outputs.  It speaks of
+the average, hence of the best iterate; not of the last one, and not of averaged parameters unless θ is
+frozen. Source: Shamir 2018, Theorem 4; Zinkevich 2003 for the regret.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from resnet_cert.numerics.enclosure import Array
+from resnet_cert.numerics.radius import NOTHING, Array, Radius
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.convexity import prove_convex
 from resnet_cert.problem.custom_loss import CustomLoss
@@ -32,15 +34,18 @@ from resnet_cert.problem.networks import NetworkFeatures
 from resnet_cert.results import SgdConstants
 
 
-def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) -> SgdConstants:
-    """b, l, r and D of Theorem 4 over all samples.
+def theorem4_constants(
+    loss: Loss, x: Array, y: Array, omega: Array | None, f_norm: Array, b: float
+) -> SgdConstants:
+    """b = B, l, r and D of Theorem 4 over all samples.
 
-    On M1 a prediction is at most p̄ = b·√(‖x‖² + ‖f‖²) in absolute value.  There, ℓ being convex,
-    |ℓ'| ≤ max|ℓ'(±p̄)| and ℓ(0) − |ℓ'(0)|p̄ ≤ ℓ ≤ max ℓ(±p̄), whose larger end in absolute value is r.  ℓ is
-    l-Lipschitz in z for l = max sup|ℓ'|·√(‖x‖² + ‖f‖²).  From z_1 = 0 no point of M1 is farther than D = b.
+    On M1 a prediction is at most p̄ = B·√(‖x‖² + ‖f‖²) long.  With one output, ℓ being convex, |ℓ'| ≤
+    max|ℓ'(±p̄)| there and ℓ(0) − |ℓ'(0)|p̄ ≤ ℓ ≤ max ℓ(±p̄), whose larger end in absolute value is r; with
+    several ‖∇ℓ‖ is at most its supremum L1 over that ball, and ℓ(0) − ‖∇ℓ(0)‖p̄ ≤ ℓ ≤ ℓ(0) + L1 p̄.  ℓ is
+    l-Lipschitz in z for l = max L1·√(‖x‖² + ‖f‖²).  From z_1 = 0 no point of M1 is farther than D = B.
 
     Args:
-        x: (n, d);  y: (n,).
+        x: (n, d);  y: (n, q);  omega: (n, q) or None.
         f_norm: (n,) upper bounds of ‖f_θ(x)‖ for every θ that is met.
     Raises:
         RequestError: the loss contradicts Assumption 1, or l or r overflows.
@@ -49,17 +54,25 @@ def theorem4_constants(loss: Loss, x: Array, y: Array, f_norm: Array, b: float) 
     with np.errstate(over="ignore", invalid="ignore"):
         reach = b * size
         if isinstance(loss, CustomLoss):
-            _require_convex(loss, reach, y)
-        exact = np.zeros_like(reach)
-        right, left, middle = (loss.derivatives(p, exact, y) for p in (reach, -reach, exact))
-        steepest = np.maximum(*(np.abs(end.first) + end.first_error for end in (right, left)))
-        highest = np.maximum(*(end.value + end.value_error for end in (right, left)))
-        lowest = middle.value - middle.value_error - (np.abs(middle.first) + middle.first_error) * reach
+            _require_convex(loss, reach, y[:, 0])
+        middle = loss.derivatives(np.zeros_like(y), NOTHING, y, omega)
+        slope = np.linalg.norm(middle.first, axis=1) + middle.first_error.upper
+        lowest = middle.value - middle.value_error.upper - slope * reach
+        if y.shape[1] == 1:
+            ends = [loss.derivatives(p[:, None], NOTHING, y, omega) for p in (reach, -reach)]
+            steepest = np.maximum(*(np.abs(end.first[:, 0]) + end.first_error.upper for end in ends))
+            highest = np.maximum(*(end.value + end.value_error.upper for end in ends))
+        else:
+            suprema = loss.suprema(Radius.of(reach), y, omega)
+            steepest = np.full_like(reach, np.inf) if suprema is None else suprema.first.upper
+            highest = middle.value + middle.value_error.upper + steepest * reach
+        if loss.nonnegative:
+            lowest = np.maximum(lowest, 0.0)
         l = float(np.max(steepest * size))
         r = float(np.max(np.maximum(highest, -lowest)))
     if not (math.isfinite(l) and math.isfinite(r)):
         raise RequestError(
-            f"expected a smaller radius, got {b:g}: |ℓ| or |ℓ'| overflows on that ball", id="unfit-part"
+            f"expected a smaller radius, got {b:g}: |ℓ| or |∇ℓ| overflows on that ball", id="unfit-part"
         )
     return SgdConstants(b, l, r, b)
 

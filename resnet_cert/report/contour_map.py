@@ -54,7 +54,8 @@ def contour_map(landscape: Landscape) -> list[str]:
     if landscape.plane.radius is not None:
         center = landscape.plane.center
         cells[np.hypot(s - center[0], t[:, None] - center[1]) > landscape.plane.radius] = OUTSIDE
-    marked = [(point.at, MARKS[point.name]) for point in reversed(landscape.critical_points)]
+    found = reversed(landscape.critical_points)
+    marked = [(point.at, MARKS[point.name]) for point in found if point.at is not None]
     if not landscape.plane.whole:
         marked.append(((0.0, 0.0), POINT))
     for at, mark in marked:

@@ -52,8 +52,17 @@ def sgd(run: Sgd, style: Style) -> str:
 
 
 def solve(solved: Solved, style: Style) -> str:
-    """The document resnet-cert/solve/1."""
-    return _text({"schema": "resnet-cert/solve/1", **_members(solved)})
+    """The document resnet-cert/solve/1; of the start only where it stood."""
+    members = {name: item for name, item in _members(solved).items() if name != "start"}
+    if solved.start is not None:
+        start = solved.start
+        members["before"] = {
+            "F": start.objective.F,
+            "gradient_norm": start.gradient.norm,
+            "lambda_min": start.hessian.lambda_min,
+            "gap": start.objective.gap,
+        }
+    return _text({"schema": "resnet-cert/solve/1", **members})
 
 
 def landscape(found: Landscape, style: Style, picture: str | None) -> str:

@@ -249,7 +249,7 @@ def _theorems(report: Report, digits: int) -> Rows:
     if third.applies:
         at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
         if third.augmented is not None:
-            wider = f"3  F ≤ min Φ + bound(ε), ‖Z‖ ≤ {plain(third.augmented.s)}"
+            wider = f"3  F ≤ min Φ + bound, ‖Z‖ ≤ {at_least(third.augmented.s)}"
             at_most_row(wider, F, third.augmented.upper, "")
     at_most_row("F ≤ min F_lin", F, objective.F_lin_min, _yes(report.corollary1.verdict))
     if about is not None:

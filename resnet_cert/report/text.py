@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_cert.compare.theorem4 import theorem4_terms
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import Verdict, printable
 from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
@@ -25,7 +27,7 @@ from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.verification import Claim, Verification
-    from resnet_cert.search.landscape import Landscape
+    from resnet_cert.search.landscape import CriticalPoint, Landscape
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
 INDENT = (0, 0, 0, 2)
@@ -77,8 +79,9 @@ def bound(table: BoundTable, style: Style) -> str:
 def sgd(run: Sgd, style: Style) -> str:
     """The averages of a run beside the bound of Theorem 4, and what that speaks of."""
     theta = "frozen" if run.theta == "frozen" else "trained as well"
+    model = "wᵀx + vᵀf(x), ‖(w, v)‖ ≤ B" if run.outputs == 1 else "Ux + Zf(x), ‖(U, Z)‖ ≤ B"
     parts = [
-        Text(f"{run.name}: SGD on wᵀx + vᵀf(x), ‖(w, v)‖ ≤ b, θ {theta}", style="bold"),
+        Text(f"{run.name}: SGD on {model}, θ {theta}", style="bold"),
         Padding(_sgd_setting(run), INDENT_AND_GAP),
         Padding(_sgd_values(run), INDENT_AND_GAP),
         *(Padding(sentence, INDENT) for sentence in _sgd_meaning(run)),
@@ -88,12 +91,13 @@ def sgd(run: Sgd, style: Style) -> str:
 
 def _sgd_setting(run: Sgd) -> Table:
     constants = run.constants
-    at_most = f"R = min(r, b·l) = {plain(min(constants.r, constants.b * constants.l))}"
+    at_most = f"R = min(M, B·l) = {plain(min(constants.r, constants.b * constants.l))}"
+    ball = "‖(w, v)‖" if run.outputs == 1 else "‖(U, Z)‖"
     return _pairs(
         [
             ("steps", f"T = {run.steps} of size η = D/(l√T) = {plain(run.eta)}, seed {run.seed}"),
-            ("on the ball", f"‖(w, v)‖ ≤ b = {plain(constants.b)}: distance to z_1 = 0 at most D = b"),
-            ("loss there", f"l = {plain(constants.l)}-Lipschitz, |ℓ| ≤ r = {plain(constants.r)}; {at_most}"),
+            ("on the ball", f"{ball} ≤ B = {plain(constants.b)}: distance to z_1 = 0 at most D = B"),
+            ("loss there", f"l = {plain(constants.l)}-Lipschitz, |ℓ| ≤ M = {plain(constants.r)}; {at_most}"),
         ]
     )
 
@@ -101,7 +105,8 @@ def _sgd_setting(run: Sgd) -> Table:
 def _sgd_values(run: Sgd) -> Listing:
     steps = "all steps" if run.evaluated == run.steps else f"{run.evaluated} evenly spaced steps"
     table = Listing("objective", "value", "above min F_lin")
-    table.add_row("min F_lin, ‖w‖ ≤ b", plain(run.F_lin_min, DIGITS), "")
+    least = "min F_lin, ‖w‖ ≤ B" if run.outputs == 1 else "min F_lin, ‖U‖ ≤ B"
+    table.add_row(least, plain(run.F_lin_min, DIGITS), "")
     for name, value in (("best step", run.best_objective), (f"average of {steps}", run.average_objective)):
         table.add_row(name, plain(value, DIGITS), plain(value - run.F_lin_min))
     above = sum(theorem4_terms(run.constants, run.steps, run.delta))
@@ -121,55 +126,171 @@ def _sgd_meaning(run: Sgd) -> Iterator[str]:
     else:
         yield f"{claim}, except with probability ≤ {plain(run.delta)}: it is not."
     if run.theta == "frozen":
-        yield "It says nothing of the last step; at the average of all (w, v) the convex F is no larger."
+        yield "It says nothing of the last step; at the average of all of them the convex F is no larger."
     else:
         yield "It says nothing of the last step, nor of averaged parameters."
     if run.repeats is not None:
-        within, promised = plain(100.0 * run.repeats.within_bound), plain(100.0 * run.repeats.required)
-        yield f"Of {run.repeats.n} runs {within} % are within the bound, where it promises {promised} %."
+        promised = plain(100.0 * run.repeats.required)
+        if run.repeats.within_bound is None:
+            yield f"{run.repeats.n} runs cost too much to evaluate at every step: how many hold is open."
+        else:
+            within = plain(100.0 * run.repeats.within_bound)
+            yield f"Of {run.repeats.n} runs {within} % are within the bound, where it promises {promised} %."
 
 
 def solve(solved: Solved, style: Style) -> str:
-    """How many steps it took, where the point is, and the screen of its check."""
+    """How many steps it took, where the point is, before and after, and the screen of its check."""
     steps = f"{solved.iterations} iteration{'' if solved.iterations == 1 else 's'}"
-    return f"{steps}; the point (w, V) is in {solved.point}\n\n" + check([solved.report], style)
+    after = solved.report
+    name = "F" if after.regularized is None else "G"
+    parts: list[RenderableType] = []
+    if solved.start is not None:
+        table = Listing("", name, f"‖∇{name}‖", "λ_min", f"{name} − min {name}_lin")
+        for when, report in (("before", solved.start), ("after", after)):
+            table.add_row(when, *(enclosed(x) for x in _position(report)))
+        parts += ["", table]
+    if solved.attained is True:
+        parts += ["", f"The infimum of {name} over all (W, V) is attained."]
+    if solved.attained is False:
+        parts += ["", f"The infimum of {name} over all (W, V) is not attained: {solved.reason}."]
+    first = f"{steps}; the point (W, V) is in {solved.point}\n"
+    return first + _rendered([*parts, ""], style) + check([after], style)
+
+
+def _position(report: Report) -> tuple[Enclosure | None, ...]:
+    """The objective, ‖∇‖, λ_min and the gap, of what the report judges."""
+    judged = report.regularized
+    value = report.objective.F if judged is None else judged.objective
+    gap = report.objective.gap if judged is None else judged.gap
+    return value, report.gradient.norm, report.hessian.lambda_min, gap
 
 
 def landscape(found: Landscape, style: Style, picture: str | None) -> str:
     """A map, unless there is a picture, and the critical points."""
-    plane = found.plane
+    G = _objective(found)
     first = "" if picture is None else f"; the picture is in {picture}"
-    parts: list[RenderableType] = [
-        Text(f"{found.name}: the landscape of G = {found.objective}{first}", "bold")
-    ]
+    parts: list[RenderableType] = [Text(f"{found.name}: the landscape of {G}{first}", "bold")]
     parts += ["", *contour_map(found), ""] if picture is None else [""]
-    table = Listing("critical point", plane.names[0][0], plane.names[1][0], "G", "eigenvalues", "μ")
-    for point in found.critical_points:
-        numbers = (plain(value, 8) for value in (*point.at, point.objective))
-        curvatures = ", ".join(plain(value, 3) for value in point.eigenvalues)
-        multiplier = "" if point.multiplier is None else plain(point.multiplier, 8)
-        remark = "" if point.proven else ", not proven" if point.isolated else ", not isolated"
-        table.add_row(point.name + remark, *numbers, curvatures, multiplier)
-    parts += [table] if found.critical_points else ["No critical points here."]
-    parts += ["", *_landscape_meaning(found)]
+    if found.critical_points:
+        parts += [_points(found), ""]
+    elif not found.critical_sets:
+        parts += ["No critical points here.", ""]
+    parts += [*_sets(found), *_landscape_meaning(found)]
     return _rendered(parts, style)
 
 
+def _objective(found: Landscape) -> str:
+    name = f"G = F + {given(found.l2)}·(‖W‖² + ‖V‖²)" if found.l2 else "F"
+    return name if found.norm is None else f"{name} on ‖(W, V)‖ ≤ {given(found.norm)}"
+
+
+def _points(found: Landscape) -> Listing:
+    """A column of multipliers is there where there are some."""
+    plane, name = found.plane, "G" if found.l2 else "F"
+    with_multiplier = any(point.multiplier is not None for point in found.critical_points)
+    headings = [*plane.names, name, "eigenvalues"] + ["μ"] * with_multiplier
+    table = Listing("critical point", *headings)
+    for point in found.critical_points:
+        place = ("", "") if point.at is None else tuple(plain(float(x), 8) for x in point.at)
+        curvatures = ", ".join(plain(value, 3) for value in point.eigenvalues)
+        cells = [*place, plain(point.objective.value, 8), curvatures]
+        if with_multiplier:
+            cells.append("" if point.multiplier is None else plain(point.multiplier, 8))
+        table.add_row(_kind(found, point), *cells)
+    return table
+
+
+def _kind(found: Landscape, point: CriticalPoint) -> str:
+    name = point.name
+    if not found.plane.whole and point.kind_in_space not in (None, point.kind):
+        name += f" on the plane, {point.kind_in_space} of all"
+    if point.touching:
+        name += ", touching the rim"
+    elif point.on_rim:
+        name += ", on the rim"
+    return name if point.proven else name + ", not proven"
+
+
+def _sets(found: Landscape) -> Iterator[str]:
+    for part in found.critical_sets:
+        what = "Global minima of F over all (W, V)" if part.kind == "minimum" else "Saddles at W = 0"
+        size = {None: "of a dimension that is not proven", 0: "one point", 1: "a curve"}
+        extent = size.get(part.dimension, f"of dimension {part.dimension}")
+        W, V = (_array(a) for a in (part.through.head, part.through.V))
+        bent = "" if part.lambda_min is None else f", λ_min = {enclosed(part.lambda_min, 4)} there"
+        yield f"{what}: F = {enclosed(part.value)}, {extent}, through W = {W}, V = {V}{bent}."
+
+
+def _array(a: Array) -> str:
+    """All of a small array; the size of a large one."""
+    flat = a.ravel()
+    if flat.size == 1:
+        return plain(float(flat[0]), 8)
+    if flat.size > 6:
+        return f"an array {' × '.join(map(str, a.shape))}"
+    return "(" + ", ".join(plain(float(x), 5) for x in flat) + ")"
+
+
 def _landscape_meaning(found: Landscape) -> Iterator[str]:
+    name = "G" if found.l2 else "F"
     least = enclosed(found.objective_lin_min)
-    yield f"min F_lin = {enclosed(found.F_lin_min)}; the best G at V = 0 is {least}."
-    if not found.plane.whole:
+    at_zero = "the best predictor without the block" if name == "F" else "the best G at V = 0"
+    yield f"min F_lin = {enclosed(found.F_lin_min)}; {at_zero}, over all W allowed, has {name} = {least}."
+    if not found.plane.whole and found.searched == "plane":
         yield (
-            "These are the critical points of G on a plane through the point P, not of G as a whole; "
-            "P is (0, 0)."
+            f"The plane goes through the point P = (0, 0), {found.plane.names[0]} along "
+            f"{found.plane.words[0]}, {found.plane.names[1]} along {found.plane.words[1]}; what is listed is "
+            "critical on it."
         )
     spurious = [point for point in found.critical_points if point.spurious]
+    closed = found.closed_form
+    where = _where(found)
+    if closed is not None and not spurious:
+        infimum = f"inf F over all (W, V) is {enclosed(closed.infimum)}"
+        if closed.attained is False:
+            yield f"{infimum}, not attained: {closed.why}."
+        if closed.attained is None:
+            yield f"{infimum}; whether it is attained is open: {closed.why}."
+        if found.complete and found.plane.whole:
+            yield "These are all critical points of F over all (w, v), proven."
+        yield (
+            "No minimum of F is spurious: every second-order stationary point is a global minimum over "
+            "all (W, V)."
+        )
+    elif found.complete:
+        yield f"These are all critical points of {name} {where}, proven."
     if spurious:
-        worst = max(point.objective for point in spurious)
+        worst = max(point.objective.value for point in spurious)
         above = plain(worst - found.objective_lin_min.value)
-        yield f"A spurious minimum is a local minimum above the best G at V = 0, here by up to {above}."
-    elif found.plane.whole:
-        yield "No spurious minimum was found."
+        yield f"A spurious minimum is a local minimum above the best {name} at V = 0, here by up to {above}."
+    elif closed is None and found.complete:
+        yield f"No spurious minimum {where}, proven."
+    elif closed is None:
+        yield f"No spurious minimum was found {where}; that there is none is not proven."
+    if found.undecided:
+        box = found.undecided[0]
+        s, t = found.plane.names
+        shown = f"{s} ∈ {_interval(box.s)}, {t} ∈ {_interval(box.t)}"
+        count = len(found.undecided)
+        more = "" if count == 1 else f", and {count - 1} more"
+        yield f"Not decided here: {shown}{more}."
+    elif not found.complete and closed is None:
+        yield "Not decided everywhere: the search ran out of its budget."
+
+
+def _where(found: Landscape) -> str:
+    """The range that a statement is about."""
+    if found.searched.startswith("d + k"):
+        w, V = (plain(found.reach[name], 4) for name in ("w", "V"))
+        return f"with |w_i| ≤ {w}, |V_ij| ≤ {V}"
+    s0, s1, t0, t1 = found.range
+    s, t = found.plane.names
+    on = "" if found.plane.whole else "on the plane "
+    return f"{on}with {s} ∈ {_interval((s0, s1))}, {t} ∈ {_interval((t0, t1))}"
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"[{plain(ends[0], 5)}, {plain(ends[1], 5)}]"
 
 
 def verify(verification: Verification, style: Style) -> str:

@@ -1,236 +1,360 @@
-"""Where the gradient of a function of two numbers vanishes: Newton's method from many starts.
+"""Every critical point of plain F, in closed form, for d1 ≥ q (softmax: q − 1).
 
-Nothing is proven here; `landscape` proves what each of them is.
+Φ(U, Z) = E[ℓ(Ux + Zf; y)] is convex and F(W, V) = Φ(W, W_1V), so that ∇_V F = W_1ᵀA_f and E[∇ℓ xᵀ] = g_W −
+A_f(EV)ᵀ:
+
+W_1 of full row rank   ∇F = 0 makes A_f = 0 and then ∇Φ = 0 at (W, W_1V): a global minimum of F over all (W,
+V). W_1 of less rank       A_f = 0 is the same; A_f ≠ 0 makes λ_min(∇²F) < 0: a strict saddle.
+
+So no minimum of F is spurious.  The global minima are {(W, V) : (W, W_1V) ∈ argmin Φ}; inf Φ is inf F, for
+heads of full row rank are dense, but it is attained only where some (U, Z) ∈ argmin Φ has a V with U_1V = Z.
+At W_1 = 0 the critical points are those V with E[∇ℓ x_1ᵀ] + A_f Vᵀ = 0, at the best predictor on what goes
+round the block.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from resnet_cert.numerics.enclosure import Array
-from resnet_cert.search.plane import PlaneObjective
+from resnet_cert.compare.augmented import joined, on_inputs
+from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.recession import separates
+from resnet_cert.decide.hessian import reduction
+from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, slope
+from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, gamma
+from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import Direction, Domain, Objective, Point, Problem
+from resnet_cert.problem.span import gradient_basis, span
+from resnet_cert.search.solve import basis
 
-STEPS = 60
-POLISH_STEPS = 12
-STATIONARY = 1e-10
-"""max|∇G| over max|∇²G| and the size of the box, at a point that counts as found."""
-DEGENERATE = 1e-6
-"""The ratio of the curvatures of a point that is not isolated."""
-SAME = 1e-6
-"""Distance of two points that are one, in sizes of the box."""
-LINK = 0.2
-"""Distance of neighbours on a curve of critical points, in sizes of the box."""
-FOLLOWED = 0.005
-"""Distance of the points on a curve that is followed, in sizes of the box;"""
-LONGEST = 5.0
-"""how long it may be, and"""
-CORRECTIONS = 3
-"""the Newton steps back onto it."""
-CIRCLE_POINTS = 2048
-
-Mask = npt.NDArray[np.bool_]
+EXACT_WORK = 100_000
+"""Up to so many rational operations the rank of the data is found exactly."""
 
 
 @dataclass(frozen=True)
-class Box:
-    """s in [s0, s1], t in [t0, t1]."""
+class CriticalSet:
+    """Critical points that are not isolated, or not of one plane.
 
-    s0: float
-    s1: float
-    t0: float
-    t1: float
+    kind: "minimum" (global) or "saddle".  dimension: of the set; None where it is not proven.
+    value: of F on it.  through: one of its points, to rounding.  directions: tangent to it there.
+    lambda_min: at `through`, of a saddle.
+    """
+
+    kind: str
+    dimension: int | None
+    value: Enclosure
+    through: Point
+    directions: tuple[Direction, ...] = ()
+    lambda_min: Enclosure | None = None
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The list.
+
+    attained: is inf F over all (W, V)?  None where that is not proven either way.  descent: where it is not,
+    a direction along which F falls without end.  why: in words.  best: the minimum of Φ.
+    """
+
+    attained: bool | None
+    descent: Direction | None
+    why: str
+    best: LinearMinimum
+    sets: tuple[CriticalSet, ...]
+    nonnegative: bool
 
     @property
-    def size(self) -> float:
-        return math.hypot(self.s1 - self.s0, self.t1 - self.t0)
-
-    def at(self, unit: Array) -> Array:
-        """Points of the unit square (m, 2) in the box."""
-        return np.array([self.s0, self.t0]) + unit * np.array([self.s1 - self.s0, self.t1 - self.t0])
-
-    def holds(self, at: Array) -> Mask:
-        """Which of the points (m, 2) lie in the box."""
-        s, t = at[:, 0], at[:, 1]
-        return (self.s0 <= s) & (s <= self.s1) & (self.t0 <= t) & (t <= self.t1)
+    def infimum(self) -> Enclosure:
+        """inf F over all (W, V); where min Φ is not attained, what is known of it."""
+        F_min = self.best.F_min
+        if self.best.attained:
+            return F_min
+        lower = 0.0 if self.nonnegative else -math.inf
+        return Enclosure(lower if self.nonnegative else F_min.value, lower, F_min.upper)
 
 
-def halton(count: int) -> Array:
-    """(count, 2) points of the unit square, of low discrepancy (Halton 1960)."""
-    points = np.zeros((count, 2))
-    for axis, base in enumerate((2, 3)):
-        index, weight = np.arange(1, count + 1), 1.0
-        while index.any():
-            weight /= base
-            points[:, axis] += weight * (index % base)
-            index //= base
-    return points
+def is_listed(problem: Problem) -> bool:
+    """Does the list apply to F of this problem?"""
+    return problem.d1 >= span(problem)
 
 
-def critical_points(G: PlaneObjective, box: Box, starts: int) -> tuple[Array, list[Array]]:
-    """The critical points in the box: isolated ones (m, 2), and for each curve of them those found on it.
+def closed_form(problem: Problem) -> ClosedForm:
+    """The critical points of F alone, whatever is added to it."""
+    plain = replace(problem.with_features_held(), objective=Objective())
+    best = best_of_block(plain)
+    attained, descent, why = _attained(plain, best)
+    sets = []
+    if attained:
+        sets.append(_minima(plain, best))
+    saddle = _saddles(plain)
+    if saddle is not None:
+        sets.append(saddle)
+    return ClosedForm(attained, descent, why, best, tuple(sets), problem.loss.nonnegative)
 
-    One half of the runs descends to minima first, the other goes to a critical point of any kind.
+
+class Attainment(NamedTuple):
+    """Is the infimum of the objective over all (W, V) attained?  None where that is not proven either way.
+
+    descent: where it is not, a direction along which the objective falls without end.  why: in words.
     """
-    start = box.at(halton(starts))
-    at = np.concatenate([_descended(G, start, box), start])
-    for _ in range(STEPS):
-        at = _newton_step(G, at, reach=0.2 * box.size)
-    for _ in range(POLISH_STEPS):
-        at = _newton_step(G, at, reach=1e-3 * box.size)
-    critical, isolated = _examined(G, at, box)
-    curves = [_followed(G, group, box) for group in _linked(at[critical & ~isolated], box)]
-    return _merged(at[critical & isolated], SAME * box.size), curves
+
+    attained: bool | None
+    descent: Direction | None
+    why: str
 
 
-def _examined(G: PlaneObjective, at: Array, box: Box) -> tuple[Mask, Mask]:
-    """Which points (m, 2) are critical, to rounding, and in the box; which of them are isolated."""
-    value, gradient, hessian = G.derivatives(at)
-    size = np.abs(hessian).max(axis=(1, 2))
-    small = np.abs(gradient).max(axis=1) <= STATIONARY * size * box.size
-    critical = small & box.holds(at) & np.isfinite(value) & np.isfinite(size) & (size > 0.0)
-    curvatures = np.abs(np.linalg.eigvalsh(np.where(critical[:, None, None], hessian, 0.0)))
-    return critical, curvatures.min(axis=1) > DEGENERATE * curvatures.max(axis=1)
+def attainment(problem: Problem, reached: Point | None = None) -> Attainment:
+    """Is the infimum of the objective attained?
 
-
-def _followed(G: PlaneObjective, group: Array, box: Box) -> Array:
-    """The curve of critical points through a group of them (m, 2), and what of the group lies off it.
-
-    It goes from the first one in both directions, each step along the flat direction and back onto the curve,
-    to the end of the box or around.
+    Args:
+        reached: where a search has come to, which may lie along a direction of descent.
     """
-    step = FOLLOWED * box.size
-    at = np.repeat(group[:1], 2, axis=0)
-    flat, _, _ = _flat_and_steep(G, at)
-    along, path = flat * np.array([[1.0], [-1.0]]), [group[:1]]
-    for _ in range(int(LONGEST / FOLLOWED)):
-        moved = at + step * along
-        for _ in range(CORRECTIONS):
-            _, steep, newton = _flat_and_steep(G, moved)
-            moved = moved - newton[:, None] * steep
-        critical, isolated = _examined(G, moved, box)
-        length = np.linalg.norm(moved - at, axis=1)
-        far = np.linalg.norm(moved - group[0], axis=1) > step / 2.0  # or else around a closed curve
-        on = critical & ~isolated & far & (length > step / 2.0) & (length < 2.0 * step)
-        if not on.any():
-            break
-        path.append(moved[on])
-        flat, _, _ = _flat_and_steep(G, moved[on])
-        turned = np.sum(flat * along[on], axis=1, keepdims=True) < 0.0
-        at, along = moved[on], np.where(turned, -flat, flat)
-    walked = np.concatenate(path)
-    gaps = np.linalg.norm(group[:, None] - walked[None], axis=2).min(axis=1)
-    return np.concatenate([walked, group[gaps > step]])
+    objective = problem.objective
+    if objective.is_plain:
+        if not is_listed(problem):
+            return Attainment(None, None, "the block has fewer inputs than the head has outputs")
+        plain = problem.with_features_held()
+        return _attained(plain, best_of_block(plain), reached)
+    if not problem.decayed.all() or not isinstance(problem.loss, BuiltinLoss):
+        return Attainment(None, None, "not all of W is held")
+    if objective.norm is not None:
+        return Attainment(True, None, "a continuous function on a ball")
+    return Attainment(True, None, "the objective grows on all sides")
 
 
-def _flat_and_steep(G: PlaneObjective, at: Array) -> tuple[Array, Array, Array]:
-    """Unit vectors of least and of largest curvature (m, 2), and Newton's step along the latter (m,)."""
-    _, gradient, hessian = G.derivatives(at)
-    finite = np.asarray(np.isfinite(hessian).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1))
-    eigenvalues, Q = np.linalg.eigh(np.where(finite[:, None, None], hessian, 0.0))
-    steepest = np.abs(eigenvalues).argmax(axis=1)
-    rows = np.arange(len(at))
-    steep, curvature = Q[rows, :, steepest], eigenvalues[rows, steepest]
-    slope = np.where(finite, np.sum(steep * gradient, axis=1), 0.0)
-    return (
-        Q[rows, :, 1 - steepest],
-        steep,
-        np.divide(slope, curvature, out=0.0 * slope, where=curvature != 0.0),
+def best_of_block(problem: Problem) -> LinearMinimum:
+    """min Φ: the best linear predictor on (x, f), in the unit ball where it is not attained."""
+    return best_linear_predictor(joined(problem), None, 1.0)
+
+
+def head_above(problem: Problem, A: Array) -> Point:
+    """(W, V) with W = U and U_1V = Z as nearly as can be, V the shortest; A = (U, Z)."""
+    d, d1 = problem.d, problem.d1
+    N = basis(problem)
+    V = np.asarray(np.linalg.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:], rcond=None)[0], dtype=np.float64)
+    W = A[:, :d]
+    return Point(W[:, :-1], V, W[:, -1]) if problem.has_bias else Point(W, V)
+
+
+def _attained(problem: Problem, best: LinearMinimum, reached: Point | None = None) -> Attainment:
+    U_1 = basis(problem).T @ best.W_star.center[:, : problem.d1]
+    if best.attained is False:
+        away = _away(problem, best, reached)
+        return Attainment(
+            False, away, "F falls on as W grows, for a linear function of (x, f) separates the data"
+        )
+    if best.attained is None:
+        return Attainment(None, None, "it is not known whether min Φ is attained")
+    least = float(np.linalg.svd(U_1, compute_uv=False)[-1])
+    radius = float(best.W_star.radius)
+    slack = 64.0 * gamma(U_1.size) * float(np.linalg.norm(U_1))
+    if least > radius + slack:
+        return Attainment(True, None, "the minimiser of Φ has a head of full row rank")
+    Z = best.W_star.center[:, problem.d :]
+    if _is_blind(problem) and float(np.linalg.norm(Z)) > radius:
+        V = np.zeros_like(problem.V)
+        V[0] = Z[0] / float(np.linalg.norm(Z[0]))
+        why = "min Φ needs features but no x: F falls to it as V grows and W goes to 0"
+        return Attainment(False, Direction(np.zeros_like(problem.W), V), why)
+    return Attainment(None, None, "the minimiser of Φ may have W_1 without full row rank, and then no V")
+
+
+def _away(problem: Problem, best: LinearMinimum, reached: Point | None) -> Direction:
+    """(U, 0) with (U, Z) along which no loss grows, for a V with U_1V = Z."""
+    candidates = [best.W_star.center]
+    if reached is not None:
+        head = reached.head
+        candidates.append(np.concatenate([head, head[:, : problem.d1] @ reached.V], axis=1))
+    lifted = joined(problem)
+    found = next((A for A in candidates if separates(lifted, A)), candidates[-1])
+    W = found[:, : problem.d]
+    return Direction(W / (float(np.linalg.norm(W)) or 1.0), np.zeros_like(problem.V))
+
+
+def _is_blind(problem: Problem) -> bool:
+    """Proven: min Φ has u_1 = 0 only, for one output.
+
+    Where Σ x_1 = 0 over the samples that agree in all else, ∂Φ/∂u_1 = E[ℓ'(zᵀf + …)x_1] = 0 at u_1 = 0 for
+    every z; and where no x_1 depends on the rest, Φ is strictly convex.
+    """
+    if problem.q > 1 or problem.distribution.probabilities is not None:
+        return False
+    chunk = problem.chunk(slice(0, problem.n))
+    d1 = problem.d1
+    rest = np.concatenate([chunk.x[:, d1:], chunk.f, chunk.y], axis=1)
+    _, group = np.unique(rest, axis=0, return_inverse=True)
+    group = group.ravel()
+    if group.max() + 1 > problem.n // 2:
+        return False
+    for member in range(int(group.max()) + 1):
+        rows = chunk.x[group == member, :d1]
+        if any(math.fsum(column) != 0.0 for column in rows.T):
+            return False
+    rank = exact_rank(np.concatenate([chunk.x, chunk.f], axis=1))
+    return rank == problem.d + problem.k
+
+
+# --- The sets -----------------------------------------------------------------------------------------------
+
+
+def _minima(problem: Problem, best: LinearMinimum) -> CriticalSet:
+    """{(W, V) : (W, W_1V) ∈ argmin Φ}: argmin Φ is the minimiser plus what the data do not see, and above
+    each of its points lie the V of an affine space."""
+    point = head_above(problem, best.W_star.center)
+    q, effective = problem.q, span(problem)
+    rank = data_rank(problem)
+    dimension = None
+    if rank is not None and is_strictly_convex(problem):
+        unseen = effective * (problem.d + problem.k - rank)
+        dimension = unseen + problem.k * (problem.d1 - effective) + problem.d * (q - effective)
+    return CriticalSet("minimum", dimension, best.F_min, point, _tangents(problem, point))
+
+
+def _tangents(problem: Problem, point: Point) -> tuple[Direction, ...]:
+    """A basis of the kernel of (dW, dV) ↦ Nᵀ(dW x + (dW_1V + W_1dV)f) on all samples; none for large
+    problems."""
+    size = problem.parameters
+    if size > 400 or problem.n * problem.q * size > 10**7:
+        return ()
+    chunk = problem.chunk(slice(0, problem.n))
+    z = np.concatenate([chunk.x, chunk.f], axis=1)
+    s, right = np.linalg.svd(z, full_matrices=False)[1:]
+    seen = right[: int(np.sum(s > 1e-12 * max(s[0], 1e-300)))]
+    d1, N = problem.d1, basis(problem)
+    columns = []
+    W_1 = point.W[:, :d1]
+    for unit in np.eye(size):
+        dW, dV = np.split(unit, [problem.q * problem.d])
+        dW, dV = dW.reshape(problem.q, -1), dV.reshape(d1, problem.k)
+        moved = np.concatenate([dW, dW[:, :d1] @ point.V + W_1 @ dV], axis=1)
+        columns.append((N.T @ moved @ seen.T).ravel())
+    A = np.stack(columns, axis=1)
+    s, right = np.linalg.svd(A)[1:]
+    kernel = right[int(np.sum(s > 1e-11 * max(s[0], 1e-300))) :]
+    split = problem.q * problem.d
+    return tuple(
+        Direction(row[:split].reshape(problem.q, -1), row[split:].reshape(d1, problem.k)) for row in kernel
     )
 
 
-def critical_angles(G: PlaneObjective, center: Array, radius: float) -> Array:
-    """(m,) angles at which the slope of G along the circle changes its sign, to rounding."""
-    if not radius > 0.0:
-        return np.zeros(0)
-
-    def slope(angles: Array) -> Array:
-        around = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        _, gradient, _ = G.derivatives(center + radius * around)
-        return gradient[:, 1] * around[:, 0] - gradient[:, 0] * around[:, 1]
-
-    # No float64 multiple of π/n is critical by symmetry with this offset.
-    grid = 2.0 * np.pi * (np.arange(CIRCLE_POINTS + 1) + 0.3183) / CIRCLE_POINTS
-    there = slope(grid)
-    [changes] = np.nonzero(there[:-1] * there[1:] < 0.0)
-    low, high, below = grid[changes], grid[changes + 1], there[changes]
-    if not len(low):
-        return low
-    for _ in range(60):
-        middle = (low + high) / 2.0
-        at_middle = slope(middle)
-        left = at_middle * below > 0.0
-        low, high = np.where(left, middle, low), np.where(left, high, middle)
-    return (low + high) / 2.0
+def is_strictly_convex(problem: Problem) -> bool:
+    """ℓ in the space that its gradients span, for every sample."""
+    if not isinstance(problem.loss, BuiltinLoss):
+        return False
+    omega = problem.distribution.omega
+    return omega is None or bool(np.all(np.asarray(omega[slice(None)]) > 0.0))
 
 
-def _descended(G: PlaneObjective, at: Array, box: Box) -> Array:
-    """Newton steps on |∇²G|, halved until G falls."""
-    value, gradient, hessian = G.derivatives(at)
-    for _ in range(STEPS):
-        step = _limited(-_solved(hessian, gradient, absolute=True), 0.2 * box.size)
-        size, open_ = np.ones(len(at)), np.ones(len(at), dtype=bool)
-        for _ in range(12):
-            lower = G.values(at + size[:, None] * step) < value
-            open_ &= ~lower
-            if not open_.any():
-                break
-            size = np.where(open_, size / 4.0, size)
-        at = np.where(open_[:, None], at, at + size[:, None] * step)
-        if open_.all():
+def data_rank(problem: Problem) -> int | None:
+    """The rank of the rows (x, f), proven; None where it is not known."""
+    m = problem.d + problem.k
+    gram = np.zeros((m, m))
+    parts = []
+    small = problem.n * m * m <= EXACT_WORK
+    for chunk in problem.chunks():
+        z = np.concatenate([chunk.x, chunk.f], axis=1)
+        gram += z.T @ z
+        if small:
+            parts.append(z)
+    scale = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
+    if (scale > 0.0).all():
+        scaled = gram / np.outer(scale, scale)
+        # λ_min of the true matrix is at least that of the float one less its rounding.
+        if float(np.linalg.eigvalsh(scaled)[0]) > 1e3 * m * gamma(problem.n + m + 8):
+            return m
+    return exact_rank(np.concatenate(parts)) if small else None
+
+
+def exact_rank(rows: Array) -> int | None:
+    """The rank of a matrix of floats, in rational arithmetic; None where that would take long."""
+    rows = np.unique(rows, axis=0)
+    if rows.size * rows.shape[1] > EXACT_WORK:
+        return None
+    basis: list[tuple[int, list[Fraction]]] = []
+    for row in rows:
+        rest = [Fraction(float(entry)) for entry in row]
+        for pivot, other in basis:
+            if rest[pivot]:
+                factor = rest[pivot] / other[pivot]
+                rest = [a - factor * b for a, b in zip(rest, other, strict=True)]
+        lead = next((j for j, entry in enumerate(rest) if entry), None)
+        if lead is not None:
+            basis.append((lead, rest))
+        if len(basis) == rows.shape[1]:
             break
-        value, gradient, hessian = G.derivatives(at)
-    return at
+    return len(basis)
 
 
-def _newton_step(G: PlaneObjective, at: Array, reach: float) -> Array:
-    _, gradient, hessian = G.derivatives(at)
-    return at - _limited(_solved(hessian, gradient, absolute=False), reach)
+def _saddles(problem: Problem) -> CriticalSet | None:
+    """The critical points at W_1 = 0 with A_f ≠ 0; None where they are not proven to exist."""
+    q, d, d1, k = problem.q, problem.d, problem.d1, problem.k
+    effective = span(problem)
+    W = np.zeros((q, d))
+    off = Radius.of(0.0)
+    value: Enclosure | None = None
+    if d > d1:
+        around = best_linear_predictor(_around_the_block(problem), None, 1.0)
+        if around.attained is not True or not math.isfinite(float(around.W_star.radius)):
+            return None
+        W[:, d1:] = around.W_star.center
+        off, value = around.W_star.radius, around.F_min
+    head = Point(W[:, :-1], np.zeros((d1, k)), W[:, -1]) if problem.has_bias else Point(W, np.zeros((d1, k)))
+    there = replace(problem, point=head, domain=Domain())
+    here = observe(there, 1.0).here
+    N = basis(problem)
+    A_f, G = N.T @ here.A_f.center, N.T @ here.g_W.center[:, :d1]
+    # The head off the block is known within `off`, and ∇ℓ changes by at most μ·off along it.
+    spread = here.A_f.radius
+    if float(off):
+        chunk_bound = _largest_slope_change(problem, W, off)
+        if chunk_bound is None:
+            return None
+        spread = spread + chunk_bound
+    s = np.linalg.svd(A_f, compute_uv=False)
+    if len(s) < effective or not s[-1] > 4.0 * float(spread) + 64.0 * gamma(A_f.size) * s[0]:
+        return None
+    V = -np.linalg.lstsq(A_f, G, rcond=None)[0].T
+    through = replace(head, V=V)
+    point = replace(problem, point=through, domain=Domain())
+    return CriticalSet(
+        "saddle",
+        d1 * (k - effective),
+        here.F if value is None else value,
+        through,
+        lambda_min=judged(point).of_F.lambda_min,
+    )
 
 
-def _solved(hessian: Array, gradient: Array, *, absolute: bool) -> Array:
-    """H⁺g for every point, |H|⁺g if absolute; 0 where a number is not finite."""
-    numbers = np.concatenate([hessian.reshape(-1, 4), gradient], axis=1)
-    finite = np.asarray(np.isfinite(numbers).all(axis=1))
-    hessian = np.where(finite[:, None, None], hessian, 0.0)
-    gradient = np.where(finite[:, None], gradient, 0.0)
-    eigenvalues, Q = np.linalg.eigh(hessian)
-    largest = np.abs(eigenvalues).max(axis=1, keepdims=True)
-    kept = np.abs(eigenvalues) > 1e-10 * largest
-    divisor = np.abs(eigenvalues) if absolute else eigenvalues
-    along = np.einsum("mij,mi->mj", Q, gradient)
-    along = np.divide(along, divisor, out=np.zeros_like(along), where=kept)
-    return np.einsum("mij,mj->mi", Q, along)
+def _around_the_block(problem: Problem) -> Problem:
+    """The linear predictors on what goes round the block."""
+    d1 = problem.d1
+    x = np.concatenate([chunk.x[:, d1:] for chunk in problem.chunks(features=False)])
+    return on_inputs(problem, x, np.zeros((problem.q, problem.d - d1)))
 
 
-def _limited(step: Array, reach: float) -> Array:
-    length = np.linalg.norm(step, axis=1, keepdims=True)
-    return step * np.minimum(1.0, reach / np.maximum(length, reach))
+def _largest_slope_change(problem: Problem, W: Array, off: Radius) -> Radius | None:
+    """‖E[∇ℓ fᵀ]‖ changes by at most E[L2‖x‖‖f‖]·off over heads that close to W."""
+    whole, weight = NOTHING, 0.0
+    for chunk in problem.chunks():
+        x, f = Radius.row_norms(chunk.x), Radius.row_norms(chunk.f)
+        suprema = problem.loss.suprema((Radius.norm(W) + off) * x, chunk.y, chunk.omega)
+        if suprema is None:
+            return None
+        whole = whole + (suprema.second * x * f * chunk.weights).sum()
+        weight += float(np.sum(chunk.weights))
+    return whole / (weight * (1.0 - 2.0 * gamma(problem.n + 8))) * off
 
 
-def _merged(at: Array, distance: float) -> Array:
-    """The points without those within a distance of an earlier one."""
-    kept: list[Array] = []
-    while len(at):
-        kept.append(at[0])
-        at = at[np.linalg.norm(at - at[0], axis=1) > distance]
-    return np.array(kept).reshape(-1, 2)
-
-
-def _linked(at: Array, box: Box) -> list[Array]:
-    """The points in groups whose neighbours are at most LINK apart."""
-    groups: list[Array] = []
-    left = _merged(at, 1e-3 * box.size)
-    while len(left):
-        group, left = left[:1], left[1:]
-        while len(left):
-            gaps = np.linalg.norm(left[:, None] - group[None], axis=2).min(axis=1)
-            near = np.asarray(gaps <= LINK * box.size)
-            if not near.any():
-                break
-            group, left = np.concatenate([group, left[near]]), left[~near]
-        groups.append(group)
-    return groups
+def judged(problem: Problem) -> Lagrangian:
+    """∇G and λ_min(∇²G) at the problem's point, those of the Lagrangian on the rim of a ball."""
+    here = observe(problem, 1.0).here
+    at = slope(problem, here)
+    N = None if at.tangent or at.tangent is None else gradient_basis(problem)
+    return lagrangian(problem, at, reduction(here, problem.W, problem.d1, N))

@@ -1,77 +1,236 @@
-"""The objective, its gradient and Hessian-vector products for an optimiser: by JAX, and nothing proven."""
+"""Functions that a search goes down, with gradients and Hessian-vector products: float64, nothing proven.
+
+Everything is NumPy, from the losses' own ℓ, ∇ℓ, ∇²ℓ: nothing has to be compiled for a problem.  A point is
+one vector z; what it stands for, a head (W, V) or a predictor (U, Z) on (x, f), its function knows.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from resnet_cert.decide.hessian import unit_vector
-from resnet_cert.numerics.enclosure import Array
-from resnet_cert.numerics.jax64 import jax
-from resnet_cert.problem.losses import Loss
-from resnet_cert.problem.problem import BOUNDARY_WIDTH, HELD_BYTES, Problem
+from resnet_cert.numerics.balls import Bools
+from resnet_cert.numerics.radius import NOTHING, Array
+from resnet_cert.problem.problem import BOUNDARY_WIDTH, HELD_BYTES, Chunk, Direction, Point, Problem
 
 
-class Derivatives:
-    """G(z) = F(w, V) + l2·‖z‖² and its derivatives, z = (w, V) ∈ R^{d(1+k)} with V row by row.
+class Function(Protocol):
+    """A smooth function of a vector."""
 
-    An optimiser moves coordinates y, with z = `z(y)` and y = `coordinates(z)`; here they are z itself.
+    def at(self, z: Array, /) -> tuple[float, Array]:
+        """The value, infinite where it overflows, and the gradient."""
+        ...
+
+    def hessian_product(self, z: Array, tangent: Array, /) -> Array: ...
+
+
+class _Means:
+    """Sums over the samples, E[ℓ] and what follows from ∇ℓ and ∇²ℓ; the last predictions are kept."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        fits = problem.n * (problem.d + problem.k + problem.q) * 8 <= HELD_BYTES
+        self._held = list(problem.chunks()) if fits else None
+        self._total = sum(float(np.sum(chunk.weights)) for chunk in self.chunks())
+        self._last: tuple[Array, list[tuple[Array, Array]]] | None = None
+
+    def chunks(self) -> list[Chunk]:
+        return self._held if self._held is not None else list(self.problem.chunks())
+
+    def share(self, chunk: Chunk) -> Array:
+        """π_i/Σπ (m, 1)."""
+        return (chunk.weights / self._total)[:, None]
+
+    def losses(self, chunk: Chunk, p: Array) -> tuple[float, Array, Array]:
+        """π·ℓ, π∇ℓ (m, q) and ∇²ℓ as the loss has it, of the samples of a chunk."""
+        at = self.problem.loss.derivatives(p, NOTHING, chunk.y, chunk.omega)
+        share = self.share(chunk)
+        return float(share[:, 0] @ at.value), share * at.first, at.second
+
+    def bent(self, chunk: Chunk, second: Array, moved: Array) -> Array:
+        """π∇²ℓ·moved (m, q)."""
+        if second.ndim == 3:
+            return self.share(chunk) * np.einsum("mij,mj->mi", second, moved)
+        return self.share(chunk) * (second if second.ndim == 2 else second[:, None]) * moved
+
+
+class Objective(_Means):
+    """G(z) = F(W, V) + l2·‖z‖², z = (W, V) row by row, without a ball.
+
+    p = Wx + W_1V f costs O(q(d + k)) a sample, where W(x + EVf) costs O(d_1 k) more.
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        self._value_and_gradient, self._product = _compiled(problem.loss, problem.d, problem.k)
-        fits = problem.n * (problem.d + problem.k + 2) * 8 <= HELD_BYTES
-        self._held = [jax.device_put(part) for part in self._parts()] if fits else None
-        self._total = sum(float(part[3].sum()) for part in self._held or self._parts())
-        self._last: tuple[Array, tuple[float, Array]] | None = None
+        super().__init__(problem)
+        self.split = problem.q * problem.d
+        decayed = np.tile(problem.decayed, problem.q)
+        self.decay = problem.objective.l2 * np.append(decayed, np.ones(problem.d1 * problem.k))
 
-    def coordinates(self, z: Array) -> Array:
-        """y with z(y) = z, or the point of the ball nearest to z."""
-        return z
+    def head(self, z: Array) -> tuple[Array, Array]:
+        """W (q, d) and V (d1, k)."""
+        problem = self.problem
+        return z[: self.split].reshape(problem.q, problem.d), z[self.split :].reshape(problem.d1, problem.k)
 
-    def z(self, y: Array) -> Array:
-        """(w, V) at the coordinates y."""
-        return y
+    def at(self, z: Array) -> tuple[float, Array]:
+        W, V = self.head(z)
+        W_1 = W[:, : self.problem.d1]
+        value, g_x, A_f, kept = 0.0, np.zeros_like(W), np.zeros((len(W), V.shape[1])), []
+        Z = W_1 @ V
+        for chunk in self.chunks():
+            p = chunk.x @ W.T + chunk.f @ Z.T
+            part, first, second = self.losses(chunk, p)
+            value += part
+            g_x += first.T @ chunk.x
+            A_f += first.T @ chunk.f
+            kept.append((first, second))
+        g_x[:, : self.problem.d1] += A_f @ V.T
+        self._last = (z.copy(), kept)
+        self._A_f = A_f
+        value += float(self.decay @ (z * z))
+        gradient = np.concatenate([g_x.ravel(), (W_1.T @ A_f).ravel()]) + 2.0 * self.decay * z
+        return (math.inf if math.isnan(value) else value), gradient
 
-    def at(self, y: Array) -> tuple[float, Array]:
-        """G, infinite where it overflows, and ∇G (d(1+k),)."""
-        if self._last is None or not np.array_equal(self._last[0], y):
-            l2 = self._problem.l2
-            F, gradient = self._mean(self._value_and_gradient, y)
-            G = float(F) + l2 * float(y @ y)
-            self._last = y.copy(), (math.inf if math.isnan(G) else G, gradient + 2.0 * l2 * y)
-        return self._last[1]
+    def hessian_product(self, z: Array, tangent: Array) -> Array:
+        if self._last is None or not np.array_equal(self._last[0], z):
+            self.at(z)
+        assert self._last is not None
+        (W, V), (dW, dV) = self.head(z), self.head(tangent)
+        d1 = self.problem.d1
+        W_1, dW_1 = W[:, :d1], dW[:, :d1]
+        moved_f = dW_1 @ V + W_1 @ dV
+        by_x, by_f = np.zeros_like(W), np.zeros((len(W), V.shape[1]))
+        for chunk, (_, second) in zip(self.chunks(), self._last[1], strict=True):
+            bent = self.bent(chunk, second, chunk.x @ dW.T + chunk.f @ moved_f.T)
+            by_x += bent.T @ chunk.x
+            by_f += bent.T @ chunk.f
+        by_x[:, :d1] += by_f @ V.T + self._A_f @ dV.T
+        by_V = W_1.T @ by_f + dW_1.T @ self._A_f
+        return np.concatenate([by_x.ravel(), by_V.ravel()]) + 2.0 * self.decay * tangent
 
-    def hessian_product(self, y: Array, tangent: Array) -> Array:
-        """∇²G(y)·tangent."""
-        [product] = self._mean(self._product, y, tangent)
-        return product + 2.0 * self._problem.l2 * tangent
+    def flat(self, point: Point | Direction) -> Array:
+        W, V = (point.dW, point.dV) if isinstance(point, Direction) else (point.head, point.V)
+        return np.concatenate([W.ravel(), V.ravel()])
 
-    def _mean(self, program: Any, *arguments: Array) -> list[Any]:
-        total: list[Any] = []
-        for part in self._held or self._parts():
-            values = [np.asarray(value) for value in program(*arguments, *part)]
-            total = [a + b for a, b in zip(total, values, strict=True)] if total else values
-        return [value / self._total for value in total]
+    def direction(self, z: Array) -> Direction:
+        W, V = self.head(z)
+        return Direction(W.copy(), V.copy())
 
-    def _parts(self) -> Iterator[tuple[Array, ...]]:
-        """x, f, y, π of every chunk; the last one filled up with copies of its last row, of weight 0."""
-        for chunk in self._problem.chunks():
-            weight = np.ones(len(chunk.x)) if chunk.weight is None else chunk.weight
-            more = self._problem.chunk_rows - len(weight)
-            columns = (
-                np.concatenate([a, np.repeat(a[-1:], more, axis=0)]) for a in (chunk.x, chunk.f, chunk.y)
+    def point(self, z: Array) -> Point:
+        W, V = self.head(z)
+        if self.problem.has_bias:
+            return Point(W[:, :-1].copy(), V.copy(), W[:, -1].copy())
+        return Point(W.copy(), V.copy())
+
+
+class Augmented(_Means):
+    """Φ(U, Z) = E[ℓ(Ux + Zf; y)], z = (U, Z) ∈ R^{q×(d+k)} row by row: convex (THEORY: the best of a block).
+    Φ(U, Z) = E[ℓ(Ux + Zf; y)], z = (U, Z) ∈ R^{q×(d+k)} row by row: convex (THEORY: the best of a block)."""
+
+    def at(self, z: Array) -> tuple[float, Array]:
+        problem = self.problem
+        A = z.reshape(problem.q, problem.d + problem.k)
+        value, gradient, kept = 0.0, np.zeros_like(A), []
+        for chunk in self.chunks():
+            part, first, second = self.losses(
+                chunk, chunk.x @ A[:, : problem.d].T + chunk.f @ A[:, problem.d :].T
             )
-            yield (*columns, np.concatenate([weight, np.zeros(more)]))
+            value += part
+            gradient[:, : problem.d] += first.T @ chunk.x
+            gradient[:, problem.d :] += first.T @ chunk.f
+            kept.append((first, second))
+        self._last = (z.copy(), kept)
+        return (math.inf if math.isnan(value) else value), gradient.ravel()
+
+    def hessian_product(self, z: Array, tangent: Array) -> Array:
+        if self._last is None or not np.array_equal(self._last[0], z):
+            self.at(z)
+        assert self._last is not None
+        d = self.problem.d
+        dA = tangent.reshape(self.problem.q, -1)
+        product = np.zeros_like(dA)
+        for chunk, (_, second) in zip(self.chunks(), self._last[1], strict=True):
+            bent = self.bent(chunk, second, chunk.x @ dA[:, :d].T + chunk.f @ dA[:, d:].T)
+            product[:, :d] += bent.T @ chunk.x
+            product[:, d:] += bent.T @ chunk.f
+        return product.ravel()
+
+    def hessian(self, z: Array) -> Array:
+        """∇²Φ, dense."""
+        if self._last is None or not np.array_equal(self._last[0], z):
+            self.at(z)
+        assert self._last is not None
+        q, m = self.problem.q, self.problem.d + self.problem.k
+        H = np.zeros((q, m, q, m))
+        for chunk, (_, second) in zip(self.chunks(), self._last[1], strict=True):
+            data, share = np.concatenate([chunk.x, chunk.f], axis=1), self.share(chunk)
+            for i in range(q):
+                for j in range(i, q) if second.ndim == 3 else (i,):
+                    weight = (
+                        second[:, i, j] if second.ndim == 3 else second if second.ndim == 1 else second[:, i]
+                    )
+                    block = (share * weight[:, None] * data).T @ data
+                    H[i, :, j] += block
+                    if j > i:
+                        H[j, :, i] += block.T
+        return H.reshape(q * m, q * m)
 
 
-class DerivativesOnBall(Derivatives):
-    """G on the ball ‖z‖ ≤ ρ, as φ(y) = G(z(y)), z(y) = ρ·(y without its last entry)/‖y‖, and its derivatives.
+class Decayed(Augmented):
+    """min over V with U_1V = Z of G(U, V), for U_1 of full row rank: with K = (U_1U_1ᵀ)⁻¹
+
+        Φ(U, Z) + l2(‖U‖_F² + tr ZᵀKZ).
+
+    Valleys U_1V = const, along which G falls by l2 alone, are straight in these coordinates.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.l2 = problem.objective.l2
+
+    def _parts(self, z: Array) -> tuple[Array, Array, Array]:
+        A = z.reshape(self.problem.q, -1)
+        return A[:, : self.problem.d], A[:, : self.problem.d1], A[:, self.problem.d :]
+
+    def at(self, z: Array) -> tuple[float, Array]:
+        value, gradient = super().at(z)
+        if self.l2 == 0.0:
+            return value, gradient
+        W, U_1, Z = self._parts(z)
+        self._K = _inverse(U_1 @ U_1.T)
+        self._B = B = self._K @ Z
+        decayed = self.problem.decayed * W
+        penalty = float(np.sum(decayed * W) + np.sum(Z * B))
+        by_W = 2.0 * decayed
+        by_W[:, : self.problem.d1] -= 2.0 * B @ (B.T @ U_1)
+        slope = np.concatenate([by_W, 2.0 * B], axis=1).ravel()
+        return value + self.l2 * penalty if penalty >= 0.0 else math.inf, gradient + self.l2 * slope
+
+    def hessian_product(self, z: Array, tangent: Array) -> Array:
+        product = super().hessian_product(z, tangent)
+        if self.l2 == 0.0:
+            return product
+        (_, U_1, _), (dW, dU, dZ) = self._parts(z), self._parts(tangent)
+        B = self._B
+        dB = self._K @ (dZ - (dU @ U_1.T + U_1 @ dU.T) @ B)
+        by_W = 2.0 * self.problem.decayed * dW
+        by_W[:, : self.problem.d1] -= 2.0 * (dB @ (B.T @ U_1) + B @ (dB.T @ U_1) + B @ (B.T @ dU))
+        return product + self.l2 * np.concatenate([by_W, 2.0 * dB], axis=1).ravel()
+
+
+def _inverse(A: Array) -> Array:
+    """A⁻¹; NaN where there is none."""
+    try:
+        return np.asarray(np.linalg.inv(A), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return np.full_like(A, np.nan)
+
+
+@dataclass
+class OnBall:
+    """G on the ball ‖z‖ ≤ ρ, as φ(y) = G(z(y)), z(y) = ρ·(y without its last entry)/‖y‖.
 
     The ball is the shadow of a sphere of one dimension more, so that φ has no constraint.  Its stationary
     points of second order are those of G on the ball: inside, z ↦ y is a change of coordinates; on the rim
@@ -79,34 +238,54 @@ class DerivativesOnBall(Derivatives):
 
     With s = ‖y‖, u = y/s and P = I − uuᵀ, and up to the last entry, Dz(y) = (ρ/s)P and
     D²z(y)[η, ξ] = −(ρ/s²)((u·η)Pξ + (u·ξ)Pη + ⟨Pη, ξ⟩u).
+
+    held: which coordinates of z the ball speaks of; the others follow the last entry of y unchanged.
     """
 
-    def __init__(self, problem: Problem, norm: float) -> None:
-        super().__init__(problem)
-        self._norm = norm
+    inside: Objective
+    norm: float
+    held: Bools
 
     def coordinates(self, z: Array) -> Array:
-        u, length = unit_vector(z)
-        if length >= self._norm * (1.0 - BOUNDARY_WIDTH):
-            return np.append(u * self._norm, 0.0)
-        return np.append(z, math.sqrt(self._norm - length) * math.sqrt(self._norm + length))
+        """y with z(y) = z, or the point of the ball nearest to z."""
+        ball, free = z[self.held], z[~self.held]
+        length = float(np.linalg.norm(ball))
+        if length >= self.norm * (1.0 - BOUNDARY_WIDTH):
+            ball, last = ball * (self.norm / length), 0.0
+        else:
+            last = math.sqrt(self.norm - length) * math.sqrt(self.norm + length)
+        return np.concatenate([ball, [last], free])
 
     def z(self, y: Array) -> Array:
-        return unit_vector(y)[0][:-1] * self._norm
+        u, _, free = self._parts(y)
+        z = np.empty(len(self.held))
+        z[self.held], z[~self.held] = u[:-1] * self.norm, free
+        return z
+
+    def _parts(self, y: Array) -> tuple[Array, float, Array]:
+        m = int(np.sum(self.held)) + 1
+        s = float(np.linalg.norm(y[:m]))
+        return y[:m] / s, s, y[m:]
 
     def at(self, y: Array) -> tuple[float, Array]:
-        G, gradient = super().at(self.z(y))
-        u, s = unit_vector(y)
-        return G, self._norm / s * _off(u, np.append(gradient, 0.0))
+        G, gradient = self.inside.at(self.z(y))
+        u, s, _ = self._parts(y)
+        g = np.append(gradient[self.held], 0.0)
+        return G, np.concatenate([self.norm / s * _off(u, g), gradient[~self.held]])
 
     def hessian_product(self, y: Array, tangent: Array) -> Array:
-        z, (u, s) = self.z(y), unit_vector(y)
-        factor = self._norm / s
-        along, across = float(u @ tangent), _off(u, tangent)
-        g = np.append(super().at(z)[1], 0.0)
-        bent = np.append(super().hessian_product(z, factor * across[:-1]), 0.0)
-        turned = along * _off(u, g) + float(g @ across) * u + float(g @ u) * across
-        return factor * (_off(u, bent) - turned / s)
+        z, (u, s, _) = self.z(y), self._parts(y)
+        factor = self.norm / s
+        m = len(u)
+        turned, free = tangent[:m], tangent[m:]
+        along, across = float(u @ turned), _off(u, turned)
+        step = np.empty(len(z))
+        step[self.held], step[~self.held] = factor * across[:-1], free
+        g = np.append(self.inside.at(z)[1][self.held], 0.0)
+        product = self.inside.hessian_product(z, step)
+        bent = np.append(product[self.held], 0.0)
+        curved = along * _off(u, g) + float(g @ across) * u + float(g @ u) * across
+        return np.concatenate([factor * (_off(u, bent) - curved / s), product[~self.held]])
 
 
 def _off(u: Array, v: Array) -> Array:
@@ -114,18 +293,35 @@ def _off(u: Array, v: Array) -> Array:
     return v - float(u @ v) * u
 
 
-@lru_cache(maxsize=32)
-def _compiled(loss: Loss, d: int, k: int) -> tuple[Any, Any]:
-    """(F, ∇F) and (∇²F·tangent,) of some samples, unnormalised, as compiled functions of z, tangent, samples.
+def lowest_curvature(function: Function, z: Array, *, seed: int = 0, most: int = 60) -> tuple[float, Array]:
+    """λ_min of the Hessian and its unit eigenvector, by dense algebra or by Lanczos's method."""
+    m = len(z)
+    if m <= DENSE:
+        columns = np.stack([function.hessian_product(z, e) for e in np.eye(m)])
+        columns = (columns + columns.T) / 2.0
+        if not np.isfinite(columns).all():
+            return math.nan, np.zeros(m)
+        eigenvalues, Q = np.linalg.eigh(columns)
+        return float(eigenvalues[0]), Q[:, 0]
+    v = np.random.default_rng(seed).standard_normal(m)
+    v /= np.linalg.norm(v)
+    basis, alphas, betas = [v], [], []
+    for _ in range(most):
+        w = function.hessian_product(z, basis[-1])
+        if not np.isfinite(w).all():
+            return math.nan, np.zeros(m)
+        alphas.append(float(w @ basis[-1]))
+        for _ in range(2):
+            w = w - np.stack(basis).T @ (np.stack(basis) @ w)
+        beta = float(np.linalg.norm(w))
+        if beta <= 1e-12 * max(map(abs, alphas)):
+            break
+        betas.append(beta)
+        basis.append(w / beta)
+    T = np.diag(alphas) + np.diag(betas[: len(alphas) - 1], 1) + np.diag(betas[: len(alphas) - 1], -1)
+    eigenvalues, Q = np.linalg.eigh(T)
+    return float(eigenvalues[0]), np.stack(basis[: len(alphas)]).T @ Q[:, 0]
 
-    wᵀx + (Vᵀw)ᵀf is the prediction for O(d + k) a sample, where wᵀ(x + Vf) costs O(dk).
-    """
 
-    def F(z: Any, x: Any, f: Any, y: Any, weight: Any) -> Any:
-        w, V = z[:d], z[d:].reshape(d, k)
-        return (weight * loss.value(x @ w + f @ (V.T @ w), y)).sum()
-
-    def product(z: Any, tangent: Any, *part: Any) -> Any:
-        return (jax.jvp(lambda z: jax.grad(F)(z, *part), (z,), (tangent,))[1],)
-
-    return jax.jit(jax.value_and_grad(F)), jax.jit(product)
+DENSE = 160
+"""Up to so many coordinates a Hessian is formed column by column."""

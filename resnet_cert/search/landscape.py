@@ -1,94 +1,136 @@
-"""The landscape of an objective on a plane of (w, V): its critical points, and its values for a picture.
+"""The landscape of an objective on a plane of (W, V): its critical points, and its values for a picture.
 
-The objective is G = F + l2·‖(w, V)‖², under a constraint on the ball ‖(w, V)‖ ≤ norm.  For d = k = 1 the
-plane is all of R²; otherwise the critical points are those of the restriction of G to a plane through the
-point.  They are found by Newton's method from many starts and examined one by one with enclosures:
+The objective is G = F + l2·‖(W, V)‖², on the ball ‖(W, V)‖ ≤ norm if there is one.  Where the head and the
+block are one number each, the plane is all of R²; otherwise what is found are the critical points of the
+restriction of G to a plane through the point.
 
-kind        by the signs of the enclosed eigenvalues of ∇²G on the plane.  On the circle of the constraint a
-            point counts if its multiplier μ is positive, and its one eigenvalue is that of ∇²G + μI along the
-            circle: positive, it is a minimum on the ball; negative, a saddle.
-isolated    no eigenvalue may be 0.  Of every curve of critical points one stands for all, that nearest to 0.
-proven      an exact critical point of that kind lies within a distance δ.  With η ≥ ‖∇G‖ here, every
-            eigenvalue at least λ > 0 in absolute value and δ = 2η/λ: if 4 μ2 η ≤ λ², z ↦ z − H⁻¹∇G(z), H
-            the Hessian here, maps the ball of radius δ into itself and contracts it by ½; there the Hessian
-            changes by at most λ/2.  On the circle ψ(θ) = F(z(θ)) has |D³ψ| ≤ K = ρ³μ2 + 3ρ²μ1 + ρμ0, and if
-            δ = 2|Dψ|/|D²ψ| has Kδ ≤ |D²ψ|/2, Dψ has a zero within δ.
-spurious    a minimum whose objective is proven to exceed the least one at V = 0.  On a plane that is not all,
-            it is one of G in the whole space: ∇²G is positive definite there and an exact minimum is near.
+plain F     has its critical points in closed form (`critical_points`), over all (W, V), and no minimum of it
+is
+            spurious.
+else        branch and bound with interval Newton (`krawczyk`) proves every critical point in the range, on
+the
+            rim of the ball as well, and that there are no others, up to boxes that it lists.  With weight
+            decay and one output the search is in d + k unknowns, whatever the plane (`decayed`).
+
+kind        by the signs of the enclosed eigenvalues of ∇²G on the plane.  On the rim a point counts if its
+            multiplier μ is positive, and its one eigenvalue is that of ∇²G + μI along the rim: positive, it
+            is a minimum on the ball; negative, a saddle.  A critical point that may lie on either side of the
+            rim is touching it: where ∇²G is positive definite around, there is one minimum near it all the
+            same.
+spurious    a minimum whose objective is proven to exceed the least one at V = 0, over all W.
 """
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.minimum_on_ball import best_linear_predictor
-from resnet_cert.decide.hessian import Direction, curvature, rayleigh_quotient
-from resnet_cert.decide.lagrangian import lagrangian, objective, objective_lin_min
-from resnet_cert.moments.domain import domain_radius
-from resnet_cert.moments.moments import Moments
-from resnet_cert.moments.one_pass import Observed, observe
-from resnet_cert.numerics.eigenvalues import largest_eigenvalue, smallest_eigenvalue, spectral_norm
-from resnet_cert.numerics.enclosure import (
-    QUIET,
-    Array,
-    Ball,
-    Enclosure,
-    U,
-    frobenius,
-    inflate,
-    inner,
-    norm,
-    product,
-)
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor, best_regularised
+from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics.balls import QUIET, Balls, Bools
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.krawczyk import System, Zeros, zeros
+from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.problem import BOUNDARY_WIDTH, Domain, Problem
-from resnet_cert.report.numbers import given
-from resnet_cert.search.critical_points import Box, critical_angles, critical_points
-from resnet_cert.search.plane import Plane, plane_of, restricted
-from resnet_cert.theory.theorems import hypot, shift_of_critical_point
+from resnet_cert.problem.problem import Direction, Domain, Point, Problem
+from resnet_cert.search.critical_points import (
+    ClosedForm,
+    CriticalSet,
+    closed_form,
+    data_rank,
+    is_listed,
+    judged,
+)
+from resnet_cert.search.derivatives import Objective
+from resnet_cert.search.enclosed import InFeatures, OnSphere, PlaneGradient
+from resnet_cert.search.plane import Plane, PlaneObjective, plane_of, restricted
+from resnet_cert.search.solve import trust_region
 
-MOST_STARTS, LEAST_STARTS, START_WORK = 512, 64, 2**17
-"""Starts of Newton's method: START_WORK/n of them, within these."""
 MOST_PIXELS, LEAST_PIXELS, PIXEL_WORK = 401, 61, 2**24
 """Points of the picture in each direction: √(PIXEL_WORK/n) of them, within these."""
 MARGIN = 1.2
 """The picture goes so much beyond what it must show,"""
 LEAST_RANGE = 3.0
 """and in (w, v) at least so far from 0: the pictures of the paper."""
-ROOM = 1e-3
-"""How far beyond the point, relative to its size, the Lipschitz constants of a proof hold."""
+BOX_WORK = 4e7
+"""Boxes times samples that a search may examine, within these:"""
+LEAST_BOXES, MOST_BOXES = 2_000, 200_000
+BATCH_WORK = 2**17
+NEAR = 1e-3
+"""Relative size of the box in which a critical point in closed form is enclosed."""
+TIGHT = 1e-5
+"""Boxes that are not decided are listed together where they are closer than this, in sizes of the range."""
+MOST_LISTED = 200
+STARTS = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class CriticalPoint:
-    """A critical point as in the JSON document; at: its place (s, t) on the plane."""
+    """A critical point.  at: its place (s, t) on the plane; within: how far the exact one is from it at most.
 
-    w: tuple[float, ...]
-    V: tuple[tuple[float, ...], ...]
+    kind: on the plane, or in all of the space where the search is there; kind_in_space: in all of the space,
+    of a point on a plane, where it is one of its critical points; else None.
+    """
+
+    point: Point
+    at: tuple[float, float] | None
+    within: float
     kind: str
-    objective: float
-    F: float
+    objective: Enclosure
+    F: Enclosure
     eigenvalues: tuple[float, ...]
-    multiplier: float | None
-    spurious: bool
-    isolated: bool
-    proven: bool
-    at: tuple[float, float]
+    multiplier: float | None = None
+    spurious: bool = False
+    proven: bool = True
+    on_rim: bool = False
+    touching: bool = False
+    kind_in_space: str | None = None
 
     @property
     def name(self) -> str:
         """The kind, and whether it is spurious."""
         return "spurious minimum" if self.spurious else self.kind
 
+    def document(self) -> dict[str, Any]:
+        """As in the JSON document."""
+        head = {"w": self.point.W[0]} if len(self.point.W) == 1 else {"W": self.point.W}
+        bias = {} if self.point.c is None else {"c": self.point.c}
+        arrays = {name: array.tolist() for name, array in {**head, "V": self.point.V, **bias}.items()}
+        return {
+            **arrays,
+            "kind": self.kind,
+            "objective": self.objective.value,
+            "F": self.F.value,
+            "eigenvalues": list(self.eigenvalues),
+            "multiplier": self.multiplier,
+            "spurious": self.spurious,
+            "isolated": True,
+            "proven": self.proven,
+            "on_rim": self.on_rim,
+            "touching": self.touching,
+        }
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """A box of the plane of which nothing is known."""
+
+    s: tuple[float, float]
+    t: tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Landscape:
-    """What a picture shows.  values: G at the crossings of s (q,) and t (p,): (p, q)."""
+    """What a picture shows.  values: G at the crossings of s (a,) and t (b,): (b, a).
+
+    complete: every critical point of the range is listed, proven.  sets: those in closed form, over all (W,
+    V). searched: "closed form", "plane", or "d + k unknowns".  curves: (m, 2) places of sets on the plane.
+    """
 
     name: str
     l2: float
@@ -96,16 +138,23 @@ class Landscape:
     F_lin_min: Enclosure
     objective_lin_min: Enclosure
     critical_points: tuple[CriticalPoint, ...]
-    curves: tuple[Array, ...]
+    critical_sets: tuple[CriticalSet, ...]
+    undecided: tuple[Undecided, ...]
+    complete: bool
+    searched: str
+    closed_form: ClosedForm | None
     plane: Plane
     s: Array
     t: Array
     values: Array
+    curves: tuple[Array, ...] = ()
+    reach: dict[str, float] = field(default_factory=dict)
+    grid: bool = False
 
     @property
-    def objective(self) -> str:
-        """G in words."""
-        return f"F + {given(self.l2)}·(‖w‖² + ‖V‖²)" if self.l2 else "F"
+    def range(self) -> tuple[float, float, float, float]:
+        """(s0, s1, t0, t1)."""
+        return float(self.s[0]), float(self.s[-1]), float(self.t[0]), float(self.t[-1])
 
     def inside(self) -> Array:
         """The values of G on the ball, or all if there is none in the picture."""
@@ -115,286 +164,645 @@ class Landscape:
         values = self.values[np.hypot(s, t) <= self.plane.radius]
         return values if len(values) else self.values.ravel()
 
-    def document(self) -> dict[str, Any]:
+    def __str__(self) -> str:
+        """The text report, with a map."""
+        from resnet_cert.report import Style, formatter
+
+        return formatter("text").landscape(self, Style(), None).rstrip("\n")
+
+    def save(self, path: str | Path) -> None:
+        """The JSON document (.json), or the picture (.png, .svg, .pdf)."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.figures import rendered
+        from resnet_cert.report.files import write_whole
+
+        name = str(path)
+        if name.endswith(".json"):
+            write_whole(name, formatter("json").landscape(self, Style(), None).encode())
+        else:
+            from resnet_cert.report.picture import landscape_figure
+
+            write_whole(name, rendered(landscape_figure(self), name))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture, and what is proven."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.figures import rendered
+        from resnet_cert.report.picture import landscape_figure
+
+        picture = rendered(landscape_figure(self), "x.svg").decode()
+        text = formatter("text").landscape(self, Style(), "above").rstrip("\n")
+        return f"{picture[picture.index('<svg') :]}<pre>{html.escape(text)}</pre>"
+
+    def to_dict(self) -> dict[str, Any]:
         """The document resnet-cert/landscape/1."""
-        members = [field for field in CriticalPoint.__dataclass_fields__ if field != "at"]
         points = []
         for point in self.critical_points:
-            listed = {name: getattr(point, name) for name in members}
-            points.append(listed if self.plane.whole else {**listed, "plane": point.at})
-        return {
+            listed = point.document()
+            if not self.plane.whole and point.at is not None:
+                listed |= {"plane": list(point.at), "kind_in_space": point.kind_in_space}
+            points.append(listed)
+        s0, s1, t0, t1 = self.range
+        found: dict[str, Any] = {
             "schema": "resnet-cert/landscape/1",
             "name": self.name,
             "restricted_to_plane": not self.plane.whole,
+            "searched": self.searched,
+            "range": {"w": [s0, s1], "v": [t0, t1]},
             "F_lin_min": self.F_lin_min.value,
             "objective_lin_min": self.objective_lin_min.value,
+            "complete": self.complete,
             "critical_points": points,
+            "critical_sets": [_set_document(found) for found in self.critical_sets],
+            "undecided": [{"w": list(box.s), "v": list(box.t)} for box in self.undecided],
         }
+        if self.closed_form is not None:
+            found["attained"] = self.closed_form.attained
+            found["infimum"] = _ends(self.closed_form.infimum)
+        if self.grid:
+            values = np.where(np.isfinite(self.values), self.values, np.nan)
+            rows = [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
+            found["grid"] = {"w": self.s.tolist(), "v": self.t.tolist(), "values": rows}
+        return found
 
 
-@QUIET
+def _ends(x: Enclosure) -> dict[str, float | None]:
+    known = {"value": x.value, "lower": x.lower, "upper": x.upper}
+    return {name: end if math.isfinite(end) else None for name, end in known.items()}
+
+
+def _set_document(found: CriticalSet) -> dict[str, Any]:
+    def arrays(of: Direction | Point) -> dict[str, Any]:
+        if isinstance(of, Point):
+            W, V = of.head, of.V
+        else:
+            W, V = of.dW, of.dV
+        return {"w": W[0].tolist(), "V": V.tolist()} if len(W) == 1 else {"W": W.tolist(), "V": V.tolist()}
+
+    return {
+        "kind": found.kind,
+        "dimension": found.dimension,
+        "value": _ends(found.value),
+        "lambda_min": None if found.lambda_min is None else _ends(found.lambda_min),
+        "through": arrays(found.through),
+        "directions": [arrays(direction) for direction in found.directions],
+        "proven": found.dimension is not None,
+    }
+
+
 def landscape(
     problem: Problem,
     *,
-    box: Sequence[float] | None = None,
+    box: tuple[float, float, float, float] | None = None,
     directions: tuple[Direction, Direction] | None = None,
 ) -> Landscape:
     """The landscape of a problem's objective.
 
     Args:
         box: (s0, s1, t0, t1), the part of the plane that is searched and drawn; by default around 0 and the
-            point, the best linear predictor and the ball.
+            point, the best linear predictor, the lowest level that is found, and the ball.
         directions: the plane, in place of gradient and lowest curvature.
     Raises:
-        RequestError: the box is empty, or the directions span no plane.
+        RequestError: the box is empty, the directions span no plane, or nothing is proven of the loss.
     """
-    problem = problem.with_features_held()
-    plane = plane_of(problem, directions)
-    G = restricted(problem, plane)
-    linear = best_linear_predictor(problem, problem.domain.r, domain_radius_of(problem))
-    least = objective_lin_min(problem, linear.r, linear.F_min)
     if box is not None and not (box[0] < box[1] and box[2] < box[3] and np.isfinite(box).all()):
         raise RequestError(
             f"expected a range W0:W1,V0:V1 with W0 < W1 and V0 < V1, got {tuple(box)}", id="wrong-value"
         )
-    frame = Box(*box) if box is not None else default_box(problem, plane, linear.norm.value)
+    problem = problem.with_features_held()
+    size = max(float(np.linalg.norm(problem.W, 2)), float(np.linalg.norm(problem.V, 2)))
+    linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.01 * size or 1.0)
+    least = objective_lin_min(problem)
+    plane = plane_of(problem, linear.W_star.center, directions)
+    G = restricted(problem, plane)
+    listed = closed_form(problem) if is_listed(problem) and problem.objective.l2 == 0.0 else None
+    frame = box or default_range(problem, plane, linear.W_star.center, listed)
+    found = _Search(problem, plane, G, frame, least, listed).run()
 
-    starts = min(MOST_STARTS, max(LEAST_STARTS, START_WORK // problem.n))
-    isolated, curves = critical_points(G, frame, starts)
-    center = np.array(plane.center)
-    if plane.radius is not None:
-        inside = plane.radius * (1.0 - BOUNDARY_WIDTH)
-        isolated = isolated[np.linalg.norm(isolated - center, axis=1) < inside]
-        curves = [curve[np.linalg.norm(curve - center, axis=1) < inside] for curve in curves]
-        curves = [curve for curve in curves if len(curve)]
-    examined = [_examined(problem, plane, at, least) for at in isolated]
-    for curve in curves:
-        nearest = min(curve, key=lambda at: float(np.linalg.norm(at)))
-        examined.append(_examined(problem, plane, nearest, least, isolated=False))
-    if plane.radius is not None:
-        for angle in critical_angles(G, center, plane.radius):
-            at = center + plane.radius * np.array([math.cos(angle), math.sin(angle)])
-            if frame.holds(at[None]).all():
-                examined.append(_on_circle(problem, plane, at, least))
-    points = sorted((point for point in examined if point is not None), key=lambda point: point.objective)
-
-    pixels = min(MOST_PIXELS, max(LEAST_PIXELS, math.isqrt(PIXEL_WORK // problem.n)))
-    s, t = np.linspace(frame.s0, frame.s1, pixels), np.linspace(frame.t0, frame.t1, pixels)
+    pixels = min(MOST_PIXELS, max(LEAST_PIXELS, math.isqrt(int(PIXEL_WORK / (problem.n * problem.q)))))
+    s, t = np.linspace(frame[0], frame[1], pixels), np.linspace(frame[2], frame[3], pixels)
     grid = np.stack(np.meshgrid(s, t), axis=-1).reshape(-1, 2)
     return Landscape(
-        problem.name,
-        problem.l2,
-        None if problem.constraint is None else problem.constraint.norm,
-        linear.F_min,
-        least,
-        tuple(points),
-        tuple(curves),
-        plane,
-        s,
-        t,
-        G.values(grid).reshape(pixels, pixels),
+        name=problem.name,
+        l2=problem.objective.l2,
+        norm=problem.objective.norm,
+        F_lin_min=linear.F_min,
+        objective_lin_min=least,
+        critical_points=tuple(sorted(found.points, key=lambda point: point.objective.value)),
+        critical_sets=tuple(found.sets),
+        undecided=tuple(found.undecided),
+        complete=found.complete,
+        searched=found.searched,
+        closed_form=listed if problem.is_plain else None,
+        plane=plane,
+        s=s,
+        t=t,
+        values=G.values(grid).reshape(pixels, pixels),
+        curves=tuple(found.curves),
+        reach=found.reach,
     )
 
 
-def domain_radius_of(problem: Problem) -> float:
-    """b of the domain, for the linear predictors where inf F_lin is not attained."""
-    return domain_radius(problem, norm(problem.point.w), spectral_norm(problem.point.V))
+def objective_lin_min(problem: Problem) -> Enclosure:
+    """The least value of the objective at V = 0, over all W that are allowed."""
+    norm = problem.objective.norm
+    if norm is None:
+        return best_regularised(problem).F_min
+    inside = best_regularised(problem, norm).F_min
+    if problem.decayed.all():
+        return inside
+    everywhere = best_regularised(problem).F_min  # a bias that the ball does not hold
+    return Enclosure(inside.value, min(everywhere.lower, inside.lower), inside.upper)
 
 
-def default_box(problem: Problem, plane: Plane, norm_w_star: float) -> Box:
-    """Around what a picture must show."""
+# --- What the picture must show -----------------------------------------------------------------------------
+
+
+def default_range(
+    problem: Problem, plane: Plane, best_linear: Array, listed: ClosedForm | None
+) -> tuple[float, float, float, float]:
+    """(s0, s1, t0, t1) around what a picture must show."""
     ball = 0.0 if plane.radius is None else plane.radius
     if plane.whole:
-        w, v = abs(float(problem.point.w[0])), abs(float(problem.point.V[0, 0]))
-        s = max(LEAST_RANGE, MARGIN * max(w, norm_w_star, ball))
-        t = max(LEAST_RANGE, MARGIN * max(v, ball))
-        return Box(-s, s, -t, t)
-    size = hypot(norm(problem.point.w), norm(problem.point.V)).value
-    reach = MARGIN * max(size, norm_w_star, 1.0 if not size else 0.0)
+        reach = [[abs(float(problem.W[0, 0])), abs(float(best_linear[0, 0]))], [abs(float(problem.V[0, 0]))]]
+        lowest = [found.through for found in listed.sets if found.kind == "minimum"] if listed else []
+        if problem.objective.norm is None and not problem.is_plain:
+            lowest.append(lowest_found(problem, best_linear))
+        for point in lowest:
+            reach[0].append(abs(float(point.W[0, 0])))
+            reach[1].append(abs(float(point.V[0, 0])))
+        s, t = (max(LEAST_RANGE, MARGIN * max(*ends, ball)) for ends in reach)
+        return -s, s, -t, t
+    size = math.hypot(float(np.linalg.norm(problem.W)), float(np.linalg.norm(problem.V)))
+    reach_all = MARGIN * max(size, float(np.linalg.norm(best_linear)), 0.0 if size else 1.0)
     s, t = (MARGIN * (abs(c) + ball) for c in plane.center)
-    return Box(-max(reach, s), max(reach, s), -max(reach, t), max(reach, t))
+    s, t = max(reach_all, s), max(reach_all, t)
+    return -s, s, -t, t
 
 
-# --- One critical point, enclosed -------------------------------------------------------------------------
+def lowest_found(problem: Problem, best_linear: Array) -> Point:
+    """The lowest point that a few descents come to; nothing is proven of it."""
+    function = Objective(problem)
+    starts = [function.flat(problem.point)]
+    starts += [
+        np.array([sign * float(np.abs(best_linear).max() or 1.0), v]) for sign in STARTS for v in STARTS
+    ]
+    starts.append(function.flat(Point(best_linear, np.full_like(problem.V, 0.1))))
+    ends = []
+    with np.errstate(all="ignore"):
+        for start in starts:
+            if math.isfinite(function.at(start)[0]):
+                ends.append(trust_region(function, start, 1e-9, lambda z: None, most=100))
+        return function.point(min(ends, key=lambda z: function.at(z)[0]))
+
+
+# --- The search ---------------------------------------------------------------------------------------------
+
+
+class _Search:
+    """What is found on a plane."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        plane: Plane,
+        G: PlaneObjective,
+        frame: tuple[float, float, float, float],
+        least: Enclosure,
+        listed: ClosedForm | None,
+    ) -> None:
+        self.problem, self.plane, self.G, self.least, self.listed = problem, plane, G, least, listed
+        self.lower, self.upper = np.array([frame[0], frame[2]]), np.array([frame[1], frame[3]])
+        self.gradient: PlaneGradient = G.gradient
+        self.norm = problem.objective.norm
+        self.sphere = None if self.norm is None else OnSphere(self.gradient, self.norm)
+        self.points: list[CriticalPoint] = []
+        self.sets: list[CriticalSet] = []
+        self.undecided: list[Undecided] = []
+        self.curves: list[Array] = []
+        self.complete = True
+        self.searched = "plane"
+        self.reach: dict[str, float] = {}
+
+    def run(self) -> _Search:
+        if self.listed is not None and (self.problem.is_plain or self.plane.whole):
+            self.sets = list(self.listed.sets)
+            if self.problem.is_plain:
+                self.searched = "closed form"
+            if self.plane.whole:
+                self.from_closed_form()
+            else:
+                self.complete = self.listed.attained is not None
+        elif self._in_fewer_unknowns():
+            return self
+        else:
+            for at, reach in self.zeros(self.systems(), outside=True):
+                self.critical(at, reach)
+        if self.sphere is not None:
+            self.on_rim()
+        return self
+
+    def systems(self) -> list[System]:
+        samples, l2 = self.gradient.samples, self.gradient.l2
+        if not (self.plane.whole and l2 > 0.0 and samples.slopes is not None):
+            return [self.gradient]
+        z = samples.coefficients.center[:, [1, 4]]
+        rows = np.linalg.eigh((z * samples.weight.center[:, None]).T @ z)[1].T
+        return [self.gradient, InFeatures(samples, rows, l2)]
+
+    def zeros(self, systems: list[System], *, outside: bool) -> list[tuple[Array, Array]]:
+        """The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball.
+        The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball."""
+        entries = max(1, self.gradient.samples.weight.center.size)
+        budget = int(min(MOST_BOXES, max(LEAST_BOXES, BOX_WORK / entries)))
+        found = zeros(
+            systems,
+            self.lower,
+            self.upper,
+            excluded=self.outside if outside and self.sphere is not None else None,
+            most_boxes=budget,
+            batch=max(16, BATCH_WORK // entries),
+        )
+        self.leave(found)
+        return list(zip(found.center, found.radius, strict=True))
+
+    def outside(self, center: Array, reach: Array) -> Bools:
+        N, _, _ = self.gradient.norm_squared(center, reach)
+        return np.asarray(N.lower > self.norm_squared().upper)
+
+    def norm_squared(self) -> Balls:
+        assert self.norm is not None
+        return Balls.exact(self.norm).square()
+
+    def leave(self, found: Zeros) -> None:
+        """List what is not decided."""
+        center, reach = found.undecided
+        if len(center):
+            self.complete = False
+            self.undecided += hulls(center - reach, center + reach, TIGHT * (self.upper - self.lower))
+
+    # Interior points
+
+    @QUIET
+    def critical(self, at: Array, reach: Array) -> None:
+        """A proven zero of ∇G on the plane."""
+        _, H = self.gradient.derivatives(at[None], reach[None])
+        low, high = eigenvalues(H[0])
+        touching = False
+        if self.norm is not None:
+            N, _, _ = self.gradient.norm_squared(at[None], reach[None])
+            if N.lower[0] > self.norm_squared().upper:
+                return
+            touching = not N.upper[0] < self.norm_squared().lower
+        kind = kind_of(low, high)
+        if kind is None or (touching and kind != "minimum"):
+            self.complete = False
+            self.undecided.append(_box(at, reach))
+            return
+        F, G = self.G.enclosed(at, reach)
+        self.add(at, reach, kind, (low.value, high.value), F, G, 0.0 if touching else None, touching)
+
+    def add(
+        self,
+        at: Array,
+        reach: Array,
+        kind: str,
+        eigenvalues: tuple[float, ...],
+        F: Enclosure,
+        G: Enclosure,
+        multiplier: float | None,
+        touching: bool = False,
+    ) -> None:
+        place = self.plane.point(at)
+        spurious = kind == "minimum" and G.above(self.least)
+        in_space = None
+        if not self.plane.whole:
+            in_space = kind_in_space(self.problem, place)
+            spurious = spurious and in_space == "minimum"
+        if self.problem.is_plain and self.listed is not None:
+            spurious = False  # by the theorem: G.above(least) holds for no minimum of F
+        self.points.append(
+            CriticalPoint(
+                point=place,
+                at=(float(at[0]), float(at[1])),
+                within=float(np.linalg.norm(reach)),
+                kind=kind,
+                objective=G,
+                F=F,
+                eigenvalues=eigenvalues,
+                multiplier=multiplier,
+                spurious=spurious,
+                on_rim=multiplier is not None,
+                touching=touching,
+                kind_in_space=in_space,
+            )
+        )
+
+    # The rim
+
+    @QUIET
+    def on_rim(self) -> None:
+        assert self.sphere is not None
+        for at, reach in self.zeros([self.sphere], outside=False):
+            mu = self.sphere.multiplier(at[None], reach[None])
+            if mu.upper[0] < 0.0:
+                continue
+            if not mu.lower[0] > 0.0:
+                if not (self.is_listed(at, reach) or self.is_on_curve(at, reach)):
+                    self.complete = False
+                    self.undecided.append(_box(at, reach))
+                continue
+            bent = self.sphere.curvature(at[None], reach[None])
+            if not bent.has_no_zero[0]:
+                self.complete = False
+                self.undecided.append(_box(at, reach))
+                continue
+            F, G = self.G.enclosed(at, reach)
+            kind = "minimum" if bent.center[0] > 0.0 else "saddle"
+            self.add(at, reach, kind, (float(bent.center[0]),), F, G, float(mu.center[0]))
+
+    def is_listed(self, at: Array, reach: Array) -> bool:
+        """The same point as one that touches the rim."""
+        return any(
+            point.touching
+            and point.at is not None
+            and math.dist(point.at, at) <= 4.0 * (point.within + float(np.linalg.norm(reach))) + 1e-12
+            for point in self.points
+        )
+
+    def is_on_curve(self, at: Array, reach: Array) -> bool:
+        """The curve of global minima crosses the rim here: the one zero near is a point of it."""
+        line = self.line()
+        if line is None or self.sphere is None or self.norm is None:
+            return False
+        crossing = Crossing(self.gradient, self.norm, *line)
+        wide = 64.0 * reach + 1e-9 * (self.upper - self.lower)
+        there = zeros([crossing], at - wide, at + wide, most_boxes=4_000)
+        alone = zeros([self.sphere], at - wide, at + wide, most_boxes=4_000)
+        return len(there.center) == 1 and len(alone.center) == 1 and alone.complete and there.complete
+
+    # The closed form
+
+    def line(self) -> tuple[float, float, Balls] | None:
+        """x·u + f·z = c, all of argmin Φ where the data lie on one line; None where they do not, or not
+        proven."""
+        if self.listed is None or not self.listed.attained or data_rank(self.problem) != 1:
+            return None
+        chunk = self.problem.chunk(slice(0, self.problem.n))
+        rows = np.concatenate([chunk.x, chunk.f], axis=1)
+        x, f = (float(a) for a in rows[np.abs(rows).sum(axis=1).argmax()])
+        best = self.listed.best.W_star
+        u, z = best.center[0]
+        c = Balls.exact(np.array([x])) * Balls.exact(u) + Balls.exact(np.array([f])) * Balls.exact(z)
+        return x, f, c.widened(float(best.radius) * math.hypot(x, f) * (1.0 + 1e-12))
+
+    def from_closed_form(self) -> None:
+        """For one w and one v: the isolated points among the sets, enclosed on the plane, and the curves."""
+        assert self.listed is not None
+        rest: list[CriticalSet] = []
+        for found in self.sets:
+            if found.dimension != 0:
+                rest.append(found)
+                if found.kind == "minimum":
+                    self.draw(found)
+                continue
+            at = np.array([float(found.through.W[0, 0]), float(found.through.V[0, 0])])
+            wide = NEAR * np.maximum(1e-3, np.abs(at))
+            near = None
+            for _ in range(12):
+                there = zeros([self.gradient], at - wide, at + wide, most_boxes=2_000)
+                if there.complete and len(there.center) == 1:
+                    near = there
+                    break
+                wide = wide / 4.0
+            if near is None:
+                self.complete = False
+                self.undecided.append(_box(at, wide))
+            else:
+                self.critical(near.center[0], near.radius[0])
+        self.sets = rest
+        saddles = [found for found in self.listed.sets if found.kind == "saddle"]
+        if self.listed.attained is None or not (saddles or self.has_no_saddle()):
+            self.complete = False
+        if any(found.dimension is None for found in self.listed.sets):
+            self.complete = False
+
+    def has_no_saddle(self) -> bool:
+        """a_0 = 0 exactly, as for f = 0."""
+        chunk = self.problem.chunk(slice(0, self.problem.n))
+        return not chunk.f.any()
+
+    def draw(self, found: CriticalSet) -> None:
+        """The curve w·(x + f·v) = c, where it is one."""
+        line = self.line()
+        if line is None:
+            return
+        x, f, c = line
+        w = np.linspace(self.lower[0], self.upper[0], 4001)
+        with np.errstate(all="ignore"):
+            v = (float(c.center[0]) / w - x) / f
+        inside = np.isfinite(v) & (v >= self.lower[1]) & (v <= self.upper[1])
+        if self.norm is not None:
+            inside &= np.hypot(w, v) <= self.norm
+        runs = np.split(np.arange(len(w)), np.flatnonzero(np.diff(inside.astype(int))) + 1)
+        self.curves += [np.stack([w[run], v[run]], axis=1) for run in runs if inside[run[0]] and len(run) > 1]
+
+    # All of (w, V) by d + k unknowns
+
+    def _in_fewer_unknowns(self) -> bool:
+        from resnet_cert.search import decayed
+
+        if not decayed.applies(self.problem) or self.plane.whole:
+            return False
+        found = decayed.search(self.problem, self.lower, self.upper)
+        self.searched = "d + k unknowns" if found.complete else "d + k unknowns, in part"
+        self.complete = found.complete
+        self.reach = {"w": found.reach_w, "V": found.reach_V}
+        if not found.complete:
+            self.reach["undecided"] = float(found.undecided)
+        for w, b, radius in found.points:
+            self.add_in_space(w, b, radius)
+        return True
+
+    def add_in_space(self, w: Array, b: Array, radius: float) -> None:
+        problem = self.problem
+        V = np.outer(w[: problem.d1], b)
+        point = Point(w[None, :-1], V, w[-1:]) if problem.has_bias else Point(w[None], V)
+        there = replace(problem, point=point, domain=Domain())
+        seen = judged(there)
+        bend = 2.0 * problem.objective.l2
+        size = max(float(np.linalg.norm(w)), float(np.linalg.norm(V))) * (1.0 + 1e-9) + 2.0 * radius
+        around = observe(there, size or 1.0)
+        mu2 = math.inf if around.lipschitz is None else float(around.lipschitz.mu2)
+        mu1 = math.inf if around.lipschitz is None else float(around.lipschitz.mu1)
+        lowest = seen.lambda_min
+        drift = Enclosure(0.0, -mu2 * radius, mu2 * radius) if math.isfinite(mu2) else None
+        kind, proven = ("minimum" if lowest.value > 0.0 else "saddle"), False
+        if drift is not None:
+            moved = lowest + drift
+            proven = moved.lower > 0.0 or moved.upper < 0.0
+        F = around.here.F
+        from resnet_cert.decide.lagrangian import objective
+
+        G = objective(there, F)
+        if math.isfinite(mu1):
+            slack = (mu1 + bend) * radius * radius + float(seen.gradient_norm.upper) * radius
+            G = G + Enclosure(0.0, -slack, slack)
+            F = F + Enclosure(0.0, -mu1 * (size + 1.0) * radius, mu1 * (size + 1.0) * radius)
+        self.points.append(
+            CriticalPoint(
+                point=point,
+                at=self.place(point),
+                within=radius,
+                kind=kind,
+                objective=G,
+                F=F,
+                eigenvalues=(lowest.value,),
+                spurious=proven and kind == "minimum" and G.above(self.least),
+                proven=proven,
+                kind_in_space=kind,
+            )
+        )
+
+    def place(self, point: Point) -> tuple[float, float] | None:
+        """Where a point lies on the plane; None where it is not on it."""
+        function = Objective(self.problem)
+        z = function.flat(point) - function.flat(self.plane.origin)
+        first, second = function.flat(self.plane.first), function.flat(self.plane.second)
+        s, t = float(z @ first), float(z @ second)
+        off = float(np.linalg.norm(z - s * first - t * second))
+        return (s, t) if off <= 1e-6 * (1.0 + float(np.linalg.norm(z))) else None
 
 
 @dataclass(frozen=True)
-class OnPlane:
-    """F at a point: ∇F (2,) and ∇²F (2, 2) on the plane, enclosed; μ0, μ1, μ2 within `room` of the point."""
+class Crossing:
+    """‖(w, v)‖ = norm and x·w + f·wv = c: a `krawczyk.System`."""
 
-    problem: Problem
-    here: Moments
-    gradient: tuple[Enclosure, Enclosure]
-    hessian: Ball
-    room: float
-    seen: Observed[Moments]
+    gradient: PlaneGradient
+    norm: float
+    x: float
+    f: float
+    c: Balls
 
+    def __call__(self, center: Array, reach: Array) -> Any:
+        from resnet_cert.numerics.krawczyk import Enclosed
 
-def _on_plane(problem: Problem, plane: Plane, at: Array) -> OnPlane:
-    there = replace(problem, point=plane.point(at), domain=Domain())
-    w, V = there.point.w, there.point.V
-    largest = max(norm(w).upper, norm(V).upper)
-    room = ROOM * (largest or 1.0)
-    seen = observe(there, largest + room)
-    here, directions = seen.here, (plane.first, plane.second)
-    both = Direction(plane.first.dw + plane.second.dw, plane.first.dV + plane.second.dV)
-    first, second, sum_of_both = (_form(here, w, direction) for direction in (*directions, both))
-    mixed = (sum_of_both - first - second) * 0.5
-    return OnPlane(
-        there,
-        here,
-        (_slope(here, w, plane.first), _slope(here, w, plane.second)),
-        _symmetric(first, mixed, second),
-        room,
-        seen,
-    )
+        at, _ = self._equations(center, np.zeros_like(reach))
+        over, jacobian = self._equations(center, reach)
+        return Enclosed(at, over, jacobian)
+
+    def _equations(self, center: Array, reach: Array) -> tuple[Balls, Balls]:
+        from resnet_cert.numerics.balls import stacked
+
+        N, n, _ = self.gradient.norm_squared(center, reach)
+        w, v = Balls(center[:, 0], reach[:, 0]), Balls(center[:, 1], reach[:, 1])
+        slope = v.times(self.f) + Balls.exact(np.full(len(center), self.x))
+        on = N - Balls.exact(self.norm).square()
+        return (
+            stacked([on, w * slope - self.c]),
+            stacked([n, stacked([slope, w.times(self.f)])], axis=1),
+        )
 
 
-def _form(here: Moments, w: Array, direction: Direction) -> Enclosure:
-    """D²F along a direction."""
-    length = norm(direction.dw).square() + norm(direction.dV).square()
-    return rayleigh_quotient(here, w, direction) * length
+def eigenvalues(H: Balls) -> tuple[Enclosure, Enclosure]:
+    """Of a symmetric matrix (2, 2) in a ball."""
+    center = (H.center + H.center.T) / 2.0
+    radius = float(np.sqrt(np.sum(H.radius**2))) * (1.0 + 1e-12)
+    if not np.isfinite(center).all():
+        unknown = Enclosure(math.nan, -math.inf, math.inf)
+        return unknown, unknown
+    rounding = 16.0 * 2.0**-53 * float(np.abs(center).sum())
+    low, high = np.linalg.eigvalsh(center)
+    spread = radius + rounding
+    return Enclosure(low, low - spread, low + spread), Enclosure(high, high - spread, high + spread)
 
 
-def _slope(here: Moments, w: Array, direction: Direction) -> Enclosure:
-    """⟨∇F, direction⟩ = g_wᵀdw + aᵀdVᵀw."""
-    turned = product(direction.dV.T, Ball(w, 0.0))
-    return inner(here.g_w, Ball(direction.dw, 0.0)) + inner(here.a, turned)
+def kind_of(low: Enclosure, high: Enclosure) -> str | None:
+    """By the signs of the eigenvalues; None where one may be 0."""
+    if low.lower > 0.0:
+        return "minimum"
+    if high.upper < 0.0:
+        return "maximum"
+    return "saddle" if low.upper < 0.0 < high.lower else None
 
 
-def _symmetric(first: Enclosure, mixed: Enclosure, second: Enclosure) -> Ball:
-    """The matrix [[first, mixed], [mixed, second]]."""
-    entries = (first, mixed, mixed, second)
-    width = math.hypot(*(max(e.upper - e.value, e.value - e.lower) for e in entries))
-    center = np.array([e.value for e in entries]).reshape(2, 2)
-    return Ball(center, inflate(width) if math.isfinite(width) else math.inf)
+def kind_in_space(problem: Problem, point: Point) -> str | None:
+    """Of a critical point of all of (W, V) that is proven to lie near; None where there is none, or not
+    proven."""
+    size = max(float(np.linalg.norm(point.head)), float(np.linalg.norm(point.V)), 1e-300)
+    there = replace(problem, point=point, domain=Domain())
+    try:
+        seen = judged(there)
+    except RequestError:
+        return None
+    around = observe(there, size * (1.0 + 1e-3))
+    if around.lipschitz is None:
+        return None
+    mu1, mu2 = float(around.lipschitz.mu1), float(around.lipschitz.mu2)
+    eta, lam = seen.gradient_norm.upper, seen.lambda_min.lower
+    if not lam > 0.0 or not math.isfinite(mu2):
+        return None
+    on_rim = seen.slope.multiplier is not None
+    if not on_rim:
+        # G − G(z) ≥ −ηδ + ½λδ² − μ2δ³/6 on the sphere of radius δ = 4η/λ: a minimum lies inside.
+        return "minimum" if 8.0 * mu2 * eta <= 3.0 * lam * lam and 4.0 * eta / lam <= 1e-3 * size else None
+    mu = seen.slope.multiplier
+    assert mu is not None
+    if not mu.lower > 0.0 or not problem.decayed.all():
+        return None
+    return "minimum" if minimum_on_rim(eta, lam, mu.lower, mu1 + seen.rho.upper, mu2, problem) else None
 
 
-def _examined(
-    problem: Problem, plane: Plane, at: Array, least: Enclosure, *, isolated: bool = True
-) -> CriticalPoint | None:
-    """A point where ∇G on the plane vanishes to rounding, inside the ball."""
-    on = _on_plane(problem, plane, at)
-    w, V = on.problem.point.w, on.problem.point.V
-    c = Enclosure.exact(problem.l2) * 2.0
-    z_along = [
-        inner(Ball(w, 0.0), Ball(direction.dw, 0.0))
-        + inner(Ball(V.ravel(), 0.0), Ball(direction.dV.ravel(), 0.0))
-        for direction in (plane.first, plane.second)
+def minimum_on_rim(eta: float, lam: float, mu: float, M: float, K: float, problem: Problem) -> bool:
+    """A minimum on the ball of radius R lies near a point of its rim.
+
+    With ∇²L ≥ λ on the tangent space, ‖∇²L‖ ≤ M, Hessians K-Lipschitz and ‖∇L‖ ≤ η there, a point of
+    the ball at the distance δ, by ν inwards and τ along the rim, has
+
+        G − G_0 ≥ −ηδ − Kδ³/6 + ½λτ² − Mτν − ½Mν² + μ(Rν − δ²/2),   Rν ≥ δ²/2.
+
+    Far in, Rν ≥ δ²: the last term is at least μRν/2, and 1.5Mδ ≤ μR/4 makes the rest at least ½λτ² + μRν/4 −
+    ηδ − Kδ³/6 ≥ min(⅜λδ², μRδ/8) − ….  Near the rim, ν ≤ δ²/R: at least ½λ(δ² − δ⁴/R²) − 1.5Mδ³/R − ….
+    """
+    R = problem.objective.norm
+    assert R is not None
+    for power in range(4, 40):
+        delta = R * 2.0**-power
+        lost = eta * delta + K * delta**3 / 6.0
+        far = (
+            1.5 * M * delta <= mu * R / 4.0
+            and min(0.375 * lam * delta**2, mu * R * delta / 8.0) > 1.001 * lost
+        )
+        near = 0.5 * lam * (delta**2 - delta**4 / R**2) - 1.5 * M * delta**3 / R > 1.001 * lost
+        if far and near:
+            return True
+    return False
+
+
+def _box(at: Array, reach: Array) -> Undecided:
+    low, high = at - reach, at + reach
+    return Undecided((float(low[0]), float(high[0])), (float(low[1]), float(high[1])))
+
+
+def hulls(low: Array, high: Array, gap: Array) -> list[Undecided]:
+    """Boxes (m, 2), put together where they are within a gap of each other."""
+    merged = _joined(low, high, gap)
+    while len(merged[0]) > MOST_LISTED:
+        gap = gap * 4.0
+        merged = _joined(*merged, gap)
+    return [
+        Undecided((float(a[0]), float(b[0])), (float(a[1]), float(b[1])))
+        for a, b in zip(*merged, strict=True)
     ]
-    eta = hypot(*(g + c * z for g, z in zip(on.gradient, z_along, strict=True)))
-    # z_1 and z_2 are orthonormal to rounding: their Gram matrix is within 8u of I.
-    H = Ball(
-        on.hessian.center + c.value * np.eye(2),
-        inflate(on.hessian.radius + 16 * U * (c.upper + frobenius(on.hessian.center))),
-    )
-    low, high = smallest_eigenvalue(H), largest_eigenvalue(H)
-    kind = _kind(low, high)
-    curved = min(abs(low).lower, abs(high).lower)
-    shift = _shift_of_exact_point(eta, curved, on) if isolated else None
-    minimum = kind == "minimum" and low.lower > 0.0
-    if not plane.whole:
-        minimum, shift_of_all = _minimum_of_all(on)
-        spurious = minimum and _exceeds(on, least, shift_of_all)
-    else:
-        spurious = minimum and _exceeds(on, least, shift)
-    return _listed(on, at, kind, (low.value, high.value), None, spurious, isolated, shift is not None)
 
 
-def _kind(low: Enclosure, high: Enclosure) -> str:
-    """By signs; of an eigenvalue that may be 0, by the other one."""
-    if low.upper < 0.0 < high.lower:
-        return "saddle"
-    return "maximum" if high.upper <= 0.0 or (low.upper < 0.0 and high.value <= 0.0) else "minimum"
-
-
-def _shift_of_exact_point(eta: Enclosure, curved: float, on: OnPlane) -> float | None:
-    """δ = 2η/λ where an exact critical point is proven to lie within it; else None."""
-    if on.seen.lipschitz is None:
-        return None
-    delta = shift_of_critical_point(eta, curved, on.seen.lipschitz.mu2)
-    return delta if delta is not None and delta < on.room else None
-
-
-def _minimum_of_all(on: OnPlane) -> tuple[bool, float | None]:
-    """Is the point one of the whole space's minima?  With the distance of the exact one."""
-    judged = lagrangian(on.problem, on.here, curvature(on.here, on.problem.point.w))
-    if judged.multiplier is not None or not judged.lambda_min.lower > 0.0:
-        return False, None
-    shift = _shift_of_exact_point(judged.gradient_norm, judged.lambda_min.lower, on)
-    return shift is not None, shift
-
-
-def _exceeds(on: OnPlane, least: Enclosure, shift: float | None) -> bool:
-    """G at the exact critical point, at most `shift` away, is proven to be above the least value at V = 0."""
-    value = objective(on.problem, on.here.F)
-    if shift is not None and on.seen.lipschitz is not None:
-        # Between the two ‖∇G‖ ≤ δ·sup‖∇²G‖, for it vanishes at one of them.
-        delta = Enclosure.exact(shift)
-        value = value - delta.square() * (on.seen.lipschitz.mu1 + 2.0 * on.problem.l2)
-    return value.above(least)
-
-
-def _on_circle(problem: Problem, plane: Plane, at: Array, least: Enclosure) -> CriticalPoint | None:
-    """A point of the circle where G along it is stationary; None unless its multiplier is positive."""
-    on = _on_plane(problem, plane, at)
-    out = at - np.array(plane.center)
-    rho = norm(out)
-    x, y = (Enclosure.exact(float(component)) / rho for component in out)
-    along = on.gradient[1] * x - on.gradient[0] * y
-    multiplier_F = -(on.gradient[0] * x + on.gradient[1] * y) / rho
-    multiplier = multiplier_F - Enclosure.exact(problem.l2) * 2.0
-    H = on.hessian
-    first, mixed, second = (Enclosure.around(float(H.center[i]), H.radius) for i in ((0, 0), (0, 1), (1, 1)))
-    eigenvalue = first * y.square() - mixed * x * y * 2.0 + second * x.square() + multiplier_F
-    # ψ' = ρ·along and ψ'' = ρ²·eigenvalue, with F in place of G: ‖z‖ is constant on the circle.
-    proven, constants = False, on.seen.lipschitz
-    shift, held = 0.0, multiplier
-    if constants is not None and abs(eigenvalue).lower > 0.0:
-        bend = rho.square() * abs(eigenvalue)
-        angle = abs(along) * rho * 2.0 / bend
-        K = rho * rho.square() * constants.mu2 + rho.square() * 3.0 * constants.mu1 + rho * constants.mu0
-        shift = (angle * rho).upper
-        proven = (K * angle).at_most(bend * 0.5) and shift < on.room
-        held = multiplier - angle * (constants.mu1 + constants.mu0 / rho)
-    if not held.lower > 0.0:  # at 0, a curve of critical points may end on the circle
-        return None
-    kind = "saddle" if eigenvalue.upper < 0.0 else "minimum"
-    spurious = plane.whole and kind == "minimum" and eigenvalue.lower > 0.0
-    spurious = spurious and _exceeds_on_circle(on, least, shift if proven else 0.0)
-    return _listed(
-        on, at, kind, (eigenvalue.value,), multiplier.value, spurious, abs(eigenvalue).lower > 0.0, proven
-    )
-
-
-def _exceeds_on_circle(on: OnPlane, least: Enclosure, shift: float) -> bool:
-    value = objective(on.problem, on.here.F)
-    if on.seen.lipschitz is not None:
-        value = value - Enclosure.exact(shift) * on.seen.lipschitz.mu0
-    return value.above(least)
-
-
-def _listed(
-    on: OnPlane,
-    at: Array,
-    kind: str,
-    eigenvalues: tuple[float, ...],
-    multiplier: float | None,
-    spurious: bool,
-    isolated: bool,
-    proven: bool,
-) -> CriticalPoint:
-    w, V = on.problem.point.w, on.problem.point.V
-    return CriticalPoint(
-        w=tuple(w.tolist()),
-        V=tuple(tuple(row) for row in V.tolist()),
-        kind=kind,
-        objective=objective(on.problem, on.here.F).value,
-        F=on.here.F.value,
-        eigenvalues=eigenvalues,
-        multiplier=multiplier,
-        spurious=spurious,
-        isolated=isolated,
-        proven=proven,
-        at=(float(at[0]), float(at[1])),
-    )
+def _joined(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
+    """One pass: boxes whose centres share a cell of a grid four gaps wide, as one."""
+    cells = np.floor((low + high) / 2.0 / (4.0 * gap)).astype(np.int64)
+    _, group = np.unique(cells, axis=0, return_inverse=True)
+    group = group.ravel()
+    count = int(group.max()) + 1
+    lows, highs = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    np.minimum.at(lows, group, low)
+    np.maximum.at(highs, group, high)
+    return lows, highs

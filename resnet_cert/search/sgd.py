@@ -1,16 +1,18 @@
-"""Projected stochastic gradient descent on wᵀx + vᵀf_θ(x), for many seeds at once, against Theorem 4.
+"""Projected stochastic gradient descent on Ux + Zf_θ(x), for many seeds at once, against Theorem 4.
 
-The steps are one compiled loop (`jax.lax.scan`).  The theorem is about the average of F(z_t, θ_t) over all
-steps, so F itself is evaluated at every step, not estimated: from the second moments for the squared loss
-and frozen θ, else from all samples.
+z = (U, Z) is one matrix (q, d + k), x all that the head reads.  The steps are one compiled loop
+(`jax.lax.scan`).  The theorem is about the average of F(z_t, θ_t) over all steps, so F itself is evaluated at
+every step, not estimated: from the second moments for the squared loss and frozen θ, else from all samples.
 """
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -24,13 +26,13 @@ from resnet_cert.compare.theorem4 import (
     theorem4_constants,
     theorem4_terms,
 )
-from resnet_cert.numerics.enclosure import Array
-from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
+from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.problem.networks import NetworkFeatures
 from resnet_cert.problem.problem import GivenFeatures, Problem
-from resnet_cert.results import Repeats, Sgd
+from resnet_cert.results import Curve, Repeats, Sgd
 
 Integers = npt.NDArray[np.int64]
 
@@ -63,7 +65,32 @@ class SgdRun:
     curve: Array
     average: Array
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report as in the JSON document."""
+        from resnet_cert.report.json import plain
 
+        return plain(self.report)
+
+    def save(self, path: str | Path) -> None:
+        """The JSON document (.json), or the picture (.png, .svg, .pdf)."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.figures import rendered, sgd_figure
+        from resnet_cert.report.files import write_whole
+
+        name = str(path)
+        if name.endswith(".json"):
+            write_whole(name, formatter("json").sgd(self.report, Style()).encode())
+        else:
+            write_whole(name, rendered(sgd_figure(self), name))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from resnet_cert.report import Style, formatter
+
+        return f"<pre>{html.escape(formatter('text').sgd(self.report, Style()))}</pre>"
+
+
+@float64_scope()
 def sgd(
     problem: Problem,
     steps: int,
@@ -78,8 +105,9 @@ def sgd(
     """Run projected SGD for T = `steps` steps and compare it with Theorem 4.
 
     Args:
-        radius: b of M1; None: the problem's r, by default 1.01·‖argmin F_lin‖, or 1 where that is 0 or not
-            attained.
+        radius: B of M1; None: the problem's r where it is given, else 1.01·‖argmin F_lin‖_F, or 1 where that
+        is 0
+            or not attained.
         theta: "sgd": θ takes its own gradient step of the same size η on the same sample, projected onto
             M2 = {no layer's ‖(weight, bias)‖_F is larger than at the start}, where ‖f_θ‖ has a bound.
         seed: run i of `repeat` draws from NumPy's PCG64, seeded by child i of SeedSequence(seed).
@@ -102,21 +130,24 @@ def sgd(
     network = _trainable(problem) if theta == "sgd" else None
     data = _held(problem)
     b = _default_radius(problem) if radius is None else radius
-    f_norm = np.linalg.norm(data.f, axis=1) if network is None else largest_features(network, data.x)
-    constants = theorem4_constants(problem.loss, data.x, data.y, f_norm, b)
+    if network is None:
+        f_norm = np.linalg.norm(data.f, axis=1)
+    else:
+        f_norm = largest_features(network, data.x[:, : problem.d1])
+    constants = theorem4_constants(problem.loss, data.x, data.y, data.omega, f_norm, b)
     eta = constants.D / (constants.l * math.sqrt(steps)) if constants.l else 0.0
     F_lin_min = best_linear_predictor(problem, b, b).F_min.upper
     bound = F_lin_min + sum(theorem4_terms(constants, steps, delta))
 
     draws = _Draws(np.cumsum(data.probabilities), steps, seed, repeat)
     if network is None:
-        cost = 0 if _is_squared(problem.loss) else problem.n * (problem.d + problem.k)
+        cost = 0 if _is_squared(problem.loss) else problem.n * problem.q * (problem.d + problem.k)
         stride = _stride(steps * repeat * cost)
         values = _frozen(problem.loss, data, b, eta, draws, stride)
     else:
         cost = problem.n * sum(layer.weight.size for layer in network.layers)
         stride = _stride(steps * repeat * cost)
-        values = _moving(problem.loss, data, network, b, eta, draws, stride)
+        values = _moving(problem.loss, data, network, problem.d1, b, eta, draws, stride)
 
     total, best, evaluated = np.zeros(repeat), np.full(repeat, np.inf), 0
     every = -(-steps // (stride * CURVE_POINTS))
@@ -133,6 +164,8 @@ def sgd(
         watch(min(evaluated * stride, steps))
     average = total / evaluated
     within = average - bound <= ROUNDING * (np.abs(average) + abs(bound))
+    points, average_so_far = np.concatenate(curve), np.concatenate(running)
+    at = 1 + stride * every * np.arange(len(points))
     report = Sgd(
         steps=steps,
         delta=delta,
@@ -147,11 +180,20 @@ def sgd(
         theta=theta,
         evaluated=evaluated,
         name=problem.name,
-        repeats=Repeats(repeat, float(np.mean(within)), 1.0 - delta) if repeat > 1 else None,
+        outputs=problem.q,
+        repeats=_repeats(within, delta, complete=evaluated == steps) if repeat > 1 else None,
+        curve=Curve(
+            tuple(int(t) for t in at),
+            tuple(map(float, points[:, 0])),
+            tuple(map(float, average_so_far)),
+        ),
     )
-    points = np.concatenate(curve)
-    at = 1 + stride * every * np.arange(len(points))
-    return SgdRun(report, at, points, np.concatenate(running))
+    return SgdRun(report, at, points, average_so_far)
+
+
+def _repeats(within: npt.NDArray[np.bool_], delta: float, *, complete: bool) -> Repeats:
+    """Theorem 4 is about the average over all steps: of a part of them nothing is counted."""
+    return Repeats(len(within), float(np.mean(within)) if complete else None, 1.0 - delta)
 
 
 def _require_in_range(steps: int, delta: float, radius: float | None, repeat: int) -> None:
@@ -172,11 +214,12 @@ def _require_in_range(steps: int, delta: float, radius: float | None, repeat: in
 
 @dataclass(frozen=True)
 class _Data:
-    """All samples: x (n, d), y (n,), f (n, k), and probabilities (n,) of sum 1."""
+    """All samples: x (n, d), y (n, q), f (n, k), omega (n, q) or None, and probabilities (n,) of sum 1."""
 
     x: Array
     y: Array
     f: Array
+    omega: Array | None
     probabilities: Array
 
 
@@ -188,13 +231,18 @@ def _held(problem: Problem) -> _Data:
             id="unfit-part",
         )
     chunks = list(problem.chunks())
-    weight = np.concatenate([np.ones(len(c.y)) if c.weight is None else c.weight for c in chunks])
+    weight = np.concatenate([chunk.weights for chunk in chunks])
     x, y, f = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("x", "y", "f"))
-    return _Data(x, y, f, weight / np.sum(weight))
+    omega = None
+    if problem.distribution.omega is not None:
+        omega = np.concatenate([chunk.omega for chunk in chunks if chunk.omega is not None])
+    return _Data(x, y, f, omega, weight / np.sum(weight))
 
 
 def _default_radius(problem: Problem) -> float:
-    return best_linear_predictor(problem, problem.domain.r, 1.0).r or 1.0
+    if problem.domain.r is not None:
+        return problem.domain.r
+    return best_linear_predictor(problem, None, 1.0).r or 1.0
 
 
 def _stride(work: int) -> int:
@@ -236,24 +284,26 @@ def _frozen(loss: Loss, data: _Data, b: float, eta: float, draws: _Draws, stride
     """F(z_t) at every stride-th step, (·, repeat) at a time."""
     g = np.hstack([data.x, data.f])
     run, objective = _frozen_steps(loss), _objective(loss, g, data)
-    z: Any = np.zeros((draws.repeat, g.shape[1]))
-    for picks, count in draws.blocks(draws.block_steps(g.shape[1], stride)):
-        z, trajectory = run(z, picks, g, data.y, eta, b)
+    z: Any = np.zeros((draws.repeat, data.y.shape[1], g.shape[1]))
+    for picks, count in draws.blocks(draws.block_steps(z[0].size, stride)):
+        z, trajectory = run(z, picks, g, data.y, data.omega, eta, b)
         yield objective(np.asarray(trajectory)[:count:stride])
 
 
 @lru_cache(maxsize=8)
 def _frozen_steps(loss: Loss) -> Any:
-    """z (repeat, m), picks (steps, repeat) ↦ the next z, and every z_t before its step (steps, repeat, m)."""
-    slope = jax.vmap(jax.grad(loss.value))
+    """z (repeat, q, m), picks (steps, repeat) ↦ the next z, and every z_t before its step (steps, repeat, q,
+    m)."""
+    slope = jax.grad(lambda p, y, omega: loss.value(p, y, omega).sum())
 
-    def run(z: Any, picks: Any, g: Any, y: Any, eta: Any, b: Any) -> Any:
+    def run(z: Any, picks: Any, g: Any, y: Any, omega: Any, eta: Any, b: Any) -> Any:
         def step(z: Any, i: Any) -> Any:
             rows = g[i]
-            by = eta * slope((rows * z).sum(axis=1), y[i])
-            moved = z - by[:, None] * rows
-            length = jnp.linalg.norm(moved, axis=1, keepdims=True)
-            return moved * (b / jnp.maximum(length, b)), z
+            p = (rows[:, None, :] * z).sum(axis=2)
+            by = eta * slope(p, y[i], None if omega is None else omega[i])
+            moved = z - by[:, :, None] * rows[:, None, :]
+            length = jnp.sqrt((moved * moved).sum(axis=(1, 2), keepdims=True))
+            return jnp.where(length > b, moved * (b / jnp.where(length > b, length, 1.0)), moved), z
 
         return jax.lax.scan(step, z, picks)
 
@@ -261,39 +311,38 @@ def _frozen_steps(loss: Loss) -> Any:
 
 
 def _objective(loss: Loss, g: Array, data: _Data) -> Callable[[Array], Array]:
-    """F at many z (..., m), for features g (n, m)."""
+    """F at many z (..., q, m), for features g (n, m)."""
     if _is_squared(loss):
-        # F(z) = ½ Σ π(gᵀz − y)² = ½‖Rz − q‖² with (R, q) the triangular factor of √π(g, y): m² products a
+        # F(z) = ½ Σ π‖zg − y‖² = ½‖zRᵀ − Q‖² with (R, Q) the triangular factor of √π(g, y): qm² products a
         # value, and none of them cancel.
         weighted = np.sqrt(data.probabilities)[:, None] * np.c_[g, data.y]
-        R, q = np.hsplit(np.asarray(np.linalg.qr(weighted, mode="r")), [g.shape[1]])
+        R, Q = np.hsplit(np.asarray(np.linalg.qr(weighted, mode="r")), [g.shape[1]])
         scale = 0.5 * loss.scale
 
         def squared(z: Array) -> Array:
-            return scale * np.sum((z @ R.T - q[:, 0]) ** 2, axis=-1)
+            return scale * np.sum((z @ R.T - Q.T) ** 2, axis=(-2, -1))
 
         return squared
 
-    rows = max(1, BLOCK_ENTRIES // len(g))
+    rows = max(1, BLOCK_ENTRIES // data.y.size)
     mean = _mean_loss(loss)
 
     def sampled(z: Array) -> Array:
-        flat = z.reshape(-1, z.shape[-1])
+        flat = z.reshape(-1, *z.shape[-2:])
         parts = []
         for start in range(0, len(flat), rows):
             part = flat[start : start + rows]
-            filled = np.pad(part, ((0, rows - len(part)), (0, 0)))
-            parts.append(np.asarray(mean(filled, g, data.y, data.probabilities))[: len(part)])
-        return np.concatenate(parts).reshape(z.shape[:-1])
+            filled = np.pad(part, ((0, rows - len(part)), (0, 0), (0, 0)))
+            parts.append(np.asarray(mean(filled, g, data.y, data.omega, data.probabilities))[: len(part)])
+        return np.concatenate(parts).reshape(z.shape[:-2])
 
     return sampled
 
 
 @lru_cache(maxsize=8)
 def _mean_loss(loss: Loss) -> Any:
-    def mean(z: Any, g: Any, y: Any, probabilities: Any) -> Any:
-        p = z @ g.T
-        return loss.value(p, jnp.broadcast_to(y, p.shape)) @ probabilities
+    def mean(z: Any, g: Any, y: Any, omega: Any, probabilities: Any) -> Any:
+        return jax.vmap(lambda z: loss.value(g @ z.T, y, omega) @ probabilities)(z)
 
     return jax.jit(mean)
 
@@ -315,10 +364,17 @@ def _trainable(problem: Problem) -> NetworkFeatures:
 
 
 def _moving(
-    loss: Loss, data: _Data, network: NetworkFeatures, b: float, eta: float, draws: _Draws, stride: int
+    loss: Loss,
+    data: _Data,
+    network: NetworkFeatures,
+    d1: int,
+    b: float,
+    eta: float,
+    draws: _Draws,
+    stride: int,
 ) -> Iterator[Array]:
     """F(z_t, θ_t) at every stride-th step, (·, repeat) at a time."""
-    run = _moving_steps(loss, network.forward)
+    run = _moving_steps(loss, network.forward, d1)
     n, parameters = len(data.y), sum(layer.weight.size for layer in network.layers)
     together = max(1, BLOCK_ENTRIES // (n * max(len(layer.weight) for layer in network.layers)))
     states = [
@@ -330,40 +386,44 @@ def _moving(
         values = []
         for i, state in enumerate(states):
             some = groups[i * together : (i + 1) * together]
-            states[i], F = run(state, some, data.x, data.y, data.probabilities, eta, b, layer_norms(network))
+            rows = (data.x, data.y, data.omega, data.probabilities)
+            states[i], F = run(state, some, *rows, eta, b, layer_norms(network))
             values.append(np.asarray(F).T[: -(-count // stride)])
         yield np.concatenate(values, axis=1)
 
 
 def _start(network: NetworkFeatures, data: _Data, runs: int) -> Any:
     """z_1 = 0 and θ_1 of some runs."""
-    z = np.zeros((runs, data.x.shape[1] + data.f.shape[1]))
+    z = np.zeros((runs, data.y.shape[1], data.x.shape[1] + data.f.shape[1]))
     return z, jax.tree.map(lambda a: np.repeat(a[None], runs, axis=0), network.theta)
 
 
 @lru_cache(maxsize=8)
-def _moving_steps(loss: Loss, forward: Callable[[Any, Any], Any]) -> Any:
+def _moving_steps(loss: Loss, forward: Callable[[Any, Any], Any], d1: int) -> Any:
     """(z, θ), picks (repeat, groups, stride) ↦ the next (z, θ), and F before every group (repeat, groups)."""
 
-    def losses(state: Any, x: Any, y: Any) -> Any:
+    def losses(state: Any, x: Any, y: Any, omega: Any) -> Any:
         z, theta = state
         d = x.shape[1]
-        return loss.value(x @ z[:d] + forward(theta, x) @ z[d:], y)
+        return loss.value(x @ z[:, :d].T + forward(theta, x[:, :d1]) @ z[:, d:].T, y, omega)
 
-    def run(state: Any, picks: Any, x: Any, y: Any, pi: Any, eta: Any, b: Any, limits: Sequence[Any]) -> Any:
+    def run(
+        state: Any, picks: Any, x: Any, y: Any, omega: Any, pi: Any, eta: Any, b: Any, limits: Sequence[Any]
+    ) -> Any:
         def step(state: Any, i: Any) -> Any:
-            slopes = jax.grad(lambda state: losses(state, x[i][None], y[i][None]).sum())(state)
+            weights = None if omega is None else omega[i][None]
+            slopes = jax.grad(lambda state: losses(state, x[i][None], y[i][None], weights).sum())(state)
             z, theta = jax.tree.map(lambda a, slope: a - eta * slope, state, slopes)
             layers = [_within(layer, limit) for layer, limit in zip(theta, limits, strict=True)]
             return (_within(z, b), layers), None
 
         def group(state: Any, picks: Any) -> Any:
-            F = losses(state, x, y) @ pi
+            F = losses(state, x, y, omega) @ pi
             return jax.lax.scan(step, state, picks)[0], F
 
         return jax.lax.scan(group, state, picks)
 
-    return jax.jit(jax.vmap(run, in_axes=(0, 0, None, None, None, None, None, None)))
+    return jax.jit(jax.vmap(run, in_axes=(0, 0, None, None, None, None, None, None, None)))
 
 
 def _within(part: Any, limit: Any) -> Any:

@@ -1,61 +1,59 @@
 """From the point of a problem to an ε-second-order partial stationary point.
 
-Three kinds of steps, each where the others are weak:
+Plain F, with at least as many block inputs as outputs: F(W, V) = Φ(W, W_1V), and Φ(U, Z) = E[ℓ(Ux + Zf; y)]
+is convex.  Newton's method goes down Φ from (W, W_1V), through heads W = U with W_1V = Z, which exist
+wherever W_1 has full row rank: to a global minimum of F over all (W, V), or along a way down that has no end.
 
-descent: trust-region Newton steps by conjugate gradients (Steihaug 1983; SciPy's trust-ncg) on JAX's gradient
-    and Hessian-vector products, which cost O(n(d + k)) each.
-escape: where the gradient is small and λ_min(∇²F) too negative, along the exact lowest direction of the
-    reduced Hessian (`hessian`), to a point where F is proven to be lower.
-polish: where F is flat to rounding, Newton steps in the reduced space that lower ‖∇F‖.
+All else (weight decay, a ball, fewer block inputs than outputs): trust-region Newton steps, by dense algebra
+or conjugate gradients (Steihaug 1983), on Hessian-vector products that cost O(nq(d + k)) each; where the
+gradient is small and the lowest curvature negative, along that direction.  On a ball ‖(W, V)‖ ≤ norm the
+search goes along a sphere whose shadow the ball is (`OnBall`).
 
-With a regularizer all of this is about G = F + l2·‖(w, V)‖².  On a ball ‖(w, V)‖ ≤ norm, descent goes along
-a sphere whose shadow the ball is (`DerivativesOnBall`); every other step ends at the nearest point of the
-ball, and polishing stays on the rim where the multiplier is positive.  What is reached is for `check` to say:
-nothing here is proven but the decrease of an escape.
+Nothing here is proven; what is reached is for `check` to say.
 """
 
 from __future__ import annotations
 
-import contextlib
+import html
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.augmented import joined
-from resnet_cert.compare.minimum_on_ball import best_linear_predictor
-from resnet_cert.decide.definition1 import threshold
-from resnet_cert.decide.hessian import (
-    Direction,
-    curvature,
-    orthogonal_complement,
-    reduced_hessian,
-    unit_vector,
-)
-from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, length, objective
-from resnet_cert.moments.domain import domain_radius
-from resnet_cert.moments.moments import Moments
-from resnet_cert.moments.one_pass import observe
-from resnet_cert.numerics.eigenvalues import spectral_norm
-from resnet_cert.numerics.enclosure import Array, Enclosure, U, norm
+from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.problem import BOUNDARY_WIDTH, Point, Problem
+from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
+from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.report.files import write_whole
-from resnet_cert.search.derivatives import Derivatives, DerivativesOnBall
-from resnet_cert.search.witness import objective_at
+from resnet_cert.search.derivatives import Augmented, Decayed, Function, Objective, OnBall, lowest_curvature
 
 MARGIN = 16.0
 """The search ends at an ε/16-SOPSP by its own numbers, so that enclosures prove one for ε."""
-ROUNDS = 100
-DESCENT_STEPS = 1000
-STALLED = 8
-"""Trust-region iterations in a row that lower F by no more than rounding: descent is over."""
-FLAT = 8 * U
-POLISH_STEPS, POLISH_FAILURES = 100, 6
+ROUNDS = 30
+NEWTON_STEPS = 2000
+"""e^p falls by a factor of e a step."""
+TRUST_STEPS, VALLEY_STEPS, LONG_STEPS = 1000, 400, 40
+FLAT = 16.0 * U
+"""Relative: F that falls by less is flat to rounding, and then the gradient decides."""
+STALLED = 6
 HALVINGS = 60
+DENSE_NEWTON = 700
+"""Up to so many unknowns the Hessian of Φ is formed;"""
+DENSE_STEP = 160
+"""and that of G."""
+NULL = 1e-13
+"""Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing.
+Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing."""
+FAR = 1e6
+"""A ball so many times as large as the point is left out at first."""
+SHORTER = 0.7
+"""A point that is no better is taken for another one when its length is at most this share."""
+RANK = 1e-9
+"""A singular value of W_1 that small, relative to the largest one, is raised before V is taken from Z."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,50 @@ class Step:
 
 @dataclass(frozen=True)
 class Solution:
-    """The last point and the number of steps to it; stopped: why the search ended short of ε, or None."""
+    """The last point and the number of steps to it; stopped: why the search ended short of ε, or None.
+
+    attained: is the infimum of the objective, over all points?  None where that is not known.
+    descent: where it is not, a direction along which the objective falls without end.  why: of `attained`.
+    """
 
     point: Point
     iterations: int
     stopped: str | None
+    attained: bool | None = None
+    descent: Direction | None = None
+    why: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the point, and how the search ended."""
+        bias = {} if self.point.c is None else {"c": self.point.c.tolist()}
+        point = {"W": self.point.W.tolist(), "V": self.point.V.tolist(), **bias}
+        descent = None
+        if self.descent is not None:
+            descent = {"dW": self.descent.dW.tolist(), "dV": self.descent.dV.tolist()}
+        return {
+            "point": point,
+            "iterations": self.iterations,
+            "stopped": self.stopped,
+            "attained": self.attained,
+            "descent": descent,
+            "why": self.why,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """The point, as `write_point` writes it."""
+        write_point(str(path), self.point)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        sizes = f"‖W‖ = {np.linalg.norm(self.point.W):.6g}, ‖V‖ = {np.linalg.norm(self.point.V):.6g}"
+        end = self.stopped or "an ε-second-order stationary point, by float64's own word"
+        return f"<pre>{html.escape(f'{self.iterations} iterations: {end}; {sizes}')}</pre>"
 
 
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:
     """A point where ‖∇F‖ ≤ ε and λ_min(∇²F) ≥ −√(μ2 ε), with a margin, sought from the problem's own point.
 
-    The objective never rises from one step to the next, as far as float64 can tell.  With an automatic
-    domain, b and hence μ2 follow the point.
+    The objective never rises from one step to the next, as far as float64 can tell.
 
     Args:
         watch: called at the start and after every step; what it raises ends the search.
@@ -90,59 +120,33 @@ def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -
     Raises:
         RequestError: F or ∇F overflows at the problem's point.
     """
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         return _Search(problem.with_features_held(), watch).run()
 
 
-def perturbed(point: Point, seed: int) -> Point:
-    """A random start: (w, V) plus a normal vector of about the length of the point, at least about 1."""
+def perturbed(problem: Problem, seed: int) -> Point:
+    """A random start: (W, V) plus a normal vector of about the length of the point, at least about 1."""
     rng = np.random.default_rng(seed)
-    w, V = point.w, point.V
-    scale = max(1.0, math.hypot(norm(w).value, norm(V).value)) / math.sqrt(w.size + V.size)
-    return Point(w + scale * rng.standard_normal(w.shape), V + scale * rng.standard_normal(V.shape))
+    objective = Objective(problem)
+    z = objective.flat(problem.point)
+    scale = max(1.0, float(Radius.norm(z))) / math.sqrt(z.size)
+    return objective.point(z + scale * rng.standard_normal(z.size))
 
 
 def write_point(path: str, point: Point) -> None:
-    """The arrays w and V as an .npz file, whole or not at all: `point: {file: ...}` of a spec."""
+    """The arrays w (or W), V and c as an .npz file, whole or not at all: `point: {file: ...}` of a spec."""
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, w=point.w, V=point.V)
+    head = {"w": point.W[0]} if len(point.W) == 1 else {"W": point.W}
+    bias = {} if point.c is None else {"c": point.c}
+    np.savez(content, allow_pickle=False, **head, V=point.V, **bias)
     write_whole(path, content.getvalue())
 
 
 def read_point(path: str) -> Point:
     """The point of `write_point`, to the bit."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Point(arrays["w"], arrays["V"])
-
-
-@dataclass(frozen=True)
-class _View:
-    """The exact second-order picture of a point, and the √(μ2 ε/MARGIN) that λ_min is held against."""
-
-    point: Point
-    moments: Moments
-    objective: Enclosure
-    judged: Lagrangian
-    allowed: float
-
-    @property
-    def gradient_norm(self) -> float:
-        """Its upper end, for that is what a check certifies."""
-        return self.judged.gradient_norm.upper
-
-    @property
-    def lambda_min(self) -> float:
-        return self.judged.lambda_min.value
-
-    @property
-    def bends_down(self) -> bool:
-        return -self.lambda_min > self.allowed
-
-    def slope(self) -> Direction:
-        """∇L = ∇F + ρ(w, V)."""
-        w, V, rho = self.point.w, self.point.V, self.judged.rho.value
-        g_w, a = self.moments.g_w.center, self.moments.a.center
-        return Direction(g_w + rho * w, np.outer(w, a) + rho * V)
+        W = arrays["w"][None] if "w" in arrays else arrays["W"]
+        return Point(W, arrays["V"], arrays.get("c"))
 
 
 class _Search:
@@ -151,244 +155,525 @@ class _Search:
     def __init__(self, problem: Problem, watch: Callable[[Step], None]) -> None:
         self.problem = problem
         self.watch = watch
-        self.norm = None if problem.constraint is None else problem.constraint.norm
-        self.derivatives = (
-            Derivatives(problem) if self.norm is None else DerivativesOnBall(problem, self.norm)
-        )
-        self.point = problem.point
+        self.objective = Objective(problem)
+        self.z = self.objective.flat(problem.point)
         self.iterations = 0
         self.lambda_min: float | None = None
-        self.steepest = 0.0
-
-    @property
-    def aim(self) -> float:
-        """The ‖∇F‖ to reach: ε/MARGIN, and no less than U² of the largest that was met.
-
-        That is far below rounding where F has a minimum, and an end where it has none.
-        """
-        return max(self.problem.epsilon / MARGIN, U * U * self.steepest)
+        self.aim = problem.epsilon / MARGIN
+        self.ball: OnBall | None = None
+        if problem.objective.norm is not None:
+            held = np.append(np.tile(problem.decayed, problem.q), np.ones(problem.d1 * problem.k)) > 0.0
+            self.ball = OnBall(self.objective, problem.objective.norm, np.asarray(held))
 
     def run(self) -> Solution:
-        start = self.derivatives.coordinates(_flat(self.point))
-        F, gradient = self.derivatives.at(start)
-        if not (math.isfinite(F) and np.isfinite(gradient).all()):
+        G, gradient = self.objective.at(self.z)
+        if not (math.isfinite(G) and np.isfinite(gradient).all()):
             raise RequestError(
                 "expected a point to start from where F and ∇F are finite, got one where they overflow",
                 id="unfit-part",
             )
-        outside = self.norm is not None and length(self.problem).lower > self.norm * (1.0 + BOUNDARY_WIDTH)
-        self.arrive(self.unflat(start) if outside else self.point, F, gradient, new=False)
-        reason = f"no end after {ROUNDS} rounds"
-        for _ in range(ROUNDS):
-            self.descend()
-            view = self.look(self.point)
-            self.lambda_min = view.lambda_min
-            if view.bends_down and self.escape(view):
-                continue
-            if not (view.gradient_norm > self.aim and self.polish(view)):
-                reason = "rounding hides any further descent"
-                break
-        # What falls short of the margin alone, or a curvature that rounding hides, the check will judge.
-        reached = self.look(self.point).gradient_norm <= self.problem.epsilon
-        return Solution(self.point, self.iterations, None if reached else self.why_stopped(reason))
+        if self.ball is not None:
+            length = float(np.linalg.norm(self.z[self.ball.held]))
+            if length > self.ball.norm * (1.0 + BOUNDARY_WIDTH):
+                self.z = self.ball.z(self.ball.coordinates(self.z))
+        self.arrive(self.z, new=False)
+        if self.is_there():
+            return self.ended()
+        ball, start = self.ball, self.z
+        if ball is not None and ball.norm > FAR * max(1.0, float(np.linalg.norm(start))):
+            self.ball = None  # it is too far away to matter, unless the search goes there
+        self.search()
+        if ball is not None and self.ball is None:
+            self.ball = ball
+            if float(np.linalg.norm(self.z[ball.held])) > ball.norm:
+                self.z = start
+                self.search()
+        return self.ended()
 
-    def arrive(self, point: Point, F: float, gradient: Array, *, new: bool = True) -> None:
-        gradient_norm = float(np.linalg.norm(gradient))
+    def search(self) -> None:
+        """By the convex function of the block where that is F, else step by step."""
+        plain = self.ball is None and self.problem.objective.l2 == 0.0
+        if plain and self.problem.d1 >= span(self.problem):
+            _BlockSearch(self).run()
+            if self.iterations:
+                return
+        if not self.is_there():
+            self.descend()
+
+    def ended(self) -> Solution:
+        from resnet_cert.search.critical_points import attainment
+
+        point = self.objective.point(self.z)
+        attained, descent, why = attainment(self.problem, point)
+        reached = self.gradient_norm(self.z) <= self.problem.epsilon
+        if attained is False and self.problem.epsilon == 0.0:
+            reached = False  # whatever underflowed
+        stopped = None
+        if not reached:
+            W, V = self.objective.head(self.z)
+            where = f"‖W‖ = {np.linalg.norm(W):.3g}, ‖V‖ = {np.linalg.norm(V):.3g}"
+            reason = "rounding hides any further descent"
+            if attained is False:
+                reason = "the infimum is not attained, and the objective falls on without end"
+            stopped = f"{reason}; {where}"
+        return Solution(point, self.iterations, stopped, attained, descent, why)
+
+    def arrive(self, z: Array, *, new: bool = True) -> None:
+        G, _ = self.objective.at(z)
         self.iterations += new
-        self.point, self.steepest = point, max(self.steepest, gradient_norm)
-        self.watch(Step(self.iterations, point, F, gradient_norm, self.lambda_min))
+        self.z = z
+        point = self.objective.point(z)
+        self.watch(Step(self.iterations, point, G, self.gradient_norm(z), self.lambda_min))
+
+    def gradient_norm(self, z: Array) -> float:
+        """‖∇G‖; on a ball that of its projection onto the tangent cone."""
+        _, gradient = self.objective.at(z)
+        if self.ball is not None:
+            held = self.ball.held
+            u = z[held]
+            length = float(np.linalg.norm(u))
+            outward = float(gradient[held] @ u)
+            if length >= self.ball.norm * (1.0 - BOUNDARY_WIDTH) and outward < 0.0:
+                gradient = gradient.copy()
+                gradient[held] -= outward / length**2 * u
+        return float(np.linalg.norm(gradient))
+
+    def is_there(self) -> bool:
+        """An ε/16-SOPSP, by float64's own word; for μ2 the bound of the samples one by one."""
+        if not self.gradient_norm(self.z) <= self.aim:
+            return False
+        function, y = self.coordinates()
+        self.lambda_min, _ = lowest_curvature(function, y)
+        return self.lambda_min >= -self.allowed()
+
+    def coordinates(self) -> tuple[Function, Array]:
+        if self.ball is None:
+            return self.objective, self.z
+        return self.ball, self.ball.coordinates(self.z)
+
+    def allowed(self) -> float:
+        """√(μ2 ε)/MARGIN, and no less than rounding."""
+        mu2 = self.problem.lipschitz.mu2
+        if mu2 is None:
+            mu2 = _third_derivative(self.problem, *self.objective.head(self.z))
+        limit = math.sqrt(mu2 * self.problem.epsilon) / MARGIN if math.isfinite(mu2) else 0.0
+        return max(limit, 1e-12 * max(1.0, abs(self.lambda_min or 0.0)))
 
     def descend(self) -> None:
-        """Trust-region Newton steps until ‖∇F‖ ≤ aim or F is flat to rounding."""
-        from scipy.optimize import minimize
+        """Trust-region steps, and the lowest curvature where they end at a saddle.
 
-        start = latest = self.derivatives.coordinates(_flat(self.point))
-        F, gradient = self.derivatives.at(start)
-        unit = float(np.linalg.norm(gradient))  # of F: SciPy's accuracy of a step depends on the size of ∇F
-        if not unit > self.aim:
+        G is convex in V alone and in W alone: from afar, where all unknowns together bend too much, these
+        come first, the larger one before the other.
+        """
+        split = self.objective.split
+        if self.ball is None:
+            W, V = self.z[:split], self.z[split:]
+            parts = [slice(0, split), slice(split, None)]
+            for part in parts if np.linalg.norm(W) >= np.linalg.norm(V) else reversed(parts):
+                block = _Block(self.objective, self.z, part)
+                trust_region(block, self.z[part], self.aim, lambda y, block=block: self.moved(block.whole(y)))
+        for _ in range(ROUNDS):
+            if self.ball is None and self.problem.d1 >= self.problem.q and not self.problem.is_plain:
+                self.along_valleys()
+            function, y = self.coordinates()
+            trust_region(function, y, self.aim, self.moved)
+            if not self.escape():
+                break
+
+    def along_valleys(self) -> None:
+        """Down G with the least V for every (W, W_1V)."""
+        problem = self.problem
+        d, d1 = problem.d, problem.d1
+        W, V = self.objective.head(self.z)
+
+        def lifted(A: Array) -> Array:
+            both = A.reshape(problem.q, d + problem.k)
+            V = np.linalg.lstsq(both[:, :d1], both[:, d:], rcond=None)[0]
+            return np.asarray(np.concatenate([both[:, :d].ravel(), V.ravel()]), dtype=np.float64)
+
+        A = np.concatenate([W, W[:, :d1] @ V], axis=1).ravel()
+        if np.linalg.matrix_rank(W[:, :d1]) < problem.q or not np.isfinite(lifted(A)).all():
             return
-        stalled = 0
-
-        def scaled(z: Array) -> tuple[float, Array]:
-            value, gradient = self.derivatives.at(z)
-            return value / unit, gradient / unit
-
-        def after(intermediate_result: Any) -> None:
-            nonlocal F, latest, stalled
-            x = intermediate_result.x
-            there, gradient = self.derivatives.at(x)
-            stalled = 0 if there < F - FLAT * abs(F) else stalled + 1
-            if not np.array_equal(x, latest):
-                F, latest = there, x
-                self.arrive(self.unflat(x), there, gradient)
-            if stalled == STALLED:
-                raise StopIteration
-
-        def product(z: Array, tangent: Array) -> Array:
-            product = self.derivatives.hessian_product(z, tangent) / unit
-            if not np.isfinite(product).all():
-                raise FloatingPointError  # on which SciPy's conjugate gradients would never end
-            return product
-
-        most = math.inf if self.norm is None else self.norm
-        size = min(max(1.0, float(np.linalg.norm(_flat(self.point)))), most / 2.0)
-        with contextlib.suppress(FloatingPointError):
-            minimize(
-                scaled,
-                start,
-                jac=True,
-                hessp=product,
-                method="trust-ncg",
-                callback=after,
-                options={
-                    "gtol": max(self.aim / unit, U),
-                    "maxiter": DESCENT_STEPS,
-                    "initial_trust_radius": size,
-                    "max_trust_radius": min(1e6 * size, most),
-                },
+        before = self.objective.at(self.z)[0]
+        if self.objective.at(lifted(A))[0] <= before * (1.0 + 1e-12):
+            trust_region(
+                Decayed(problem), A, self.aim / 4.0, lambda A: self.arrive(lifted(A)), most=VALLEY_STEPS
             )
 
-    def look(self, point: Point) -> _View:
-        here = replace(self.problem, point=point)
-        b = domain_radius(here, norm(point.w), spectral_norm(point.V))
-        seen = observe(here, b)
-        mu2 = here.lipschitz.mu2
-        if mu2 is None and seen.lipschitz is not None:
-            mu2 = seen.lipschitz.mu2
-        known = mu2 is not None and math.isfinite(mu2)
-        limit = threshold(mu2 if known else None, here.epsilon)
-        # Where μ2 is not known there is no threshold: then any descent that can be proven is taken.
-        allowed = 0.0 if limit is None else limit.lower / math.sqrt(MARGIN)
-        judged = lagrangian(here, seen.here, curvature(seen.here, point.w))
-        return _View(
-            point,
-            seen.here,
-            objective(here, seen.here.F),
-            judged,
-            allowed,
-        )
+    def moved(self, y: Array) -> None:
+        self.arrive(y if self.ball is None else self.ball.z(y))
 
-    def escape(self, view: _View) -> bool:
-        """Move along ± the lowest direction to the lowest of the points seen, if descent is proven there."""
-        start = _flat(view.point)
-        direction = _flat(Point(view.judged.direction.dw, view.judged.direction.dV))
-        direction = direction / float(np.linalg.norm(direction))
-        best = self.derivatives.coordinates(start)
-        lowest, moved = self.derivatives.at(best)[0], False
+    def escape(self) -> bool:
+        """Along ± the direction of lowest curvature to the lowest of the points seen."""
+        function, start = self.coordinates()
+        self.lambda_min, direction = lowest_curvature(function, start)
+        if not self.lambda_min < -self.allowed():
+            return False
+        value, _ = function.at(start)
+        best, lowest = start, value - FLAT * abs(value)
         length = max(1.0, float(np.linalg.norm(start)))
-        if self.norm is not None:
-            length = min(length, 2.0 * self.norm)
         for _ in range(HALVINGS):
             found = False
             for trial in (start + length * direction, start - length * direction):
-                y = self.derivatives.coordinates(trial)
-                there = self.derivatives.at(y)[0]
+                there, _ = function.at(trial)
                 if there < lowest:
-                    best, lowest, found = y, there, True
-            if moved and not found:
+                    best, lowest, found = trial, there, True
+            if best is not start and not found:
                 break
-            moved |= found
             length /= 2.0
-        point = self.unflat(best)
-        there = objective(replace(self.problem, point=point), objective_at(self.problem, point))
-        if not (moved and there.upper < view.objective.lower):
+        if best is start:
             return False
-        self.arrive(point, *self.derivatives.at(best))
+        self.moved(best)
         return True
 
-    def polish(self, view: _View) -> bool:
-        """Damped Newton steps with the exact Hessian; false if none was any good.
 
-        −(|H| + λI)⁻¹g is a descent direction.  With λ = O(‖g‖) it converges quadratically even where the
-        solutions form a manifold, so that H is singular (Fan & Yuan 2005, for least squares).  A step is
-        taken that is proven to lower the objective, or that halves ‖g‖ without a proven rise.
-        """
-        damping, failures, moved = 1.0, 0, False
-        if not math.isfinite(view.lambda_min):  # the Hessian overflows
+@dataclass
+class _Block:
+    """A function of some coordinates, the others held."""
+
+    function: Function
+    start: Array
+    part: slice
+
+    def whole(self, y: Array) -> Array:
+        z = self.start.copy()
+        z[self.part] = y
+        return z
+
+    def at(self, y: Array) -> tuple[float, Array]:
+        value, gradient = self.function.at(self.whole(y))
+        return value, gradient[self.part]
+
+    def hessian_product(self, y: Array, tangent: Array) -> Array:
+        step = np.zeros_like(self.start)
+        step[self.part] = tangent
+        return self.function.hessian_product(self.whole(y), step)[self.part]
+
+
+def _third_derivative(problem: Problem, W: Array, V: Array) -> float:
+    """E[L3 J³ + 3 L2 J‖f‖] on the domain, in float64."""
+    b = problem.domain.b or 1.01 * max(np.linalg.norm(W, 2), np.linalg.norm(V, 2)) or 1.0
+    total = weight = 0.0
+    for chunk in problem.chunks():
+        size_x, size_f = np.linalg.norm(chunk.x, axis=1), np.linalg.norm(chunk.f, axis=1)
+        h = size_x + b * size_f
+        suprema = problem.loss.suprema(Radius.of(h) * b, chunk.y, chunk.omega)
+        if suprema is None:
+            return math.inf
+        J = np.hypot(h, b * size_f)
+        each = suprema.third.upper * J**3 + 3.0 * suprema.second.upper * J * size_f
+        total += float(chunk.weights @ np.broadcast_to(each, len(h)))
+        weight += float(np.sum(chunk.weights))
+    return total / weight
+
+
+# --- Plain F: the convex Φ and the heads above it -----------------------------------------------------------
+
+
+class _BlockSearch:
+    """Newton's method on Φ from (W, W_1V), and V from Z along the way."""
+
+    def __init__(self, search: _Search) -> None:
+        self.search = search
+        self.problem = search.problem
+        self.Phi = Augmented(self.problem)
+        W, V = search.objective.head(search.z)
+        self.W, self.V = W, V
+        d1 = self.problem.d1
+        self.A = np.concatenate([W, W[:, :d1] @ V], axis=1).ravel()
+
+    def run(self) -> None:
+        for _ in range(ROUNDS):
+            newton(self.Phi, self.A, self.after)
+            value, slope = self.Phi.at(self.A)
+            if not np.linalg.norm(slope) > max(self.search.aim, 1e-14 * (1.0 + abs(value))):
+                break
+            # Where the losses are straight to rounding, Newton's method has no step.
+            before = self.A
+            trust_region(self.Phi, self.A, self.search.aim, self.after_step, most=LONG_STEPS)
+            if np.array_equal(before, self.A):
+                break
+        self.shorten()
+        if self.search.gradient_norm(self.search.z) <= self.search.aim or self.raised is None:
+            return
+        # W_1 goes to a matrix without full row rank: hold its least singular value above 0.
+        A = self.A.copy()
+        for size in (1e-3, 1e-5, 1e-7):
+            fixed, value = self.raised
+            B = A + (size * self.scale - value) * fixed
+            newton(self.Phi, B, lambda A: None, fixed=fixed, end=self.keep)
+            if self.search.gradient_norm(self.search.z) <= self.search.aim:
+                return
+
+    raised: tuple[Array, float] | None = None
+    scale = 1.0
+
+    def shorten(self) -> None:
+        """Leave out what the data do not see of (U, Z), and of V, where that is most of it: Φ stays the same,
+        and the domain, with its Lipschitz constants, becomes as small as it can be."""
+        seen = self.A
+        if len(self.A) <= DENSE_NEWTON:
+            H = self.Phi.hessian(self.A)
+            if np.isfinite(H).all():
+                eigenvalues, Q = np.linalg.eigh(H)
+                Q = Q[:, eigenvalues > NULL * float(eigenvalues[-1])]
+                seen = Q @ (Q.T @ self.A)
+        self.V = np.zeros_like(self.V)
+        before = float(np.linalg.norm(self.search.z))
+        for A in (seen, self.A):
+            lifted = self.lift(A)
+            if lifted is not None and float(np.linalg.norm(lifted)) < SHORTER * before:
+                self.keep(A)
+                break
+
+    def after_step(self, A: Array) -> None:
+        self.after(A)
+
+    def after(self, A: Array) -> bool:
+        """Move to a head above A; true where it is an ε-stationary point already."""
+        self.A = A
+        lifted = self.lift(A)
+        if lifted is None:
             return False
-        for _ in range(POLISH_STEPS):
-            there = self.look(self.inside(_newton_step(view, damping), rim=view.judged.tangent is True))
-            halved = there.gradient_norm <= view.gradient_norm / 2.0
-            if (halved and not there.objective.above(view.objective)) or view.objective.above(
-                there.objective
+        self.search.arrive(lifted)
+        return self.search.gradient_norm(lifted) <= self.search.aim and self.search.aim > 0.0
+
+    def keep(self, A: Array) -> None:
+        """Take the head above A where it is flatter, or shorter and flat enough, and no higher."""
+        lifted = self.lift(A)
+        if lifted is None:
+            return
+        search = self.search
+        value, before = search.objective.at(lifted)[0], search.objective.at(search.z)[0]
+        flatness = search.gradient_norm(lifted)
+        if value <= before + 64.0 * FLAT * abs(before) and (
+            flatness < search.gradient_norm(search.z) or flatness <= search.aim
+        ):
+            self.A = A
+            search.arrive(lifted)
+
+    def lift(self, A: Array) -> Array | None:
+        """(W, V) with W = U and W_1V = Z (softmax: up to 1cᵀ), V near to the last one."""
+        problem = self.problem
+        d, d1 = problem.d, problem.d1
+        both = A.reshape(problem.q, d + problem.k)
+        U_, Z = both[:, :d], both[:, d:]
+        N = basis(problem)
+        U_1, Z = N.T @ U_[:, :d1], N.T @ Z
+        left, s, right = np.linalg.svd(U_1, full_matrices=False)
+        self.scale = float(s[0]) or 1.0
+        if not s[-1] > RANK * s[0]:
+            direction = np.zeros_like(both)
+            direction[:, :d1] = N @ np.outer(left[:, -1], right[-1])
+            self.raised = direction.ravel(), float(s[-1])
+        if not s[-1] > 1e-150:
+            return None
+        inverse = right.T @ (left.T / s[:, None])
+        least = inverse @ Z
+        near = self.V + inverse @ (Z - U_1 @ self.V)
+        V = near if np.linalg.norm(near) <= 10.0 * (1.0 + np.linalg.norm(least)) else least
+        if not np.isfinite(V).all():
+            return None
+        self.V = V
+        return np.concatenate([U_.ravel(), V.ravel()])
+
+
+def basis(problem: Problem) -> Array:
+    """(q, q') orthonormal to rounding: the space that ∇ℓ spans, all of R^q or 1^⊥."""
+    N = gradient_basis(problem)
+    return np.eye(problem.q) if N is None else N.center
+
+
+def newton(
+    function: Augmented,
+    z: Array,
+    after: Callable[[Array], bool | None],
+    *,
+    fixed: Array | None = None,
+    end: Callable[[Array], None] = lambda z: None,
+) -> None:
+    """Damped Newton steps down a convex function, to where float64 knows no lower point and no flatter one.
+
+    Args:
+        after: called with every point; true ends the search.  end: called with the last point.
+        fixed: a direction that z keeps its place along.
+    """
+    value, gradient = function.at(z)
+    if fixed is not None:
+        fixed = fixed / float(np.linalg.norm(fixed))
+    stalled = 0
+    for _ in range(NEWTON_STEPS):
+        step = _newton_step(function, z, gradient, fixed)
+        slope = float(gradient @ step)
+        if not slope < 0.0:
+            break
+        size, moved, trial, there, steeper = 1.0, False, z, value, gradient
+        for _ in range(HALVINGS):
+            trial = z + size * step
+            there, steeper = function.at(trial)
+            flat = there <= value + FLAT * abs(value)
+            if there <= value + 1e-4 * size * slope or (
+                flat and _length(steeper, fixed) < 0.9 * _length(gradient, fixed)
             ):
-                view, damping, failures, moved = there, damping / 16.0, 0, True
-                y = self.derivatives.coordinates(_flat(view.point))
-                self.arrive(view.point, *self.derivatives.at(y))
-                if view.gradient_norm <= self.aim:
-                    break
-            else:
-                damping, failures = damping * 16.0, failures + 1
-                if failures == POLISH_FAILURES:
-                    break
-        return moved
-
-    def why_stopped(self, reason: str) -> str:
-        if self.problem.is_plain and not is_attained(self.problem):
-            reason = "inf F is not attained: a linear function of (x, f) separates the data"
-        return f"{reason}; ‖w‖ = {norm(self.point.w).value:.3g}, ‖V‖ = {norm(self.point.V).value:.3g}"
-
-    def inside(self, point: Point, *, rim: bool) -> Point:
-        """The nearest point of the ball; of its rim."""
-        if self.norm is None:
-            return point
-        u, size = unit_vector(_flat(point))
-        return self.as_point(u * self.norm) if rim or size > self.norm else point
-
-    def unflat(self, y: Array) -> Point:
-        return self.as_point(self.derivatives.z(y))
-
-    def as_point(self, z: Array) -> Point:
-        d, k = self.problem.d, self.problem.k
-        return Point(z[:d].copy(), z[d:].reshape(d, k).copy())
+                moved = True
+                break
+            size /= 2.0
+        if not moved:
+            break
+        stalled = 0 if there < value - FLAT * abs(value) else stalled + 1
+        still = np.array_equal(trial, z)
+        z, value, gradient = trial, there, steeper
+        if after(z) or still or stalled == STALLED:
+            break
+    end(z)
 
 
-def is_attained(problem: Problem) -> bool:
-    """Is the infimum of F over all (w, V) attained, as far as the data decide?
-
-    F(w, V) = E[ℓ(wᵀx + qᵀf)] with q = Vᵀw, and every (w, q) with w ≠ 0 has its V: inf F is that of the linear
-    predictors on (x, f).
-    """
-    return best_linear_predictor(joined(problem), None, 1.0).attained
+def _length(gradient: Array, fixed: Array | None) -> float:
+    return float(np.linalg.norm(gradient if fixed is None else gradient - float(gradient @ fixed) * fixed))
 
 
-def _newton_step(view: _View, damping: float) -> Point:
-    """The point −D(|DHD| + λI)⁻¹Dg away, λ = damping·‖Dg‖, for the H and g of the Lagrangian.
+def _newton_step(function: Augmented, z: Array, gradient: Array, fixed: Array | None) -> Array:
+    """−H⁺g in unknowns scaled to unit curvature, off a fixed direction."""
+    if len(z) > DENSE_NEWTON:
+        return _conjugate_gradients(lambda t: function.hessian_product(z, t), gradient, math.inf)
+    H = function.hessian(z)
+    if not np.isfinite(H).all():
+        return -gradient
+    if fixed is not None:
+        P = np.eye(len(z)) - np.outer(fixed, fixed)
+        H, gradient = P @ H @ P, P @ gradient
+    diagonal = np.sqrt(np.maximum(np.diagonal(H), 0.0))
+    D = 1.0 / np.where(diagonal > 0.0, diagonal, 1.0)
+    scaled = H * np.outer(D, D)
+    if not np.isfinite(scaled).all():
+        return -gradient
+    eigenvalues, Q = np.linalg.eigh(scaled)
+    kept = eigenvalues > NULL * max(float(eigenvalues[-1]), 0.0)
+    along = Q.T @ (D * gradient)
+    step = -D * (Q @ np.divide(along, eigenvalues, out=np.zeros_like(along), where=kept))
+    return step if fixed is None else step - float(step @ fixed) * fixed
 
-    Both live on the directions (dw, e vᵀ + P u tᵀ) of the reduced Hessian, t = a/‖a‖, and on the rest R of
-    (w, V), where ∇²F vanishes.  D scales the diagonal of H to 1, so that the units of x and f do not matter.
-    Where the point is held on a sphere the step is orthogonal to (w, V).
-    """
-    w, V, a = view.point.w, view.point.V, view.moments.a.center
-    H, P = reduced_hessian(view.moments, w)
-    e, t = unit_vector(w)[0], unit_vector(a)[0]
 
-    def reduced(direction: Direction) -> Array:
-        return np.concatenate([direction.dw, direction.dV.T @ e, P.T @ (direction.dV @ t)])
+# --- Trust regions ------------------------------------------------------------------------------------------
 
-    def lifted(z: Array) -> Direction:
-        dw, v, u = np.split(z, [len(w), len(w) + len(a)])
-        return Direction(dw, np.outer(e, v) + np.outer(P @ u, t))
 
-    z, rho = reduced(Direction(w, V)), view.judged.rho.value
-    R = V - lifted(z).dV
-    size = float(np.linalg.norm(R))
-    z, g = np.append(z, size), np.append(reduced(view.slope()), rho * size)
-    H = np.pad(H, (0, 1))
-    H[np.diag_indices(len(H))] += rho
-    diagonal = np.abs(np.diagonal(H))
-    D = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, float(np.max(diagonal)) or 1.0))
-    H, g = H * np.outer(D, D), D * g
-    T = np.eye(len(g))
-    if view.judged.tangent:
-        T = orthogonal_complement(unit_vector(D * z)[0])
-        H, g = T.T @ H @ T, T.T @ g
+def trust_region(
+    function: Function, z: Array, aim: float, moved: Callable[[Array], None], *, most: int = TRUST_STEPS
+) -> Array:
+    """Newton steps within a trust region until ‖∇G‖ ≤ aim, or until neither G nor ‖∇G‖ falls any more."""
+    value, gradient = function.at(z)
+    unit = float(np.linalg.norm(z)) if isinstance(function, OnBall) else max(1.0, float(np.linalg.norm(z)))
+    radius, largest, stalled = unit, 1e8 * unit, 0
+    for _ in range(most):
+        size = float(np.linalg.norm(gradient))
+        if not size > aim:
+            break
+        step, model = _trust_step(function, z, gradient, radius)
+        trial = z + step
+        there, steeper = function.at(trial)
+        length = float(np.linalg.norm(step))
+        flat = abs(model) <= 64.0 * FLAT * abs(value)
+        if flat:
+            good = there <= value + 64.0 * FLAT * abs(value) and float(np.linalg.norm(steeper)) < size
+            ratio = 1.0 if good else -1.0
+        else:
+            ratio = (value - there) / -model if math.isfinite(there) else -1.0
+        if ratio < 0.25:
+            radius = length / 4.0
+        elif ratio > 0.75 and length > 0.8 * radius:
+            radius = min(2.0 * radius, largest)
+        if ratio > 1e-4:
+            halved = float(np.linalg.norm(steeper)) <= size / 2.0
+            stalled = 0 if there < value - FLAT * abs(value) or halved else stalled + 1
+            z, value, gradient = trial, there, steeper
+            moved(z)
+        if stalled == STALLED or not radius > 1e-17 * max(unit, float(np.linalg.norm(z))):
+            break
+    return z
+
+
+def _trust_step(function: Function, z: Array, gradient: Array, radius: float) -> tuple[Array, float]:
+    """A minimiser of the quadratic model in a ball, and the model's value there."""
+
+    def product(t: Array) -> Array:
+        return function.hessian_product(z, t)
+
+    step = None
+    if len(z) <= DENSE_STEP:
+        H = np.stack([product(e) for e in np.eye(len(z))])
+        if np.isfinite(H).all():
+            step = _exact_step((H + H.T) / 2.0, gradient, radius)
+    if step is None:
+        step = _conjugate_gradients(product, gradient, radius)
+    model = float(gradient @ step) + 0.5 * float(step @ product(step))
+    if not model < 0.0:  # what overflows, or rounding
+        step = -gradient * (radius / float(np.linalg.norm(gradient)))
+        model = float(gradient @ step)
+    return step, model
+
+
+def _exact_step(H: Array, gradient: Array, radius: float) -> Array:
+    """argmin gᵀs + ½sᵀHs over ‖s‖ ≤ radius (Moré & Sorensen 1983), by the eigenvalues of H."""
     eigenvalues, Q = np.linalg.eigh(H)
-    bent = np.abs(eigenvalues) + damping * float(np.linalg.norm(g))
-    step = -D * (T @ Q @ np.divide(Q.T @ g, bent, out=np.zeros_like(g), where=bent > 0.0))
-    moved = lifted(step[:-1])
-    return Point(w + moved.dw, V + moved.dV + (step[-1] / size if size else 0.0) * R)
+    g = Q.T @ gradient
+    least = float(eigenvalues[0])
+
+    def at(shift: float) -> Array:
+        bent = eigenvalues + shift
+        return -np.divide(g, bent, out=np.zeros_like(g), where=bent > 0.0)
+
+    tiny = 1e-14 * max(float(np.abs(eigenvalues).max()), 1e-300)
+    if least > tiny:
+        step = at(0.0)
+        if float(np.linalg.norm(step)) <= radius:
+            return Q @ step
+    low = max(0.0, -least) + tiny
+    step = at(low)
+    if (
+        float(np.linalg.norm(step)) <= radius
+    ):  # the hard case: what is missing goes along the lowest direction
+        if least < 0.0:
+            missing = math.sqrt(max(radius**2 - float(step @ step), 0.0))
+            step[0] += missing if step[0] >= 0.0 else -missing
+        return Q @ step
+    high = low + float(np.linalg.norm(g)) / radius
+    for _ in range(200):
+        middle = math.sqrt(low * high) if low > 0.0 else 0.5 * high
+        if float(np.linalg.norm(at(middle))) > radius:
+            low = middle
+        else:
+            high = middle
+        if high <= low * (1.0 + 1e-3):
+            break
+    return Q @ at(high)
 
 
-def _flat(point: Point) -> Array:
-    return np.concatenate([point.w, point.V.ravel()])
+def _conjugate_gradients(product: Callable[[Array], Array], gradient: Array, radius: float) -> Array:
+    """Steihaug's: to the rim of the region where a direction bends down or the minimiser lies outside."""
+    step, residual = np.zeros_like(gradient), -gradient
+    direction, size = residual, float(residual @ residual)
+    start = math.sqrt(size)
+    enough = min(0.1, math.sqrt(start)) * start
+    for _ in range(max(50, 3 * min(len(gradient), 1000))):
+        bent = product(direction)
+        curve = float(direction @ bent)
+        if not math.isfinite(curve):
+            break
+        length = size / curve if curve > 0.0 else math.inf
+        moved = step + length * direction if curve > 0.0 else step
+        if curve <= 0.0 or float(np.linalg.norm(moved)) >= radius:
+            if not math.isfinite(radius):
+                return step if step.any() else residual
+            return step + _to_rim(step, direction, radius) * direction
+        step, residual = moved, residual - length * bent
+        before, size = size, float(residual @ residual)
+        if math.sqrt(size) <= enough:
+            break
+        direction = residual + size / before * direction
+    return step if step.any() else -gradient * (min(radius, 1.0) / start)
+
+
+def _to_rim(step: Array, direction: Array, radius: float) -> float:
+    """t ≥ 0 with ‖step + t·direction‖ = radius."""
+    a, b, c = float(direction @ direction), float(step @ direction), float(step @ step) - radius**2
+    return (-b + math.sqrt(max(b * b - a * c, 0.0))) / a

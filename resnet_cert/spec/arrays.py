@@ -27,6 +27,10 @@ def inline(numbers: list[Any]) -> Array:
     return np.array(numbers, dtype=np.float64)
 
 
+def optional(numbers: list[Any] | None) -> Array | None:
+    return None if numbers is None else inline(numbers)
+
+
 def existing(folder: Path, name: str) -> Path:
     """The path of a file that a spec in `folder` names.
 

@@ -25,23 +25,15 @@ from resnet_cert.problem.problem import (
 from resnet_cert.problem.problem import Fault as ProblemFault
 from resnet_cert.problem.wellformed import input_faults, shape_faults, value_faults
 from resnet_cert.report.files import require_apart
-from resnet_cert.spec import models
+from resnet_cert.spec import loss_models, models, network_models
 from resnet_cert.spec.code import running
+from resnet_cert.spec.context import Context, Samples, Stored
 from resnet_cert.spec.document import Document, with_overrides
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, holds
-from resnet_cert.spec.parts import (
-    Context,
-    Samples,
-    Stored,
-    features_fault,
-    load_comparators,
-    load_features,
-    load_loss,
-    load_point,
-    load_samples,
-    weights_fault,
-)
+from resnet_cert.spec.features import load_features
+from resnet_cert.spec.parts import load_loss, load_point
 from resnet_cert.spec.reads import files_of, missing_files
+from resnet_cert.spec.samples import features_fault, load_comparators, load_samples, weights_fault
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
 
@@ -122,9 +114,9 @@ def load_spec(
     parts, faults = validate(document.value)
     faults += missing_files(document.value, folder, set(parts))
     network = parts.get("network")
-    given = None if network is None else isinstance(network, models.GivenNetwork)
+    given = None if network is None else isinstance(network, network_models.GivenNetwork)
     loss = parts.get("loss")
-    weighted = None if loss is None else isinstance(loss, models.WeightedLoss)
+    weighted = None if loss is None else isinstance(loss, loss_models.WeightedLoss)
     stem = "stdin" if str(path) == STDIN else Path(path).stem
     problem, more = _build(parts, Context(folder, allow_code, given, weighted, stored), stem)
     diagnostics = _diagnostics(document, [*faults, *more])
@@ -185,7 +177,7 @@ def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem 
         omega = samples.omega if context.weighted else None
         data = Distribution(samples.x, samples.y, samples.probabilities, samples.bypass, omega)
     # The loss changes the targets; code of the user's is tried without any too.
-    if "loss" in parts and ((data and point) or isinstance(parts["loss"], models.PythonLoss)):
+    if "loss" in parts and ((data and point) or isinstance(parts["loss"], loss_models.PythonLoss)):
         q = 1 if point is None else len(point.W)
         with faults.under("loss"):
             data, loss = load_loss(parts["loss"], context, data, q)
@@ -251,7 +243,7 @@ def _of_problem(fault: ProblemFault) -> Fault:
 def _evaluated(problem: Problem, network: Any, context: Context) -> Problem:
     if context.stored is not None:
         return replace(problem, features=GivenFeatures(context.stored.f, problem.features))
-    if not isinstance(network, models.PythonNetwork):
+    if not isinstance(network, network_models.PythonNetwork):
         return problem.with_features_held()
     with below("python"), running(context.folder, network.python):
         _require_rowwise(problem, network.python)

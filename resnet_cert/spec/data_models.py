@@ -7,25 +7,27 @@ from typing import Annotated, Any
 
 from pydantic import Field, Tag
 
+from resnet_cert.spec.entries import (
+    ColumnOrColumns,
+    Compared,
+    Labels,
+    MatrixOrFile,
+    TargetsOrFile,
+    VectorOrFile,
+)
 from resnet_cert.spec.section import Section, chosen_by, meant
 from resnet_cert.spec.values import (
     ArrayName,
     Column,
-    ColumnOrColumns,
-    Compared,
     Count,
     CsvTable,
     Delimiter,
     Flag,
-    Labels,
-    MatrixOrFile,
     NonNegative,
     NpzTable,
     OneOf,
     Seed,
-    TargetsOrFile,
     Text,
-    VectorOrFile,
 )
 
 

@@ -7,320 +7,29 @@ new form is one model and one line in the function that chooses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, Tag
 from pydantic.json_schema import GenerateJsonSchema
 
 from resnet_cert.spec.data_models import Data
+from resnet_cert.spec.entries import Head, Matrix, Numbers, Verdicts
+from resnet_cert.spec.loss_models import Loss
+from resnet_cert.spec.network_models import Network
 from resnet_cert.spec.section import Section, chosen_by, meant
 from resnet_cert.spec.values import (
-    UNKNOWN_KIND,
     ArrayFile,
     ArrayName,
     AutoNonNegative,
     AutoPositive,
-    Convex,
-    Count,
     Flag,
-    Function,
-    Head,
-    Matrix,
     NonNegative,
-    Numbers,
     OneOf,
     Positive,
     Probability,
-    Seed,
-    Share,
     Text,
-    Vector,
-    Verdicts,
     Version,
 )
-
-
-def _losses() -> Iterable[str]:
-    """All losses but those with further keys, which have forms of their own."""
-    from resnet_cert.problem.losses import LOSSES, weighted_losses
-    from resnet_cert.problem.targets import FRAMEWORK_NAMES
-
-    weighted = weighted_losses()
-    return [*(kind for kind in LOSSES if kind not in weighted), *FRAMEWORK_NAMES]
-
-
-def _kinds() -> Iterable[str]:
-    return [*_losses(), *_weighted_losses()]
-
-
-def _plain_losses() -> Iterable[str]:
-    return [kind for kind in _losses() if kind != "cross_entropy"]
-
-
-def _weighted_losses() -> Iterable[str]:
-    from resnet_cert.problem.losses import weighted_losses
-
-    return weighted_losses()
-
-
-def _activations() -> Iterable[str]:
-    from resnet_cert.problem.networks import ACTIVATIONS
-
-    return ACTIVATIONS
-
-
-# loss
-
-_MSE = "'mse' (without ½), or 'squared' (with it)"
-_CROSS_ENTROPY = "'cross_entropy' (softmax of the outputs, and class labels or probabilities)"
-_BCE = "'bce_with_logits' (targets in [0, 1]), or 'logistic' (labels −1 and 1); the outputs are logits"
-_HUBER = "'pseudo_huber' (√(1+(p−y)²)−1, which is twice differentiable)"
-LOSS_WORDS = {
-    **dict.fromkeys(("mse", "meansquarederror", "l2", "leastsquares", "rmse", "quadratic", "ols"), _MSE),
-    **dict.fromkeys(
-        (
-            "ce", "xent", "crossentropy", "nll", "negativeloglikelihood", "categoricalcrossentropy",
-            "sparsecategoricalcrossentropy", "softmaxcrossentropy", "logsoftmax", "multinomial",
-        ),
-        _CROSS_ENTROPY,
-    ),
-    **dict.fromkeys(
-        ("bce", "binarycrossentropy", "logloss", "log", "sigmoid", "bcewithlogits", "binary"), _BCE
-    ),
-    **dict.fromkeys(("huber", "smoothl1", "l1", "mae", "logcosh", "meanabsoluteerror"), _HUBER),
-    **dict.fromkeys(("hinge", "svm"), "'logistic' (a hinge has a kink)"),
-    "poissonnll": "'poisson' (the output is the logarithm of the rate)",
-}  # fmt: skip
-"""The field's own words, without what joins them."""
-
-
-class NamedLoss(Section):
-    """A built-in loss by name, times a positive factor."""
-
-    form = "a built-in loss"
-    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, _plain_losses, LOSS_WORDS)]
-    scale: Positive = Field(default=1.0, description="A positive factor")
-
-
-class CrossEntropyLoss(Section):
-    """Cross-entropy as frameworks have it, with smoothed labels and weighted classes."""
-
-    form = "a cross-entropy"
-    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, lambda: ["cross_entropy"])]
-    scale: Positive = Field(default=1.0, description="A positive factor")
-    label_smoothing: Share = Field(default=0.0, description="s of the targets (1−s)·onehot + s/q")
-    class_weights: Vector | None = Field(
-        default=None, description="q positive weights: the loss is the weighted mean over the samples"
-    )
-
-
-class WeightedLoss(Section):
-    """½Σ_i ω_i(p_i − y_i)², of several outputs, times a positive factor."""
-
-    form = "a weighted loss"
-    kind: Annotated[str, OneOf("loss", _kinds, UNKNOWN_KIND, _weighted_losses)]
-    weights: Annotated[str, OneOf("array of weights", lambda: ("omega",))] = Field(
-        description="The array of the weights in the data: omega"
-    )
-    scale: Positive = Field(default=1.0, description="A positive factor")
-
-
-class PythonLoss(Section):
-    """A loss of one's own, in Python (needs --allow-code)."""
-
-    form = "a loss in Python"
-    python: Function = Field(description="FILE.py:FUNCTION, a function of (p, y) that JAX can trace")
-    convex: Convex = Field(
-        default="auto", description="auto: proven on the range that is used; true: the user's claim"
-    )
-
-
-LOSS_NAME = "a loss by its name"
-
-LossName = Annotated[
-    str,
-    OneOf("loss", _losses, words=LOSS_WORDS),
-    Field(
-        description="squared: ½‖p−y‖²; logistic: log(1+exp(−yp)), y = ±1, and with several outputs "
-        "Σ log(1+exp(p_i)) − y_i p_i, 0 ≤ y_i ≤ 1; pseudo_huber: Σ √(1+(p_i−y_i)²)−1; poisson: "
-        "Σ exp(p_i) − y_i p_i; softmax, cross_entropy: the cross-entropy of class labels or probabilities; "
-        "mse: the mean of (p_i−y_i)² over the outputs; bce_with_logits: that of log(1+exp(p_i)) − y_i p_i"
-    ),
-]
-
-
-def _loss_form(value: Any) -> str | None:
-    if isinstance(value, str):
-        return WeightedLoss.form if value in _weighted_losses() else LOSS_NAME
-    if not isinstance(value, dict):
-        return None
-    kind = value.get("kind")
-    if kind == "cross_entropy":
-        return CrossEntropyLoss.form
-    keys = meant(value, NamedLoss, WeightedLoss, PythonLoss)
-    if "python" in keys:
-        return PythonLoss.form
-    if "weights" in keys or (isinstance(kind, str) and kind in _weighted_losses()):
-        return WeightedLoss.form
-    return NamedLoss.form
-
-
-Loss = Annotated[
-    Annotated[LossName, Tag(LOSS_NAME)]
-    | Annotated[NamedLoss, Tag(NamedLoss.form)]
-    | Annotated[CrossEntropyLoss, Tag(CrossEntropyLoss.form)]
-    | Annotated[WeightedLoss, Tag(WeightedLoss.form)]
-    | Annotated[PythonLoss, Tag(PythonLoss.form)],
-    chosen_by(_loss_form, "the name of a loss, {kind: ...} or {python: ...}"),
-]
-
-
-# network
-
-
-NETWORK_WORDS = {
-    **dict.fromkeys(("precomputed", "features", "array", "external", "f"), "'given' (f is in the data)"),
-    **dict.fromkeys(("dense", "fc", "feedforward", "sequential", "nn", "neuralnetwork"), "'mlp'"),
-    **dict.fromkeys(("none", "id", "skip"), "'identity'"),
-    "affine": "'linear'",
-}
-
-
-def _kind(only: str) -> OneOf:
-    return OneOf("network", lambda: NETWORK_KINDS, UNKNOWN_KIND, lambda: [only], NETWORK_WORDS)
-
-
-class LinearNetwork(Section):
-    """f(x) = weight·x + bias."""
-
-    form = "a linear network"
-    kind: Annotated[str, _kind("linear")]
-    weight: Matrix = Field(description="k rows of d numbers, as in PyTorch")
-    bias: Vector | None = Field(default=None, description="k numbers; 0 by default")
-
-
-class IdentityNetwork(Section):
-    """f(x) = x."""
-
-    form = "an identity network"
-    kind: Annotated[str, _kind("identity")]
-
-
-class GivenNetwork(Section):
-    """The features come with the data: the array f beside x and y."""
-
-    form = "a given network"
-    kind: Annotated[str, _kind("given")]
-
-
-ACTIVATION_WORDS = {
-    "swish": "'silu'",
-    **dict.fromkeys(("gelunew", "geluapproximate", "gelufast", "gelupytorchtanh"), "'gelu_tanh'"),
-    "geluexact": "'gelu'",
-    **dict.fromkeys(("lrelu", "leaky", "prelu", "rrelu"), "'leaky_relu' (slope 0.01 for x < 0)"),
-    **dict.fromkeys(("logistic", "sigm"), "'sigmoid'"),
-    **dict.fromkeys(("identity", "linear", "none"), "network: {kind: linear}"),
-}
-
-Activation = Annotated[
-    str,
-    OneOf("activation", _activations, words=ACTIVATION_WORDS),
-    Field(description="Applied between the layers, not after the last one"),
-]
-
-
-class Layer(Section):
-    """weight·x + bias."""
-
-    weight: Matrix = Field(description="One row for each output, as in PyTorch")
-    bias: Vector | None = Field(default=None, description="0 by default")
-
-
-class LayerNames(Section):
-    """A layer by the names of its arrays."""
-
-    weight: ArrayName = Field(description="The array of the weights, one row for each output")
-    bias: ArrayName | None = Field(default=None, description="The array of the biases; 0 by default")
-
-
-class MlpNetwork(Section):
-    """A multilayer perceptron with its weights in the spec."""
-
-    form = "an mlp with its layers in the spec"
-    kind: Annotated[str, _kind("mlp")]
-    activation: Activation
-    layers: list[Layer] = Field(min_length=1, description="The layers in order; k is the rows of the last")
-
-
-class MlpFileNetwork(Section):
-    """A multilayer perceptron with its weights in a .npz or .safetensors file."""
-
-    form = "an mlp from a file"
-    kind: Annotated[str, _kind("mlp")]
-    activation: Activation
-    file: ArrayFile = Field(description="A .npz or .safetensors file, relative to the folder of the spec")
-    layers: list[LayerNames] = Field(
-        min_length=1, description="The layers in order; k is the rows of the last"
-    )
-
-
-class DrawnMlpNetwork(Section):
-    """A multilayer perceptron with weights drawn by NumPy's PCG64, normal of variance 1/fan_in; biases 0."""
-
-    form = "an mlp with drawn weights"
-    kind: Annotated[str, _kind("mlp")]
-    activation: Activation
-    widths: list[Count] = Field(min_length=1, description="Outputs of each layer; k is the last one")
-    seed: Seed = Field(default=0, description="Seed of the generator: the same seed draws the same weights")
-
-
-class PythonNetwork(Section):
-    """A network of one's own, in Python (needs --allow-code)."""
-
-    form = "a network in Python"
-    python: Function = Field(
-        description="FILE.py:FUNCTION, a function of x (n, d) with values (n, k) that JAX can trace"
-    )
-
-
-_FORMS_OF_KIND = {
-    "linear": LinearNetwork,
-    "identity": IdentityNetwork,
-    "given": GivenNetwork,
-    "mlp": MlpNetwork,
-}
-_MLP_FORMS = {"widths": DrawnMlpNetwork, "file": MlpFileNetwork, "layers": MlpNetwork}
-NETWORK_KINDS = tuple(_FORMS_OF_KIND)
-
-
-def _network_form(value: Any) -> str | None:
-    if not isinstance(value, dict):
-        return None
-    keys = meant(value, *_FORMS_OF_KIND.values(), *_MLP_FORMS.values(), PythonNetwork)
-    if "python" in keys:
-        return PythonNetwork.form
-    kind = value.get("kind")
-    # Without a kind that is known any form will do: its `kind` is the one fault that is reported.
-    form = _FORMS_OF_KIND.get(kind, LinearNetwork) if isinstance(kind, str) else LinearNetwork
-    if form is MlpNetwork:
-        form = next((_MLP_FORMS[key] for key in _MLP_FORMS if key in keys), MlpNetwork)
-    return form.form
-
-
-Network = Annotated[
-    Annotated[LinearNetwork, Tag(LinearNetwork.form)]
-    | Annotated[IdentityNetwork, Tag(IdentityNetwork.form)]
-    | Annotated[GivenNetwork, Tag(GivenNetwork.form)]
-    | Annotated[MlpNetwork, Tag(MlpNetwork.form)]
-    | Annotated[MlpFileNetwork, Tag(MlpFileNetwork.form)]
-    | Annotated[DrawnMlpNetwork, Tag(DrawnMlpNetwork.form)]
-    | Annotated[PythonNetwork, Tag(PythonNetwork.form)],
-    chosen_by(_network_form, "a mapping with kind or with python"),
-]
-
-
-# point, domain, Lipschitz constants
 
 
 class InlineMatrices(Section):
@@ -338,7 +47,11 @@ class InlinePoint(Section):
     form = "a point in the spec"
     w: Head = Field(description="d numbers (with bypass inputs d + d2), or one row of them")
     V: Matrix = Field(description="d rows of k numbers")
-    c: Numbers | None = Field(default=None, description="The head's bias, one number; none by default")
+    c: Numbers | None = Field(
+        default=None,
+        description="The head's bias, one number; none by default.  One inside the block is a feature "
+        "that is constantly 1",
+    )
 
 
 class FilePoint(Section):

@@ -8,7 +8,9 @@ from typing import Any, TypeGuard, get_args
 from pydantic import BaseModel, ValidationError
 
 from resnet_cert.spec.faults import Fault, Path, describe, nearest, shortened, suggestion
-from resnet_cert.spec.models import LOSS_NAME, NETWORK_KINDS, Spec
+from resnet_cert.spec.loss_models import LOSS_NAME
+from resnet_cert.spec.models import Spec
+from resnet_cert.spec.network_models import NETWORK_KINDS
 from resnet_cert.spec.section import Section
 from resnet_cert.spec.values import EXPECTED, SAID, UNKNOWN_KIND, OneOf
 

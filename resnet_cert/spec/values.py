@@ -15,10 +15,7 @@ from typing import Annotated, Any, Literal, LiteralString
 from pydantic import GetJsonSchemaHandler, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from resnet_cert.outcomes import Verdict
 from resnet_cert.spec.faults import describe, suggestion
-
-MAX_REPORTED = 20  # faults of one array that are reported one by one
 
 EXPECTED = "expected"  # an error whose message says what should be there, and not yet what is
 SAID = "said"  # an error whose message is complete
@@ -34,7 +31,7 @@ def said(message: str, id: str, kind: LiteralString = SAID) -> PydanticCustomErr
     return PydanticCustomError(kind, "{what}", {"what": message, "id": id})
 
 
-def _several(errors: list[tuple[tuple[str | int, ...], PydanticCustomError, Any]]) -> ValidationError:
+def several(errors: list[tuple[tuple[str | int, ...], PydanticCustomError, Any]]) -> ValidationError:
     return ValidationError.from_exception_data(
         "array", [InitErrorDetails(type=error, loc=loc, input=found) for loc, error, found in errors]
     )
@@ -58,15 +55,15 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     return type(value) is str and bool(value.strip())
 
 
-def _ends(*suffixes: str) -> Callable[[Any], bool]:
-    return lambda value: _is_text(value) and value.lower().endswith(suffixes)
+def ends(*suffixes: str) -> Callable[[Any], bool]:
+    return lambda value: is_text(value) and value.lower().endswith(suffixes)
 
 
-def _suffix_pattern(suffix: str) -> str:
+def suffix_pattern(suffix: str) -> str:
     """As an ECMA 262 regular expression, in which there are no flags."""
     return "".join(f"[{c}{c.upper()}]" if c.isalpha() else f"\\{c}" for c in suffix) + "$"
 
@@ -75,25 +72,25 @@ def _file(suffixes: tuple[str, ...], others: tuple[str, ...], hint: str) -> Any:
     """The annotation of a file's name: this form of the spec has `suffixes`, other forms have the others."""
     *names, last = sorted({*suffixes, *others})
     what = f"the name of a {', '.join(names)} or {last} file{hint}"
-    pattern = "|".join(f"({_suffix_pattern(suffix)})" for suffix in suffixes)
-    return _value(_ends(*suffixes, *others), what, type="string", pattern=pattern)
+    pattern = "|".join(f"({suffix_pattern(suffix)})" for suffix in suffixes)
+    return _value(ends(*suffixes, *others), what, type="string", pattern=pattern)
 
 
 _NPY_HINT = " (.npy files are given as x: x.npy, y: y.npy)"
 _FUNCTION = r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"
 
-Text = Annotated[str, *_value(_is_text, "a word", type="string", minLength=1)]
+Text = Annotated[str, *_value(is_text, "a word", type="string", minLength=1)]
 Column = Annotated[
-    str, *_value(_is_text, "the name of a column (numbers in quotes)", type="string", minLength=1)
+    str, *_value(is_text, "the name of a column (numbers in quotes)", type="string", minLength=1)
 ]
-ArrayName = Annotated[str, *_value(_is_text, "the name of an array", type="string", minLength=1)]
+ArrayName = Annotated[str, *_value(is_text, "the name of an array", type="string", minLength=1)]
 ArrayFile = Annotated[
     str,
     *_value(
-        _ends(".npz", ".safetensors"),
+        ends(".npz", ".safetensors"),
         "the name of a .npz or .safetensors file (from PyTorch: safetensors.torch.save_file)",
         type="string",
-        pattern=f"({_suffix_pattern('.npz')})|({_suffix_pattern('.safetensors')})",
+        pattern=f"({suffix_pattern('.npz')})|({suffix_pattern('.safetensors')})",
     ),
 ]
 _ARRAYS, _TABLE = (".npz", ".safetensors"), (".csv",)
@@ -209,184 +206,3 @@ class OneOf:
     ) -> dict[str, Any]:
         names = list((self.only or self.names)())
         return {"const": names[0]} if len(names) == 1 else {"type": "string", "enum": names}
-
-
-def _vector(value: Any) -> list[float]:
-    if not isinstance(value, list) or not value:
-        raise expected("a list of numbers")
-    if {int, float}.issuperset(map(type, value)):
-        return value
-    wrong = [((j,), expected("a number"), entry) for j, entry in enumerate(value) if not is_number(entry)]
-    raise _several(_shortlist(wrong))
-
-
-def _targets(value: list[Any]) -> list[Any]:
-    """Numbers, or rows of them where the first one is a row; or words, which data.labels gives numbers."""
-    if value and isinstance(value[0], list):
-        return _matrix(value)
-    if value and all(isinstance(entry, (str, bool)) for entry in value):
-        return value
-    return _vector(value)
-
-
-def _numbers(value: Any) -> list[float]:
-    """One number is a list of one."""
-    return [value] if is_number(value) else _vector(value)
-
-
-def _head(value: Any) -> list[list[float]]:
-    """The weights of one output: numbers, or one row of them."""
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        rows = _matrix(value)
-        if len(rows) != 1:
-            raise said(f"expected d numbers or one row of them, got {len(rows)} rows: write W", "shape")
-        return rows
-    return [_vector(value)]
-
-
-def _labels(value: Any) -> dict[str, float]:
-    """Words and the numbers that they stand for."""
-    what = "a mapping of labels to numbers, such as {no: -1, yes: 1}"
-    if not isinstance(value, dict) or not value:
-        raise expected(what)
-    wrong = [
-        ((word,), expected("a number"), number) for word, number in value.items() if not is_number(number)
-    ]
-    if wrong:
-        raise _several(_shortlist(wrong))
-    return {word: float(number) for word, number in value.items()}
-
-
-def _compared(value: Any) -> dict[str, str | list[str]]:
-    """Names of comparators and the arrays or columns that each is made of."""
-    if not isinstance(value, dict) or not value:
-        raise expected("a mapping of names to arrays, such as {pixels: x0} or {all: [x, f]}")
-    for name, arrays in value.items():
-        names = arrays if isinstance(arrays, list) and arrays else [arrays]
-        if not all(map(_is_text, names)):
-            raise _several([((name,), expected("the name of an array or a list of names"), arrays)])
-    return value
-
-
-def _verdicts(value: Any) -> list[str]:
-    """One verdict or a list of them."""
-    names = [verdict.value for verdict in Verdict]
-    listed = value if isinstance(value, list) else [value]
-    if not listed or any(type(name) is not str or name not in names for name in listed):
-        raise expected(f"{', '.join(names)} or a list of them")
-    return listed
-
-
-def _columns(value: Any) -> str | list[str]:
-    """The name of a column, or a list of names."""
-    what = "the name of a column (numbers in quotes)"
-    names = value if isinstance(value, list) and value else [value]
-    wrong = [((j,), expected(what), name) for j, name in enumerate(names) if not _is_text(name)]
-    if wrong and names is not value:
-        raise expected(what)
-    if wrong:
-        raise _several(_shortlist(wrong))
-    return value
-
-
-def _matrix(value: Any) -> list[list[float]]:
-    if not isinstance(value, list) or not value:
-        raise expected("a list of rows of numbers, such as [[1.0, 2.0], [3.0, 4.0]]")
-    wrong: list[tuple[tuple[str | int, ...], PydanticCustomError, Any]] = []
-    width = next((len(row) for row in value if isinstance(row, list) and row), 1)
-    for i, row in enumerate(value):
-        if not isinstance(row, list):
-            wrong.append(((i,), expected("a row of numbers, such as [1.0]"), row))
-        elif len(row) != width:
-            count = f"{width} number{'s' if width > 1 else ''}"
-            like = "" if i == 0 else " as in the rows before"
-            wrong.append(
-                ((i,), said(f"row {i + 1}: expected {count}{like}, got {len(row)}", "ragged-rows"), row)
-            )
-        elif not {int, float}.issuperset(map(type, row)):
-            wrong += [
-                ((i, j), expected("a number"), entry) for j, entry in enumerate(row) if not is_number(entry)
-            ]
-    if wrong:
-        raise _several(_shortlist(wrong))
-    return value
-
-
-def _shortlist(wrong: list[Any]) -> list[Any]:
-    """Not every one of many faults of an array: the first ones and how many more there are."""
-    if len(wrong) <= MAX_REPORTED:
-        return wrong
-    loc, _, found = wrong[MAX_REPORTED]
-    more = len(wrong) - MAX_REPORTED
-    return [
-        *wrong[:MAX_REPORTED],
-        (loc, said(f"and {more} more such fault{'s' if more > 1 else ''} from here", "wrong-value"), found),
-    ]
-
-
-_NUMBERS = {"type": "array", "minItems": 1, "items": {"type": "number"}}
-_ROWS = {"type": "array", "minItems": 1, "items": _NUMBERS}
-_WORDS = {"type": "array", "minItems": 1, "items": {"type": ["string", "boolean"]}}
-_NPY = {"type": "string", "pattern": _suffix_pattern(".npy")}
-
-_TEXT = {"type": "string", "minLength": 1}
-
-_NAMES = {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]}
-
-ColumnOrColumns = Annotated[str | list[str], PlainValidator(_columns), WithJsonSchema(_NAMES)]
-Vector = Annotated[list[float], PlainValidator(_vector), WithJsonSchema(_NUMBERS)]
-Numbers = Annotated[
-    list[float],
-    PlainValidator(_numbers),
-    WithJsonSchema({"anyOf": [{"type": "number"}, _NUMBERS]}),
-]
-Head = Annotated[
-    list[list[float]],
-    PlainValidator(_head),
-    WithJsonSchema({"anyOf": [_NUMBERS, {**_ROWS, "maxItems": 1}]}),
-]
-Labels = Annotated[
-    dict[str, float],
-    PlainValidator(_labels),
-    WithJsonSchema({"type": "object", "minProperties": 1, "additionalProperties": {"type": "number"}}),
-]
-Compared = Annotated[
-    dict[str, str | list[str]],
-    PlainValidator(_compared),
-    WithJsonSchema({"type": "object", "minProperties": 1, "additionalProperties": _NAMES}),
-]
-_VERDICT = {"enum": [verdict.value for verdict in Verdict]}
-Verdicts = Annotated[
-    list[str],
-    PlainValidator(_verdicts),
-    WithJsonSchema({"anyOf": [_VERDICT, {"type": "array", "minItems": 1, "items": _VERDICT}]}),
-]
-Matrix = Annotated[list[list[float]], PlainValidator(_matrix), WithJsonSchema(_ROWS)]
-
-
-def _or_file(check: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
-    def check_either(value: Any) -> Any:
-        if isinstance(value, list):
-            return check(value)
-        if not _ends(".npy")(value):
-            raise expected(f"{what} or the name of a .npy file")
-        return value
-
-    return check_either
-
-
-VectorOrFile = Annotated[
-    list[float] | str,
-    PlainValidator(_or_file(_vector, "a list of numbers")),
-    WithJsonSchema({"anyOf": [_NUMBERS, _NPY]}),
-]
-TargetsOrFile = Annotated[
-    list[float] | list[list[float]] | str,
-    PlainValidator(_or_file(_targets, "a list of numbers")),
-    WithJsonSchema({"anyOf": [_NUMBERS, _ROWS, _WORDS, _NPY]}),
-]
-MatrixOrFile = Annotated[
-    list[list[float]] | str,
-    PlainValidator(_or_file(_matrix, "a list of rows of numbers")),
-    WithJsonSchema({"anyOf": [_ROWS, _NPY]}),
-]

@@ -79,3 +79,11 @@ def test_the_site_is_built_strictly_and_its_formulas_are_drawn(tmp_path: Path) -
     assert "from_arrays" in python
     for page in site.rglob("*.html"):  # nothing is loaded from anywhere else
         assert not re.search(r'(?:src|rel="stylesheet" href)="https?:', page.read_text(encoding="utf-8"))
+
+
+def test_the_gallery_shows_what_its_commands_draw() -> None:
+    text = TEXTS["gallery.md"]
+    drawn = re.findall(r"docs/(pictures/\S+)$", text, re.MULTILINE)
+    assert drawn == re.findall(r"\]\((pictures/[^)]+)\)", text)
+    for picture in drawn:
+        assert (ROOT / "docs" / picture).read_bytes().startswith(b"\x89PNG")

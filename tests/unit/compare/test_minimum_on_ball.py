@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from flint import arb, ctx
 from heads import BITS, LOSSES, Array, HeadTruth, draw
 from ill_conditioned import argmin, design
+from oracle import Sample
+from oracle_linear import attained
 from polished import polished
 
 from resnet_cert import Problem
@@ -160,6 +163,18 @@ def test_where_some_products_vanish_it_is_decided_exactly(
     assert found.attained is attained
 
 
+def test_attainment_agrees_with_the_exact_cone(longer: int):
+    """Small integers and decimals, many of whose products vanish: every one is decided, and none wrongly."""
+    for seed in range(60 * longer):
+        rng = np.random.default_rng(seed)
+        n, d = int(rng.integers(1, 8)), int(rng.integers(1, 4))
+        x = rng.integers(-2, 3, (n, d)).astype(float) if seed % 2 else rng.normal(size=(n, d)).round(1)
+        loss = "logistic" if seed % 3 else "poisson"
+        y = rng.choice([-1.0, 1.0], n) if loss == "logistic" else rng.poisson(0.5, n).astype(float)
+        exact = attained(Sample(x, y, np.zeros((n, 1)), np.zeros(d), np.zeros((d, 1)), loss=loss))
+        assert best_linear_predictor(linear(x, y, loss), None, 2.0).attained is exact, seed
+
+
 def test_counts_of_zero_may_leave_no_minimum():
     x = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     assert best_linear_predictor(linear(x, np.array([2.0, 0.0, 0.0]), "poisson"), None, 3.0).attained is False
@@ -202,6 +217,48 @@ def test_products_alone_find_the_same(loss: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         assert products.F_min.value == pytest.approx(dense.F_min.value, rel=1e-12)
         assert width(products.F_min) < 1e-11
+
+
+def extreme(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """One scale, one for each entry, the ends of float64, or about 1."""
+    match int(rng.integers(4)):
+        case 0:
+            return rng.normal(size=shape) * 10.0 ** rng.uniform(-300, 290)
+        case 1:
+            return rng.normal(size=shape) * 10.0 ** rng.uniform(-300, 290, size=shape)
+        case 2:
+            return rng.choice([0.0, 5e-324, 1e-310, 1e-160, 1.0, 1e160, 1e300, -1e300], size=shape)
+    return rng.normal(size=shape)
+
+
+def exact_value(x: Array, y: Array, W: Array) -> Fraction:
+    """½E‖Wx − y‖²."""
+    total = Fraction(0)
+    for row, targets in zip(x, y, strict=True):
+        for w, target in zip(W, targets, strict=True):
+            products = (Fraction(float(a)) * Fraction(float(b)) for a, b in zip(w, row, strict=True))
+            p = sum(products, Fraction(0))
+            total += (p - Fraction(float(target))) ** 2
+    return total / (2 * len(x))
+
+
+def test_at_no_scale_is_a_predictor_in_the_ball_better_than_the_minimum(longer: int):
+    for seed in range(40 * longer):
+        rng = np.random.default_rng(seed)
+        n, d, q = (int(rng.integers(1, most)) for most in (6, 4, 3))
+        x, y = extreme(rng, (n, d)), extreme(rng, (n, q))
+        wide = float(10.0 ** rng.uniform(-300, 300))
+        r = (None, wide, float(10.0 ** rng.uniform(-2, 2)))[int(rng.integers(3))]
+        found = best_linear_predictor(linear(x, y, q=q), r, 1.0)
+        if not (math.isfinite(found.F_min.lower) and math.isfinite(found.r)):
+            continue
+        units = rng.normal(size=(3, q, d))
+        length = min(found.r, 1e300) * 0.999
+        tries = [u / np.linalg.norm(u) * (length * rng.uniform() ** 3) for u in units]
+        for W in (np.zeros((q, d)), found.W_star.center, *tries):
+            square = sum((Fraction(float(e)) ** 2 for e in W.ravel()), Fraction(0))
+            if np.isfinite(W).all() and square <= Fraction(found.r) ** 2:
+                assert exact_value(x, y, W) >= Fraction(found.F_min.lower), seed
 
 
 def test_a_ball_of_radius_zero_and_one_without_end():

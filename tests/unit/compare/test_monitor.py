@@ -97,3 +97,20 @@ def test_missing_features_and_unfit_shapes_are_refused() -> None:
         Monitor(a["x"], a["y"])(a["W"], a["V"])
     with pytest.raises(RequestError):
         Monitor(a["x"], a["y"])(a["W"], a["V"][:, :2], f=a["f"])
+
+
+def test_a_loop_may_write_into_its_own_arrays() -> None:
+    """μ2 follows the features of each call, though the array is the same one; the data stay as they were."""
+    a = arrays(2, bias=False)
+    x, f = a["x"].copy(), a["f"].copy()
+    monitor = Monitor(x, a["y"], b=10.0, r=5.0)
+    before = monitor(a["W"], a["V"], f=f)
+    f *= 3.0
+    x[:] = 0.0
+    after = monitor(a["W"], a["V"], f=f)
+    fresh = Monitor(a["x"], a["y"], b=10.0, r=5.0)(a["W"], a["V"], f=3.0 * a["f"])
+    assert before.mu2 is not None
+    assert after.mu2 is not None
+    assert after.mu2 > before.mu2
+    assert after.mu2 == fresh.mu2
+    assert (after.F.lower, after.F.upper) == (fresh.F.lower, fresh.F.upper)

@@ -21,20 +21,18 @@ from resnet_cert import Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.commands.solve import _shown
 from resnet_cert.problem.losses import named_loss
-from resnet_cert.problem.problem import Constraint, GivenFeatures, Point, Regularizer
-from resnet_cert.search.derivatives import Derivatives, DerivativesOnBall
+from resnet_cert.problem.problem import GivenFeatures, Objective, Point
+from resnet_cert.search import derivatives as of
+from resnet_cert.search.critical_points import attainment
 from resnet_cert.search.solve import (
     Step,
-    _newton_step,
-    _Search,
-    is_attained,
     perturbed,
     read_point,
     solve,
     write_point,
 )
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 REAL_DATA = ("diabetes", "diabetes-halfway", "breast-cancer", "breast-cancer-halfway")
 SADDLES = ("saddle", "example-1", "example-1-exact", "example-1-refuted")
 EPS = 1e-6
@@ -59,7 +57,7 @@ def random_problem(seed: int, loss: str = "squared") -> Problem:
 def arrays(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     chunks = list(problem.with_features_held().chunks())
     x, f, y = ([getattr(chunk, name) for chunk in chunks] for name in ("x", "f", "y"))
-    return np.concatenate(x), np.concatenate(f), np.concatenate(y)
+    return np.concatenate(x), np.concatenate(f), np.concatenate(y)[:, 0]
 
 
 def least_squares(problem: Problem) -> float:
@@ -71,7 +69,7 @@ def least_squares(problem: Problem) -> float:
 
 
 def at_zero(problem: Problem) -> Problem:
-    return replace(problem, point=Point(0.0 * problem.point.w, 0.0 * problem.point.V))
+    return replace(problem, point=Point(0.0 * problem.W, 0.0 * problem.V))
 
 
 def run(*arguments: str) -> Result:
@@ -84,7 +82,7 @@ def run(*arguments: str) -> Result:
 # --- the search --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_it_ends_at_the_least_squares_solution_and_certified(seed: int):
     problem = random_problem(seed)
     solution = solve(problem)
@@ -123,7 +121,7 @@ def test_a_curvature_within_the_margin_is_still_followed_down():
 @pytest.mark.parametrize("name", REAL_DATA)
 def test_real_data_from_zero_and_from_random_starts(name: str):
     problem = at_zero(replace(load_problem(CONFIGS / f"{name}.yaml"), epsilon=EPS))
-    starts = [problem.point, *(perturbed(problem.point, seed) for seed in range(3))]
+    starts = [problem.point, *(perturbed(problem, seed) for seed in range(3))]
     reports = [check(replace(problem, point=solve(replace(problem, point=start)).point)) for start in starts]
     assert {report.verdict for report in reports} == {Verdict.CERTIFIED}
     values = [report.objective.F.value for report in reports]
@@ -138,7 +136,7 @@ def test_every_step_is_counted_and_none_goes_up():
     solution = solve(problem, steps.append)
     assert [step.iteration for step in steps] == list(range(solution.iterations + 1))
     assert all(later.objective <= earlier.objective * (1.0 + 1e-14) for earlier, later in pairwise(steps))
-    assert np.array_equal(steps[0].point.w, problem.point.w)
+    assert np.array_equal(steps[0].point.W, problem.W)
     assert np.array_equal(steps[-1].point.V, solution.point.V)
 
 
@@ -161,7 +159,7 @@ def test_bad_scales_of_the_columns_are_no_obstacle():
     scaled = Problem.from_arrays(
         x=x * np.geomspace(1e-3, 1e3, problem.d),
         f=f * 1e3,
-        y=y,
+        y=2.0 * y - 1.0,  # as a user has them
         w=np.zeros(problem.d),
         V=np.zeros((problem.d, problem.k)),
         loss="logistic",
@@ -186,8 +184,15 @@ def test_where_the_infimum_is_not_attained_it_stops_and_says_so():
     assert solution.stopped is not None
     assert "not attained" in solution.stopped
     assert check(replace(problem, point=solution.point)).verdict is not Verdict.CERTIFIED
-    assert not is_attained(problem)
-    assert is_attained(random_problem(2, "logistic"))
+    assert solution.attained is False
+    assert solution.descent is not None
+    away = [
+        replace(problem, point=Point(problem.W + t * solution.descent.dW, solution.point.V))
+        for t in (1e2, 1e4)
+    ]
+    near, far = (check(there).objective.F for there in away)
+    assert far.upper < near.lower
+    assert attainment(random_problem(2, "logistic")).attained is True
 
 
 def test_where_only_the_infimum_is_not_attained_ε_is_reached_all_the_same():
@@ -216,7 +221,7 @@ def test_a_lipschitz_bound_that_overflows_leaves_the_verdict_open():
 def test_a_start_where_the_objective_overflows_is_refused():
     problem = random_problem(1, "poisson")
     with pytest.raises(RequestError, match="overflow"):
-        solve(replace(problem, point=Point(np.full(problem.d, 1e5), problem.point.V)))
+        solve(replace(problem, point=Point(np.full((1, problem.d), 1e5), problem.V)))
 
 
 def test_a_start_where_only_the_hessian_overflows_comes_to_an_end():
@@ -254,7 +259,7 @@ def test_a_regularized_objective_comes_to_the_minimum_nearby(
     problem = figure(*start, l2=0.25)
     point = solve(problem, steps.append).point
     report = check(replace(problem, point=point))
-    assert (point.w[0], point.V[0, 0]) == pytest.approx(end, abs=1e-6)
+    assert (point.W[0, 0], point.V[0, 0]) == pytest.approx(end, abs=1e-6)
     assert steps[-1].objective == pytest.approx(value, abs=1e-8)
     assert report.verdict is Verdict.CERTIFIED
 
@@ -263,23 +268,23 @@ def test_a_regularized_objective_leaves_its_saddle():
     saddle = figure(-0.27251826971, -1.06944376962, l2=0.25)
     point = solve(replace(saddle, epsilon=1e-4)).point
     assert check(replace(saddle, point=point, epsilon=1e-4)).verdict is Verdict.CERTIFIED
-    assert abs(point.w[0] + 0.2725) > 0.3
+    assert abs(point.W[0, 0] + 0.2725) > 0.3
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_a_regularized_problem_of_any_size_is_polished_to_rounding(loss: str):
-    problem = replace(random_problem(6, loss), regularizer=Regularizer(0.01), epsilon=1e-12)
+    problem = replace(random_problem(6, loss), objective=Objective(l2=0.01), epsilon=1e-12)
     solution = solve(problem)
     assert solution.stopped is None
     assert check(replace(problem, point=solution.point)).verdict is Verdict.CERTIFIED
 
 
 def on_ball(problem: Problem, norm: float, **changes: Any) -> Problem:
-    return replace(problem, constraint=Constraint(norm), **changes)
+    return replace(problem, objective=replace(problem.objective, norm=norm), **changes)
 
 
 def radius(point: Point) -> float:
-    return float(np.sqrt(np.sum(point.w**2) + np.sum(point.V**2)))
+    return float(np.sqrt(np.sum(point.W**2) + np.sum(point.V**2)))
 
 
 BEST = (-1.07560665, -1.68614066)  # of the minima of the figure on the ball ‖(w, v)‖ ≤ 2 the spurious one
@@ -301,7 +306,7 @@ def test_on_a_ball_it_comes_to_a_minimum_nearby(start: tuple[float, float], end:
     steps: list[Step] = []
     problem = on_ball(figure(*start), 2.0)
     solution = solve(problem, steps.append)
-    w, v = float(solution.point.w[0]), float(solution.point.V[0, 0])
+    w, v = float(solution.point.W[0, 0]), float(solution.point.V[0, 0])
     report = check(replace(problem, point=solution.point))
     assert report.verdict is Verdict.CERTIFIED
     assert solution.stopped is None
@@ -338,10 +343,10 @@ def test_without_features_the_ball_is_that_of_ridge_regression(seed: int, norm: 
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "poisson"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("l2", [0.0, 0.01])
 def test_on_a_ball_that_matters_the_end_is_certified_and_on_its_rim(seed: int, loss: str, l2: float):
-    problem = on_ball(at_zero(random_problem(seed, loss)), 0.2, regularizer=Regularizer(l2), epsilon=1e-8)
+    problem = replace(at_zero(random_problem(seed, loss)), objective=Objective(l2, 0.2), epsilon=1e-8)
     solution = solve(problem)
     report = check(replace(problem, point=solution.point))
     assert report.verdict is Verdict.CERTIFIED
@@ -351,26 +356,12 @@ def test_on_a_ball_that_matters_the_end_is_certified_and_on_its_rim(seed: int, l
     assert report.regularized.multiplier.lower > 0.0
 
 
-@pytest.mark.parametrize("norm", [0.2, None])
-@pytest.mark.parametrize("seed", range(6))
-def test_polishing_converges_quadratically_on_the_rim_and_inside(seed: int, norm: float | None):
-    problem = replace(random_problem(seed), regularizer=Regularizer(0.05), epsilon=1e-12)
-    problem = problem if norm is None else on_ball(problem, norm)
-    search, end = _Search(problem, lambda step: None), solve(problem).point
-    rng = np.random.default_rng(seed)
-    moved = [part + 1e-5 * rng.normal(size=part.shape) for part in (end.w, end.V)]
-    view = search.look(search.inside(Point(*moved), rim=norm is not None))
-    after = search.look(search.inside(_newton_step(view, 0.0), rim=norm is not None))
-    assert 1e-7 < view.gradient_norm < 1e-3
-    assert after.gradient_norm < 1e-3 * view.gradient_norm
-
-
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_ball_that_does_not_matter_changes_nothing(seed: int):
     problem = on_ball(random_problem(seed), 100.0)
     point = solve(problem).point
     assert check(replace(problem, point=point)).verdict is Verdict.CERTIFIED
-    assert check(replace(problem, point=point, constraint=None)).objective.F.value == pytest.approx(
+    assert check(replace(problem, point=point, objective=Objective())).objective.F.value == pytest.approx(
         least_squares(problem), abs=1e-9
     )
 
@@ -378,7 +369,7 @@ def test_a_ball_that_does_not_matter_changes_nothing(seed: int):
 @pytest.mark.parametrize("name", ["diabetes", "breast-cancer"])
 def test_real_data_on_a_ball_from_random_starts(name: str):
     problem = at_zero(on_ball(load_problem(CONFIGS / f"{name}.yaml"), 0.5, epsilon=EPS))
-    starts = [problem.point, *(perturbed(problem.point, seed) for seed in range(2))]
+    starts = [problem.point, *(perturbed(problem, seed) for seed in range(2))]
     points = [solve(replace(problem, point=start)).point for start in starts]
     assert {check(replace(problem, point=point)).verdict for point in points} == {Verdict.CERTIFIED}
     assert [radius(point) for point in points] == pytest.approx([0.5] * 3, rel=1e-12)
@@ -392,23 +383,75 @@ def test_tiny_and_huge_balls(norm: float):
     assert (report.objective.F.value == pytest.approx(least_squares(problem))) == (norm > 1.0)
 
 
-def test_derivatives_on_a_ball_are_those_of_differences():
-    problem = on_ball(replace(random_problem(1), regularizer=Regularizer(0.1)), 2.0)
-    derivatives = DerivativesOnBall(problem, 2.0)
-    rng = np.random.default_rng(0)
-    y, η = rng.normal(size=(2, problem.d * (1 + problem.k) + 1))
-    (G_after, after), (G_before, before) = (derivatives.at(y + h * η) for h in (1e-6, -1e-6))
-    assert derivatives.at(y)[1] @ η == pytest.approx((G_after - G_before) / 2e-6, rel=1e-6)
-    assert derivatives.hessian_product(y, η) == pytest.approx((after - before) / 2e-6, rel=1e-6, abs=1e-7)
+def differences(function: of.Function, z: np.ndarray, along: np.ndarray) -> tuple[float, np.ndarray]:
+    """Of the value and of the gradient."""
+    (after, up), (before, down) = (function.at(z + h * along) for h in (1e-6, -1e-6))
+    return (after - before) / 2e-6, (up - down) / 2e-6
+
+
+@pytest.mark.parametrize(
+    "loss", ["squared", "logistic", "pseudo_huber", "poisson", "softmax", "weighted_squared"]
+)
+@pytest.mark.parametrize("q", [1, 3])
+def test_derivatives_are_those_of_differences(loss: str, q: int):
+    if loss == "softmax" and q == 1:
+        return
+    rng = np.random.default_rng(q)
+    n, d1, k = 20, 3, 2
+    y = rng.normal(size=(n, q))
+    y = {"logistic": np.sign(y) if q == 1 else (y > 0.0) * 1.0, "poisson": np.abs(y)}.get(loss, y)
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(n, d1)),
+        y=rng.integers(0, q, size=n) if loss == "softmax" else y,
+        f=rng.normal(size=(n, k)),
+        bypass=rng.normal(size=(n, 1)),
+        W=rng.normal(size=(q, d1 + 1)),
+        V=rng.normal(size=(d1, k)),
+        c=rng.normal(size=q),
+        omega=rng.uniform(size=(n, q)) if loss == "weighted_squared" else None,
+        loss=loss,
+        l2=0.1,
+        decay_bias=False,
+    )
+    objective = of.Objective(problem)
+    ball = of.OnBall(objective, 2.0, objective.decay > 0.0)
+    z = objective.flat(problem.point)
+    A = rng.normal(size=q * (problem.d + k))
+    for function, at in (
+        (objective, z),
+        (ball, rng.normal(size=len(z) + 1)),
+        (of.Augmented(problem), A),
+        (of.Decayed(problem), A),
+    ):
+        along = rng.normal(size=len(at))
+        slope, bent = differences(function, at, along)
+        assert function.at(at)[1] @ along == pytest.approx(slope, rel=1e-6, abs=1e-7)
+        assert function.hessian_product(at, along) == pytest.approx(bent, rel=1e-5, abs=1e-6)
+    augmented = of.Augmented(problem)
+    dense = augmented.hessian(A)
+    along = rng.normal(size=len(A))
+    assert dense @ along == pytest.approx(augmented.hessian_product(A, along), rel=1e-9, abs=1e-11)
+
+
+def test_the_lowest_curvature_of_many_unknowns_is_that_of_lanczos(monkeypatch: pytest.MonkeyPatch):
+    problem = random_problem(3)
+    objective = of.Objective(problem)
+    z = objective.flat(problem.point)
+    exact, v = of.lowest_curvature(objective, z)
+    monkeypatch.setattr(of, "DENSE", 1)
+    near, w = of.lowest_curvature(objective, z)
+    assert near == pytest.approx(exact, rel=1e-8)
+    assert abs(v @ w) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_random_start_is_repeatable_and_near_enough():
-    point = random_problem(4).point
-    once, again, other = (perturbed(point, seed) for seed in (1, 1, 2))
+    problem = random_problem(4)
+    point = problem.point
+    once, again, other = (perturbed(problem, seed) for seed in (1, 1, 2))
     assert np.array_equal(once.V, again.V)
     assert not np.array_equal(once.V, other.V)
-    size = np.sqrt(np.sum(point.w**2) + np.sum(point.V**2))
-    moved = np.sqrt(np.sum((once.w - point.w) ** 2) + np.sum((once.V - point.V) ** 2))
+    size = np.sqrt(np.sum(point.W**2) + np.sum(point.V**2))
+    moved = np.sqrt(np.sum((once.W - point.W) ** 2) + np.sum((once.V - point.V) ** 2))
     assert 0.2 * size < moved < 3.0 * size
 
 
@@ -421,7 +464,7 @@ def test_the_derivatives_are_those_of_the_formulas_over_chunks_and_weights(monke
     w, V = rng.normal(size=d), rng.normal(size=(d, k))
     problem = Problem.from_arrays(x=x, y=y, f=f, w=w, V=V, probabilities=pi)
     assert problem.chunk_rows == 512
-    derivatives = Derivatives(problem)
+    derivatives = of.Objective(problem)
     z, u, U = np.concatenate([w, V.ravel()]), rng.normal(size=d), rng.normal(size=(d, k))
     F, gradient = derivatives.at(z)
     h = x + f @ V.T
@@ -436,6 +479,80 @@ def test_the_derivatives_are_those_of_the_formulas_over_chunks_and_weights(monke
     )
     tangent = np.concatenate([u, U.ravel()])
     assert derivatives.hessian_product(z, tangent) == pytest.approx(product, rel=1e-10, abs=1e-12)
+
+
+def hard_problem(seed: int) -> Problem:
+    """W to 400, V to 1e6, zero and saddles, every loss, tiny decay, few samples."""
+    rng = np.random.default_rng(seed)
+    loss = ("squared", "logistic", "pseudo_huber", "poisson")[seed % 4]
+    (d, k), n = rng.integers(1, 6, size=2), int(rng.choice([3, 6, 30, 200]))
+    x, f, y = rng.normal(size=(n, d)), rng.normal(size=(n, k)), rng.normal(size=n)
+    y = {"logistic": np.sign(y), "poisson": np.abs(y)}.get(loss, y)
+    W, V = rng.normal(size=d), rng.normal(size=(d, k))
+    start = rng.integers(5)
+    W = (W * 10.0 ** rng.uniform(0.0, 2.6), W * (1e-5 if loss == "poisson" else 1.0), 0.0 * W, 0.0 * W, W)[
+        start
+    ]
+    V = (V, V * 10.0 ** rng.uniform(0.0, 6.0), 0.0 * V, V, V)[start]
+    l2 = 10.0 ** rng.uniform(-10.0, 0.0) if rng.integers(2) else None
+    return Problem.from_arrays(x=x, y=y, f=f, w=W, V=V, loss=loss, epsilon=EPS, l2=l2)
+
+
+def ends_well(problem: Problem) -> bool:
+    """‖∇G‖ ≤ ε at the end, or F overflows at the start."""
+    try:
+        solution = solve(problem)
+    except RequestError:
+        return True
+    function = of.Objective(problem)
+    _, gradient = function.at(function.flat(solution.point))
+    return bool(np.linalg.norm(gradient) <= EPS)
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_from_hard_starts_it_ends_at_a_stationary_point(first: int):
+    assert [seed for seed in range(first, first + 20) if not ends_well(hard_problem(seed))] == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(0, 1000, 100))
+def test_from_a_thousand_hard_starts_it_ends_at_a_stationary_point(first: int):
+    assert [seed for seed in range(first, first + 100) if not ends_well(hard_problem(seed))] == []
+
+
+@pytest.mark.parametrize("q", [2, 3])
+@pytest.mark.parametrize("loss", ["squared", "softmax"])
+def test_several_outputs_come_to_the_best_that_the_block_can_do(loss: str, q: int):
+    rng = np.random.default_rng(q)
+    n, d1, k = 60, 3, 2
+    y = rng.integers(0, q, size=n) if loss == "softmax" else rng.normal(size=(n, q))
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(n, d1)),
+        y=y,
+        f=rng.normal(size=(n, k)),
+        W=np.zeros((q, d1)),
+        V=rng.normal(size=(d1, k)),
+        c=np.zeros(q),
+        loss=loss,
+        epsilon=EPS,
+    )
+    solution = solve(problem)
+    assert solution.attained is True
+    report = check(replace(problem, point=solution.point))
+    assert report.verdict is Verdict.CERTIFIED
+    assert report.objective.block_gap is not None
+    assert report.objective.block_gap.upper < 1e-9
+
+
+def test_where_the_head_must_vanish_the_infimum_is_not_attained():
+    """x is a coin that y and f know nothing of: argmin Φ has u = 0, and F falls to it as V grows."""
+    x, f = np.array([1.0, -1.0, 1.0, -1.0]), np.array([1.0, 1.0, 2.0, 2.0])
+    problem = Problem.from_arrays(x=x[:, None], y=f + f**2, f=f[:, None], w=[1.0], V=[[1.0]], epsilon=1e-4)
+    solution = solve(problem)
+    assert solution.attained is False
+    assert solution.descent is not None
+    assert not solution.descent.dW.any()
+    assert check(replace(problem, point=solution.point)).verdict is Verdict.CERTIFIED
 
 
 # --- the command -------------------------------------------------------------------------------------------
@@ -462,7 +579,9 @@ def test_exit_code_report_and_file_agree(tmp_path: Path):
     result = run(str(CONFIGS / "saddle.yaml"), "--eps", "1e-8", "--output", output, "--format", "json")
     document = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert list(document) == ["schema", "iterations", "point", "report"]
+    assert {"schema", "iterations", "point", "report", "attained", "before"} <= set(document)
+    assert document["attained"] is True
+    assert document["before"]["F"]["value"] == 1.0
     assert document["schema"] == "resnet-cert/solve/1"
     assert document["point"] == output
     assert document["iterations"] > 0
@@ -484,10 +603,10 @@ def test_the_point_is_one_for_a_spec(tmp_path: Path):
 
 
 def test_a_point_is_read_back_to_the_bit(tmp_path: Path):
-    point = Point(np.array([0.1, -0.0, 1e-310]), np.random.default_rng(0).normal(size=(3, 2)))
+    point = Point(np.array([[0.1, -0.0, 1e-310]]), np.random.default_rng(0).normal(size=(3, 2)))
     write_point(str(tmp_path / "p.npz"), point)
     again = read_point(str(tmp_path / "p.npz"))
-    assert again.w.tobytes() == point.w.tobytes()
+    assert again.W.tobytes() == point.W.tobytes()
     assert again.V.tobytes() == point.V.tobytes()
 
 
@@ -517,7 +636,8 @@ def test_what_cannot_be_reached_is_said_with_the_honest_exit_code(tmp_path: Path
     )
     result = run(str(spec), "--output", str(tmp_path / "p.npz"))
     assert result.exit_code in (10, 20)
-    assert "inf F is not attained" in result.stderr
+    assert "the infimum is not attained" in result.stderr
+    assert "is not attained: F falls on as W grows" in result.stdout
     assert (tmp_path / "p.npz").is_file()
 
 
@@ -565,7 +685,7 @@ main()
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_leaves_the_best_point_so_far(how: signal.Signals, code: int, tmp_path: Path):
-    spec, output = str(CONFIGS / "diabetes-halfway.yaml"), str(tmp_path / "p.npz")
+    spec, output = str(CONFIGS / "breast-cancer-halfway.yaml"), str(tmp_path / "p.npz")
     command = [sys.executable, "-c", SLOW, spec, "--seed", "1", "--output", output]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -578,7 +698,7 @@ def test_an_interrupt_leaves_the_best_point_so_far(how: signal.Signals, code: in
     assert f"the best point so far is in {output}" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
     problem = load_problem(spec)
-    start = replace(problem, point=perturbed(problem.point, 1))
+    start = replace(problem, point=perturbed(problem, 1))
     reached = check(replace(problem, point=read_point(output)))
     assert reached.objective.F.upper < check(start).objective.F.lower
     assert reached.verdict is Verdict.REFUTED

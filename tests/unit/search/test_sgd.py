@@ -17,14 +17,15 @@ from resnet_cert import Problem, RequestError, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.compare.theorem4 import GROWTH, largest_features, layer_norms, theorem4_constants
 from resnet_cert.numerics.jax64 import jax, jnp
+from resnet_cert.numerics.radius import NOTHING
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import named_loss
 from resnet_cert.problem.networks import ACTIVATIONS, NetworkFeatures, draw_layers
-from resnet_cert.problem.problem import GivenFeatures
+from resnet_cert.problem.problem import Domain, GivenFeatures
 from resnet_cert.search import sgd as module
 from resnet_cert.search.sgd import SgdRun, sgd
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 Array = np.ndarray
 
 # ℓ(p; y) and ℓ'(p; y), from their definitions
@@ -54,8 +55,15 @@ def problem_of(loss: str, seed: int = 0, *, weighted: bool = False) -> Problem:
 
 def arrays(problem: Problem) -> tuple[Array, Array, Array, Array]:
     [chunk] = problem.chunks()
-    weight = np.ones(len(chunk.y)) if chunk.weight is None else chunk.weight
-    return chunk.x, chunk.y, chunk.f, weight / weight.sum()
+    y = chunk.y[:, 0]
+    y = 2.0 * y - 1.0 if problem.loss.name == "logistic" else y  # as a user has them
+    return chunk.x, y, chunk.f, chunk.weights / chunk.weights.sum()
+
+
+def constants_of(problem: Problem, b: float, loss: Any = None) -> Any:
+    [chunk] = problem.chunks()
+    f_norm = np.linalg.norm(chunk.f, axis=1)
+    return theorem4_constants(loss or problem.loss, chunk.x, chunk.y, chunk.omega, f_norm, b)
 
 
 def draws(problem: Problem, seed: int, run: int, steps: int) -> Array:
@@ -131,7 +139,7 @@ def test_the_regret_of_every_run_is_within_its_part_of_the_bound():
 def test_the_constants_bound_the_losses_and_slopes_on_the_ball(loss: str):
     problem, b = problem_of(loss), 0.8
     x, y, f, _ = arrays(problem)
-    constants = theorem4_constants(problem.loss, x, y, np.linalg.norm(f, axis=1), b)
+    constants = constants_of(problem, b)
     value, slope = LOSSES[loss]
     g = np.hstack([x, f])
     rng = np.random.default_rng(1)
@@ -154,7 +162,7 @@ def linex(p: Any, y: Any) -> Any:
 def test_the_constants_of_a_custom_loss_bound_it_on_the_ball():
     problem, b = problem_of("squared"), 0.4
     x, y, f, _ = arrays(problem)
-    constants = theorem4_constants(CustomLoss(linex, "linex"), x, y, np.linalg.norm(f, axis=1), b)
+    constants = constants_of(problem, b, CustomLoss(linex, "linex"))
     size = np.linalg.norm(np.hstack([x, f]), axis=1)
     p = b * size * np.linspace(-1.0, 1.0, 2001)[:, None]
     values, slopes = np.exp(p - y) - (p - y) - 1001.0, np.expm1(p - y)
@@ -164,8 +172,9 @@ def test_the_constants_of_a_custom_loss_bound_it_on_the_ball():
 
 def test_a_custom_loss_runs_as_the_built_in_one_that_it_is():
     problem = problem_of("logistic")
-    mine = CustomLoss(lambda p, y: jnp.logaddexp(0.0, -y * p), "mine")
-    one, other = sgd(problem, 50).report, sgd(replace(problem, loss=mine), 50).report
+    mine = CustomLoss(lambda p, y: jnp.logaddexp(0.0, p) - y * p, "mine")
+    data = replace(problem.distribution, y=(1.0 + np.asarray(problem.distribution.y)) / 2.0)
+    one, other = sgd(problem, 50).report, sgd(replace(problem, loss=mine, distribution=data), 50).report
     assert (other.bound, other.average_objective) == pytest.approx(
         (one.bound, one.average_objective), rel=1e-9
     )
@@ -272,12 +281,63 @@ def test_the_radius_is_that_of_the_linear_predictors_unless_given():
     assert sgd(no_predictor, 10).report.constants.b == 1.0
 
 
+def test_a_radius_of_zero_that_is_asked_for_is_used():
+    problem = replace(problem_of("squared"), domain=Domain(r=0.0))
+    report = sgd(problem, 20).report
+    assert (report.constants.b, report.constants.D, report.eta) == (0.0, 0.0, 0.0)
+    assert report.average_objective == pytest.approx(report.F_lin_min, rel=1e-12)
+    assert report.holds
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "softmax", "weighted_squared"])
+def test_several_outputs_take_the_steps_of_the_plain_loop(loss: str):
+    rng = np.random.default_rng(4)
+    n, d1, k, q = 25, 3, 2, 3
+    y = {"softmax": rng.integers(0, q, size=n), "logistic": (rng.normal(size=(n, q)) > 0.0) * 1.0}
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(n, d1)),
+        y=y.get(loss, rng.normal(size=(n, q))),
+        f=rng.normal(size=(n, k)),
+        bypass=rng.normal(size=(n, 1)),
+        W=np.zeros((q, d1 + 1)),
+        V=np.zeros((d1, k)),
+        c=np.zeros(q),
+        omega=rng.uniform(size=(n, q)) if loss == "weighted_squared" else None,
+        loss=loss,
+    )
+    result = sgd(problem, 200, radius=0.8, seed=2)
+    [chunk] = problem.chunks()
+    report, g = result.report, np.hstack([chunk.x, chunk.f])
+    assert g.shape[1] == d1 + 2 + k
+
+    def slopes(p: Array, rows: Any) -> tuple[Array, Array]:
+        omega = None if chunk.omega is None else chunk.omega[rows]
+        at = problem.loss.derivatives(p, NOTHING, chunk.y[rows], omega)
+        return at.value, at.first
+
+    Z, F, sampled = np.zeros((q, g.shape[1])), [], []
+    rngs = np.random.default_rng(np.random.SeedSequence(2).spawn(1)[0])
+    for i in (rngs.random(200) * n).astype(int):
+        value, _ = slopes(g @ Z.T, slice(None))
+        F.append(float(value.mean()))
+        one, slope = slopes((g[i] @ Z.T)[None], slice(i, i + 1))
+        sampled.append(abs(float(one[0])))
+        assert np.linalg.norm(slope) * np.linalg.norm(g[i]) <= report.constants.l
+        Z = projected(Z - report.eta * np.outer(slope[0], g[i]), 0.8)
+    assert result.curve[:, 0] == pytest.approx(np.array(F), rel=1e-9)
+    assert max(sampled) <= report.constants.r
+    assert report.outputs == q
+    assert report.holds
+    assert report.curve is not None
+    assert pytest.approx(F, rel=1e-9) == report.curve.F
+
+
 # --- θ moving ----------------------------------------------------------------------------------------------
 
 
 def with_network(problem: Problem, activation: str = "tanh") -> Problem:
     """The same data with a 3-4-2 network in the place of the features."""
-    layers = draw_layers(problem.d, (4, 2), seed=5)
+    layers = draw_layers(problem.d1, (4, 2), seed=5)
     biased = tuple(replace(layer, bias=np.full(len(layer.weight), 0.1)) for layer in layers)
     return replace(problem, features=NetworkFeatures(biased, activation))
 
@@ -364,13 +424,13 @@ def test_a_loaded_problem_remembers_the_network_behind_its_features():
     ("loss", "message"),
     [
         (lambda p, y: jnp.cos(p) + y, "is not convex"),
-        (lambda p, y: jnp.abs(p - y), "kink"),
         (lambda p, y: jax.scipy.special.gammaln(jnp.exp(p)) + y * y, "no proven bounds"),
     ],
 )
 def test_a_custom_loss_that_is_not_convex_or_not_enclosed_is_refused(loss: Any, message: str):
-    problem = replace(problem_of("squared"), loss=CustomLoss(loss, "mine"))
-    with pytest.raises(RequestError, match=f"Theorem 4 needs .*{message}"):
+    few = Problem.from_arrays(x=[[1.0]], y=[0.5], f=[[1.0]], w=[0.0], V=[[0.0]])
+    problem = replace(few, loss=CustomLoss(loss, "mine"))
+    with pytest.raises(RequestError, match=message):
         sgd(problem, 10)
 
 
@@ -419,9 +479,8 @@ def test_a_regularizer_or_a_constraint_is_refused(extra: dict[str, float]):
 
 
 def test_constants_of_a_scaled_loss_scale():
-    x, y, f, _ = arrays(problem_of("logistic"))
-    f_norm = np.linalg.norm(f, axis=1)
-    one, two = (theorem4_constants(named_loss("logistic", s), x, y, f_norm, 1.0) for s in (1.0, 2.0))
+    problem = problem_of("logistic")
+    one, two = (constants_of(problem, 1.0, named_loss("logistic", scale)) for scale in (1.0, 2.0))
     assert two.l == pytest.approx(2.0 * one.l)
     assert two.r == pytest.approx(2.0 * one.r)
 

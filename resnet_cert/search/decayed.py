@@ -1,0 +1,300 @@
+"""Critical points of G = F + l2·(‖w‖² + ‖V‖_F²) for one output, in d + k unknowns whatever d·k is.
+
+∇_V G = w_1 aᵀ + 2·l2 V = 0 makes V = w_1 bᵀ with b = −a/(2·l2) where w_1 ≠ 0, and V = 0 = w_1 bᵀ where w_1 =
+0.  So the critical points are exactly the zeros (w, b) of
+
+    E[ℓ' x] + 2·l2 (Dw − ‖b‖² E w_1) = 0,   E[ℓ' f] + 2·l2 b = 0,   p = wᵀx + ‖w_1‖² bᵀf,
+
+E the first d1 unit vectors, D = 1 for the columns of w that are decayed.  The rows are turned to the
+eigenvectors of E[(x, f)(x, f)ᵀ], as in `enclosed.InFeatures`.  Their sum with the factors (w, ‖w_1‖²b) is
+
+    E[ℓ' p] + 2·l2 wᵀDw = 0,   and so, ℓ being convex,   F + 2·l2 wᵀDw ≤ F(0) :
+
+no critical point is higher than 0, and w and, by E[ℓ'²] ≤ 2cF for the squared loss c/2·(p − y)², b are
+bounded.  Up to `MOST_UNKNOWNS` of them branch and bound finds all with |w_i| and |V_ij| in a range, or lists
+how much is left; beyond, what a number of descents come to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnet_cert.numerics.balls import QUIET, Balls, Bools, stacked
+from resnet_cert.numerics.krawczyk import Enclosed, zeros
+from resnet_cert.numerics.radius import NOTHING, Array, U, gamma
+from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.ranges import Slopes, separable_slopes
+from resnet_cert.search.derivatives import Objective
+from resnet_cert.search.enclosed import shares
+from resnet_cert.search.solve import trust_region
+
+MOST_UNKNOWNS = 6
+BOX_WORK = 1.2e7
+"""Boxes times samples, within these:"""
+LEAST_BOXES, MOST_BOXES = 4_000, 300_000
+BATCH_WORK = 2**16
+STARTS = 24
+NEAR = 2.0**-12
+
+
+@dataclass(frozen=True)
+class Found:
+    """points: (w, b, how far the exact one is at most) each; complete: those are all with |w_i| ≤ reach_w and
+    |V_ij| ≤ reach_V.  undecided: so many boxes are left."""
+
+    points: list[tuple[Array, Array, float]]
+    complete: bool
+    undecided: int
+    reach_w: float
+    reach_V: float
+
+
+@dataclass(frozen=True)
+class HeadAndRatio:
+    """The equations: a `krawczyk.System`.
+
+    z: (n, d + k) rows (x, f);  turned: their products with `rows`, enclosed.
+    """
+
+    z: Array
+    y: Array
+    weight: Balls
+    rows: Array
+    turned: Balls
+    d1: int
+    d: int
+    decayed: Array
+    l2: float
+    slopes: Callable[[Balls, Array], Slopes]
+
+    def __call__(self, center: Array, reach: Array) -> Enclosed:
+        at, _ = self._equations(center, np.zeros_like(reach))
+        over, jacobian = self._equations(center, reach, more=True)
+        return Enclosed(at, over, jacobian)
+
+    def _equations(self, center: Array, reach: Array, *, more: bool = False) -> tuple[Balls, Balls]:
+        """The equations and their Jacobian; with more, the equation that follows from them as well."""
+        d, d1 = self.d, self.d1
+        m = center.shape[1]
+        u = Balls(center, reach)
+        w_1, b = u[:, :d1], u[:, d:]
+        s = w_1.square().sum()
+        beta = _times(b, self.z[:, d:])  # (B, n): bᵀf
+        column = Balls(s.center[:, None], s.radius[:, None])
+        p = _times(u[:, :d], self.z[:, :d]) + column * beta
+        at: Slopes = self.slopes(p, self.y)
+        # ∂p/∂w_j = x_j + 2w_j βᵀf (j < d1), ∂p/∂b_l = s f_l
+        moved = []
+        for j in range(d):
+            part = Balls.exact(np.broadcast_to(self.z[:, j], p.center.shape))
+            if j < d1:
+                twice = u[:, j].times(2.0)
+                part = part + Balls(twice.center[:, None], twice.radius[:, None]) * beta
+            moved.append(part)
+        moved += [column.times(self.z[:, j]) for j in range(d, m)]
+        # r = (Dw − ‖b‖² E w_1, b) and its Jacobian
+        square = b.square().sum()
+        r, R = [], []
+        zero = Balls.exact(np.zeros(len(center)))
+        one = Balls.exact(np.ones(len(center)))
+        for j in range(d):
+            own = u[:, j].times(float(self.decayed[j]))
+            slope = one.times(float(self.decayed[j]))
+            row = [zero] * m
+            if j < d1:
+                own, slope = own - square * u[:, j], slope - square
+                for l in range(d, m):
+                    row[l] = (u[:, l] * u[:, j]).times(-2.0)
+            row[j] = slope
+            r.append(own)
+            R.append(stacked(row))
+        for l in range(d, m):
+            row = [zero] * m
+            row[l] = one
+            r.append(u[:, l])
+            R.append(stacked(row))
+        values, jacobians = [], []
+        all_r, all_R = stacked(r), stacked(R, axis=1)
+        for i, direction in enumerate(self.rows):
+            zeta = self.turned[:, i]
+            along = (all_r.times(direction)).sum().times(2.0 * self.l2)
+            values.append((at.first * zeta).weighted(self.weight) + along)
+            curved = at.second * zeta
+            turned = all_R.times(direction[:, None]).sum(axis=1).times(2.0 * self.l2)
+            jacobians.append(stacked([(curved * part).weighted(self.weight) for part in moved]) + turned)
+        if more:
+            norm = u[:, :d].square().times(self.decayed).sum()
+            values.append((at.first * p).weighted(self.weight) + norm.times(2.0 * self.l2))
+        return stacked(values), stacked(jacobians, axis=1)
+
+
+def _times(u: Balls, z: Array) -> Balls:
+    """u·zᵀ for boxes u (B, j) and rows z (n, j): (B, n)."""
+    few = gamma(z.shape[1] + 4)
+    size = np.abs(z).T
+    spread = (u.radius * (1.0 + few) + few * np.abs(u.center)) @ size
+    return Balls(u.center @ z.T, spread * (1.0 + 8.0 * U + few) + 1e-300)
+
+
+def applies(problem: Problem) -> bool:
+    return (
+        problem.q == 1
+        and problem.objective.l2 > 0.0
+        and problem.objective.norm is None
+        and separable_slopes(problem.loss) is not None
+        and problem.distribution.omega is None
+    )
+
+
+def equations(problem: Problem) -> HeadAndRatio:
+    chunks = list(problem.chunks())
+    z = np.concatenate([np.concatenate([chunk.x, chunk.f], axis=1) for chunk in chunks])
+    y = np.concatenate([chunk.y[:, 0] for chunk in chunks])
+    weight = shares(np.concatenate([chunk.weights for chunk in chunks]))
+    scale = problem.loss.scale if isinstance(problem.loss, BuiltinLoss) else 1.0
+    slopes = separable_slopes(problem.loss)
+    assert slopes is not None
+    rows = np.linalg.eigh((z * weight.center[:, None]).T @ z)[1].T
+    turned = Balls(z @ rows.T, gamma(z.shape[1] + 4) * (np.abs(z) @ np.abs(rows).T) + 1e-300)
+    return HeadAndRatio(
+        z,
+        y,
+        weight.times(scale),
+        rows,
+        turned,
+        problem.d1,
+        problem.d,
+        problem.decayed,
+        problem.objective.l2,
+        slopes,
+    )
+
+
+@QUIET
+def search(problem: Problem, lower: Array, upper: Array) -> Found:
+    """All critical points in a range, where there are few enough unknowns; otherwise what descents come to.
+
+    Args:
+        lower, upper: (2,) of the plane: |w_i| and |V_ij| go as far as it does, and to the lowest point found.
+    """
+    system = equations(problem)
+    d, m = problem.d, problem.d + problem.k
+    ends = _descents(problem, system)
+    reach_w, reach_V = (float(max(abs(lower[i]), abs(upper[i]))) for i in (0, 1))
+    if ends:
+        lowest = min(ends, key=lambda end: end[0])[1]
+        reach_w = max(reach_w, 1.2 * float(np.abs(lowest[:d]).max()))
+        V = np.outer(lowest[: problem.d1], lowest[d:])
+        reach_V = max(reach_V, 1.2 * float(np.abs(V).max(initial=0.0)))
+    points: list[tuple[Array, Array, float]] = []
+    complete, left = False, 0
+    if m <= MOST_UNKNOWNS:
+        most = _largest_ratio(problem, system, reach_w, reach_V)
+        if np.isfinite(most).all():
+            high = np.concatenate([np.full(d, min(reach_w, _farthest_head(problem, system))), most])
+
+            def excluded(center: Array, reach: Array) -> Bools:
+                """|V_ij| = |w_i b_j| is out of the range everywhere in the box."""
+                least = np.maximum(np.abs(center) - reach, 0.0)
+                entries = least[:, : problem.d1, None] * least[:, None, d:]
+                return np.asarray((entries * (1.0 - 8.0 * U) > reach_V).any(axis=(1, 2)))
+
+            n = len(system.y)
+            found = zeros(
+                [system],
+                -high,
+                high,
+                excluded=excluded,
+                most_boxes=int(min(MOST_BOXES, max(LEAST_BOXES, BOX_WORK / n))),
+                batch=max(16, BATCH_WORK // n),
+            )
+            complete, left = found.complete, len(found.undecided[0])
+            points = [
+                (at[:d], at[d:], _distance(problem, at, radius))
+                for at, radius in zip(found.center, found.radius, strict=True)
+            ]
+    if not complete:
+        for _, end in ends:
+            near = _proven(system, end)
+            if near is None:
+                continue
+            at, radius = near
+            if not any(
+                np.linalg.norm(np.append(w, b) - at) <= 1e-7 * (1.0 + np.linalg.norm(at))
+                for w, b, _ in points
+            ):
+                points.append((at[:d], at[d:], _distance(problem, at, radius)))
+    return Found(points, complete, left, reach_w, reach_V)
+
+
+def _largest_ratio(problem: Problem, system: HeadAndRatio, reach_w: float, reach_V: float) -> Array:
+    """(k,) bounds of |b| = |E[ℓ' f]|/(2·l2) over the range."""
+    d, d1, k = problem.d, problem.d1, problem.k
+    x, f = np.abs(system.z[:, :d]), np.abs(system.z[:, d:])
+    reach = reach_w * x.sum(axis=1) + d1 * reach_w * reach_V * f.sum(axis=1)
+    slopes = system.slopes(Balls(np.zeros_like(reach)[None], reach[None] * (1.0 + 1e-9)), system.y)
+    steep = slopes.first.size[0]
+    weight = system.weight.center + system.weight.radius
+    bound = (steep * weight) @ f / (2.0 * system.l2)
+    if isinstance(problem.loss, BuiltinLoss) and problem.loss.kind == "squared":
+        # E|ℓ' f| ≤ √(E r² E f²), E r² ≤ E y² with the factor of the loss in the weights
+        by_level = np.sqrt(weight @ system.y**2) * np.sqrt(weight @ f**2) / (2.0 * system.l2)
+        bound = np.minimum(bound, by_level)
+    return bound * (1.0 + 1e-9) if k else np.zeros(0)
+
+
+def _farthest_head(problem: Problem, system: HeadAndRatio) -> float:
+    """sup ‖w‖ of a critical point: F(0)/(2·l2) bounds its square, for a loss that is never negative."""
+    if not (problem.loss.nonnegative and problem.decayed.all()):
+        return math.inf
+    total = weight = 0.0
+    for chunk in problem.chunks():
+        at = problem.loss.derivatives(np.zeros_like(chunk.y), NOTHING, chunk.y, chunk.omega)
+        total += float(chunk.weights @ (at.value + np.asarray(at.value_error.upper)))
+        weight += float(np.sum(chunk.weights))
+    return math.sqrt(total / weight / (2.0 * system.l2)) * (1.0 + 1e-9)
+
+
+def _distance(problem: Problem, at: Array, radius: Array) -> float:
+    """How far (w, w_1bᵀ) is from that of any (w, b) in the box."""
+    d, d1 = problem.d, problem.d1
+    w, b, rw, rb = np.abs(at[:d1]), np.abs(at[d:]), radius[:d1], radius[d:]
+    V = np.outer(rw, b + rb) + np.outer(w, rb) + 4.0 * U * np.outer(w, b)
+    return math.hypot(float(np.linalg.norm(radius[:d])), float(np.linalg.norm(V))) * (1.0 + 1e-9) + 1e-300
+
+
+def _descents(problem: Problem, system: HeadAndRatio) -> list[tuple[float, Array]]:
+    """(G, (w, b)) where descents from various starts end."""
+    function = Objective(problem)
+    rng = np.random.default_rng(0)
+    z = function.flat(problem.point)
+    starts = [z] + [rng.standard_normal(len(z)) * 2.0 ** rng.integers(-3, 3) for _ in range(STARTS)]
+    ends = []
+    for start in starts:
+        if not math.isfinite(function.at(start)[0]):
+            continue
+        end = trust_region(function, start, 1e-11, lambda z: None, most=200)
+        W, V = function.head(end)
+        w_1 = W[0, : problem.d1]
+        square = float(w_1 @ w_1)
+        b = V.T @ w_1 / square if square > 1e-300 else np.zeros(problem.k)
+        if square <= 1e-20:  # near w_1 = 0 the ratio is −a/(2·l2)
+            function.at(end)
+            b = -function._A_f[0] / (2.0 * problem.objective.l2)
+        ends.append((function.at(end)[0], np.concatenate([W[0], b])))
+    return ends
+
+
+def _proven(system: HeadAndRatio, end: Array) -> tuple[Array, Array] | None:
+    """The one zero near a point that a descent came to."""
+    for power in range(8):
+        wide = NEAR * 4.0**-power * np.maximum(np.abs(end), 1e-3)
+        found = zeros([system], end - wide, end + wide, most_boxes=500)
+        if found.complete and len(found.center) == 1:
+            return found.center[0], found.radius[0]
+    return None

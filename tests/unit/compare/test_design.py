@@ -1,0 +1,77 @@
+"""Products in doubled precision against rational numbers, and coordinates that make a design orthogonal."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from ill_conditioned import design
+
+from resnet_cert import Problem
+from resnet_cert.compare.design import doubled_product, gram, orthogonalised, scaled_design
+from resnet_cert.numerics.radius import U
+
+Array = np.ndarray
+
+
+def misses(X: Array, T: Array) -> tuple[float, float]:
+    """The largest error of a row over its bound, and the largest bound over ‖row‖."""
+    z, error = doubled_product(X, T)
+    worst = widest = 0.0
+    for row, bound, x in zip(z, np.broadcast_to(error.upper, len(X)), X, strict=True):
+        exact = [
+            sum(
+                (Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, column, strict=True)), Fraction(0)
+            )
+            for column in T.T
+        ]
+        off = sum(((Fraction(float(a)) - b) ** 2 for a, b in zip(row, exact, strict=True)), Fraction(0))
+        worst = max(worst, float(off / Fraction(float(bound)) ** 2) ** 0.5)
+        length = float(np.linalg.norm(row))
+        widest = max(widest, float(bound) / length if length else 0.0)
+    return worst, widest
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 40])
+@pytest.mark.parametrize("spread", [0, 6, 15])
+def test_a_product_is_within_its_bound_and_almost_rounded_once(size: int, spread: int):
+    rng = np.random.default_rng(size)
+    X = rng.normal(size=(6, size)) * 10.0 ** rng.uniform(-spread, spread, (6, size))
+    worst, widest = misses(X, rng.normal(size=(size, size)))
+    assert worst <= 1.0
+    assert widest < 16 * U
+
+
+def test_what_cancels_is_there_to_the_last_places():
+    rng = np.random.default_rng(0)
+    x = design(rng, 8, 3, 1e13, 1.0)
+    T = np.linalg.svd(x)[2].T / np.geomspace(1.0, 1e-13, 3)
+    worst, widest = misses(x, T)
+    assert worst <= 1.0
+    assert widest < 64 * U
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150])
+def test_products_at_extreme_scales_are_within_their_bounds(scale: float):
+    rng = np.random.default_rng(1)
+    assert misses(rng.normal(size=(4, 3)) * scale, rng.normal(size=(3, 3)))[0] <= 1.0
+
+
+@pytest.mark.parametrize("cond", [1e3, 1e8, 1e12, 1e15])
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_in_new_coordinates_the_inputs_are_uncorrelated(cond: float, scale: float):
+    x = design(np.random.default_rng(2), 12, 3, cond, scale)
+    problem = Problem.from_arrays(x=x, y=np.ones(12), f=np.zeros((12, 1)), w=np.ones(3), V=np.zeros((3, 1)))
+    turned = orthogonalised(scaled_design(problem), np.zeros((0, 3)))
+    assert gram(turned) == pytest.approx(np.eye(3), abs=0.2)
+
+
+def test_columns_are_scaled_by_powers_of_two_without_loss():
+    x = np.array([[1e-200, 3.0, 0.0], [2e-200, -5.0, 0.0]])
+    problem = Problem.from_arrays(x=x, y=np.ones(2), f=np.zeros((2, 1)), w=np.ones(3), V=np.zeros((3, 1)))
+    scaled = scaled_design(problem)
+    (rows,) = scaled.rows()
+    assert np.array_equal(rows.z / scaled.units / scaled.sigma, x)
+    assert rows.error.exact
+    assert 0.5 <= np.max(np.abs(rows.z)) < 1.0
