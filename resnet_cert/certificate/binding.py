@@ -117,8 +117,8 @@ def _read(
 ) -> tuple[Problem, Spec, bool]:
     """The problem, its spec, and whether its samples are drawn."""
     from resnet_cert.spec import load_spec
-    from resnet_cert.spec.document import with_overrides
     from resnet_cert.spec.context import Stored
+    from resnet_cert.spec.document import with_overrides
     from resnet_cert.spec.source import read
 
     path = folder / named.path

@@ -375,35 +375,3 @@ def _finite(center: Array, radius: Radius) -> Ball:
 
 def _ball(M: Ball | Array) -> Ball:
     return M if isinstance(M, Ball) else Ball.exact(M)
-
-
-# --- Old names, until nothing uses them any more -----------------------------------------------------------
-
-INFLATION = 1.0 + 2.0**-30
-TINY = 2.0**-1021
-
-
-def inflate(bound: float) -> float:
-    return float(bound) * INFLATION + TINY
-
-
-def upper_product(*factors: Array | float) -> Array:
-    total = np.asarray(factors[0], dtype=np.float64)
-    for factor in factors[1:]:
-        total = np.where((total == 0.0) | (factor == 0.0), 0.0, np.maximum(total * factor, TINY))
-    return total
-
-
-def frobenius(v: Array) -> float:
-    return float(Radius.norm(v))
-
-
-def row_norms(v: Array) -> Array:
-    return np.asarray(Radius.row_norms(v).upper)
-
-
-upper_row_norms = row_norms
-
-
-def norm_roundings(v: Array) -> float:
-    return 1.0 + 2.0 * gamma(v.shape[1] + 4)

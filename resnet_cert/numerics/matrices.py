@@ -15,9 +15,6 @@ ANY_SIZE = Enclosure(math.nan, 0.0, math.inf)
 """A size of which nothing is known."""
 
 
-times, minus, matrix_inner = product, difference, inner
-
-
 def exact(M: Ball | Array) -> Ball:
     return M if isinstance(M, Ball) else Ball.exact(M)
 

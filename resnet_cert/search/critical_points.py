@@ -28,7 +28,7 @@ from resnet_cert.decide.hessian import reduction
 from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, slope
 from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.enclosure import Enclosure
-from resnet_cert.numerics.radius import Array, Radius, gamma
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, gamma
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Direction, Domain, Objective, Point, Problem
 from resnet_cert.problem.span import gradient_basis, span
@@ -138,7 +138,7 @@ def head_above(problem: Problem, A: Array) -> Point:
     """(W, V) with W = U and U_1V = Z as nearly as can be, V the shortest; A = (U, Z)."""
     d, d1 = problem.d, problem.d1
     N = basis(problem)
-    V = np.linalg.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:], rcond=None)[0]
+    V = np.asarray(np.linalg.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:], rcond=None)[0], dtype=np.float64)
     W = A[:, :d]
     return Point(W[:, :-1], V, W[:, -1]) if problem.has_bias else Point(W, V)
 
@@ -341,15 +341,15 @@ def _around_the_block(problem: Problem) -> Problem:
 
 def _largest_slope_change(problem: Problem, W: Array, off: Radius) -> Radius | None:
     """‖E[∇ℓ fᵀ]‖ changes by at most E[L2‖x‖‖f‖]·off over heads that close to W."""
-    total = weight = 0.0
+    whole, weight = NOTHING, 0.0
     for chunk in problem.chunks():
         x, f = Radius.row_norms(chunk.x), Radius.row_norms(chunk.f)
         suprema = problem.loss.suprema((Radius.norm(W) + off) * x, chunk.y, chunk.omega)
         if suprema is None:
             return None
-        total += float(chunk.weights @ np.broadcast_to((suprema.second * x * f).upper, len(chunk.x)))
+        whole = whole + (suprema.second * x * f * chunk.weights).sum()
         weight += float(np.sum(chunk.weights))
-    return Radius.of(total / weight * (1.0 + 4.0 * gamma(problem.n + 8))) * off
+    return whole / (weight * (1.0 - 2.0 * gamma(problem.n + 8))) * off
 
 
 def judged(problem: Problem) -> Lagrangian:
