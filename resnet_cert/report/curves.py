@@ -50,7 +50,7 @@ def profile_figure(profile: Profile) -> Any:
         axes.axvline(meeting.value, color=VERMILLION, linestyle=DOTTED, linewidth=1.5, label=label)
     else:
         words = {True: "at no $r$", False: "at $r = 0$", None: "not decided"}
-        axes.plot([], [], " ", label=f"break-even: {words[meeting.infinite]}")
+        axes.plot([], [], " ", label=f"break-even {words[meeting.infinite]}")
     if profile.norm_W > 0.0:
         label = rf"its own $\|W\|_F = {plain(profile.norm_W, 4)}$"
         axes.plot([profile.norm_W], [F], "o", color="black", markersize=6, zorder=5, label=label)
