@@ -361,7 +361,8 @@ def _claimed(claim: Claim) -> Iterator[str]:
     if claim.l2 or claim.norm is not None:
         limit = "" if claim.norm is None else f", ‖(W, V)‖ ≤ {claim.norm!r}"
         yield f"objective   l2 = {claim.l2!r}{limit}"
-    for name, ends in (("F", claim.F), ("‖∇F‖", claim.gradient_norm), ("λ_min", claim.lambda_min)):
+    enclosed = (("F", claim.F), ("‖∇F‖", claim.gradient_norm), ("λ_min", claim.lambda_min))
+    for name, ends in (*enclosed, ("r°", claim.break_even_radius)):
         if ends.lower is not None or ends.upper is not None:
             lower, upper = ("?" if end is None else f"{end:.9g}" for end in (ends.lower, ends.upper))
             yield f"{name:<11} in [{lower}, {upper}]"
