@@ -161,10 +161,10 @@ def profile_rows(linear: LinearMinimum, radii: list[float]) -> tuple[ProfileRow,
         if everywhere is None and linear.attained and found is not None and not found.place.lam:
             everywhere = minimum_on_ball(data, math.inf, math.inf)
         if everywhere is not None and r >= everywhere.norm.upper:
-            rows.append(ProfileRow(r, everywhere.F_min))
-            continue
-        found = data.on_ball(r, found)
-        least = enclosed_on(data, found, r, linear.attained, sharp=False).F_min
+            least = everywhere.F_min
+        else:
+            found = data.on_ball(r, found)
+            least = enclosed_on(data, found, r, linear.attained, sharp=False).F_min
         if rows:
             before = rows[-1].F_lin_min
             value = max(min(least.value, before.value), least.lower)

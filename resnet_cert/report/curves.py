@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnet_cert.report.figures import BLUE, DARK_BLUE, VERMILLION
+from resnet_cert.report.figures import BLUE, DARK_BLUE, VERMILLION, plain_name
 from resnet_cert.report.numbers import given, plain
 from resnet_cert.theory.bound import binding_form
 
@@ -57,16 +57,15 @@ def profile_figure(profile: Profile) -> Any:
     for number, other in enumerate(profile.comparators):
         if other.radius > 0.0:
             mark = {"marker": MARKS[number % len(MARKS)], "color": "white", "markeredgecolor": "black"}
-            axes.plot(
-                [other.radius], [other.F_lin_min.value], linestyle="", **mark, label=f"on {_name(other.name)}"
-            )
+            label = f"on {plain_name(other.name)}"
+            axes.plot([other.radius], [other.F_lin_min.value], linestyle="", label=label, **mark)
     places = [*r, profile.norm_W, *(other.radius for other in profile.comparators)]
     axes.set_xlim(min(x for x in places if x > 0.0), max(places))
     axes.margins(x=0.0)
     axes.set_xscale("log")
     axes.set_xlabel("size $r$ of the linear predictor", fontsize=9)
     axes.set_ylabel("objective", fontsize=9)
-    return _titled(figure, axes, f"{_name(profile.name)}: linear predictors by their size")
+    return _titled(figure, axes, f"{plain_name(profile.name)}: linear predictors by their size")
 
 
 def bound_figure(table: BoundTable) -> Any:
@@ -88,7 +87,7 @@ def bound_figure(table: BoundTable) -> Any:
     augmented = [row.augmented_form.upper for row in rows if row.augmented_form is not None]
     if augmented:
         forms.append(("augmented", augmented, "black", LONG, 1.4))
-    marked = [row for row in table.rows if row.eps > 0.0]
+    marked = [row for row in table.rows if eps.min() <= row.eps <= eps.max()]
     _values(axes, [x for _, values, *_ in forms for x in values])
     axes.plot(
         eps, bound, color=BLUE, alpha=0.5, linewidth=6.0, solid_capstyle="butt", label="the bound: the least"
@@ -148,7 +147,3 @@ def _titled(figure: Any, axes: Any, title: str) -> Any:
     axes.set_title(title, fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, frameon=False, columnspacing=1.2)
     return figure
-
-
-def _name(name: str) -> str:
-    return name.replace("$", r"\$")  # a dollar begins a formula

@@ -27,8 +27,8 @@ KINDS = {"cross_entropy": "softmax", "mse": "squared", "bce_with_logits": "logis
 """The losses that frameworks call otherwise; a factor changes nothing here."""
 CURVE_POINTS = 121
 LEAST_DECADES = 4.0
-LOWEST_POWER = -300.0
-"""Of ten, and the highest one with the other sign: what a curve is drawn between."""
+FARTHEST_POWER = 100.0
+"""Of ten, up or down: farther away nothing is drawn."""
 
 
 def bound(
@@ -104,9 +104,10 @@ def with_curve(table: BoundTable, points: int = CURVE_POINTS) -> BoundTable:
     """With `curve`: ε from the least to the largest that is asked for, over four decades at least."""
     asked = [eps for eps in (*(row.eps for row in table.rows), table.target_eps or 0.0) if eps > 0.0]
     asked = [eps for eps in asked if eps < math.inf]
-    low, high = (math.log10(min(asked)), math.log10(max(asked))) if asked else (-4.0, -4.0)
+    powers = [max(-FARTHEST_POWER, min(math.log10(eps), FARTHEST_POWER)) for eps in asked] or [-4.0]
+    low, high = min(powers), max(powers)
     beyond = max(0.0, (LEAST_DECADES - (high - low)) / 2.0)
-    low, high = max(low - beyond, LOWEST_POWER), min(high + beyond, -LOWEST_POWER)
+    low, high = low - beyond, high + beyond
     eps = (10.0 ** (low + (high - low) * i / (points - 1)) for i in range(points))
     return replace(table, curve=tuple(theorem3(table.constants, e, table.F_lin_min) for e in eps))
 
