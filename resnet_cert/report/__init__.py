@@ -21,6 +21,7 @@ FORMATS = {
 """Those of every command."""
 CHECK_FORMATS = {
     **FORMATS,
+    "chain": "resnet_cert.report.chain",
     "markdown": "resnet_cert.report.markdown",
     "html": "resnet_cert.report.html",
     "junit": "resnet_cert.report.junit",
