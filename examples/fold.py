@@ -14,16 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from resnet_cert import Problem, load_problem
-from resnet_cert.problem.problem import Regularizer
+from resnet_cert.problem.problem import Objective
 from resnet_cert.search.landscape import landscape
 
 FIGURE = Path(__file__).resolve().parent.parent / "configs" / "figure-1b.yaml"
 
 
 def has_spurious_minimum(problem: Problem, l2: float) -> bool:
-    """Proven if it has one; if not, none was found."""
-    found = landscape(replace(problem, regularizer=Regularizer(l2)))
-    return any(point.spurious and point.proven for point in found.critical_points)
+    """Proven either way: every critical point of the range is listed, or the search says that it is not."""
+    found = landscape(replace(problem, objective=Objective(l2)))
+    spurious = any(point.spurious and point.proven for point in found.critical_points)
+    if not (spurious or found.complete):
+        raise SystemExit(f"not decided at l2 = {l2!r}")
+    return spurious
 
 
 def bisect(problem: Problem, low: float, high: float, width: float = 1e-8) -> Iterator[tuple[float, float]]:
@@ -39,7 +42,7 @@ def bisect(problem: Problem, low: float, high: float, width: float = 1e-8) -> It
 
 def main(spec: str = str(FIGURE), low: str = "0.25", high: str = "0.5") -> None:
     for below, above in bisect(load_problem(spec), float(low), float(high)):
-        print(f"a spurious minimum at l2 = {below:.9f}, none found at {above:.9f}")
+        print(f"a spurious minimum at l2 = {below:.9f}, none at {above:.9f}")
 
 
 if __name__ == "__main__":

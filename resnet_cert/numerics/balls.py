@@ -10,10 +10,14 @@ never makes true.  Callers run under `QUIET`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from resnet_cert.numerics.radius import FLOOR, Array, U, gamma
+
+Bools = npt.NDArray[np.bool_]
 
 _PAYS = 1.0 + 32.0 * U
 """For a radius made of at most 14 operations with numbers ≥ 0; one made of many has their γ besides."""
@@ -57,12 +61,12 @@ class Balls:
         return _up(np.abs(self.center) + self.radius)
 
     @property
-    def has_no_zero(self) -> Array:
+    def has_no_zero(self) -> Bools:
         """Where 0 is excluded."""
         return np.asarray(np.abs(self.center) > self.radius)
 
-    def __getitem__(self, index: object) -> Balls:
-        return Balls(self.center[index], self.radius[index])  # type: ignore[index]
+    def __getitem__(self, index: Any) -> Balls:
+        return Balls(self.center[index], self.radius[index])
 
     def __neg__(self) -> Balls:
         return Balls(-self.center, self.radius)

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from resnet_cert.numerics.balls import QUIET, Balls, product
+from resnet_cert.numerics.balls import QUIET, Balls, Bools, product
 from resnet_cert.numerics.radius import FLOOR, Array, U
 
 LARGER = 1.125
@@ -69,7 +69,7 @@ class Zeros:
         return not len(self.undecided[0])
 
 
-Excluded = Callable[[Array, Array], Array]
+Excluded = Callable[[Array, Array], Bools]
 """center, reach (B, m) ↦ (B,) True where the box need not be searched."""
 
 
@@ -136,7 +136,7 @@ class _Examined(NamedTuple):
     center: Array
     reach: Array
     smear: Array
-    split: Array
+    split: Bools
 
 
 def _examined(systems: Sequence[System], c: Array, r: Array) -> _Examined:
@@ -173,19 +173,19 @@ def _examined(systems: Sequence[System], c: Array, r: Array) -> _Examined:
     open_ &= ~(low > high).any(axis=1)
     center, reach = _covering(low[open_], high[open_])
     shrunk = np.prod(reach / r[open_], axis=1) < SHRUNK
-    return _Examined(found, center, reach, smear[open_], ~shrunk)
+    return _Examined(found, center, reach, smear[open_], np.asarray(~shrunk))
 
 
 def krawczyk(f: Enclosed, center: Array, reach: Array) -> Balls:
     """K(X) for the boxes center ± reach; unknown where the centre of J cannot be inverted."""
     J = f.jacobian.center
-    usable = np.isfinite(J).all(axis=(1, 2))
+    usable = np.asarray(np.isfinite(J).all(axis=(1, 2)))
     J = np.where(usable[:, None, None], J, np.eye(J.shape[1]))
     sizes = np.maximum(np.abs(J).max(axis=2, keepdims=True), FLOOR)
     scaled = J / sizes
     columns = np.maximum(np.abs(scaled).max(axis=1, keepdims=True), FLOOR)
     scaled = scaled / columns
-    singular = ~(np.abs(np.linalg.det(scaled)) > 1e-300)
+    singular = np.asarray(~(np.abs(np.linalg.det(scaled)) > 1e-300))
     scaled[singular] = np.eye(J.shape[1])
     Y = np.linalg.inv(scaled) / np.swapaxes(columns, 1, 2) / np.swapaxes(sizes, 1, 2)
     Y[singular | ~usable] = np.nan

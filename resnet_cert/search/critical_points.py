@@ -138,7 +138,7 @@ def head_above(problem: Problem, A: Array) -> Point:
     """(W, V) with W = U and U_1V = Z as nearly as can be, V the shortest; A = (U, Z)."""
     d, d1 = problem.d, problem.d1
     N = basis(problem)
-    V = np.linalg.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:], rcond=None)[0]
+    V = np.asarray(np.linalg.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:], rcond=None)[0], dtype=np.float64)
     W = A[:, :d]
     return Point(W[:, :-1], V, W[:, -1]) if problem.has_bias else Point(W, V)
 

@@ -18,11 +18,12 @@ how much is left; beyond, what a number of descents come to.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.numerics.balls import QUIET, Balls, stacked
+from resnet_cert.numerics.balls import QUIET, Balls, Bools, stacked
 from resnet_cert.numerics.krawczyk import Enclosed, zeros
 from resnet_cert.numerics.radius import NOTHING, Array, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss
@@ -69,7 +70,7 @@ class HeadAndRatio:
     d: int
     decayed: Array
     l2: float
-    slopes: object
+    slopes: Callable[[Balls, Array], Slopes]
 
     def __call__(self, center: Array, reach: Array) -> Enclosed:
         at, _ = self._equations(center, np.zeros_like(reach))
@@ -86,7 +87,7 @@ class HeadAndRatio:
         beta = _times(b, self.z[:, d:])  # (B, n): bᵀf
         column = Balls(s.center[:, None], s.radius[:, None])
         p = _times(u[:, :d], self.z[:, :d]) + column * beta
-        at: Slopes = self.slopes(p, self.y)  # type: ignore[operator]
+        at: Slopes = self.slopes(p, self.y)
         # ∂p/∂w_j = x_j + 2w_j βᵀf (j < d1), ∂p/∂b_l = s f_l
         moved = []
         for j in range(d):
@@ -156,6 +157,8 @@ def equations(problem: Problem) -> HeadAndRatio:
     y = np.concatenate([chunk.y[:, 0] for chunk in chunks])
     weight = shares(np.concatenate([chunk.weights for chunk in chunks]))
     scale = problem.loss.scale if isinstance(problem.loss, BuiltinLoss) else 1.0
+    slopes = separable_slopes(problem.loss)
+    assert slopes is not None
     rows = np.linalg.eigh((z * weight.center[:, None]).T @ z)[1].T
     turned = Balls(z @ rows.T, gamma(z.shape[1] + 4) * (np.abs(z) @ np.abs(rows).T) + 1e-300)
     return HeadAndRatio(
@@ -168,7 +171,7 @@ def equations(problem: Problem) -> HeadAndRatio:
         problem.d,
         problem.decayed,
         problem.objective.l2,
-        separable_slopes(problem.loss),
+        slopes,
     )
 
 
@@ -195,11 +198,11 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
         if np.isfinite(most).all():
             high = np.concatenate([np.full(d, min(reach_w, _farthest_head(problem, system))), most])
 
-            def excluded(center: Array, reach: Array) -> Array:
+            def excluded(center: Array, reach: Array) -> Bools:
                 """|V_ij| = |w_i b_j| is out of the range everywhere in the box."""
                 least = np.maximum(np.abs(center) - reach, 0.0)
                 entries = least[:, : problem.d1, None] * least[:, None, d:]
-                return (entries * (1.0 - 8.0 * U) > reach_V).any(axis=(1, 2))
+                return np.asarray((entries * (1.0 - 8.0 * U) > reach_V).any(axis=(1, 2)))
 
             n = len(system.y)
             found = zeros(
@@ -234,7 +237,7 @@ def _largest_ratio(problem: Problem, system: HeadAndRatio, reach_w: float, reach
     d, d1, k = problem.d, problem.d1, problem.k
     x, f = np.abs(system.z[:, :d]), np.abs(system.z[:, d:])
     reach = reach_w * x.sum(axis=1) + d1 * reach_w * reach_V * f.sum(axis=1)
-    slopes = system.slopes(Balls(np.zeros_like(reach)[None], reach[None] * (1.0 + 1e-9)), system.y)  # type: ignore[operator]
+    slopes = system.slopes(Balls(np.zeros_like(reach)[None], reach[None] * (1.0 + 1e-9)), system.y)
     steep = slopes.first.size[0]
     weight = system.weight.center + system.weight.radius
     bound = (steep * weight) @ f / (2.0 * system.l2)

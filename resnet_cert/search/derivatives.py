@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from resnet_cert.numerics.balls import Bools
 from resnet_cert.numerics.radius import NOTHING, Array
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, HELD_BYTES, Chunk, Direction, Point, Problem
 
@@ -19,11 +20,11 @@ from resnet_cert.problem.problem import BOUNDARY_WIDTH, HELD_BYTES, Chunk, Direc
 class Function(Protocol):
     """A smooth function of a vector."""
 
-    def at(self, z: Array) -> tuple[float, Array]:
+    def at(self, z: Array, /) -> tuple[float, Array]:
         """The value, infinite where it overflows, and the gradient."""
         ...
 
-    def hessian_product(self, z: Array, tangent: Array) -> Array: ...
+    def hessian_product(self, z: Array, tangent: Array, /) -> Array: ...
 
 
 class _Means:
@@ -222,7 +223,7 @@ class Decayed(Augmented):
 def _inverse(A: Array) -> Array:
     """A⁻¹; NaN where there is none."""
     try:
-        return np.linalg.inv(A)
+        return np.asarray(np.linalg.inv(A), dtype=np.float64)
     except np.linalg.LinAlgError:
         return np.full_like(A, np.nan)
 
@@ -243,7 +244,7 @@ class OnBall:
 
     inside: Objective
     norm: float
-    held: Array
+    held: Bools
 
     def coordinates(self, z: Array) -> Array:
         """y with z(y) = z, or the point of the ball nearest to z."""

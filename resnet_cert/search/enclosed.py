@@ -86,7 +86,7 @@ def _compressed(whole: Samples) -> Samples:
     psi = np.concatenate([whole.coefficients.center, -whole.y[:, None]], axis=1)
     spread = np.concatenate([whole.coefficients.radius, np.zeros((len(psi), 1))], axis=1)
     root = np.sqrt(whole.weight.center)[:, None]
-    R = np.linalg.qr(root * psi, mode="r")
+    R = np.asarray(np.linalg.qr(root * psi, mode="r"))
     few = gamma(len(psi) + 8)
     M = (psi * whole.weight.center[:, None]).T @ psi
     sizes = np.abs(psi) + spread

@@ -32,7 +32,7 @@ import numpy as np
 
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor, best_regularised
 from resnet_cert.moments.one_pass import observe
-from resnet_cert.numerics.balls import QUIET, Balls
+from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, zeros
 from resnet_cert.numerics.radius import Array
@@ -426,9 +426,9 @@ class _Search:
         self.leave(found)
         return list(zip(found.center, found.radius, strict=True))
 
-    def outside(self, center: Array, reach: Array) -> Array:
+    def outside(self, center: Array, reach: Array) -> Bools:
         N, _, _ = self.gradient.norm_squared(center, reach)
-        return N.lower > self.norm_squared().upper
+        return np.asarray(N.lower > self.norm_squared().upper)
 
     def norm_squared(self) -> Balls:
         assert self.norm is not None

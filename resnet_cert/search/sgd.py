@@ -191,7 +191,7 @@ def sgd(
     return SgdRun(report, at, points, average_so_far)
 
 
-def _repeats(within: Array, delta: float, *, complete: bool) -> Repeats:
+def _repeats(within: npt.NDArray[np.bool_], delta: float, *, complete: bool) -> Repeats:
     """Theorem 4 is about the average over all steps: of a part of them nothing is counted."""
     return Repeats(len(within), float(np.mean(within)) if complete else None, 1.0 - delta)
 

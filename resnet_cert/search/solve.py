@@ -163,7 +163,7 @@ class _Search:
         self.ball: OnBall | None = None
         if problem.objective.norm is not None:
             held = np.append(np.tile(problem.decayed, problem.q), np.ones(problem.d1 * problem.k)) > 0.0
-            self.ball = OnBall(self.objective, problem.objective.norm, held)
+            self.ball = OnBall(self.objective, problem.objective.norm, np.asarray(held))
 
     def run(self) -> Solution:
         G, gradient = self.objective.at(self.z)
@@ -289,7 +289,7 @@ class _Search:
         def lifted(A: Array) -> Array:
             both = A.reshape(problem.q, d + problem.k)
             V = np.linalg.lstsq(both[:, :d1], both[:, d:], rcond=None)[0]
-            return np.concatenate([both[:, :d].ravel(), V.ravel()])
+            return np.asarray(np.concatenate([both[:, :d].ravel(), V.ravel()]), dtype=np.float64)
 
         A = np.concatenate([W, W[:, :d1] @ V], axis=1).ravel()
         if np.linalg.matrix_rank(W[:, :d1]) < problem.q or not np.isfinite(lifted(A)).all():
@@ -352,7 +352,7 @@ class _Block:
 
 def _third_derivative(problem: Problem, W: Array, V: Array) -> float:
     """E[L3 J³ + 3 L2 J‖f‖] on the domain, in float64."""
-    b = problem.domain.b or 1.01 * max(np.linalg.norm(W, 2), np.linalg.norm(V, 2)) or 1.0
+    b = problem.domain.b or 1.01 * float(max(np.linalg.norm(W, 2), np.linalg.norm(V, 2))) or 1.0
     total = weight = 0.0
     for chunk in problem.chunks():
         size_x, size_f = np.linalg.norm(chunk.x, axis=1), np.linalg.norm(chunk.f, axis=1)
@@ -507,7 +507,7 @@ def newton(
         slope = float(gradient @ step)
         if not slope < 0.0:
             break
-        size, moved = 1.0, False
+        size, moved, trial, there, steeper = 1.0, False, z, value, gradient
         for _ in range(HALVINGS):
             trial = z + size * step
             there, steeper = function.at(trial)

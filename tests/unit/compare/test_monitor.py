@@ -100,7 +100,7 @@ def test_missing_features_and_unfit_shapes_are_refused() -> None:
 
 
 def test_a_loop_may_write_into_its_own_arrays() -> None:
-    """μ2 follows the features of each call, though the array is the same one, and the data stay as they were."""
+    """μ2 follows the features of each call, though the array is the same one; the data stay as they were."""
     a = arrays(2, bias=False)
     x, f = a["x"].copy(), a["f"].copy()
     monitor = Monitor(x, a["y"], b=10.0, r=5.0)
