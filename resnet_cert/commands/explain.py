@@ -25,10 +25,12 @@ TOPICS = (
     "augmented",
     "break-even",
     "vector",
+    "deep",
     "regularized",
     "hessian",
     "lipschitz",
     "verdict",
+    "population",
     "certificate",
 )
 """The pages in the order in which they are best read."""

@@ -63,6 +63,11 @@ def _undated(path: str) -> dict[str, None]:
     return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path[-4:], {})
 
 
+def plain_name(name: str) -> str:
+    """A name as it is: a dollar begins a formula."""
+    return name.replace("$", r"\$")
+
+
 def sgd_figure(run: SgdRun) -> Any:
     """F(z_t, θ_t) over the steps against min F_lin and the bound of Theorem 4."""
     from matplotlib.figure import Figure
@@ -93,10 +98,9 @@ def sgd_figure(run: SgdRun) -> Any:
     axes.set_xlim(1, max(report.steps, 2))
     axes.set_xlabel("step t")
     axes.set_ylabel("objective F")
-    plain_name = report.name.replace("$", r"\$")  # a dollar begins a formula
     theta = "frozen" if report.theta == "frozen" else "trained"
     axes.set_title(
-        f"{plain_name}: SGD on $w^T x + v^T f_\\theta(x)$, $\\theta$ {theta}, "
+        f"{plain_name(report.name)}: SGD on $w^T x + v^T f_\\theta(x)$, $\\theta$ {theta}, "
         f"$\\Vert(w, v)\\Vert \\leq {report.constants.b:.3g}$",
         fontsize=10.5,
     )
