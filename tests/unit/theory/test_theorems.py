@@ -600,7 +600,7 @@ def online_gradient_descent(problem: Tiny, order: Array) -> tuple[Array, SgdCons
     g = np.hstack([problem.x, problem.f])
     loss = named_loss("logistic" if problem.logistic else "squared")
     y = np.where(problem.y < 0, -1.0, 1.0) if problem.logistic else problem.y
-    constants = theorem4_constants(loss, problem.x, y, np.linalg.norm(problem.f, axis=1), 1.0)
+    constants = theorem4_constants(loss, problem.x, loss.targets(y, 1), None, np.linalg.norm(problem.f, axis=1), 1.0)
     eta = constants.D / (constants.l * math.sqrt(order.shape[1]))
     z, visited = np.zeros((len(order), g.shape[1])), []
     for i in order.T:
