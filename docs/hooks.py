@@ -29,6 +29,13 @@ WORDS = {
 }
 
 
+def on_config(config: Any) -> Any:
+    """The pages of `resnet-cert explain` follow that of the theory in the navigation."""
+    [theory] = [entry["Theory"] for entry in config.nav if isinstance(entry, dict) and "Theory" in entry]
+    theory += [f"explain/{topic}.md" for topic in TOPICS]
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     """The pages of `resnet-cert explain` are pages of the site."""
     for topic in TOPICS:

@@ -13,7 +13,7 @@ from markdown_it.token import Token
 
 from resnet_cert import Problem, check
 from resnet_cert.cli import cli
-from resnet_cert.commands.explain import PAGES, TOPICS, page, rendered, title
+from resnet_cert.commands.explain import PAGES, TOPICS, WORDS, page, rendered, title
 from resnet_cert.results import Report
 
 DOCS = PAGES.parents[2] / "docs"
@@ -169,3 +169,28 @@ def test_the_pages_come_with_the_package():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
     [package] = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert PAGES.is_relative_to(Path(__file__).parent.parent / package)
+
+
+@pytest.mark.parametrize(
+    ("words", "topic"),
+    [
+        (["Proposition", "R"], "regularized"),
+        (["witness"], "verdict"),
+        (["r"], "break-even"),
+        (["b"], "lipschitz"),
+        (["μ2"], "lipschitz"),
+        (["lambda_min"], "hessian"),
+        (["λ_min"], "hessian"),
+        (["Theorem", "3"], "theorem3"),
+        (["Corollary 1"], "corollary1"),
+        (["smallest_epsilon"], "sopsp"),
+    ],
+)
+def test_the_words_of_a_report_lead_to_the_page_that_explains_them(words: list[str], topic: str):
+    assert explain(*words).stdout == explain(topic).stdout
+
+
+def test_every_word_leads_to_a_page_that_uses_it():
+    for word, topic in WORDS.items():
+        assert topic in TOPICS
+        assert word not in TOPICS

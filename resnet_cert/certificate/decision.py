@@ -27,7 +27,7 @@ from resnet_cert.certificate.fields import BALLS, RATIONALS, Field
 from resnet_cert.certificate.files import Undecided
 from resnet_cert.certificate.losses import LOSSES
 from resnet_cert.certificate.reading import FORMATS, Certificate, Interval, Rejected, read_certificate
-from resnet_cert.certificate.verification import AS_STORED, Bounds, Claim, Verification
+from resnet_cert.certificate.verification import AS_STORED, ENCLOSED, Bounds, Claim, Verification
 from resnet_cert.outcomes import Verdict
 
 PRECISIONS = (128, 256, 512, 1024)
@@ -117,8 +117,7 @@ LARGEST_CERTIFICATE = 2**26
 
 
 def _claim(certificate: Certificate) -> Claim:
-    own = ("F", "gradient_norm", "lambda_min")
-    names = (field.name for field in fields(Claim) if field.name not in own)
+    names = (field.name for field in fields(Claim) if field.name not in ENCLOSED)
     claim = {name: getattr(certificate, name) for name in names}
     if certificate.scale != 1.0:
         claim["loss"] = f"{certificate.scale!r}·{certificate.loss}"
@@ -138,11 +137,12 @@ def _data(certificate: Certificate, stored: dict[str, Any]) -> Data:
         if not (np.abs(y) == 1.0).all():
             raise Rejected("inputs.y: expected -1 or 1 for the logistic loss")
         y = (1.0 + y) / 2.0
-    direction = None
+    direction, predictor = None, stored.get("U")
     if "dW" in stored:
         direction = stored["dW"].reshape(c.q, c.columns), stored["dV"]
     optional = {"omega": stored.get("omega"), "weights": stored.get("probabilities")}
     objective = {"l2": c.l2, "norm": c.norm, "decayed": decayed, "direction": direction}
+    objective["predictor"] = predictor
     return Data(c.loss, c.scale, x, y, stored["f"], W, stored["V"], **optional, **objective)
 
 
@@ -190,7 +190,7 @@ def _decided(certificate: Certificate, data: Data, so_far: Verification, limits:
     if data.radius is not None:
         # The features are known to within their radius: the verdict must hold for all of them.
         try:
-            _, skipped = _prove(certificate, data, _verdict(certificate, data, limits), limits)
+            _, skipped = _prove(certificate, data, _of_features(certificate, data, limits), limits)
             why = "; ".join(skipped)
         except Rejected as fault:
             why = str(fault)
@@ -229,6 +229,9 @@ def _prove(
             lower, upper = certificate.lambda_min.lower, enclosed["lambda_min"].lower
             if not skipped and lower is not None and (upper is None or lower > upper):
                 enclosed["lambda_min"] = replace(enclosed["lambda_min"], lower=lower)
+            if not skipped:
+                even = certificate.break_even_radius
+                enclosed["break_even_radius"] = Bounds(even.lower, even.upper)
             return enclosed, skipped
     raise Rejected(f"not confirmed: {'; '.join(claims)}")
 
@@ -273,7 +276,18 @@ def _claims(certificate: Certificate, data: Data, limits: Limits) -> dict[str, S
         claims["claim.mu2"] = Statement(
             lambda facts: is_computed_mu2(mu2, c.b, data, per_sample_only=scalar), cost.constants(c)
         )
-    return claims | _verdict(certificate, data, limits)
+    return claims | _of_features(certificate, data, limits)
+
+
+def _of_features(certificate: Certificate, data: Data, limits: Limits) -> dict[str, Statement]:
+    """What must hold for all features that are known to be near: the verdict, and the break-even radius."""
+    even = certificate.break_even_radius
+    claims = _verdict(certificate, data, limits)
+    if even != Interval(None, None):
+        claims["bounds.break_even_radius"] = Statement(
+            lambda facts: facts.breaks_even_between(even.lower, even.upper), cost.direction(certificate)
+        )
+    return claims
 
 
 def _verdict(certificate: Certificate, data: Data, limits: Limits) -> dict[str, Statement]:

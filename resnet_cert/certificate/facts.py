@@ -38,6 +38,7 @@ class Data:
     V (d1, k).
 
     radius: (n, k): the features are known to lie within it of f; None: f are the features themselves.
+    predictor: U (q, d), a linear one to compare with, if there is one.
     direction: (dW, dV), if there is one.  decayed: (d,) 1 for the columns of W that the objective sees.
     """
 
@@ -55,6 +56,7 @@ class Data:
     norm: float | None = None
     decayed: Array | None = None
     radius: Array | None = None
+    predictor: Array | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
@@ -112,17 +114,27 @@ class Facts:
 
     def _samples(self) -> Iterator[tuple[Matrix, list[Any], list[Derivatives]]]:
         """z, π and the derivatives at p = Qz, some rows at a time."""
-        number, data, at = self.field.number, self.data, LOSSES[self.data.loss].at
+        data, at = self.data, LOSSES[self.data.loss].at
         turned = self.Q.transpose()
         for rows in data.blocks():
             z = data.rows(self.field, rows)
-            y = [list(map(number, row)) for row in data.y[rows].tolist()]
-            omega: list[Any] = [None] * len(y)
-            if data.omega is not None:
-                omega = [list(map(number, row)) for row in data.omega[rows].tolist()]
-            ones = np.ones(len(y)) if data.weights is None else data.weights[rows]
-            samples = [at(*sample) for sample in zip((z * turned).tolist(), y, omega, strict=True)]
-            yield z, list(map(number, ones.tolist())), samples
+            samples = [at(p, *of) for p, of in zip((z * turned).tolist(), self._targets(rows), strict=True)]
+            yield z, self._weights(rows), samples
+
+    def _targets(self, rows: slice) -> list[tuple[list[Any], list[Any] | None]]:
+        """y and ω of some rows."""
+        number, data = self.field.number, self.data
+        y = [list(map(number, row)) for row in data.y[rows].tolist()]
+        if data.omega is None:
+            return [(row, None) for row in y]
+        omega = [list(map(number, row)) for row in data.omega[rows].tolist()]
+        return list(zip(y, omega, strict=True))
+
+    def _weights(self, rows: slice) -> list[Any]:
+        """π of some rows."""
+        if self.data.weights is None:
+            return [self.field.number(1.0)] * len(self.data.y[rows])
+        return list(map(self.field.number, self.data.weights[rows].tolist()))
 
     @cached_property
     def moments(self) -> dict[tuple[int, int], Matrix]:
@@ -378,6 +390,36 @@ class Facts:
         length = squares(dV.entries(), self.zero)
         decayed = squares(seen.entries(), self.zero) + length
         return bent + self.rho * decayed, squares(dW.entries(), self.zero) + length
+
+    def breaks_even_between(self, lower: float | None, upper: float | None) -> bool:
+        """lower ≤ r° ≤ upper, r° = inf{r : min F_lin over ‖W‖_F ≤ r is at most F}, shown by a predictor U.
+
+        F_lin(U) ≤ F gives r° ≤ ‖U‖.  F_lin is convex: where F_lin(U) − ⟨g, U⟩ − r‖g‖ ≥ F, g = ∇F_lin(U), no
+        W in the ball ‖W‖_F < r has F_lin(W) < F, and so r° ≥ r, for g = 0 too.
+        """
+        data, field, number = self.data, self.field, self.field.number
+        if data.predictor is None:
+            raise ValueError("expected a predictor, got none")
+        _, d, _, _, q = data.sizes
+        U, at = field.of(data.predictor), LOSSES[data.loss].at
+        turned, value, first = U.transpose(), self.zero, field.zeros(q, d)
+        for rows in data.blocks():
+            x = field.of(data.x[rows])
+            samples = [at(p, *of) for p, of in zip((x * turned).tolist(), self._targets(rows), strict=True)]
+            weights = self._weights(rows)
+            value += sum((pi * s.value for pi, s in zip(weights, samples, strict=True)), self.zero)
+            slopes = [pi * g for pi, s in zip(weights, samples, strict=True) for g in s.first]
+            first += field.matrix(len(samples), q, slopes).transpose() * x
+        value, g = self.factor * value, self.factor * first
+        if upper is not None:
+            reached = upper >= 0.0 and squares(U.entries(), self.zero) <= number(upper) ** 2
+            if not (reached and value <= self.F):
+                return False
+        if lower is None:
+            return True
+        room = value - _inner(g, U, self.zero) - self.F
+        steep = squares(g.entries(), self.zero)
+        return bool(lower <= 0.0 or (room > 0 and number(lower) ** 2 * steep < room * room))
 
 
 def _entry(at: Derivatives, a: int, b: int) -> Any:

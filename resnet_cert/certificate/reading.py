@@ -81,6 +81,7 @@ class Certificate:
     F: Interval
     gradient_norm: Interval
     lambda_min: Interval
+    break_even_radius: Interval
 
     @property
     def columns(self) -> int:
@@ -118,7 +119,10 @@ def read_certificate(raw: bytes) -> Certificate:
     mu2 = _keys(claim["mu2"], "claim.mu2", "value source")
     loss = _keys(claim["loss"], "claim.loss", "kind scale")
     objective = _keys(claim["objective"], "claim.objective", "l2 decays_bias norm")
-    bounds = _keys(top["bounds"], "bounds", "F gradient_norm lambda_min")
+    bounds = _keys(
+        top["bounds"], "bounds", "F gradient_norm lambda_min" + ("" if scalar else " break_even_radius")
+    )
+    even = bounds.get("break_even_radius", {"lower": None, "upper": None})
     sizes = {name: _count(claim[name], f"claim.{name}") for name in ("n", "d", "k", "q")}
     sizes["bypass"] = _count(claim["bypass"], "claim.bypass", least=0)
     bias = _flag(claim["bias"], "claim.bias")
@@ -143,6 +147,7 @@ def read_certificate(raw: bytes) -> Certificate:
         F=_interval(bounds["F"], "bounds.F"),
         gradient_norm=_interval(bounds["gradient_norm"], "bounds.gradient_norm"),
         lambda_min=_interval(bounds["lambda_min"], "bounds.lambda_min"),
+        break_even_radius=_interval(even, "bounds.break_even_radius"),
     )
     if (certificate.mu2 is None) != (mu2["source"] == "missing"):
         raise Rejected(
@@ -152,6 +157,8 @@ def read_certificate(raw: bytes) -> Certificate:
         raise Rejected("inputs.omega: expected weights with the loss weighted_squared, and with no other")
     if certificate.lambda_min.upper is not None and "dW" not in certificate.arrays:
         raise Rejected("bounds.lambda_min.upper: expected a direction (dW, dV) that shows it")
+    if certificate.break_even_radius != Interval(None, None) and "U" not in certificate.arrays:
+        raise Rejected("bounds.break_even_radius: expected a linear predictor U that shows it")
     body = {key: value for key, value in top.items() if key != "sha256"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
     if top["sha256"] != hashlib.sha256(canonical).hexdigest():
@@ -187,8 +194,8 @@ def _inputs(value: Any, scalar: bool, sizes: dict[str, int], bias: bool) -> dict
     else:
         head = (q, d + sizes["bypass"] + bias)
         required = {"x": (n, d + sizes["bypass"]), "y": (n, q), "f": (n, k), "W": head, "V": (d, k)}
-        optional = {"omega": (n, q), "probabilities": (n,), "dW": head, "dV": (d, k)}
-        order = "x y omega probabilities f W V dW dV"
+        optional = {"omega": (n, q), "probabilities": (n,), "dW": head, "dV": (d, k), "U": head}
+        order = "x y omega probabilities f W V dW dV U"
     inputs = _keys(value, "inputs", f"file {order}")
     arrays: dict[str, tuple[Shape, str]] = {}
     for name in order.split():

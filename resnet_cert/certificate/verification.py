@@ -14,6 +14,9 @@ from resnet_cert.outcomes import Verdict, printable
 SCHEMA = "resnet-cert/verify/1"
 EXIT_REJECTED = 30
 
+ENCLOSED = ("F", "gradient_norm", "lambda_min", "break_even_radius")
+"""What the verifier encloses itself, or proves as it is claimed."""
+
 BITWISE, AS_STORED = "bitwise", "as stored"
 
 
@@ -51,6 +54,7 @@ class Claim:
     F: Bounds = Bounds()
     gradient_norm: Bounds = Bounds()
     lambda_min: Bounds = Bounds()
+    break_even_radius: Bounds = Bounds()
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Verification:
         claim: dict[str, Any] | None = None
         if self.claim is not None:
             claim = {**asdict(self.claim)}
-            for name in ("F", "gradient_norm", "lambda_min"):
+            for name in ENCLOSED:
                 claim[name] = getattr(self.claim, name).document()
         within = isinstance(self.features, float)
         return {
@@ -113,10 +117,7 @@ class Verification:
         """The same from its document, as the verifier's process hands it over."""
         claim, spec, features = document["claim"], document["spec"], document["features"]
         if claim is not None:
-            ends = {
-                name: Bounds(claim[name]["lower"], claim[name]["upper"])
-                for name in ("F", "gradient_norm", "lambda_min")
-            }
+            ends = {name: Bounds(claim[name]["lower"], claim[name]["upper"]) for name in ENCLOSED}
             claim = Claim(**{**claim, **ends})
         verdict = document["verdict"]
         return Verification(
@@ -170,6 +171,8 @@ class Verification:
             said.append(OF_SPEC)
         else:
             said.append(OF_SPEC_BUT_FEATURES if self.features == AS_STORED else OF_SPEC_AND_NEAR)
+        if self.claim.break_even_radius.lower is not None:
+            said.append(PROVEN_OF_LINEAR)
         said.append(ASSUMED)
         if isinstance(self.features, float):
             said.append(ASSUMED_OF_FEATURES)
@@ -193,11 +196,14 @@ OF_SPEC_AND_NEAR = (
 OF_SPEC_BUT_FEATURES = (
     "It is proven of the spec's own numbers, but of the features as stored: they may be no network's."
 )
+PROVEN_OF_LINEAR = (
+    "Proven: no linear predictor smaller than r° (Frobenius) has a lesser loss than this point."
+)
 ASSUMED = "Assumed: Python, NumPy's reading of files, FLINT's ball arithmetic and this computer work."
 ASSUMED_OF_FEATURES = (
     "Assumed: float64 evaluations of the network round as the documentation says, activation by activation."
 )
 ASSUMED_OF_MU2 = "Assumed: the given μ2 is a Lipschitz constant of ∇²F on the domain."
 ASSUMED_OF_B = "Assumed: the given b bounds the domain that is meant."
-NOT_OF_THEOREMS = "Not proven: anything of min F_lin, of the gap, or of the theorems' bounds."
+NOT_OF_THEOREMS = "Not proven: anything else of min F_lin, of the gap, or of the theorems' bounds."
 NOT_OF_INTENTION = "Not proven: who made the certificate, or that the spec says what anybody meant."

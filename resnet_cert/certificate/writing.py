@@ -20,6 +20,7 @@ import numpy as np
 
 import resnet_cert
 from resnet_cert.certificate.bundle import ENDING, write_bundle
+from resnet_cert.certificate.comparison import BreakEvenClaim, break_even_claim
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError, Verdict
@@ -72,18 +73,28 @@ def write_certificate(
             id="output-place",
         )
     claim = _curvature_claim(report, direction)
+    even = break_even_claim(problem, report)
     if target.suffix == ENDING:
         spec = _spec_file(report)
         with write_bundle(target, spec, reads) as (folder, named):
             _write_pair(
-                folder, "certificate.json", problem, problem.loss, report, claim, arithmetic, named, overrides
+                folder,
+                "certificate.json",
+                problem,
+                problem.loss,
+                report,
+                claim,
+                even,
+                arithmetic,
+                named,
+                overrides,
             )
         return
     named = None
     if (spec := _spec_file(report)) is not None:
         named = Path(os.path.relpath(spec, target.parent)).as_posix()
     _write_pair(
-        target.parent, target.name, problem, problem.loss, report, claim, arithmetic, named, overrides
+        target.parent, target.name, problem, problem.loss, report, claim, even, arithmetic, named, overrides
     )
 
 
@@ -94,6 +105,7 @@ def _write_pair(
     loss: BuiltinLoss,
     report: Report,
     curvature: _CurvatureClaim,
+    even: BreakEvenClaim | None,
     arithmetic: str,
     spec: str | None,
     overrides: Sequence[str],
@@ -101,7 +113,7 @@ def _write_pair(
     """The certificate and its data, both or none."""
     target, data = folder / name, folder / f"{name}.data"
     with written(str(data), str(target)) as (new_data, new_target):
-        hashes = _write_arrays(new_data, problem, curvature.direction)
+        hashes = _write_arrays(new_data, problem, curvature.direction, even)
         named = {"path": spec, "sha256": report.spec.sha256, "overrides": list(overrides)}
         document = {
             "format": FORMAT,
@@ -114,6 +126,10 @@ def _write_pair(
                 "F": _ends(report.objective.F),
                 "gradient_norm": _ends(report.gradient.norm),
                 "lambda_min": {"lower": _hex(curvature.lower), "upper": _hex(curvature.upper)},
+                "break_even_radius": {
+                    "lower": None if even is None else _hex(even.lower),
+                    "upper": None if even is None else _hex(even.upper),
+                },
             },
             "reasons": list(report.reasons),
         }
@@ -185,11 +201,13 @@ def _spec_file(report: Report) -> Path | None:
     return Path(os.path.realpath(Path(path).parent)) / Path(path).name
 
 
-def _write_arrays(file: BinaryIO, problem: Problem, direction: Direction | None) -> dict[str, str | None]:
+def _write_arrays(
+    file: BinaryIO, problem: Problem, direction: Direction | None, even: BreakEvenClaim | None
+) -> dict[str, str | None]:
     """The arrays one after another, some rows at a time, and the hash of each; None for those left out."""
-    names = ("x", "y", "omega", "probabilities", "f", "W", "V", "dW", "dV")
+    names = ("x", "y", "omega", "probabilities", "f", "W", "V", "dW", "dV", "U")
     hashes: dict[str, str | None] = dict.fromkeys(names)
-    for name, shape, blocks in _arrays(problem, direction):
+    for name, shape, blocks in _arrays(problem, direction, even):
         digest = hashlib.sha256(f"<f8 {'x'.join(map(str, shape))}\n".encode("ascii"))
         for block in blocks:
             raw = np.ascontiguousarray(block, dtype="<f8").tobytes()
@@ -200,7 +218,7 @@ def _write_arrays(file: BinaryIO, problem: Problem, direction: Direction | None)
 
 
 def _arrays(
-    problem: Problem, direction: Direction | None
+    problem: Problem, direction: Direction | None, even: BreakEvenClaim | None
 ) -> Iterator[tuple[str, tuple[int, ...], Iterable[Array]]]:
     n, d, k, q = problem.n, problem.d1 + problem.d2, problem.k, problem.q
     data = problem.distribution
@@ -217,6 +235,8 @@ def _arrays(
     if direction is not None:
         yield "dW", problem.W.shape, [direction.dW]
         yield "dV", problem.V.shape, [direction.dV]
+    if even is not None:
+        yield "U", even.U.shape, [even.U]
 
 
 def _ends(enclosure: Enclosure) -> dict[str, str | None]:

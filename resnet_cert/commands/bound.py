@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +12,8 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
-    one_output,
     progress,
+    require_picture,
     spec_options,
     stdout_as_stderr,
     style,
@@ -21,17 +21,24 @@ from resnet_cert.commands.common import (
 )
 from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
+from resnet_cert.report.files import write_whole
 
 if TYPE_CHECKING:
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.problem.problem import Problem
+    from resnet_cert.results import BoundConstants
 
 CONSTANTS = {
-    "b": "The domain: ‖w‖, ‖V‖ < b.",
-    "r": "The linear predictors: ‖w*‖ ≤ r.",
+    "b": "The domain: ‖W‖_F, ‖V‖ < b.",
+    "r": "The linear predictors: ‖W*‖_F ≤ r.",
     "mu0": "Lipschitz constant of F.",
     "mu1": "Lipschitz constant of ∇F.",
     "mu2": "Lipschitz constant of ∇²F.",
+}
+SHAPE = {
+    "d": "Inputs of the block (without a bias); q + 1 by default.",
+    "q": "Outputs; 1 by default.",
+    "k": "Features; 1 by default.",
 }
 
 
@@ -42,19 +49,34 @@ def constant_options(command: Command) -> Command:
     return command
 
 
+def shape_options(command: Command) -> Command:
+    """What head and block are like."""
+    for name, meaning in reversed(SHAPE.items()):
+        command = click.option(f"--{name}", type=click.IntRange(min=1), metavar="N", help=meaning)(command)
+    return command
+
+
 @click.command(cls=Strict, short_help="Theorem 3 over ε: how far above the best linear predictor?")
 @click.argument("spec", required=False)
 @click.option("--eps", metavar="X[,X...]|A:B:N", help="Values of ε; A:B:N are N from A to B, log-spaced.")
 @constant_options
-@click.option("--d", type=click.IntRange(min=1), metavar="N", help="Dimension of x; 2 by default.")
+@shape_options
+@click.option("--loss", metavar="NAME", help="softmax counts one output less.")
+@click.option("--s", type=Number(), metavar="X", help="Also bound F against every Ux + Zf, ‖U‖ ≤ r, ‖Z‖ ≤ X.")
 @click.option("--target-gap", type=Number(), metavar="X", help="Find the largest ε whose bound is at most X.")
+@click.option("--output", metavar="FILE.png", help="Draw every form against ε; .svg and .pdf as well.")
 @spec_options
 @format_option
 def bound(
     spec: str | None,
     eps: str | None,
     d: int | None,
+    q: int | None,
+    k: int | None,
+    loss: str | None,
+    s: float | None,
     target_gap: float | None,
+    output: str | None,
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
@@ -70,26 +92,33 @@ def bound(
     missing = [f"--{name}" for name in CONSTANTS if name not in given]
     if spec is None and missing:
         raise click.UsageError(f"expected a SPEC or all constants, missing {', '.join(missing)}")
+    if output is not None:
+        require_picture(output)
     with stdout_as_stderr():
-        from resnet_cert.theory.bound import bound, parse_epsilons
+        from resnet_cert.theory.bound import bound, parse_epsilons, reshaped, tabulated
 
         epsilons = [] if eps is None else parse_epsilons(eps)
-        known: dict[str, Any] = {**given, "d": 2}
-        F_lin_min = None
-        if spec is not None:
-            [loaded] = load([spec], allow_code, settings)
-            problem = one_output(loaded)
+        if spec is None:
+            shape = {"d": d, "q": q or 1, "k": k or 1, "loss": loss, "s": s}
+            table = bound(epsilons, **given, **shape, target_gap=target_gap)
+        else:
+            [loaded] = load([spec], allow_code, settings, [output])
             if eps is None and target_gap is None:
-                epsilons = [problem.epsilon]
+                epsilons = [loaded.problem.epsilon]
             with progress(f"bounding {loaded.path}", 0):
-                known, F_lin_min = _constants_of(problem, given)
-        if d is not None:
-            known["d"] = d
-        table = bound(epsilons, **known, F_lin_min=F_lin_min, target_gap=target_gap)
+                known, F_lin_min = _constants_of(loaded.problem, given, s)
+            known = reshaped(known, d=d, q=q, k=k, loss=loss)
+            table = tabulated(known, epsilons, F_lin_min, target_gap)
+        if output is not None:
+            from resnet_cert.report.figures import bound_figure, rendered
+
+            write_whole(output, rendered(bound_figure(table), output))
     write(formatter(format_name).bound(table, style(None, 0)), None)
 
 
-def _constants_of(problem: Problem, given: dict[str, float]) -> tuple[dict[str, Any], Enclosure]:
+def _constants_of(
+    problem: Problem, given: dict[str, float], s: float | None
+) -> tuple[BoundConstants, Enclosure]:
     """The constants of Theorem 3, computed where they are not given: b and r have a say in the others."""
     from resnet_cert.check import bound_constants
 
@@ -98,5 +127,4 @@ def _constants_of(problem: Problem, given: dict[str, float]) -> tuple[dict[str, 
     problem = replace(
         problem, domain=replace(problem.domain, **domain), lipschitz=replace(problem.lipschitz, **lipschitz)
     )
-    constants, F_lin_min = bound_constants(problem)
-    return asdict(constants), F_lin_min
+    return bound_constants(problem, s)

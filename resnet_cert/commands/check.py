@@ -74,6 +74,17 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 @click.option("--no-escalate", is_flag=True, help="Do not go on in ball arithmetic by itself.")
 @click.option("--witness", metavar="FILE.npz", help="If refuted, write there a direction and a lower point.")
 @click.option("--augmented", is_flag=True, help="Compare with the best linear predictor on (x, f(x)) too.")
+@click.option(
+    "--break-even/--no-break-even",
+    default=None,
+    help="How large a linear predictor must be to do as well, and how much better any (W, V) can do; by "
+    "default where that takes a moment.",
+)
+@click.option(
+    "--hessian",
+    type=click.Choice(["auto", "exact", "bound"]),
+    help="λ_min by S(t), by ‖A_f‖_2, or by what the size permits; in place of the spec's hessian.",
+)
 @click.option("--cluster", metavar="ADDRESS|local:N", help="Add up on a Dask cluster, or on N processes.")
 @click.option(
     "--device",
@@ -103,6 +114,8 @@ def check(
     no_escalate: bool,
     witness: str | None,
     augmented: bool,
+    break_even: bool | None,
+    hessian: str | None,
     cluster: str | None,
     device: str,
     quiet: bool,
@@ -113,6 +126,8 @@ def check(
     printed, files = _destinations(formats)
     if eps is not None:
         settings = (*settings, f"epsilon={eps!r}")
+    if hessian is not None:
+        settings = (*settings, f"hessian={hessian}")
     if (certificate or witness) and len(specs) > 1:
         raise click.UsageError(f"expected one SPEC for a certificate or a witness, got {len(specs)}")
     if witness is not None:
@@ -129,7 +144,7 @@ def check(
             problems = [_with_features_on(device, loaded, open_) for loaded in problems]
             workers = None if cluster is None else _workers(cluster, verbosity, open_)
             checked = [
-                _checked(loaded, arithmetic, not no_escalate, augmented, verbosity, workers)
+                _checked(loaded, arithmetic, not no_escalate, augmented, break_even, verbosity, workers)
                 for loaded in problems
             ]
         reports = [examined.report for examined in checked]
@@ -220,6 +235,7 @@ def _checked(
     arithmetic: Literal["float64", "ball"],
     escalate: bool,
     augmented: bool,
+    break_even: bool | None,
     verbosity: int,
     workers: DaskExecutor | None = None,
 ) -> Examination:
@@ -235,6 +251,7 @@ def _checked(
             arithmetic=arithmetic,
             escalate=escalate,
             augmented=augmented,
+            break_even=break_even,
             population=loaded.population,
             client=workers,
         )

@@ -25,32 +25,69 @@ TOPICS = (
     "augmented",
     "break-even",
     "vector",
+    "deep",
     "regularized",
     "hessian",
     "lipschitz",
     "verdict",
+    "population",
     "certificate",
 )
 """The pages in the order in which they are best read."""
+WORDS = {
+    "definition-1": "sopsp",
+    "eps": "sopsp",
+    "smallest-epsilon": "sopsp",
+    "proposition-r": "regularized",
+    "weight-decay": "regularized",
+    "multiplier": "regularized",
+    "witness": "verdict",
+    "enclosure": "verdict",
+    "gap": "setting",
+    "f-lin": "setting",
+    "r": "break-even",
+    "b": "lipschitz",
+    "mu0": "lipschitz",
+    "mu1": "lipschitz",
+    "mu2": "lipschitz",
+    "lambda-min": "hessian",
+    "bypass": "vector",
+    "softmax": "vector",
+    "block-gap": "augmented",
+}
+"""What a report speaks of by another name, and the page that says what it is."""
 LIST_INDENT = 13
 FORMULA = "    "
 """How a formula begins."""
 
 
+def _completed(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in (*TOPICS, *WORDS) if name.startswith(incomplete)]
+
+
 @click.command(cls=Strict)
-@click.argument("topic", required=False, metavar="[TOPIC]")
-def explain(topic: str | None) -> None:
+@click.argument("words", nargs=-1, metavar="[TOPIC]", shell_complete=_completed)
+def explain(words: tuple[str, ...]) -> None:
     """Explain a theorem, a definition or a number of the report.  Without TOPIC: list the topics."""
     screen = style(None, 0)
-    if topic is None:
+    if not words:
         listing = (f"{name:<{LIST_INDENT}}{title(name)}" for name in TOPICS)
         write("".join(_wrapped(line, screen.width, LIST_INDENT) + "\n" for line in listing), None)
         return
-    if topic not in TOPICS:
+    topic = known(" ".join(words))
+    if topic is None:
         from resnet_cert.spec.faults import suggestion
 
-        raise click.UsageError(f"unknown topic {topic!r}{suggestion(topic, TOPICS)}")
+        asked = " ".join(words)
+        raise click.UsageError(f"unknown topic {asked!r}{suggestion(asked, TOPICS)}")
     write(rendered(page(topic), screen.color, screen.width), None)
+
+
+def known(asked: str) -> str | None:
+    """The topic of that name, or of that word of a report: "Proposition R", "mu2", "Theorem 3"."""
+    name = asked.lower().replace(" ", "-").replace("_", "-").replace("theorem-", "theorem")
+    name = {"λ-min": "lambda-min", "ε": "eps", "corollary-1": "corollary1"}.get(name, name).replace("μ", "mu")
+    return name if name in TOPICS else WORDS.get(name)
 
 
 def page(topic: str) -> str:

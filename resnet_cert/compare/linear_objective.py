@@ -288,15 +288,14 @@ class LinearObjective:
             p_error = p_error + Radius.underflow(point.size)
         p = cut.times(z, point.T)
         at: Derivatives | FirstDerivatives
-        if blocks:
+        curvature = cut.sum(np.zeros(len(z)), NOTHING, NOTHING)
+        if blocks or not self.is_mean_free:
             at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
-            curvature, size = (
-                curvature_sum(at, chunk.weight, z, z_norm, e, cut),
-                at.second_size + at.second_error,
-            )
-        else:
+            size = at.second_size + at.second_error
+            if blocks:
+                curvature = curvature_sum(at, chunk.weight, z, z_norm, e, cut)
+        else:  # softmax, whose ∇²ℓ (m, q, q) may be large
             at = loss.first_derivatives(p, p_error, chunk.y, chunk.omega)
-            curvature = cut.sum(np.zeros(len(z)), NOTHING, NOTHING)
             most = loss.suprema(Radius.row_norms(p) + p_error, chunk.y, chunk.omega)
             size = UNBOUNDED if most is None else most.second
         slopes = Slopes.of(at.first, at.first_error, chunk.weight)

@@ -113,7 +113,7 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     radius = b if r is None else r
     if attained is None:
         start, attained = data.unconstrained(found)
-        if attained is None and known:
+        if attained is None:
             located = _locates(start)
             attained = True if located else False if data.recession.is_unattained(start.W) else None
         if r is None:

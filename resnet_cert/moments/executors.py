@@ -178,7 +178,7 @@ class DaskExecutor:
                     raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
 
     def summed(self, problem: Problem, contribution: Contribution[Part], *, features: bool) -> Part:
-        from distributed import KilledWorker, as_completed
+        from distributed import KilledWorker, as_completed  # pyright: ignore[reportMissingImports]
 
         sent, pieces, held = self._deployed(problem)
         parts = [
@@ -226,7 +226,7 @@ class DaskExecutor:
     def _sent_data(self, problem: Problem) -> list[Any]:
         """The data and the features on the workers.  What is small, such as the names of shards, goes with
         the tasks: then it is not lost with the worker that has it."""
-        import cloudpickle
+        import cloudpickle  # pyright: ignore[reportMissingImports]
 
         parts = [problem.distribution, problem.features]
         if _size(problem) > CARRIED_BYTES:
@@ -271,7 +271,7 @@ def _light(problem: Problem) -> Problem:
 
 def _travel_by_value() -> None:
     """Code of the user's own files, which no worker can import by their name."""
-    import cloudpickle
+    import cloudpickle  # pyright: ignore[reportMissingImports]
 
     for name, module in list(sys.modules.items()):
         if name.startswith("_resnet_cert_user_"):
@@ -286,7 +286,7 @@ def cluster(address: str) -> Iterator[Any]:
         RequestError: distributed is not installed, the address is none, or nobody answers there.
     """
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client, LocalCluster  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         needs = "a cluster needs the package distributed: pip install 'resnet-cert[distributed]'"
         raise RequestError(needs, "needs-package") from None

@@ -259,7 +259,7 @@ class ParquetShard:
     @staticmethod
     def open(path: Path, name: str) -> ParquetShard:
         try:
-            import pyarrow.parquet as parquet
+            import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError:
             raise RequestError(
                 f"{name} needs the package pyarrow: pip install 'resnet-cert[parquet]'", "needs-package"
@@ -286,7 +286,7 @@ class ParquetShard:
         return None
 
     def batches(self, names: Sequence[str], start: int) -> Iterator[tuple[int, dict[str, AnyArray]]]:
-        import pyarrow.parquet as parquet
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
 
         group = max(i for i, first in enumerate(self.groups[:-1] or (0,)) if first <= start)
         row, rows = self.groups[group], 1024
@@ -309,8 +309,8 @@ class ParquetShard:
 
     def _numbers(self, column: Any, name: str, first: int) -> AnyArray:
         """(m, ...) of a column's numbers."""
-        import pyarrow as arrow
-        import pyarrow.compute as compute
+        import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+        import pyarrow.compute as compute  # pyright: ignore[reportMissingImports]
 
         where = f"column {name!r} of shard {self.state.name}"
         if column.null_count:

@@ -11,7 +11,7 @@ from resnet_cert.outcomes import FailOn, exit_code, worst
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.verification import Verification
-    from resnet_cert.results import BoundTable, Report, Sgd, Solved
+    from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
     from resnet_cert.search.landscape import Landscape
 
 FORMATS = {
@@ -21,6 +21,7 @@ FORMATS = {
 """Those of every command."""
 CHECK_FORMATS = {
     **FORMATS,
+    "chain": "resnet_cert.report.chain",
     "markdown": "resnet_cert.report.markdown",
     "html": "resnet_cert.report.html",
     "junit": "resnet_cert.report.junit",
@@ -50,6 +51,8 @@ class Formatter(Protocol):
     def check(self, reports: Sequence[Report], style: Style) -> str: ...
 
     def bound(self, table: BoundTable, style: Style) -> str: ...
+
+    def profile(self, found: Profile, style: Style) -> str: ...
 
     def sgd(self, run: Sgd, style: Style) -> str: ...
 

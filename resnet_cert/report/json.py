@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report import Style, run_code
-from resnet_cert.results import BoundTable, Report, Sgd, Solved
+from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.verification import Verification
@@ -21,6 +21,7 @@ OMITTED_IF_NONE = frozenset(
     {
         "applies",
         "augmented",
+        "augmented_form",
         "expect",
         "outputs",
         "reason",
@@ -42,8 +43,18 @@ def check(reports: Sequence[Report], style: Style) -> str:
 
 
 def bound(table: BoundTable, style: Style) -> str:
-    """The document resnet-cert/bound/1."""
-    return _text({"schema": "resnet-cert/bound/1", **_members(table)})
+    """The document resnet-cert/bound/1; of head and block only what one plain output does not say."""
+    constants = _members(table.constants)
+    usual = {"bypass": False, "s": None}
+    if table.constants.q == 1:
+        usual |= {"q": 1, "k": table.constants.k, "span": 1}
+    shown = {name: item for name, item in constants.items() if name not in usual or item != usual[name]}
+    return _text({"schema": "resnet-cert/bound/1", **_members(table), "constants": shown})
+
+
+def profile(found: Profile, style: Style) -> str:
+    """The document resnet-cert/profile/1."""
+    return _text({"schema": "resnet-cert/profile/1", **_members(found)})
 
 
 def sgd(run: Sgd, style: Style) -> str:

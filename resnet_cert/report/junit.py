@@ -10,7 +10,7 @@ from resnet_cert.report.failures import finding
 from resnet_cert.results import Report
 
 try:
-    from junitparser import Failure, JUnitXml, TestCase, TestSuite
+    from junitparser import Failure, JUnitXml, TestCase, TestSuite  # pyright: ignore[reportMissingImports]
 except ImportError:
     raise RequestError(
         "the format junit needs junitparser: pip install 'resnet-cert[junit]'", id="needs-package"

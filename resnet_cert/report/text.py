@@ -22,7 +22,7 @@ from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain
 from resnet_cert.report.page import Rows, page, title
-from resnet_cert.results import BoundTable, Report, Sgd, Solved
+from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
 from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def bound(table: BoundTable, style: Style) -> str:
     constants = table.constants
     symbols = {"b": constants.b, "r": constants.r}
     symbols |= {"μ0": constants.mu0, "μ1": constants.mu1, "μ2": constants.mu2, "d": constants.d}
+    if constants.q > 1:
+        symbols |= {"q": constants.q, "k": constants.k}
+    if constants.s is not None:
+        symbols |= {"s": constants.s}
     parts: list[RenderableType] = []
     if table.rows:
         parts += [
@@ -67,6 +71,7 @@ def bound(table: BoundTable, style: Style) -> str:
             _forms(table),
             "",
             "* the smaller of the two sharp forms: the bound.  t*: where the threshold form splits.",
+            *_about_augmented(table),
         ]
     parts += [", ".join(f"{symbol} = {plain(value, DIGITS)}" for symbol, value in symbols.items())]
     if table.F_lin_min is not None:
@@ -74,6 +79,46 @@ def bound(table: BoundTable, style: Style) -> str:
     if table.target_gap is not None and table.target_eps is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
+
+
+def _about_augmented(table: BoundTable) -> list[str]:
+    if table.constants.s is None:
+        return []
+    return ["augmented: of F − min E[ℓ(Ux + Zf)] over ‖U‖ ≤ r, ‖Z‖ ≤ s, the best that head and block can do."]
+
+
+def profile(found: Profile, style: Style) -> str:
+    """min F_lin against r as a table, F, and where they meet."""
+    table = Listing("‖W‖ ≤ r", "min F_lin", "F − min F_lin")
+    for row in found.rows:
+        table.add_row(plain(row.r, 4), enclosed(row.F_lin_min), enclosed(found.F - row.F_lin_min))
+    parts: list[RenderableType] = [
+        Text(f"{found.name}: the best linear predictor of each size", style="bold"),
+        "",
+        table,
+        "",
+        f"F = {enclosed(found.F)} at the point, whose ‖W‖ = {plain(found.norm_W, 4)} (Frobenius norms).",
+        _meeting(found),
+    ]
+    if found.comparators:
+        others = Listing("inputs", "min F_lin", "F − min F_lin", "r")
+        for other in found.comparators:
+            others.add_row(other.name, enclosed(other.F_lin_min), enclosed(other.gap), plain(other.radius, 4))
+        parts += ["", others]
+    return _rendered(parts, style)
+
+
+def _meeting(found: Profile) -> str:
+    meeting = found.break_even_radius
+    if meeting.infinite:
+        return "No linear predictor of any size does as well: the break-even radius is infinite."
+    if meeting.value == 0.0 and meeting.upper == 0.0:
+        return "The predictor 0 does as well: the break-even radius is 0."
+    least = at_least(meeting.lower, ALL_DIGITS)
+    if meeting.upper is None or math.isinf(meeting.upper):
+        return f"A linear predictor that does as well needs ‖W‖ ≥ {least}; that there is one is not proven."
+    most = at_most(meeting.upper, ALL_DIGITS)
+    return f"The smallest linear predictor that does as well has ‖W‖ between {least} and {most}."
 
 
 def sgd(run: Sgd, style: Style) -> str:
@@ -316,7 +361,8 @@ def _claimed(claim: Claim) -> Iterator[str]:
     if claim.l2 or claim.norm is not None:
         limit = "" if claim.norm is None else f", ‖(W, V)‖ ≤ {claim.norm!r}"
         yield f"objective   l2 = {claim.l2!r}{limit}"
-    for name, ends in (("F", claim.F), ("‖∇F‖", claim.gradient_norm), ("λ_min", claim.lambda_min)):
+    enclosed = (("F", claim.F), ("‖∇F‖", claim.gradient_norm), ("λ_min", claim.lambda_min))
+    for name, ends in (*enclosed, ("r°", claim.break_even_radius)):
         if ends.lower is not None or ends.upper is not None:
             lower, upper = ("?" if end is None else f"{end:.9g}" for end in (ends.lower, ends.upper))
             yield f"{name:<11} in [{lower}, {upper}]"
@@ -376,7 +422,8 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def _forms(table: BoundTable) -> Listing:
-    last = () if table.F_lin_min is None else ("F ≤",)
+    last = () if table.constants.s is None else ("augmented",)
+    last += () if table.F_lin_min is None else ("F ≤",)
     listing = Listing("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
     for row in table.rows:
         forms = {"refined": row.refined_form, "threshold": row.threshold_form}
@@ -389,6 +436,8 @@ def _forms(table: BoundTable) -> Listing:
             at_most(row.refined_polynomial_form, 4),
             at_most(row.polynomial_form, 4),
         ]
+        if row.augmented_form is not None:
+            cells += [at_most(row.augmented_form.upper, DIGITS)]
         if row.F_upper is not None:
             cells += [at_most(row.F_upper.upper, DIGITS)]
         listing.add_row(*cells)

@@ -352,7 +352,7 @@ class _Block:
 
 def _third_derivative(problem: Problem, W: Array, V: Array) -> float:
     """E[L3 J³ + 3 L2 J‖f‖] on the domain, in float64."""
-    b = problem.domain.b or 1.01 * max(np.linalg.norm(W, 2), np.linalg.norm(V, 2)) or 1.0
+    b = problem.domain.b or 1.01 * float(max(np.linalg.norm(W, 2), np.linalg.norm(V, 2))) or 1.0
     total = weight = 0.0
     for chunk in problem.chunks():
         size_x, size_f = np.linalg.norm(chunk.x, axis=1), np.linalg.norm(chunk.f, axis=1)

@@ -25,7 +25,7 @@ def polished(truth: HeadTruth, r: float, guess: Array, lam: float) -> LinearTrut
         w, active = [arb(float(e)) for e in guess.ravel()], lam > 0.0
         multiplier = arb(lam) if active else arb(NEGLIGIBLE)
         for _ in range(40):
-            value, g, H = truth.linear([w[a * d : (a + 1) * d] for a in range(truth.q)])
+            _, g, H = truth.linear([w[a * d : (a + 1) * d] for a in range(truth.q)])
             residual = [(gi + multiplier * wi).mid() for gi, wi in zip(g, w, strict=True)]
             rows = [
                 [(H[i][j] + (multiplier if i == j else 0)).mid() for j in range(size)]

@@ -23,7 +23,7 @@ from truth.heads import BITS, Head, HeadTruth
 Document = dict[str, Any]
 Arrays = dict[str, npt.NDArray[np.float64]]
 
-ORDER = ("x", "y", "omega", "probabilities", "f", "W", "V", "dW", "dV")
+ORDER = ("x", "y", "omega", "probabilities", "f", "W", "V", "dW", "dV", "U")
 NAME = "certificate.json"
 
 
@@ -120,6 +120,7 @@ def certificate(
         }
     b = case.b or computed_b(head)
     bounds = {"F": outward(truth.F), "gradient_norm": outward(truth.norm), "lambda_min": (lower, upper)}
+    bounds["break_even_radius"] = (None, None)
     missing = "missing" if case.mu2 is None else "given"
     document: Document = {
         "format": "resnet-cert/certificate/2",
@@ -273,5 +274,7 @@ def as_format_1(document: Document, arrays: Arrays) -> tuple[Document, Arrays]:
         old |= {"dw": arrays["dW"].ravel(), "dV": arrays["dV"]}
     for name in ("x", "y", "probabilities", "f", "w", "V", "dw", "dV"):
         inputs[name] = array_hash(old[name]) if name in old else None
-    first = {**document, "format": "resnet-cert/certificate/1", "claim": claim, "inputs": inputs}
+    bounds = {name: ends for name, ends in document["bounds"].items() if name != "break_even_radius"}
+    first = {**document, "format": "resnet-cert/certificate/1"}
+    first |= {"claim": claim, "inputs": inputs, "bounds": bounds}
     return sealed(first), old

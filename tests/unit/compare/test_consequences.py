@@ -1,4 +1,4 @@
-"""What the theorems say at a point: check values, softmax as two-class logistic, and bounds that have to hold."""
+"""What the theorems say at a point: check values, softmax as two-class logistic, bounds that must hold."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,48 @@ def test_products_alone_find_the_same(loss: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         assert products.F_min.value == pytest.approx(dense.F_min.value, rel=1e-12)
         assert width(products.F_min) < 1e-11
+
+
+def extreme(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """One scale, one for each entry, the ends of float64, or about 1."""
+    match int(rng.integers(4)):
+        case 0:
+            return rng.normal(size=shape) * 10.0 ** rng.uniform(-300, 290)
+        case 1:
+            return rng.normal(size=shape) * 10.0 ** rng.uniform(-300, 290, size=shape)
+        case 2:
+            return rng.choice([0.0, 5e-324, 1e-310, 1e-160, 1.0, 1e160, 1e300, -1e300], size=shape)
+    return rng.normal(size=shape)
+
+
+def exact_value(x: Array, y: Array, W: Array) -> Fraction:
+    """½E‖Wx − y‖²."""
+    total = Fraction(0)
+    for row, targets in zip(x, y, strict=True):
+        for w, target in zip(W, targets, strict=True):
+            products = (Fraction(float(a)) * Fraction(float(b)) for a, b in zip(w, row, strict=True))
+            p = sum(products, Fraction(0))
+            total += (p - Fraction(float(target))) ** 2
+    return total / (2 * len(x))
+
+
+def test_at_no_scale_is_a_predictor_in_the_ball_better_than_the_minimum(longer: int):
+    for seed in range(40 * longer):
+        rng = np.random.default_rng(seed)
+        n, d, q = (int(rng.integers(1, most)) for most in (6, 4, 3))
+        x, y = extreme(rng, (n, d)), extreme(rng, (n, q))
+        wide = float(10.0 ** rng.uniform(-300, 300))
+        r = (None, wide, float(10.0 ** rng.uniform(-2, 2)))[int(rng.integers(3))]
+        found = best_linear_predictor(linear(x, y, q=q), r, 1.0)
+        if not (math.isfinite(found.F_min.lower) and math.isfinite(found.r)):
+            continue
+        units = rng.normal(size=(3, q, d))
+        length = min(found.r, 1e300) * 0.999
+        tries = [u / np.linalg.norm(u) * (length * rng.uniform() ** 3) for u in units]
+        for W in (np.zeros((q, d)), found.W_star.center, *tries):
+            square = sum((Fraction(float(e)) ** 2 for e in W.ravel()), Fraction(0))
+            if np.isfinite(W).all() and square <= Fraction(found.r) ** 2:
+                assert exact_value(x, y, W) >= Fraction(found.F_min.lower), seed
 
 
 def test_a_ball_of_radius_zero_and_one_without_end():

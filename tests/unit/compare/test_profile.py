@@ -1,8 +1,9 @@
-"""The break-even radius against minima in 256 bits: the lower end is a ball that is not enough, the upper one is."""
+"""The break-even radius against minima in 256 bits: its lower end is not enough, its upper end is."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,11 +106,12 @@ def test_a_profile_falls_and_meets_F_in_its_middle(name: str):
     at = head(name, 2)
     found = profile(at.problem(), 7)
     values = [row.F_lin_min for row in found.rows]
-    assert all(b.lower <= a.upper for a, b in zip(values, values[1:], strict=False))
+    assert all(b.lower <= a.upper for a, b in pairwise(values))
     assert [row.r for row in found.rows] == sorted(row.r for row in found.rows)
     for row in found.rows[::3]:
         truth = value(at, row.r, at.problem())
-        assert not (truth < arb(row.F_lin_min.lower) or truth > arb(row.F_lin_min.upper))
+        assert not truth < arb(row.F_lin_min.lower)
+        assert not truth > arb(row.F_lin_min.upper)
     if found.break_even_radius.infinite is False and found.break_even_radius.value:
         assert found.rows[3].r == pytest.approx(found.break_even_radius.value)
         assert found.rows[2].F_lin_min.lower > found.F.upper

@@ -1,4 +1,4 @@
-"""Heads of every shape in a spec: outputs, bias, bypass, comparators, decay; and every fault with its place."""
+"""Heads of every shape in a spec: outputs, bias, bypass, comparators, decay; every fault with its place."""
 
 from __future__ import annotations
 
