@@ -157,8 +157,15 @@ def _best_linear(report: Report, digits: int) -> str:
 
 
 def _break_even(report: Report, radius: BreakEvenRadius, digits: int) -> str:
-    length = _length_of_w(report)
-    own = report.problem.norm_W_frobenius
+    return break_even_words(radius, report.problem.norm_W_frobenius, _length_of_w(report), digits)
+
+
+def break_even_words(radius: BreakEvenRadius, own: float | None, length: str, digits: int) -> str:
+    """From which size on a linear predictor does as well, beside the size of the network's own W.
+
+    Args:
+        length: the name of that size.
+    """
     beside = "" if own is None else f"; the network's own {length} = {plain(own)}"
     if radius.infinite:
         return f"no linear predictor of any size does as well{beside}"
