@@ -17,6 +17,7 @@ from resnet_cert.commands.doctor import doctor
 from resnet_cert.commands.explain import explain
 from resnet_cert.commands.init import init
 from resnet_cert.commands.landscape import landscape
+from resnet_cert.commands.profile import profile
 from resnet_cert.commands.program import Program, run_to_the_end
 from resnet_cert.commands.schema import schema
 from resnet_cert.commands.sgd import sgd
@@ -34,7 +35,7 @@ def cli() -> None:
     surroundings.prepare()
 
 
-for command in (check, bound, solve, sgd, landscape, verify, init, schema, explain, doctor):
+for command in (check, bound, profile, solve, sgd, landscape, verify, init, schema, explain, doctor):
     cli.add_command(command)
 
 

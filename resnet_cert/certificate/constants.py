@@ -12,6 +12,7 @@ most the least of them, up to ROUNDING, relatively.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -66,9 +67,11 @@ def _norm_at_least(M: Array, limit: arb) -> bool:
 
 
 def _top(gram: Array) -> Array:
-    """A unit vector close to that of the largest eigenvalue."""
+    """A unit vector close to that of the largest eigenvalue; any one where the numbers overflow."""
     from scipy.linalg import eigh
 
+    if not np.isfinite(gram).all():
+        return np.eye(len(gram))[0]
     last = len(gram) - 1
     return eigh(gram, subset_by_index=(last, last))[1][:, 0]
 
@@ -148,10 +151,11 @@ class _Formulas:
         scale = float(np.max(np.abs(z))) or 1.0
         z = z / scale
         for weights, first in self._weights():
-            largest = max(weights, key=lambda c: float(c.upper()) if c.is_finite() else 0.0)
+            largest = functools.reduce(lambda one, other: other if other > one else one, weights)
             c = np.array([float((w / largest).mid()) for w in weights]) if largest > 0 else np.zeros(len(z))
             part = z[:, first:]
-            found.append(_top((part.T * np.nan_to_num(c)) @ part))
+            with np.errstate(all="ignore"):
+                found.append(_top((part.T * np.nan_to_num(c)) @ part))
         return found
 
     def matrix_at_least(self) -> arb:

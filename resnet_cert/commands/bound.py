@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +12,8 @@ from resnet_cert.commands.common import (
     Number,
     format_option,
     load,
-    one_output,
     progress,
+    require_picture,
     spec_options,
     stdout_as_stderr,
     style,
@@ -21,18 +21,22 @@ from resnet_cert.commands.common import (
 )
 from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
+from resnet_cert.report.files import require_writable, write_whole
 
 if TYPE_CHECKING:
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.problem.problem import Problem
 
 CONSTANTS = {
-    "b": "The domain: ‖w‖, ‖V‖ < b.",
-    "r": "The linear predictors: ‖w*‖ ≤ r.",
+    "b": "The domain: ‖W‖_F, ‖V‖ < b.",
+    "r": "The linear predictors: ‖W*‖_F ≤ r.",
     "mu0": "Lipschitz constant of F.",
     "mu1": "Lipschitz constant of ∇F.",
     "mu2": "Lipschitz constant of ∇²F.",
 }
+
+
+COUNT = click.IntRange(min=1)
 
 
 def constant_options(command: Command) -> Command:
@@ -46,15 +50,27 @@ def constant_options(command: Command) -> Command:
 @click.argument("spec", required=False)
 @click.option("--eps", metavar="X[,X...]|A:B:N", help="Values of ε; A:B:N are N from A to B, log-spaced.")
 @constant_options
-@click.option("--d", type=click.IntRange(min=1), metavar="N", help="Dimension of x; 2 by default.")
+@click.option("--d", type=COUNT, metavar="N", help="Inputs of the block; one more than outputs by default.")
+@click.option("--q", type=COUNT, metavar="N", help="Outputs; 1 by default.")
+@click.option("--k", type=COUNT, metavar="N", help="Features of the block; 1 by default.")
+@click.option("--loss", metavar="NAME", help="The loss; softmax counts one output less.")
+@click.option(
+    "--s", type=Number(), metavar="X", help="Also against predictors Ux + Zf, ‖U‖_F ≤ r and ‖Z‖_F ≤ s."
+)
 @click.option("--target-gap", type=Number(), metavar="X", help="Find the largest ε whose bound is at most X.")
+@click.option("--output", metavar="FILE.png", help="Draw every form against ε there; .svg and .pdf as well.")
 @spec_options
 @format_option
 def bound(
     spec: str | None,
     eps: str | None,
     d: int | None,
+    q: int | None,
+    k: int | None,
+    loss: str | None,
+    s: float | None,
     target_gap: float | None,
+    output: str | None,
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
@@ -63,6 +79,7 @@ def bound(
     """How far above the best linear predictor can an ε-second-order stationary point be?  Theorem 3 over ε.
 
     The constants, and ε where no option says it, are those of SPEC; an option overrides its entry of SPEC.
+    The picture shows all ε around those that are asked for.
     """
     if eps is None and target_gap is None and spec is None:
         raise click.UsageError("expected --eps, --target-gap or a SPEC")
@@ -70,22 +87,32 @@ def bound(
     missing = [f"--{name}" for name in CONSTANTS if name not in given]
     if spec is None and missing:
         raise click.UsageError(f"expected a SPEC or all constants, missing {', '.join(missing)}")
+    if output is not None:
+        require_picture(output)
     with stdout_as_stderr():
-        from resnet_cert.theory.bound import bound, parse_epsilons
+        from resnet_cert.theory.bound import bound, parse_epsilons, with_curve
 
         epsilons = [] if eps is None else parse_epsilons(eps)
-        known: dict[str, Any] = {**given, "d": 2}
+        known: dict[str, Any] = {}
         F_lin_min = None
         if spec is not None:
-            [loaded] = load([spec], allow_code, settings)
-            problem = one_output(loaded)
+            [loaded] = load([spec], allow_code, settings, [output])
+            problem = loaded.problem
             if eps is None and target_gap is None:
                 epsilons = [problem.epsilon]
             with progress(f"bounding {loaded.path}", 0):
                 known, F_lin_min = _constants_of(problem, given)
-        if d is not None:
-            known["d"] = d
+        elif output is not None:
+            require_writable(output)
+        shape = {"d": d, "q": q, "k": k, "loss": loss, "s": s}
+        known |= {**given, **{name: value for name, value in shape.items() if value is not None}}
         table = bound(epsilons, **known, F_lin_min=F_lin_min, target_gap=target_gap)
+        if output is not None:
+            from resnet_cert.report.curves import bound_figure
+            from resnet_cert.report.figures import rendered
+
+            table = with_curve(table)
+            write_whole(output, rendered(bound_figure(table), output))
     write(formatter(format_name).bound(table, style(None, 0)), None)
 
 
@@ -99,4 +126,6 @@ def _constants_of(problem: Problem, given: dict[str, float]) -> tuple[dict[str, 
         problem, domain=replace(problem.domain, **domain), lipschitz=replace(problem.lipschitz, **lipschitz)
     )
     constants, F_lin_min = bound_constants(problem)
-    return asdict(constants), F_lin_min
+    names = (*CONSTANTS, "d", "q", "k", "bypass")
+    known = {name: getattr(constants, name) for name in names}
+    return {**known, "loss": "softmax" if problem.loss.sum_free else None}, F_lin_min

@@ -11,7 +11,7 @@ from resnet_cert.outcomes import FailOn, exit_code, worst
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.verification import Verification
-    from resnet_cert.results import BoundTable, Report, Sgd, Solved
+    from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
     from resnet_cert.search.landscape import Landscape
 
 FORMATS = {
@@ -55,6 +55,8 @@ class Formatter(Protocol):
     def sgd(self, run: Sgd, style: Style) -> str: ...
 
     def solve(self, solved: Solved, style: Style) -> str: ...
+
+    def profile(self, profile: Profile, style: Style, picture: str | None) -> str: ...
 
     def landscape(self, found: Landscape, style: Style, picture: str | None) -> str: ...
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report import Style, run_code
-from resnet_cert.results import BoundTable, Report, Sgd, Solved
+from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
+from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.verification import Verification
@@ -21,6 +22,7 @@ OMITTED_IF_NONE = frozenset(
     {
         "applies",
         "augmented",
+        "curve",
         "expect",
         "outputs",
         "reason",
@@ -43,7 +45,25 @@ def check(reports: Sequence[Report], style: Style) -> str:
 
 def bound(table: BoundTable, style: Style) -> str:
     """The document resnet-cert/bound/1."""
-    return _text({"schema": "resnet-cert/bound/1", **_members(table)})
+    return _text(bound_document(table))
+
+
+def bound_document(table: BoundTable) -> dict[str, Any]:
+    """Of each row also which of the two sharp forms is the bound."""
+    members = _members(table)
+    for name in {"rows", "curve"} & members.keys():
+        members[name] = [{**_members(row), "form": binding_form(row)} for row in members[name]]
+    return plain({"schema": "resnet-cert/bound/1", **members})
+
+
+def profile(profile: Profile, style: Style, picture: str | None) -> str:
+    """The document resnet-cert/profile/1."""
+    return _text(profile_document(profile))
+
+
+def profile_document(profile: Profile) -> dict[str, Any]:
+    """With every row."""
+    return plain({"schema": "resnet-cert/profile/1", **_members(profile)})
 
 
 def sgd(run: Sgd, style: Style) -> str:

@@ -6,6 +6,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
@@ -21,8 +22,8 @@ from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain
-from resnet_cert.report.page import Rows, page, title
-from resnet_cert.results import BoundTable, Report, Sgd, Solved
+from resnet_cert.report.page import Rows, break_even_words, page, title
+from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
 from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
 INDENT = (0, 0, 0, 2)
+MOST_COLUMNS = 10**5
 INDENT_AND_GAP = (0, 0, 1, 2)
 
 
@@ -57,18 +59,26 @@ def _tally(reports: Sequence[Report]) -> str:
 def bound(table: BoundTable, style: Style) -> str:
     """Theorem 3 as a table over ε, the binding one of the two sharp forms marked."""
     constants = table.constants
-    symbols = {"b": constants.b, "r": constants.r}
+    symbols: dict[str, float] = {"b": constants.b, "r": constants.r}
     symbols |= {"μ0": constants.mu0, "μ1": constants.mu1, "μ2": constants.mu2, "d": constants.d}
+    if constants.q > 1:
+        symbols |= {"q": constants.q, "k": constants.k}
+    if constants.s is not None:
+        symbols |= {"s": constants.s}
+    augmented = ["augmented: F − E[ℓ(Ux + Zf)], ‖U‖_F ≤ r, ‖Z‖_F ≤ s."] * (constants.s is not None)
     parts: list[RenderableType] = []
     if table.rows:
         parts += [
-            "Theorem 3: F − min F_lin (‖w‖ ≤ r) at any ε-second-order stationary point is at most",
+            "Theorem 3: F − min F_lin (‖W‖_F ≤ r) at any ε-second-order stationary point is at most",
             "",
             _forms(table),
             "",
             "* the smaller of the two sharp forms: the bound.  t*: where the threshold form splits.",
+            *augmented,
         ]
     parts += [", ".join(f"{symbol} = {plain(value, DIGITS)}" for symbol, value in symbols.items())]
+    if constants.span < constants.q:
+        parts += [f"The loss's gradients sum to 0: so many outputs count as {constants.span}."]
     if table.F_lin_min is not None:
         parts += [f"min F_lin = {enclosed(table.F_lin_min)}"]
     if table.target_gap is not None and table.target_eps is not None:
@@ -163,6 +173,29 @@ def _position(report: Report) -> tuple[Enclosure | None, ...]:
     value = report.objective.F if judged is None else judged.objective
     gap = report.objective.gap if judged is None else judged.gap
     return value, report.gradient.norm, report.hessian.lambda_min, gap
+
+
+def profile(profile: Profile, style: Style, picture: str | None) -> str:
+    """min F_lin against r as a table, and where it meets F."""
+    first = "" if picture is None else f"; the picture is in {picture}"
+    rows = Listing("r", "min F_lin, ‖W‖_F ≤ r", "the network")
+    for row in profile.rows:
+        rows.add_row(plain(row.r, 4), enclosed(row.F_lin_min), _beside(profile.F, row.F_lin_min))
+    facts = [
+        ("F", f"{enclosed(profile.F)} at the point"),
+        ("break-even", break_even_words(profile.break_even_radius, profile.norm_W, "‖W‖_F", DIGITS)),
+    ]
+    for other in profile.comparators:
+        least = f"min F_lin = {enclosed(other.F_lin_min)} over ‖W‖_F ≤ {plain(other.radius)}"
+        facts.append((f"on {other.name}", least))
+    name = Text(f"{profile.name}: the best linear predictor against its size{first}", "bold")
+    return _rendered([name, "", rows, "", _pairs(facts)], style)
+
+
+def _beside(F: Enclosure, F_lin_min: Enclosure) -> str:
+    if F.upper < F_lin_min.lower:
+        return "is better"
+    return "is worse" if F_lin_min.upper < F.lower else "as good, or open"
 
 
 def landscape(found: Landscape, style: Style, picture: str | None) -> str:
@@ -297,7 +330,9 @@ def verify(verification: Verification, style: Style) -> str:
     """First the verdict with what it is about, then the claim, why, and what is proven and what is not."""
     verdict, claim, spec = verification.verdict, verification.claim, verification.spec
     color = COLOR[Verdict.REFUTED if verdict is None else verdict]
-    lines: list[RenderableType] = [Text(verification.headline, style=color)]
+    whole = replace(style, width=MOST_COLUMNS)  # a path is not broken: the first line says it all
+    headline = _rendered([Text(verification.headline, style=color)], whole)
+    lines: list[RenderableType] = []
     if verdict is not None and claim is not None:
         lines += map(Text, _claimed(claim))
     if spec is not None:
@@ -307,7 +342,7 @@ def verify(verification: Verification, style: Style) -> str:
         within = f"within {features:.3g} of what is stored" if isinstance(features, float) else features
         lines.append(Text(f"features    {within}"))
     lines += [Text(f"because     {printable(reason)}") for reason in verification.reasons]
-    return _rendered([*lines, *map(Text, verification.statements)], style)
+    return headline + _rendered([*lines, *map(Text, verification.statements)], style)
 
 
 def _claimed(claim: Claim) -> Iterator[str]:
@@ -377,7 +412,8 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def _forms(table: BoundTable) -> Listing:
-    last = () if table.F_lin_min is None else ("F ≤",)
+    last = () if table.constants.s is None else ("augmented",)
+    last += () if table.F_lin_min is None else ("F ≤",)
     listing = Listing("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
     for row in table.rows:
         forms = {"refined": row.refined_form, "threshold": row.threshold_form}
@@ -390,6 +426,8 @@ def _forms(table: BoundTable) -> Listing:
             at_most(row.refined_polynomial_form, 4),
             at_most(row.polynomial_form, 4),
         ]
+        if row.augmented_form is not None:
+            cells += [at_most(row.augmented_form.upper, DIGITS)]
         if row.F_upper is not None:
             cells += [at_most(row.F_upper.upper, DIGITS)]
         listing.add_row(*cells)
