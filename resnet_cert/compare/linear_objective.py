@@ -259,10 +259,11 @@ class LinearObjective:
 
     def largest_third(self, point: Array, q: float) -> Radius:
         """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
-        worst = NOTHING
+        worst, size = NOTHING, Radius.norm(point)
         for rows in self.design.rows():
             z_norm = Radius.row_norms(rows.z) + rows.error
-            reach = Radius.row_norms(rows.z @ point.T) * (1.0 + 2.0**-40) + z_norm * q
+            rounding = z_norm * size * gamma(self.d + 1) + rows.error * size + Radius.underflow(point.size)
+            reach = Radius.row_norms(rows.z @ point.T) + rounding + z_norm * q
             bounds = self.design.problem.loss.suprema(reach, rows.chunk.y, rows.chunk.omega)
             if bounds is None:
                 return UNBOUNDED

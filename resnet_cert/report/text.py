@@ -6,6 +6,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
 INDENT = (0, 0, 0, 2)
+MOST_COLUMNS = 10**5
 INDENT_AND_GAP = (0, 0, 1, 2)
 
 
@@ -328,7 +330,9 @@ def verify(verification: Verification, style: Style) -> str:
     """First the verdict with what it is about, then the claim, why, and what is proven and what is not."""
     verdict, claim, spec = verification.verdict, verification.claim, verification.spec
     color = COLOR[Verdict.REFUTED if verdict is None else verdict]
-    lines: list[RenderableType] = [Text(verification.headline, style=color)]
+    whole = replace(style, width=MOST_COLUMNS)  # a path is not broken: the first line says it all
+    headline = _rendered([Text(verification.headline, style=color)], whole)
+    lines: list[RenderableType] = []
     if verdict is not None and claim is not None:
         lines += map(Text, _claimed(claim))
     if spec is not None:
@@ -338,7 +342,7 @@ def verify(verification: Verification, style: Style) -> str:
         within = f"within {features:.3g} of what is stored" if isinstance(features, float) else features
         lines.append(Text(f"features    {within}"))
     lines += [Text(f"because     {printable(reason)}") for reason in verification.reasons]
-    return _rendered([*lines, *map(Text, verification.statements)], style)
+    return headline + _rendered([*lines, *map(Text, verification.statements)], style)
 
 
 def _claimed(claim: Claim) -> Iterator[str]:

@@ -199,7 +199,7 @@ def tall(d: int, k: int, epsilon: float, mu2: float) -> tuple[forger.Document, f
     head = Head(rng.normal(size=(1, d)), ONE, rng.normal(size=(1, k)), np.zeros((1, d)), np.zeros((d, k)))
     document["claim"] |= {"d": d, "k": k}
     unknown = {"lower": None, "upper": None}
-    document["bounds"] = {"F": unknown, "gradient_norm": unknown, "lambda_min": unknown}
+    document["bounds"] = dict.fromkeys(document["bounds"], unknown)
     arrays = forger.arrays_of(head)
     return forger.sealed(document, arrays), arrays
 
