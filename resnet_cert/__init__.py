@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resnet_cert.certificate.supervision import verify
     from resnet_cert.check import certify, check
     from resnet_cert.compare.monitor import Monitor
+    from resnet_cert.compare.profile import profile
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.outcomes import RequestError, Verdict
     from resnet_cert.problem.problem import Problem
@@ -41,6 +42,7 @@ __all__ = [
     "check",
     "landscape",
     "load_problem",
+    "profile",
     "sgd",
     "solve",
     "verify",
@@ -59,6 +61,7 @@ _HOME = {
     "check": "resnet_cert.check",
     "landscape": "resnet_cert.search.landscape",
     "load_problem": "resnet_cert.spec",
+    "profile": "resnet_cert.compare.profile",
     "sgd": "resnet_cert.search.sgd",
     "solve": "resnet_cert.search.solve",
     "verify": "resnet_cert.certificate.supervision",

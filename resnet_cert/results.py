@@ -6,6 +6,8 @@ a value that is shown but not proven, or an input of the check.
 
 from __future__ import annotations
 
+import html
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,7 @@ class Constants:
     mu1: float | None
     mu2: float | None
     source: dict[str, str]  # of b, r, mu0, mu1, mu2: "computed" or "given"; "missing" where None
+    form: dict[str, str] = field(default_factory=dict)  # of computed ones: "per-sample" or "matrix"
 
 
 @dataclass(frozen=True)
@@ -473,13 +476,37 @@ class BoundConstants:
 
 @dataclass(frozen=True)
 class BoundTable:
-    """Theorem 3 over several ε; target_eps: the largest ε whose bound is at most target_gap."""
+    """Theorem 3 over several ε; target_eps: the largest ε whose bound is at most target_gap.
+
+    curve: further rows, ε log-spaced around those of `rows`: what a picture shows.
+    """
 
     constants: BoundConstants
     F_lin_min: Enclosure | None
     rows: tuple[BoundRow, ...]
     target_gap: float | None = None
     target_eps: float | None = None
+    curve: tuple[BoundRow, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document resnet-cert/bound/1."""
+        from resnet_cert.report.json import bound_document
+
+        return bound_document(self)
+
+    def save(self, path: str | Path) -> None:
+        """The JSON document (.json), or the picture (.png, .svg, .pdf)."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.curves import bound_figure
+        from resnet_cert.theory.bound import with_curve
+
+        _save(path, formatter("json").bound(self, Style()), lambda: bound_figure(with_curve(self)))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from resnet_cert.report import Style, formatter
+
+        return f"<pre>{html.escape(formatter('text').bound(self, Style()))}</pre>"
 
 
 @dataclass(frozen=True)
@@ -503,6 +530,25 @@ class Profile:
     rows: tuple[ProfileRow, ...]
     norm_W: float
     comparators: tuple[Comparator, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document resnet-cert/profile/1."""
+        from resnet_cert.report.json import profile_document
+
+        return profile_document(self)
+
+    def save(self, path: str | Path) -> None:
+        """The JSON document (.json), or the picture (.png, .svg, .pdf)."""
+        from resnet_cert.report import Style, formatter
+        from resnet_cert.report.curves import profile_figure
+
+        _save(path, formatter("json").profile(self, Style(), None), lambda: profile_figure(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from resnet_cert.report import Style, formatter
+
+        return f"<pre>{html.escape(formatter('text').profile(self, Style(), None))}</pre>"
 
 
 @dataclass(frozen=True)
@@ -581,6 +627,16 @@ class Solved:
     descent: dict[str, Any] | None = None
     reason: str | None = None
     start: Report | None = None
+
+
+def _save(path: str | Path, document: str, figure: Callable[[], Any]) -> None:
+    from resnet_cert.report.figures import ENDINGS, rendered
+    from resnet_cert.report.files import write_whole
+
+    name = str(path)
+    if not name.endswith((".json", *ENDINGS)):
+        raise RequestError(f"expected a file name that ends in .json, {', '.join(ENDINGS)}, got {name!r}")
+    write_whole(name, document.encode() if name.endswith(".json") else rendered(figure(), name))
 
 
 def versions(arithmetic: str) -> dict[str, str]:

@@ -43,8 +43,10 @@ def break_even_claim(problem: Problem, report: Report) -> BreakEvenClaim | None:
     known = found.upper is not None and np.isfinite(found.upper)
     radius = found.upper * (1.0 + BEYOND) if known and found.upper is not None else report.constants.r
     U = best_linear_predictor(problem, radius, report.constants.b).W_star.center
-    value, gradient = _linear(problem, U)
-    F, size, slope = report.objective.F, float(np.linalg.norm(U)), float(np.linalg.norm(gradient))
+    value, gradient, terms = _linear(problem, U)
+    F, size = report.objective.F, float(np.linalg.norm(U))
+    # At a minimiser the terms of the gradient cancel: what is left of them is rounding.
+    slope = float(np.linalg.norm(gradient)) + MARGIN * terms
     room = MARGIN * (abs(value) + F.upper - F.lower + abs(F.value) + slope * size)
     above = value - float(np.sum(gradient * U)) - F.upper - room
     lower = above / slope * (1.0 - MARGIN) if slope > 0.0 and above > 0.0 else None
@@ -54,12 +56,14 @@ def break_even_claim(problem: Problem, report: Report) -> BreakEvenClaim | None:
     return None if lower is None and upper is None else BreakEvenClaim(lower, upper, U)
 
 
-def _linear(problem: Problem, U: Array) -> tuple[float, Array]:
-    """F_lin(U) and its gradient, in floats."""
-    total, value, gradient = 0.0, 0.0, np.zeros_like(U)
+def _linear(problem: Problem, U: Array) -> tuple[float, Array, float]:
+    """F_lin(U), its gradient, and the mean length of what is added up for that, in floats."""
+    total, value, gradient, terms = 0.0, 0.0, np.zeros_like(U), 0.0
     for chunk in problem.chunks(features=False):
         at = problem.loss.derivatives(chunk.x @ U.T, NOTHING, chunk.y, chunk.omega)
         total += float(np.sum(chunk.weights))
         value += float(chunk.weights @ at.value)
-        gradient += (at.first * chunk.weights[:, None]).T @ chunk.x
-    return value / total, gradient / total
+        first = at.first * chunk.weights[:, None]
+        gradient += first.T @ chunk.x
+        terms += float(np.linalg.norm(first, axis=1) @ np.linalg.norm(chunk.x, axis=1))
+    return value / total, gradient / total, terms / total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,12 +21,11 @@ from resnet_cert.commands.common import (
 )
 from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
-from resnet_cert.report.files import write_whole
+from resnet_cert.report.files import require_writable, write_whole
 
 if TYPE_CHECKING:
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.problem.problem import Problem
-    from resnet_cert.results import BoundConstants
 
 CONSTANTS = {
     "b": "The domain: ‖W‖_F, ‖V‖ < b.",
@@ -35,11 +34,9 @@ CONSTANTS = {
     "mu1": "Lipschitz constant of ∇F.",
     "mu2": "Lipschitz constant of ∇²F.",
 }
-SHAPE = {
-    "d": "Inputs of the block (without a bias); q + 1 by default.",
-    "q": "Outputs; 1 by default.",
-    "k": "Features; 1 by default.",
-}
+
+
+COUNT = click.IntRange(min=1)
 
 
 def constant_options(command: Command) -> Command:
@@ -49,22 +46,19 @@ def constant_options(command: Command) -> Command:
     return command
 
 
-def shape_options(command: Command) -> Command:
-    """What head and block are like."""
-    for name, meaning in reversed(SHAPE.items()):
-        command = click.option(f"--{name}", type=click.IntRange(min=1), metavar="N", help=meaning)(command)
-    return command
-
-
 @click.command(cls=Strict, short_help="Theorem 3 over ε: how far above the best linear predictor?")
 @click.argument("spec", required=False)
 @click.option("--eps", metavar="X[,X...]|A:B:N", help="Values of ε; A:B:N are N from A to B, log-spaced.")
 @constant_options
-@shape_options
-@click.option("--loss", metavar="NAME", help="softmax counts one output less.")
-@click.option("--s", type=Number(), metavar="X", help="Also bound F against every Ux + Zf, ‖U‖ ≤ r, ‖Z‖ ≤ X.")
+@click.option("--d", type=COUNT, metavar="N", help="Inputs of the block; one more than outputs by default.")
+@click.option("--q", type=COUNT, metavar="N", help="Outputs; 1 by default.")
+@click.option("--k", type=COUNT, metavar="N", help="Features of the block; 1 by default.")
+@click.option("--loss", metavar="NAME", help="The loss; softmax counts one output less.")
+@click.option(
+    "--s", type=Number(), metavar="X", help="Also against predictors Ux + Zf, ‖U‖_F ≤ r and ‖Z‖_F ≤ s."
+)
 @click.option("--target-gap", type=Number(), metavar="X", help="Find the largest ε whose bound is at most X.")
-@click.option("--output", metavar="FILE.png", help="Draw every form against ε; .svg and .pdf as well.")
+@click.option("--output", metavar="FILE.png", help="Draw every form against ε there; .svg and .pdf as well.")
 @spec_options
 @format_option
 def bound(
@@ -85,6 +79,7 @@ def bound(
     """How far above the best linear predictor can an ε-second-order stationary point be?  Theorem 3 over ε.
 
     The constants, and ε where no option says it, are those of SPEC; an option overrides its entry of SPEC.
+    The picture shows all ε around those that are asked for.
     """
     if eps is None and target_gap is None and spec is None:
         raise click.UsageError("expected --eps, --target-gap or a SPEC")
@@ -95,30 +90,33 @@ def bound(
     if output is not None:
         require_picture(output)
     with stdout_as_stderr():
-        from resnet_cert.theory.bound import bound, parse_epsilons, reshaped, tabulated
+        from resnet_cert.theory.bound import bound, parse_epsilons, with_curve
 
         epsilons = [] if eps is None else parse_epsilons(eps)
-        if spec is None:
-            shape = {"d": d, "q": q or 1, "k": k or 1, "loss": loss, "s": s}
-            table = bound(epsilons, **given, **shape, target_gap=target_gap)
-        else:
+        known: dict[str, Any] = {}
+        F_lin_min = None
+        if spec is not None:
             [loaded] = load([spec], allow_code, settings, [output])
+            problem = loaded.problem
             if eps is None and target_gap is None:
-                epsilons = [loaded.problem.epsilon]
+                epsilons = [problem.epsilon]
             with progress(f"bounding {loaded.path}", 0):
-                known, F_lin_min = _constants_of(loaded.problem, given, s)
-            known = reshaped(known, d=d, q=q, k=k, loss=loss)
-            table = tabulated(known, epsilons, F_lin_min, target_gap)
+                known, F_lin_min = _constants_of(problem, given)
+        elif output is not None:
+            require_writable(output)
+        shape = {"d": d, "q": q, "k": k, "loss": loss, "s": s}
+        known |= {**given, **{name: value for name, value in shape.items() if value is not None}}
+        table = bound(epsilons, **known, F_lin_min=F_lin_min, target_gap=target_gap)
         if output is not None:
-            from resnet_cert.report.figures import bound_figure, rendered
+            from resnet_cert.report.curves import bound_figure
+            from resnet_cert.report.figures import rendered
 
+            table = with_curve(table)
             write_whole(output, rendered(bound_figure(table), output))
     write(formatter(format_name).bound(table, style(None, 0)), None)
 
 
-def _constants_of(
-    problem: Problem, given: dict[str, float], s: float | None
-) -> tuple[BoundConstants, Enclosure]:
+def _constants_of(problem: Problem, given: dict[str, float]) -> tuple[dict[str, Any], Enclosure]:
     """The constants of Theorem 3, computed where they are not given: b and r have a say in the others."""
     from resnet_cert.check import bound_constants
 
@@ -127,4 +125,7 @@ def _constants_of(
     problem = replace(
         problem, domain=replace(problem.domain, **domain), lipschitz=replace(problem.lipschitz, **lipschitz)
     )
-    return bound_constants(problem, s)
+    constants, F_lin_min = bound_constants(problem)
+    names = (*CONSTANTS, "d", "q", "k", "bypass")
+    known = {name: getattr(constants, name) for name in names}
+    return {**known, "loss": "softmax" if problem.loss.sum_free else None}, F_lin_min

@@ -19,41 +19,43 @@ from resnet_cert.report import formatter
 from resnet_cert.report.files import write_whole
 
 
-@click.command(cls=Strict, short_help="How large must a linear predictor be to do as well?")
+@click.command(cls=Strict, short_help="How large must a linear predictor be to do as well as the network?")
 @click.argument("spec")
+@click.option("--output", metavar="FILE.png", help="Draw the picture there; .svg and .pdf as well.")
 @click.option(
     "--points",
     type=click.IntRange(min=2, max=1000),
-    default=13,
+    default=25,
     show_default=True,
     metavar="N",
-    help="How many r, log-spaced around the break-even radius.",
+    help="So many r, log-spaced over three decades around the break-even radius.",
 )
-@click.option("--output", metavar="FILE.png", help="Draw min F_lin against r; .svg and .pdf as well.")
 @spec_options
 @format_option
 def profile(
     spec: str,
-    points: int,
     output: str | None,
+    points: int,
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
 ) -> None:
-    """Draw up min F_lin over ‖W‖ ≤ r against r, and enclose the r from which on it is at most F.
+    """How large must a linear predictor be to do as well as the network?  min F_lin over ‖W‖_F ≤ r against r.
 
-    That break-even radius says how large a linear predictor must be to do as well as the network.
+    The break-even radius is the r from which on it is at most F, the network's own value: 0 where the
+    predictor 0 does as well, infinite where no linear predictor of any size does.
     """
     if output is not None:
         require_picture(output)
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings, [output])
-        from resnet_cert.compare.profile import profile
+        from resnet_cert.compare.profile import profile as profile_of
 
-        with progress(f"profiling {loaded.path}", 0):
-            found = profile(loaded.problem, points)
+        with progress(f"comparing {loaded.path}", 0):
+            found = profile_of(loaded.problem, points)
         if output is not None:
-            from resnet_cert.report.figures import profile_figure, rendered
+            from resnet_cert.report.curves import profile_figure
+            from resnet_cert.report.figures import rendered
 
             write_whole(output, rendered(profile_figure(found), output))
-    write(formatter(format_name).profile(found, style(None, 0)), None)
+    write(formatter(format_name).profile(found, style(None, 0), output), None)

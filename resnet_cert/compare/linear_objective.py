@@ -216,7 +216,12 @@ class LinearObjective:
         for rows, bend in zip(self.design.rows(), at.bends, strict=True):
             z, pi = rows.z, rows.chunk.weights / at.weight
             for a in range(q):
-                blocks[a] += z.T @ ((pi * bend.diagonal[:, a])[:, None] * z)
+                c = pi * bend.diagonal[:, a]
+                if (c >= 0.0).all():  # one symmetric product: half the work
+                    root = np.sqrt(c)[:, None] * z
+                    blocks[a] += root.T @ root
+                else:
+                    blocks[a] += z.T @ (c[:, None] * z)
             if whole is not None and bend.off is not None:
                 moved = ((np.sqrt(pi)[:, None] * bend.off)[:, :, None] * z[:, None, :]).reshape(len(z), -1)
                 whole -= (moved.T @ moved).reshape(q, d, q, d)
@@ -259,10 +264,11 @@ class LinearObjective:
 
     def largest_third(self, point: Array, q: float) -> Radius:
         """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
-        worst = NOTHING
+        worst, size = NOTHING, Radius.norm(point)
         for rows in self.design.rows():
             z_norm = Radius.row_norms(rows.z) + rows.error
-            reach = Radius.row_norms(rows.z @ point.T) * (1.0 + 2.0**-40) + z_norm * q
+            rounding = z_norm * size * gamma(self.d + 1) + rows.error * size + Radius.underflow(point.size)
+            reach = Radius.row_norms(rows.z @ point.T) + rounding + z_norm * q
             bounds = self.design.problem.loss.suprema(reach, rows.chunk.y, rows.chunk.omega)
             if bounds is None:
                 return UNBOUNDED

@@ -150,15 +150,24 @@ def profile(problem: Problem, points: int = 25) -> Profile:
 
 
 def profile_rows(linear: LinearMinimum, radii: list[float]) -> tuple[ProfileRow, ...]:
-    """min F_lin on balls of rising radii; one search goes on from the other."""
-    data, rows, found = linear.data, [], None
+    """min F_lin on balls of rising radii; one search goes on from the other.
+
+    What a smaller ball holds bounds the minimum on a larger one from above.
+    """
+    data, found = linear.data, None
+    rows: list[ProfileRow] = []
     everywhere = linear if linear.attained and linear.falls_at_rim is False else None
     for r in radii:
         if everywhere is None and linear.attained and found is not None and not found.place.lam:
             everywhere = minimum_on_ball(data, math.inf, math.inf)
         if everywhere is not None and r >= everywhere.norm.upper:
-            rows.append(ProfileRow(r, everywhere.F_min))
-            continue
-        found = data.on_ball(r, found)
-        rows.append(ProfileRow(r, enclosed_on(data, found, r, linear.attained, sharp=False).F_min))
+            least = everywhere.F_min
+        else:
+            found = data.on_ball(r, found)
+            least = enclosed_on(data, found, r, linear.attained, sharp=False).F_min
+        if rows:
+            before = rows[-1].F_lin_min
+            value = max(min(least.value, before.value), least.lower)
+            least = Enclosure(value, least.lower, min(least.upper, before.upper))
+        rows.append(ProfileRow(r, least))
     return tuple(rows)

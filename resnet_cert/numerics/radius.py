@@ -35,8 +35,16 @@ def gamma(k: int) -> float:
 
 
 def _up(bound: Any, roundings: int = 1) -> Any:
-    """At least the exact number of which `bound` was computed with so many roundings."""
-    return bound * (1.0 + (roundings + 3) * (2.0 * U)) + FLOOR
+    """At least the exact number of which `bound` was computed with so many roundings.
+
+    An array is raised in place: it has to be one that nobody else holds.
+    """
+    factor = 1.0 + (roundings + 3) * (2.0 * U)
+    if isinstance(bound, np.ndarray):
+        bound *= factor
+        bound += FLOOR
+        return bound
+    return bound * factor + FLOOR
 
 
 def exponent(x: Array) -> int:
@@ -182,7 +190,7 @@ def hypot(*parts: Radius) -> Radius:
     known = [part for part in parts if not part.exact]
     if not known:
         return NOTHING
-    upper = known[0].upper
+    upper = known[0].upper * 1.0
     for part in known[1:]:
         upper = np.hypot(upper, part.upper)
     return Radius(_up(upper, 16 * len(known)))

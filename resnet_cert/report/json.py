@@ -12,6 +12,7 @@ from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report import Style, run_code
 from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
+from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.verification import Verification
@@ -21,7 +22,7 @@ OMITTED_IF_NONE = frozenset(
     {
         "applies",
         "augmented",
-        "augmented_form",
+        "curve",
         "expect",
         "outputs",
         "reason",
@@ -43,18 +44,31 @@ def check(reports: Sequence[Report], style: Style) -> str:
 
 
 def bound(table: BoundTable, style: Style) -> str:
-    """The document resnet-cert/bound/1; of head and block only what one plain output does not say."""
-    constants = _members(table.constants)
-    usual = {"bypass": False, "s": None}
+    """The document resnet-cert/bound/1."""
+    return _text(bound_document(table))
+
+
+def bound_document(table: BoundTable) -> dict[str, Any]:
+    """Of each row also which of the two sharp forms is the bound; of head and block only what one plain output
+    does not say."""
+    members, constants = _members(table), _members(table.constants)
+    usual: dict[str, Any] = {"bypass": False, "s": None}
     if table.constants.q == 1:
         usual |= {"q": 1, "k": table.constants.k, "span": 1}
-    shown = {name: item for name, item in constants.items() if name not in usual or item != usual[name]}
-    return _text({"schema": "resnet-cert/bound/1", **_members(table), "constants": shown})
+    members["constants"] = {k: v for k, v in constants.items() if k not in usual or v != usual[k]}
+    for name in {"rows", "curve"} & members.keys():
+        members[name] = [{**_members(row), "form": binding_form(row)} for row in members[name]]
+    return plain({"schema": "resnet-cert/bound/1", **members})
 
 
-def profile(found: Profile, style: Style) -> str:
+def profile(profile: Profile, style: Style, picture: str | None) -> str:
     """The document resnet-cert/profile/1."""
-    return _text({"schema": "resnet-cert/profile/1", **_members(found)})
+    return _text(profile_document(profile))
+
+
+def profile_document(profile: Profile) -> dict[str, Any]:
+    """With every row."""
+    return plain({"schema": "resnet-cert/profile/1", **_members(profile)})
 
 
 def sgd(run: Sgd, style: Style) -> str:

@@ -157,8 +157,15 @@ def _best_linear(report: Report, digits: int) -> str:
 
 
 def _break_even(report: Report, radius: BreakEvenRadius, digits: int) -> str:
-    length = _length_of_w(report)
-    own = report.problem.norm_W_frobenius
+    return break_even_words(radius, report.problem.norm_W_frobenius, _length_of_w(report), digits)
+
+
+def break_even_words(radius: BreakEvenRadius, own: float | None, length: str, digits: int) -> str:
+    """From which size on a linear predictor does as well, beside the size of the network's own W.
+
+    Args:
+        length: the name of that size.
+    """
     beside = "" if own is None else f"; the network's own {length} = {plain(own)}"
     if radius.infinite:
         return f"no linear predictor of any size does as well{beside}"
@@ -521,10 +528,11 @@ def _next_steps(report: Report) -> Iterator[str]:
 def _details(report: Report) -> Pairs:
     """Constants and their sources, the other forms, the cross-check."""
     constants, third, cross = report.constants, report.theorem3, report.crosscheck
-    rows = [
-        (symbol, f"{given(getattr(constants, symbol))}  ({constants.source.get(symbol, 'missing')})")
-        for symbol in ("b", "r", "mu0", "mu1", "mu2")
-    ]
+    rows = []
+    for symbol in ("b", "r", "mu0", "mu1", "mu2"):
+        source = constants.source.get(symbol, "missing")
+        form = f", {constants.form[symbol]} form" if symbol in constants.form else ""
+        rows.append((symbol, f"{given(getattr(constants, symbol))}  ({source}{form})"))
     if third.applies:
         binding = "" if third.form is None else f"; the least is the {third.form} form"
         rows += [

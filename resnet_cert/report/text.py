@@ -6,6 +6,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
@@ -21,7 +22,7 @@ from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain
-from resnet_cert.report.page import Rows, page, title
+from resnet_cert.report.page import Rows, break_even_words, page, title
 from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
 from resnet_cert.theory.bound import binding_form
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
 INDENT = (0, 0, 0, 2)
+MOST_COLUMNS = 10**5
 INDENT_AND_GAP = (0, 0, 1, 2)
 
 
@@ -57,68 +59,31 @@ def _tally(reports: Sequence[Report]) -> str:
 def bound(table: BoundTable, style: Style) -> str:
     """Theorem 3 as a table over ε, the binding one of the two sharp forms marked."""
     constants = table.constants
-    symbols = {"b": constants.b, "r": constants.r}
+    symbols: dict[str, float] = {"b": constants.b, "r": constants.r}
     symbols |= {"μ0": constants.mu0, "μ1": constants.mu1, "μ2": constants.mu2, "d": constants.d}
     if constants.q > 1:
         symbols |= {"q": constants.q, "k": constants.k}
     if constants.s is not None:
         symbols |= {"s": constants.s}
+    augmented = ["augmented: F − E[ℓ(Ux + Zf)], ‖U‖_F ≤ r, ‖Z‖_F ≤ s."] * (constants.s is not None)
     parts: list[RenderableType] = []
     if table.rows:
         parts += [
-            "Theorem 3: F − min F_lin (‖w‖ ≤ r) at any ε-second-order stationary point is at most",
+            "Theorem 3: F − min F_lin (‖W‖_F ≤ r) at any ε-second-order stationary point is at most",
             "",
             _forms(table),
             "",
             "* the smaller of the two sharp forms: the bound.  t*: where the threshold form splits.",
-            *_about_augmented(table),
+            *augmented,
         ]
     parts += [", ".join(f"{symbol} = {plain(value, DIGITS)}" for symbol, value in symbols.items())]
+    if constants.span < constants.q:
+        parts += [f"The loss's gradients sum to 0: so many outputs count as {constants.span}."]
     if table.F_lin_min is not None:
         parts += [f"min F_lin = {enclosed(table.F_lin_min)}"]
     if table.target_gap is not None and table.target_eps is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
-
-
-def _about_augmented(table: BoundTable) -> list[str]:
-    if table.constants.s is None:
-        return []
-    return ["augmented: of F − min E[ℓ(Ux + Zf)] over ‖U‖ ≤ r, ‖Z‖ ≤ s, the best that head and block can do."]
-
-
-def profile(found: Profile, style: Style) -> str:
-    """min F_lin against r as a table, F, and where they meet."""
-    table = Listing("‖W‖ ≤ r", "min F_lin", "F − min F_lin")
-    for row in found.rows:
-        table.add_row(plain(row.r, 4), enclosed(row.F_lin_min), enclosed(found.F - row.F_lin_min))
-    parts: list[RenderableType] = [
-        Text(f"{found.name}: the best linear predictor of each size", style="bold"),
-        "",
-        table,
-        "",
-        f"F = {enclosed(found.F)} at the point, whose ‖W‖ = {plain(found.norm_W, 4)} (Frobenius norms).",
-        _meeting(found),
-    ]
-    if found.comparators:
-        others = Listing("inputs", "min F_lin", "F − min F_lin", "r")
-        for other in found.comparators:
-            others.add_row(other.name, enclosed(other.F_lin_min), enclosed(other.gap), plain(other.radius, 4))
-        parts += ["", others]
-    return _rendered(parts, style)
-
-
-def _meeting(found: Profile) -> str:
-    meeting = found.break_even_radius
-    if meeting.infinite:
-        return "No linear predictor of any size does as well: the break-even radius is infinite."
-    if meeting.value == 0.0 and meeting.upper == 0.0:
-        return "The predictor 0 does as well: the break-even radius is 0."
-    least = at_least(meeting.lower, ALL_DIGITS)
-    if meeting.upper is None or math.isinf(meeting.upper):
-        return f"A linear predictor that does as well needs ‖W‖ ≥ {least}; that there is one is not proven."
-    most = at_most(meeting.upper, ALL_DIGITS)
-    return f"The smallest linear predictor that does as well has ‖W‖ between {least} and {most}."
 
 
 def sgd(run: Sgd, style: Style) -> str:
@@ -208,6 +173,29 @@ def _position(report: Report) -> tuple[Enclosure | None, ...]:
     value = report.objective.F if judged is None else judged.objective
     gap = report.objective.gap if judged is None else judged.gap
     return value, report.gradient.norm, report.hessian.lambda_min, gap
+
+
+def profile(profile: Profile, style: Style, picture: str | None) -> str:
+    """min F_lin against r as a table, and where it meets F."""
+    first = "" if picture is None else f"; the picture is in {picture}"
+    rows = Listing("r", "min F_lin, ‖W‖_F ≤ r", "the network")
+    for row in profile.rows:
+        rows.add_row(plain(row.r, 4), enclosed(row.F_lin_min), _beside(profile.F, row.F_lin_min))
+    facts = [
+        ("F", f"{enclosed(profile.F)} at the point"),
+        ("break-even", break_even_words(profile.break_even_radius, profile.norm_W, "‖W‖_F", DIGITS)),
+    ]
+    for other in profile.comparators:
+        least = f"min F_lin = {enclosed(other.F_lin_min)} over ‖W‖_F ≤ {plain(other.radius)}"
+        facts.append((f"on {other.name}", least))
+    name = Text(f"{profile.name}: the best linear predictor against its size{first}", "bold")
+    return _rendered([name, "", rows, "", _pairs(facts)], style)
+
+
+def _beside(F: Enclosure, F_lin_min: Enclosure) -> str:
+    if F.upper < F_lin_min.lower:
+        return "is better"
+    return "is worse" if F_lin_min.upper < F.lower else "as good, or open"
 
 
 def landscape(found: Landscape, style: Style, picture: str | None) -> str:
@@ -342,7 +330,9 @@ def verify(verification: Verification, style: Style) -> str:
     """First the verdict with what it is about, then the claim, why, and what is proven and what is not."""
     verdict, claim, spec = verification.verdict, verification.claim, verification.spec
     color = COLOR[Verdict.REFUTED if verdict is None else verdict]
-    lines: list[RenderableType] = [Text(verification.headline, style=color)]
+    whole = replace(style, width=MOST_COLUMNS)  # a path is not broken: the first line says it all
+    headline = _rendered([Text(verification.headline, style=color)], whole)
+    lines: list[RenderableType] = []
     if verdict is not None and claim is not None:
         lines += map(Text, _claimed(claim))
     if spec is not None:
@@ -352,7 +342,7 @@ def verify(verification: Verification, style: Style) -> str:
         within = f"within {features:.3g} of what is stored" if isinstance(features, float) else features
         lines.append(Text(f"features    {within}"))
     lines += [Text(f"because     {printable(reason)}") for reason in verification.reasons]
-    return _rendered([*lines, *map(Text, verification.statements)], style)
+    return headline + _rendered([*lines, *map(Text, verification.statements)], style)
 
 
 def _claimed(claim: Claim) -> Iterator[str]:

@@ -29,7 +29,7 @@ from resnet_cert.spec import loss_models, models, network_models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.context import Context, Samples, Stored
 from resnet_cert.spec.document import Document, with_overrides
-from resnet_cert.spec.faults import Fault, Faults, Refused, below, holds
+from resnet_cert.spec.faults import Fault, Faults, Refused, below, describe, holds
 from resnet_cert.spec.features import load_features
 from resnet_cert.spec.parts import load_loss, load_point
 from resnet_cert.spec.reads import files_of, missing_files
@@ -232,7 +232,11 @@ def _checked(problem: Problem, network: Any, context: Context, samples: Samples,
             unfit = shape_faults(known)
     for fault in [*unfit, *([] if unfit else value_faults(known, evaluate=evaluated is not None))]:
         of_network = fault.path[:2] == ("data", "f") and not context.given
-        faults.append(_of_problem(fault._replace(path=("network",)) if of_network else fault))
+        told = _of_problem(fault._replace(path=("network",)) if of_network else fault)
+        if told.id == "target" and samples.column is not None:
+            row, _, wrong = told.message.partition(": ")
+            told = told._replace(message=f"{row}, column {describe(samples.column)}: {wrong}")
+        faults.append(told)
     return known
 
 

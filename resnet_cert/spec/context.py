@@ -60,6 +60,7 @@ class Samples:
     """The arrays of the data; nothing is known yet about their shapes.
 
     compare: of each comparator the arrays that stand side by side, or the names x, f, bypass of these here.
+    column: the name of the column that y is, in a table.
     """
 
     x: Rows
@@ -69,6 +70,7 @@ class Samples:
     omega: Rows | None = None
     bypass: Rows | None = None
     compare: Mapping[str, tuple[Rows | str, ...]] = field(default_factory=dict)
+    column: str | None = None
 
 
 def require_drawable(count: int, place: Place, most: int = MAX_DRAWN) -> None:

@@ -131,7 +131,7 @@ def _csv_samples(data: data_models.CsvData, context: Context) -> Samples:
         name: tuple(part if part in OWN else arrays.pop(part) for part in parts)
         for name, parts in compared.items()
     }
-    return Samples(**arrays, compare=compare)
+    return Samples(**arrays, compare=compare, column=data.y if isinstance(data.y, str) else None)
 
 
 def _npz_samples(data: data_models.NpzData, context: Context) -> Samples:

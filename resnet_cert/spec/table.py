@@ -90,7 +90,7 @@ def _boolean(cell: str) -> float:
 
 
 def labelled(labels: Mapping[str, float]) -> Callable[[str], float]:
-    """The number of a label; 1 and 1.0 are the same one, and so are True and true."""
+    """The number of a label; 1 and 1.0 are the same one, and so are True and true, and True is 1 too."""
     numbers = {float(word): number for word, number in labels.items() if _DECIMAL.fullmatch(word)}
     booleans = {word.lower(): number for word, number in labels.items() if word.lower() in BOOLEANS}
 
@@ -98,7 +98,10 @@ def labelled(labels: Mapping[str, float]) -> Callable[[str], float]:
         word = cell.strip()
         if word in labels:
             return labels[word]
-        return booleans[word.lower()] if word.lower() in booleans else numbers[float(word)]
+        truth = word.lower()
+        if truth in booleans:
+            return booleans[truth]
+        return numbers[BOOLEANS[truth] if truth in BOOLEANS else float(word)]
 
     return convert
 

@@ -23,6 +23,12 @@ from resnet_cert.theory.theorems import (
 
 MOST_POINTS = 100_000
 """The most points of one A:B:N; a row takes about 2 ms."""
+KINDS = {"cross_entropy": "softmax", "mse": "squared", "bce_with_logits": "logistic"}
+"""The losses that frameworks call otherwise; a factor changes nothing here."""
+CURVE_POINTS = 121
+LEAST_DECADES = 4.0
+FARTHEST_POWER = 100.0
+"""Of ten, up or down: farther away nothing is drawn."""
 
 
 def bound(
@@ -61,8 +67,9 @@ def bound(
             d < q, where an ε-SOPSP may be worse than the best linear predictor whatever ε is.
     Source: Shamir 2018, Theorem 3, for q = 1.
     """
-    span = _span(q, loss)
+    span = q if loss is None else q - (named_loss(KINDS.get(loss, loss)).sum_free and q > 1)
     d = span + 1 if d is None else d
+    epsilons = tuple(eps) if isinstance(eps, Iterable) else (eps,)
     faults = [
         _fault("b (--b or domain.b)", b, positive=True),
         _fault("r (--r or domain.r)", r),
@@ -76,28 +83,14 @@ def bound(
         ),
         None if s is None else _fault("s (--s)", s),
         None if d >= span or d < 1 else not_stated(d, span),
+        *(_fault("epsilon (--eps)", number) for number in epsilons),
+        None if target_gap is None else _fault("the target gap (--target-gap)", target_gap),
     ]
+    _refuse(faults)
     numbers = (float(x) for x in (b, r, mu0, mu1, mu2) if x is not None)
-    shape = {"d": int(d), "q": int(q), "k": int(k), "span": span, "bypass": bypass}
-    epsilons = tuple(eps) if isinstance(eps, Iterable) else (eps,)
-    _refuse([*faults, *_wrong(epsilons, target_gap)])
-    constants = BoundConstants(*numbers, **shape, s=None if s is None else float(s))
-    return tabulated(constants, epsilons, F_lin_min, target_gap)
-
-
-def tabulated(
-    constants: BoundConstants,
-    epsilons: Iterable[float],
-    F_lin_min: Enclosure | None = None,
-    target_gap: float | None = None,
-) -> BoundTable:
-    """`bound` for constants that are right.
-
-    Raises:
-        RequestError: an ε, or the target gap, is negative or not finite.
-    """
-    epsilons = tuple(epsilons)
-    _refuse(_wrong(epsilons, target_gap))
+    constants = BoundConstants(
+        *numbers, d=int(d), q=int(q), k=int(k), span=span, bypass=bypass, s=None if s is None else float(s)
+    )
     return BoundTable(
         constants,
         F_lin_min,
@@ -107,34 +100,16 @@ def tabulated(
     )
 
 
-def _span(q: int, loss: str | None) -> int:
-    """The dimension of the span of the loss's gradients."""
-    return q if loss is None else q - (named_loss(loss).sum_free and q > 1)
-
-
-def reshaped(
-    constants: BoundConstants, *, d: int | None, q: int | None, k: int | None, loss: str | None
-) -> BoundConstants:
-    """The same constants for another head and block, where that is asked for.
-
-    Raises:
-        RequestError: d1 < q there.
-    """
-    if q is not None or loss is not None:
-        q = constants.q if q is None else q
-        sum_free = loss is None and constants.span < constants.q
-        span = q - (sum_free and q > 1) if loss is None else _span(q, loss)
-        constants = replace(constants, q=q, span=span)
-    constants = replace(constants, d=constants.d if d is None else d, k=constants.k if k is None else k)
-    _refuse([None if constants.d >= constants.span else not_stated(constants.d, constants.span)])
-    return constants
-
-
-def _wrong(epsilons: Iterable[float], target_gap: float | None) -> list[str | None]:
-    return [
-        *(_fault("epsilon (--eps)", number) for number in epsilons),
-        None if target_gap is None else _fault("the target gap (--target-gap)", target_gap),
-    ]
+def with_curve(table: BoundTable, points: int = CURVE_POINTS) -> BoundTable:
+    """With `curve`: ε from the least to the largest that is asked for, over four decades at least."""
+    asked = [eps for eps in (*(row.eps for row in table.rows), table.target_eps or 0.0) if eps > 0.0]
+    asked = [eps for eps in asked if eps < math.inf]
+    powers = [max(-FARTHEST_POWER, min(math.log10(eps), FARTHEST_POWER)) for eps in asked] or [-4.0]
+    low, high = min(powers), max(powers)
+    beyond = max(0.0, (LEAST_DECADES - (high - low)) / 2.0)
+    low, high = low - beyond, high + beyond
+    eps = (10.0 ** (low + (high - low) * i / (points - 1)) for i in range(points))
+    return replace(table, curve=tuple(theorem3(table.constants, e, table.F_lin_min) for e in eps))
 
 
 def not_stated(d: int, span: int) -> str:

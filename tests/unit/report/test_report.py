@@ -165,7 +165,9 @@ def test_a_bound_has_the_fields_of_its_schema():
         "refined_form",
         "refined_polynomial_form",
     ]
-    assert [list(row) for row in document["rows"]] == 2 * [[*forms, "bound", "F_upper", "augmented_form"]]
+    assert [list(row) for row in document["rows"]] == 2 * [
+        [*forms, "bound", "F_upper", "augmented_form", "form"]
+    ]
     assert set(document) == {"schema", "constants", "F_lin_min", "rows"}
     asked = json.loads(as_json.bound(bound_table(target_gap=0.5, target_eps=1e-3), Style()))
     assert (asked["target_gap"], asked["target_eps"]) == (0.5, 1e-3)

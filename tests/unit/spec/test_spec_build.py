@@ -201,7 +201,12 @@ def test_booleans_and_labels_of_a_csv_file_are_numbers(load: Callable[..., Probl
 
 @pytest.mark.parametrize(
     ("cells", "labels"),
-    [("0 1", "{0: -1, 1: 1}"), ("0.0 1", "{0: -1, 1: 1}"), ("False True", "{false: -1, true: 1}")],
+    [
+        ("0 1", "{0: -1, 1: 1}"),
+        ("0.0 1", "{0: -1, 1: 1}"),
+        ("False True", "{false: -1, true: 1}"),
+        ("False True", "{0: -1, 1: 1}"),
+    ],
 )
 def test_labels_may_be_numbers_and_booleans(
     cells: str, labels: str, load: Callable[..., Problem], tmp_path: Path
@@ -210,6 +215,13 @@ def test_labels_may_be_numbers_and_booleans(
     (tmp_path / "d.csv").write_text(f"a,b,c\n1,2,{first}\n3,4,{second}\n", encoding="utf-8")
     problem = load(data=f"{{file: d.csv, x: [a, b], y: c, labels: {labels}}}", loss="logistic")
     np.testing.assert_array_equal(problem.distribution.y[:], [-1.0, 1.0])
+
+
+def test_a_label_that_the_loss_does_not_take_names_its_column(told: Faults, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("a,b,churn\n1,2,0\n3,4,1\n", encoding="utf-8")
+    [message] = told(data="{file: d.csv, x: [a, b], y: churn}", loss="logistic")
+    assert message.startswith("data.y row 1, column 'churn': expected a label −1 or 1 for the logistic loss")
+    assert message.endswith("write data.labels: {0: -1, 1: 1}, or loss: bce_with_logits")
 
 
 def test_labels_of_arrays_are_numbers(load: Callable[..., Problem], tmp_path: Path) -> None:

@@ -599,8 +599,8 @@ def online_gradient_descent(problem: Tiny, order: Array) -> tuple[Array, SgdCons
     """(runs, T, d + k): the z_t of runs that meet the samples in the orders (runs, T)."""
     g = np.hstack([problem.x, problem.f])
     loss = named_loss("logistic" if problem.logistic else "squared")
-    y = np.where(problem.y < 0, -1.0, 1.0) if problem.logistic else problem.y
-    constants = theorem4_constants(loss, problem.x, y, np.linalg.norm(problem.f, axis=1), 1.0)
+    y = np.where(problem.y < 0, 0.0, 1.0) if problem.logistic else problem.y
+    constants = theorem4_constants(loss, problem.x, y[:, None], None, np.linalg.norm(problem.f, axis=1), 1.0)
     eta = constants.D / (constants.l * math.sqrt(order.shape[1]))
     z, visited = np.zeros((len(order), g.shape[1])), []
     for i in order.T:
