@@ -234,7 +234,12 @@ class LinearObjective:
             if bend.off is not None and whole is None:
                 whole = np.zeros((q, d, q, d))
             for a in range(q):
-                blocks[a] += z.T @ ((pi * bend.diagonal[:, a])[:, None] * z)
+                c = pi * bend.diagonal[:, a]
+                if (c >= 0.0).all():  # one symmetric product: half the work
+                    root = np.sqrt(c)[:, None] * z
+                    blocks[a] += root.T @ root
+                else:
+                    blocks[a] += z.T @ (c[:, None] * z)
             if bend.off is not None and whole is not None:
                 moved = ((np.sqrt(pi)[:, None] * bend.off)[:, :, None] * z[:, None, :]).reshape(len(z), -1)
                 whole -= (moved.T @ moved).reshape(q, d, q, d)

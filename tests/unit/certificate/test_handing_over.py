@@ -233,7 +233,7 @@ def test_whatever_ends_the_process_there_is_an_answer(
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(supervision, "GRACE", 1.0)
-    found = verify(of_spec(tmp_path, SPEC), budget=4.0 if "budget" in words else 60.0)
+    found = verify(of_spec(tmp_path, SPEC), budget=8.0 if "budget" in words else 60.0)
     assert (found.verdict, found.exit_code) == (Verdict.UNDECIDED, 20)
     assert words in found.reasons[-1]
     assert found.claim is not None
