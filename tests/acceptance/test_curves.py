@@ -170,6 +170,9 @@ def test_a_regularised_objective_has_another_theorem():
     refused = run("bound", str(TRAINED / "softmax-decay.yaml"))
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "regularised" in refused.stderr
+    assert "regularized.theorem3" in refused.stderr
+    plain = document("bound", str(TRAINED / "softmax-decay.yaml"), "--set", "regularizer=null")
+    assert plain["constants"].items() >= {"q": 4, "k": 5, "span": 3}.items()
 
 
 def test_the_document_carries_the_curve_of_the_picture(tmp_path: Path):
