@@ -140,6 +140,7 @@ class Constants:
     mu1: float | None
     mu2: float | None
     source: dict[str, str]  # of b, r, mu0, mu1, mu2: "computed" or "given"; "missing" where None
+    form: dict[str, str] = field(default_factory=dict)  # of computed ones: "per-sample" or "matrix"
 
 
 @dataclass(frozen=True)

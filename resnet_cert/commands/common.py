@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from resnet_cert.commands import surroundings
-from resnet_cert.outcomes import Diagnostic, InternalError, RequestError
+from resnet_cert.outcomes import Diagnostic, InternalError, RequestError, printable
 from resnet_cert.report import CHECK_FORMATS, FORMATS, Style
 from resnet_cert.report.files import require_apart, require_writable, write_whole
 
@@ -178,7 +178,7 @@ def progress(doing: str, verbosity: int) -> contextlib.AbstractContextManager[An
         return contextlib.nullcontext()
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False).status(doing)
+    return Console(stderr=True, highlight=False, markup=False).status(printable(doing))
 
 
 def style(output: str | None, verbosity: int) -> Style:

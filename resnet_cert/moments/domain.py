@@ -33,4 +33,7 @@ def lipschitz_claims(problem: Problem, bounds: LipschitzConstants | None, b: flo
             bound = None
         values[name] = bound if claim is None else claim
         source[name] = "given" if claim is not None else "missing" if bound is None else "computed"
-    return Constants(b=b, r=r, source=source, **values)
+    names = ("mu0", "mu1", "mu2")
+    forms = {} if bounds is None else dict(zip(names, bounds.forms, strict=True))
+    form = {name: forms[name] for name in names if source[name] == "computed"}
+    return Constants(b=b, r=r, source=source, form=form, **values)

@@ -69,21 +69,26 @@ def plain_name(name: str) -> str:
 
 
 def sgd_figure(run: SgdRun) -> Any:
-    """F(z_t, θ_t) over the steps against min F_lin and the bound of Theorem 4."""
+    """F(z_t, θ_t) over the steps against min F_lin and the bound of Theorem 4; the legend is below.
+
+    Of several runs everything is the median of all of them, and a band says where 90 % lie.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
     report, at, curve = run.report, run.at, run.curve
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 4.0), layout="constrained")
     axes = figure.subplots()
     low, middle, high = np.quantile(curve, (0.05, 0.5, 0.95), axis=1)
     runs = curve.shape[1]
+    of_runs = "" if runs == 1 else f", median of {runs} runs"
     if runs > 1:
-        axes.fill_between(at, low, high, color=BLUE, alpha=0.35, linewidth=0, label=f"90 % of {runs} runs")
-    of_run = "$F(z_t, \\theta_t)$" if runs == 1 else f"$F(z_t, \\theta_t)$, median of {runs} runs"
-    axes.plot(at, middle, color=BLUE, linewidth=1.0, label=of_run)
-    first = "" if runs == 1 else ", first run"
-    axes.plot(at, run.average, color=DARK_BLUE, linewidth=2.0, label=f"average up to step t{first}")
+        axes.fill_between(
+            at, low, high, color=BLUE, alpha=0.35, linewidth=0, label=f"$F$, 90 % of {runs} runs"
+        )
+    axes.plot(at, middle, color=BLUE, linewidth=1.0, label=f"$F(z_t, \\theta_t)${of_runs}")
+    average = np.median(run.average, axis=1)
+    axes.plot(at, average, color=DARK_BLUE, linewidth=2.0, label=f"its average up to $t${of_runs}")
     axes.axhline(
         report.F_lin_min, color="black", linestyle=(0, (5, 3)), linewidth=1.3, label="best linear predictor"
     )
@@ -96,16 +101,19 @@ def sgd_figure(run: SgdRun) -> Any:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(1, max(report.steps, 2))
-    axes.set_xlabel("step t")
-    axes.set_ylabel("objective F")
+    axes.set_xlabel("step $t$")
+    axes.set_ylabel("objective $F$")
     theta = "frozen" if report.theta == "frozen" else "trained"
+    model, ball = "w^T x + v^T f_\\theta(x)", "(w, v)"
+    if report.outputs > 1:
+        model, ball = "U x + Z f_\\theta(x)", "(U, Z)"
+    on = f"$\\Vert{ball}\\Vert \\leq {report.constants.b:.3g}$"
     axes.set_title(
-        f"{plain_name(report.name)}: SGD on $w^T x + v^T f_\\theta(x)$, $\\theta$ {theta}, "
-        f"$\\Vert(w, v)\\Vert \\leq {report.constants.b:.3g}$",
-        fontsize=10.5,
+        f"{plain_name(report.name)}: ${model}$, $\\theta$ {theta}, {on}",
+        fontsize=10,
     )
     axes.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, columnspacing=1.2)
     return figure

@@ -49,8 +49,14 @@ def bound(table: BoundTable, style: Style) -> str:
 
 
 def bound_document(table: BoundTable) -> dict[str, Any]:
-    """Of each row also which of the two sharp forms is the bound."""
-    members = _members(table)
+    """Of each row also which of the two sharp forms is the bound; of head and block only what one plain
+    output does not say.
+    """
+    members, constants = _members(table), _members(table.constants)
+    usual: dict[str, Any] = {"bypass": False, "s": None}
+    if table.constants.q == 1:
+        usual |= {"q": 1, "k": table.constants.k, "span": 1}
+    members["constants"] = {k: v for k, v in constants.items() if k not in usual or v != usual[k]}
     for name in {"rows", "curve"} & members.keys():
         members[name] = [{**_members(row), "form": binding_form(row)} for row in members[name]]
     return plain({"schema": "resnet-cert/bound/1", **members})

@@ -528,10 +528,11 @@ def _next_steps(report: Report) -> Iterator[str]:
 def _details(report: Report) -> Pairs:
     """Constants and their sources, the other forms, the cross-check."""
     constants, third, cross = report.constants, report.theorem3, report.crosscheck
-    rows = [
-        (symbol, f"{given(getattr(constants, symbol))}  ({constants.source.get(symbol, 'missing')})")
-        for symbol in ("b", "r", "mu0", "mu1", "mu2")
-    ]
+    rows = []
+    for symbol in ("b", "r", "mu0", "mu1", "mu2"):
+        source = constants.source.get(symbol, "missing")
+        form = f", {constants.form[symbol]} form" if symbol in constants.form else ""
+        rows.append((symbol, f"{given(getattr(constants, symbol))}  ({source}{form})"))
     if third.applies:
         binding = "" if third.form is None else f"; the least is the {third.form} form"
         rows += [

@@ -57,7 +57,7 @@ ROUNDING = 1e-12
 class SgdRun:
     """The report and, for a picture, at the steps `at` (points,), from 1:
 
-    curve: F(z_t, θ_t) of every run (points, runs);  average: over all steps up to there, of the first run.
+    curve: F(z_t, θ_t) of every run (points, runs);  average: over all steps up to there, of every run.
     """
 
     report: Sgd
@@ -155,7 +155,8 @@ def sgd(
     running: list[Array] = []
     for block in values:
         kept = slice(-evaluated % every, None, every)
-        so_far = (total[0] + np.cumsum(block[:, 0])) / (1.0 + np.arange(evaluated, evaluated + len(block)))
+        steps_so_far = 1.0 + np.arange(evaluated, evaluated + len(block))
+        so_far = (total + np.cumsum(block, axis=0)) / steps_so_far[:, None]
         curve.append(block[kept])
         running.append(so_far[kept])
         total += block.sum(axis=0)
@@ -185,7 +186,7 @@ def sgd(
         curve=Curve(
             tuple(int(t) for t in at),
             tuple(map(float, points[:, 0])),
-            tuple(map(float, average_so_far)),
+            tuple(map(float, average_so_far[:, 0])),
         ),
     )
     return SgdRun(report, at, points, average_so_far)

@@ -53,7 +53,7 @@ class ArrayData(Section):
     compare: Compared | None = Field(
         default=None,
         description="Further inputs by name, the best linear predictors on which are compared: an array, or "
-        "a list of arrays (CSV: columns) side by side",
+        "a list of arrays (CSV: columns) side by side; x, f and bypass are the data's own",
     )
 
 

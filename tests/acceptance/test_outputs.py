@@ -25,8 +25,13 @@ OUTPUTS = {
     "solve": "solve {spec} --output {file}",
     "sgd": "sgd {spec} --steps 3 --output {file}",
     "landscape": "landscape {spec} --output {file}",
+    "profile": "profile {spec} --output {file}",
+    "bound": "bound {spec} --output {file}",
+    "bundle": "check {spec} --certificate {file}",
 }
-ENDINGS = {"witness": ".npz", "solve": ".npz", "sgd": ".png", "landscape": ".png"}
+ENDINGS = {"witness": ".npz", "solve": ".npz", "bundle": ".zip"} | dict.fromkeys(
+    ("sgd", "landscape", "profile", "bound"), ".png"
+)
 SPEC = """\
 version: 1
 data: {data}

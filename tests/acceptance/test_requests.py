@@ -39,7 +39,7 @@ NONSENSE = {
     "bound": "expected --eps, --target-gap or a SPEC",
     "verify": "Missing argument",
     "schema extra": "extra argument",
-    "explain theorem1 theorem2": "did you mean",
+    "explain theorem1 theorem2": "unknown topic 'theorem1 theorem2'",
     "explain theorem5": "did you mean 'theorem4'",
     "nonsense": "No such command",
     "check s.yaml --nonsense": "No such option",

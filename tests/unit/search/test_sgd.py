@@ -115,7 +115,7 @@ def test_the_run_is_the_plain_loop_and_its_averages_are_exact(loss: str, weighte
     assert report.evaluated == report.steps == len(F)
     assert np.array_equal(result.at, np.arange(1, 301))
     assert result.curve[:, 0] == pytest.approx(F, rel=1e-11)
-    assert result.average == pytest.approx(np.cumsum(F) / np.arange(1, 301), rel=1e-11)
+    assert result.average[:, 0] == pytest.approx(np.cumsum(F) / np.arange(1, 301), rel=1e-11)
     assert F.mean() < F[0]  # it learns
     if loss == "squared":
         assert np.linalg.norm(points, axis=1).max() == pytest.approx(0.7)  # and the projection is at work
