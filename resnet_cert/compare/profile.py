@@ -43,7 +43,7 @@ not.
 TRIES = 5
 NARROW = 1e-7
 """A relative width of the break-even radius that needs no second derivatives to be narrower."""
-DECADES = 3.0
+DECADES = 2.0
 """A profile reaches over so many decades of r, its middle in the middle."""
 
 NEVER = BreakEvenRadius(None, math.inf, None, True)

@@ -54,7 +54,7 @@ def test_a_profile_encloses_the_minima_of_a_parabola():
     assert (meeting["value"], meeting["lower"]) == (0.0, 0.0)
     assert meeting["upper"] < 1e-12
     r = [row["r"] for row in found["rows"]]
-    assert np.allclose(np.diff(np.log10(r)), 0.5)  # 7 points over three decades
+    assert np.allclose(np.diff(np.log10(r)), 1.0 / 3.0)  # 7 points over two decades
     for row in found["rows"]:
         least, true = row["F_lin_min"], max(1.0 - row["r"], 0.0) ** 2 / 2.0
         assert least["lower"] <= true <= least["upper"]
