@@ -142,7 +142,7 @@ def test_the_arrays_alone_are_verified_without_a_spec(tmp_path: Path) -> None:
     path = of_spec(tmp_path, SPEC)
     (tmp_path / "problem.yaml").unlink()
     found = verify(path, arrays=True)
-    assert (found.verdict, found.spec) == (Verdict.CERTIFIED, None)
+    assert (found.verdict, found.spec, found.features) == (Verdict.CERTIFIED, None, "as stored")
     assert found.headline.startswith("ARRAYS ONLY: CERTIFIED, ε = 2.0, for the stored arrays")
     with pytest.raises(RequestError, match=r"problem\.yaml"):
         verify(path)
