@@ -102,15 +102,20 @@ def ours(data: Data, method: str) -> Callable[[], tuple[float, float, float]]:
     from resnet_cert.decide.decision import slope
     from resnet_cert.decide.first_order import bounded
     from resnet_cert.decide.hessian import curvature, reduction
+    from resnet_cert.moments.executors import summed
     from resnet_cert.moments.gradient import first_moments
-    from resnet_cert.moments.one_pass import observe
+    from resnet_cert.moments.moments import moment_sums, residual
     from resnet_cert.problem.span import gradient_basis
 
     loss = "softmax" if data.q > 1 else "logistic"
     problem = Problem.from_arrays(x=data.x, y=data.y, f=data.f, W=data.W, V=data.V, loss=loss)
 
+    def contribution(problem: Problem, chunk: Any, blocks: Any) -> Any:
+        at = residual(chunk, problem.V, blocks)
+        return moment_sums(problem.loss, chunk, at, problem.W, blocks)
+
     def exact() -> tuple[float, float, float]:
-        here = observe(problem, 1.0).here
+        here = summed(problem, contribution).expectation()
         found = curvature(reduction(here, problem.W, problem.d1, gradient_basis(problem))).lambda_min
         return found.value, found.lower, found.upper
 

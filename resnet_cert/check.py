@@ -354,7 +354,9 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     """
     reason = not_plain(problem)
     if reason is not None:
-        raise RequestError(f"Theorem 3 does not apply: {reason}", id="theorem")
+        step = "check has it, as regularized.theorem3; without the regularizer the bound is that of F"
+        hint = f" ({step})" if problem.objective.l2 and problem.objective.norm is None else ""
+        raise RequestError(f"Theorem 3 does not apply: {reason}{hint}", id="theorem")
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)

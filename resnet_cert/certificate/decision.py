@@ -103,8 +103,10 @@ def decide(
             data = replace(data, radius=bound.radius)
             certificate = replace(certificate, b_source=bound.b_source)
             progress(so_far)
-        elif not arrays_only:
+        else:
             so_far = replace(so_far, features=AS_STORED)
+        if certificate.format == FORMATS[0] and certificate.mu2_source == "computed":
+            so_far = replace(so_far, reasons=(*so_far.reasons, MU2_OF_FORMAT_1))
         return _decided(certificate, data, so_far, limits)
     except Rejected as fault:
         return replace(so_far, accepted=False, verdict=None, reasons=(str(fault),))
@@ -112,6 +114,7 @@ def decide(
         return so_far.undecided(f"nothing is decided: {reason}")
 
 
+MU2_OF_FORMAT_1 = "μ2 is computed as format 1 has it, sample by sample: a check may take a smaller one now"
 LARGEST_CERTIFICATE = 2**26
 """Bytes of a certificate without its arrays."""
 

@@ -28,7 +28,7 @@ from resnet_cert.report.files import write_whole
     default=25,
     show_default=True,
     metavar="N",
-    help="So many r, log-spaced over three decades around the break-even radius.",
+    help="So many r, log-spaced around the break-even radius, from the network's own size on.",
 )
 @spec_options
 @format_option

@@ -208,6 +208,8 @@ def corollary1_here(
     outputs = span(problem)
     if problem.q > 1 and enough:
         reason = f"for d = {problem.d1} ≥ q = {outputs} every second-order stationary point has F ≤ inf F_lin"
+        if problem.is_plain:
+            reason += ": it is a global minimum of F over all (W, V)"
     elif problem.q > 1:
         reason = f"for d = {problem.d1} < q = {outputs} even a strict local minimum may have F > inf F_lin"
         shift = spurious_minimum(problem, constants, gap, gradient_norm, lambda_min)

@@ -72,7 +72,7 @@ class Design:
 
     @property
     def _is_kept(self) -> bool:
-        return self.problem.n * self.d * 8 <= HELD_BYTES
+        return 3 * self.problem.n * self.d * 8 <= HELD_BYTES  # as they are, in units, and z
 
     @cached_property
     def _held(self) -> list[Rows]:

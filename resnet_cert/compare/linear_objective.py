@@ -22,7 +22,7 @@ from typing import cast
 
 import numpy as np
 
-from resnet_cert.compare.design import Design, Rows, gram
+from resnet_cert.compare.design import HELD_BYTES, Design, Rows, gram
 from resnet_cert.compare.row_space import Unseen
 from resnet_cert.moments.executors import merged
 from resnet_cert.moments.moments import (
@@ -80,13 +80,16 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
 class Sketch:
     """Φ, its gradient (q, d) and what the Hessian is made of, at one U in float64; none of it proven.
 
-    noise: differences of values below this are rounding.  bends: of each chunk.  weight: Σ π.
+    point: U.  noise: differences of values below this are rounding.  bends: of each chunk, where they take
+    little; else they are made again.  weight: Σ π.
     """
+
+    point: Array
 
     value: float
     noise: float
     gradient: Array
-    bends: list[Bend]
+    bends: list[Bend] | None
     weight: float
 
 
@@ -180,7 +183,10 @@ class LinearObjective:
     def sketch(self, point: Array, lam: float) -> Sketch:
         """Φ + λ/2‖W‖_F² at U."""
         value = size = blur = weight = 0.0
-        g, bends = np.zeros_like(point), []
+        g = np.zeros_like(point)
+        bends: list[Bend] | None = (
+            [] if 3 * point.shape[0] * self.design.problem.n * 8 <= HELD_BYTES else None
+        )
         for rows in self.design.rows():
             p, pi = rows.z @ point.T, rows.chunk.weights
             at = bend(self.design.problem.loss, p, rows.chunk)
@@ -189,16 +195,25 @@ class LinearObjective:
             blur += float(pi @ (np.linalg.norm(at.first, axis=1) * np.linalg.norm(p, axis=1)))
             weight += float(np.sum(pi))
             g += (pi[:, None] * at.first).T @ rows.z
-            bends.append(at)
+            if bends is not None:
+                bends.append(at)
         turned = point @ self.added(lam)
         added = 0.5 * self._squares(point, lam)
         noise = 2.0**-46 * (size / weight + abs(added)) + 4.0 * U * blur / weight
-        return Sketch(value / weight + added, noise, g / weight + turned, bends, weight)
+        return Sketch(point, value / weight + added, noise, g / weight + turned, bends, weight)
+
+    def _bent(self, at: Sketch) -> Iterator[tuple[Rows, Bend]]:
+        """The rows, and how the loss bends at their predictions."""
+        if at.bends is not None:
+            yield from zip(self.design.rows(), at.bends, strict=True)
+            return
+        for rows in self.design.rows():
+            yield rows, bend(self.design.problem.loss, rows.z @ at.point.T, rows.chunk)
 
     def hessian_product(self, at: Sketch, lam: float, direction: Array) -> Array:
         """∇²(Φ + λ/2‖W‖_F²) applied to a direction (q, d)."""
         product = np.zeros_like(direction)
-        for rows, bend in zip(self.design.rows(), at.bends, strict=True):
+        for rows, bend in self._bent(at):
             moved = rows.z @ direction.T
             bent = bend.diagonal * moved
             if bend.off is not None:
@@ -210,11 +225,14 @@ class LinearObjective:
         """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: one for all outputs or q of them (d, d), or one (qd, qd)."""
         q, d = self.q, self.d
         if self.is_quadratic and all(rows.chunk.omega is None for rows in self.design.rows()):
-            return [float(at.bends[0].diagonal[0, 0]) * self.second_moments]
+            _, first = next(self._bent(at))
+            return [float(first.diagonal[0, 0]) * self.second_moments]
         blocks = [np.zeros((d, d)) for _ in range(q)]
-        whole = np.zeros((q, d, q, d)) if any(bend.off is not None for bend in at.bends) else None
-        for rows, bend in zip(self.design.rows(), at.bends, strict=True):
+        whole: Array | None = None
+        for rows, bend in self._bent(at):
             z, pi = rows.z, rows.chunk.weights / at.weight
+            if bend.off is not None and whole is None:
+                whole = np.zeros((q, d, q, d))
             for a in range(q):
                 c = pi * bend.diagonal[:, a]
                 if (c >= 0.0).all():  # one symmetric product: half the work
@@ -222,7 +240,7 @@ class LinearObjective:
                     blocks[a] += root.T @ root
                 else:
                     blocks[a] += z.T @ (c[:, None] * z)
-            if whole is not None and bend.off is not None:
+            if bend.off is not None and whole is not None:
                 moved = ((np.sqrt(pi)[:, None] * bend.off)[:, :, None] * z[:, None, :]).reshape(len(z), -1)
                 whole -= (moved.T @ moved).reshape(q, d, q, d)
         if whole is None:
@@ -234,7 +252,7 @@ class LinearObjective:
     def mean_curvature(self, at: Sketch) -> float:
         """E[tr ∇²ℓ]/q."""
         total = 0.0
-        for rows, bend in zip(self.design.rows(), at.bends, strict=True):
+        for rows, bend in self._bent(at):
             traces = bend.diagonal.sum(axis=1)
             if bend.off is not None:
                 traces = traces - np.square(bend.off).sum(axis=1)

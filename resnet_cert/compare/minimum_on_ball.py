@@ -202,7 +202,8 @@ def enclosed_on(
         return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
     best = _from(plain, ball, r, attained, chosen)
-    if not (sharp and _is_affordable(found.objective)) or _is_sharp(best):
+    settled = _is_sharp(best) and best.falls_at_rim is not None
+    if settled or not (sharp and _is_affordable(found.objective)):
         return best
     return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
 
@@ -222,9 +223,10 @@ def without_convexity(linear: LinearMinimum) -> LinearMinimum:
 
 
 def _is_sharp(best: LinearMinimum, enough: float = SHARP) -> bool:
-    """Relative widths of the minimum and of its place are that small, or absolutely next to nothing."""
+    """The relative width of the minimum is that small; and its place is known as well as float64 knows it,
+    which on the rim of the ball no second derivative and no coordinates change much."""
     width = best.F_min.upper - best.F_min.lower
-    near = float(best.W_star.radius) <= NEAR * best.norm.value
+    near = best.found.place.lam > 0.0 or float(best.W_star.radius) <= NEAR * best.norm.value
     return width <= enough * abs(best.F_min.upper) and (near or not best.r)
 
 

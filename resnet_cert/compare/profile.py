@@ -43,8 +43,10 @@ not.
 TRIES = 5
 NARROW = 1e-7
 """A relative width of the break-even radius that needs no second derivatives to be narrower."""
-DECADES = 3.0
-"""A profile reaches over so many decades of r, its middle in the middle."""
+REACH = 10.0
+"""A profile reaches so many times up from its middle, and down, or to the point's own ‖W‖: minima on small
+balls are cheap, those far beyond the break-even radius are not, and say nothing of F.
+"""
 
 NEVER = BreakEvenRadius(None, math.inf, None, True)
 
@@ -138,7 +140,8 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     meeting, _ = _break_even(F, linear)
     norm_W = norm(problem.W).value
     middle = next(r for r in (meeting.value or 0.0, linear.norm.value, norm_W, 1.0) if 0.0 < r < math.inf)
-    radii = middle * 10.0 ** (DECADES * (np.arange(points) / max(points - 1, 1) - 0.5))
+    first = middle / REACH if norm_W < middle / REACH**3 else min(middle / REACH, norm_W)
+    radii = np.geomspace(first, middle * REACH, points)
     return Profile(
         problem.name,
         F,

@@ -49,8 +49,9 @@ def bound(table: BoundTable, style: Style) -> str:
 
 
 def bound_document(table: BoundTable) -> dict[str, Any]:
-    """Of each row also which of the two sharp forms is the bound; of head and block only what one plain output
-    does not say."""
+    """Of each row also which of the two sharp forms is the bound; of head and block only what one plain
+    output does not say.
+    """
     members, constants = _members(table), _members(table.constants)
     usual: dict[str, Any] = {"bypass": False, "s": None}
     if table.constants.q == 1:

@@ -423,7 +423,7 @@ class _BlockSearch:
         for A in (seen, self.A):
             lifted = self.lift(A)
             if lifted is not None and float(np.linalg.norm(lifted)) < SHORTER * before:
-                self.keep(A)
+                newton(self.Phi, A, lambda A: None, end=self.keep)
                 break
 
     def after_step(self, A: Array) -> None:
@@ -446,9 +446,9 @@ class _BlockSearch:
         search = self.search
         value, before = search.objective.at(lifted)[0], search.objective.at(search.z)[0]
         flatness = search.gradient_norm(lifted)
-        if value <= before + 64.0 * FLAT * abs(before) and (
-            flatness < search.gradient_norm(search.z) or flatness <= search.aim
-        ):
+        # What a long point has for F is rounding of its predictions.
+        noise = 64.0 * FLAT * max(abs(before), abs(self.Phi.at(np.zeros_like(A))[0]))
+        if value <= before + noise and (flatness < search.gradient_norm(search.z) or flatness <= search.aim):
             self.A = A
             search.arrive(lifted)
 

@@ -178,7 +178,7 @@ def _shard_samples(data: data_models.ShardData, context: Context) -> Samples:
         )
     with below("shards"), readable(data.shards):
         try:
-            rows = dict(open_shards(context.folder, data.shards, wanted))
+            rows: dict[str, Any] = dict(open_shards(context.folder, data.shards, wanted))
         except RequestError as error:
             raise Refused(Fault((), fault.message, fault.id) for fault in error.diagnostics) from None
     compare = {

@@ -54,7 +54,7 @@ def test_a_profile_encloses_the_minima_of_a_parabola():
     assert (meeting["value"], meeting["lower"]) == (0.0, 0.0)
     assert meeting["upper"] < 1e-12
     r = [row["r"] for row in found["rows"]]
-    assert np.allclose(np.diff(np.log10(r)), 0.5)  # 7 points over three decades
+    assert np.allclose(np.diff(np.log10(r)), 1.0 / 3.0)  # 7 points over two decades
     for row in found["rows"]:
         least, true = row["F_lin_min"], max(1.0 - row["r"], 0.0) ** 2 / 2.0
         assert least["lower"] <= true <= least["upper"]
@@ -97,6 +97,14 @@ def test_a_profile_falls_and_meets_f_where_it_says(name: str):
             assert row["F_lin_min"]["upper"] > found["F"]["lower"]
         if meeting["upper"] is not None and row["r"] > meeting["upper"]:
             assert row["F_lin_min"]["lower"] <= found["F"]["upper"]
+
+
+def test_a_profile_begins_at_the_size_of_the_network_where_that_is_small():
+    """F = ½(2^-7·128 − 1)² = 0 with the features, and ½(w − 1)² without: r° = 1, 128 times its own size."""
+    problem = resnet_cert.Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[0.0078125], V=[[127.0]])
+    found = resnet_cert.profile(problem, points=4)
+    assert [found.rows[0].r, found.rows[-1].r] == pytest.approx([0.0078125, 10.0], rel=1e-6)
+    assert found.rows[0].F_lin_min.value == pytest.approx((1.0 - 0.0078125) ** 2 / 2.0)
 
 
 def test_a_profile_is_a_table_for_readers():
@@ -149,10 +157,8 @@ def test_the_bound_of_a_trained_head_is_that_of_its_check(name: str):
     found = document("bound", spec)
     [row] = found["rows"]
     assert row["eps"] == report["epsilon"]
-    assert (
-        found["constants"].items()
-        >= {"q": report["problem"].get("outputs", 1), "k": report["problem"]["k"]}.items()
-    )
+    if report["problem"]["outputs"] > 1:  # of one output the document has the paper's constants
+        assert found["constants"].items() >= {"q": 3, "k": 3, "span": 2}.items()
     assert found["F_lin_min"] == report["objective"]["F_lin_min"]
     if report["theorem3"]["applies"]:
         assert row["bound"] == report["theorem3"]["bound"]
@@ -172,6 +178,9 @@ def test_a_regularised_objective_has_another_theorem():
     refused = run("bound", str(TRAINED / "softmax-decay.yaml"))
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "regularised" in refused.stderr
+    assert "regularized.theorem3" in refused.stderr
+    plain = document("bound", str(TRAINED / "softmax-decay.yaml"), "--set", "regularizer=null")
+    assert plain["constants"].items() >= {"q": 4, "k": 5, "span": 3}.items()
 
 
 def test_the_document_carries_the_curve_of_the_picture(tmp_path: Path):

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from resnet_cert import check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.commands.init import EDITOR_LINE, SCHEMA, names
+from resnet_cert.report import CHECK_FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 CERTIFIED, REFUTED = (str(ROOT / "configs" / f"{name}.yaml") for name in ("example-1", "saddle"))
@@ -54,7 +55,7 @@ def test_one_run_serves_people_and_machines(tmp_path: Path) -> None:
     [
         (
             ["--format", "xml"],
-            "expected one of text, json, markdown, html, junit, github, gitlab, sarif, got 'xml'",
+            f"expected one of {', '.join(CHECK_FORMATS)}, got 'xml'",
         ),
         (["--format", "html:"], "expected a file after the colon"),
         (["--format", "text", "--format", "json"], "expected one --format without a file, got text and json"),

@@ -261,6 +261,23 @@ def damaged(text: str, rng: np.random.Generator) -> str:
     return text[:start] + str(rng.choice([other, 2 * text[start:stop], text[start:stop][::-1]])) + text[stop:]
 
 
+def test_the_first_format_says_which_mu2_it_has(tmp_path: Path) -> None:
+    """By the first formula alone, which may be larger than what a spec that leaves it open has now."""
+    rng, n = np.random.default_rng(0), 60
+    x, f = rng.normal(size=(n, 3)), rng.normal(size=(n, 2))
+    head = Head(x, rng.normal(size=(n, 1)), f, rng.normal(size=(1, 3)), rng.normal(size=(3, 2)))
+    mu2 = per_sample(head, forger.computed_b(head))
+    assert matrix(head, forger.computed_b(head)) < 0.9 * mu2
+    for factor, accepted in ((1e-9, True), (1e-7, False), (-1e-9, False)):
+        made = forger.certificate(
+            forger.Case(head, 1.0, mu2 * (1.0 + factor)), "UNDECIDED", source="computed"
+        )
+        found = decide(forger.write(tmp_path, *forger.as_format_1(*made)))
+        assert found.accepted is accepted
+        assert not accepted or "format 1" in found.reasons[0]
+        assert not decide(forger.write(tmp_path, *made)).accepted
+
+
 def test_whatever_check_refuses_the_verifier_does_not_accept(tmp_path: Path, longer: int) -> None:
     rng, made, refused = np.random.default_rng(0), small(), 0
     for _ in range(150 * longer**3):

@@ -142,7 +142,7 @@ def test_the_arrays_alone_are_verified_without_a_spec(tmp_path: Path) -> None:
     path = of_spec(tmp_path, SPEC)
     (tmp_path / "problem.yaml").unlink()
     found = verify(path, arrays=True)
-    assert (found.verdict, found.spec) == (Verdict.CERTIFIED, None)
+    assert (found.verdict, found.spec, found.features) == (Verdict.CERTIFIED, None, "as stored")
     assert found.headline.startswith("ARRAYS ONLY: CERTIFIED, ε = 2.0, for the stored arrays")
     with pytest.raises(RequestError, match=r"problem\.yaml"):
         verify(path)
@@ -233,7 +233,7 @@ def test_whatever_ends_the_process_there_is_an_answer(
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(supervision, "GRACE", 1.0)
-    found = verify(of_spec(tmp_path, SPEC), budget=4.0 if "budget" in words else 60.0)
+    found = verify(of_spec(tmp_path, SPEC), budget=8.0 if "budget" in words else 60.0)
     assert (found.verdict, found.exit_code) == (Verdict.UNDECIDED, 20)
     assert words in found.reasons[-1]
     assert found.claim is not None

@@ -10,6 +10,7 @@ from ill_conditioned import design
 
 from resnet_cert import Problem
 from resnet_cert.compare.design import doubled_product, gram, orthogonalised, scaled_design
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.numerics.radius import U
 
 Array = np.ndarray
@@ -75,3 +76,22 @@ def test_columns_are_scaled_by_powers_of_two_without_loss():
     assert np.array_equal(rows.z / scaled.units / scaled.sigma, x)
     assert rows.error.exact
     assert 0.5 <= np.max(np.abs(rows.z)) < 1.0
+
+
+@pytest.mark.parametrize("loss", ["logistic", "softmax", "squared"])
+def test_what_is_not_held_is_made_again(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    q = 3 if loss == "softmax" else 1
+    y = {"softmax": rng.integers(0, 3, 700), "logistic": rng.choice([-1.0, 1.0], 700)}.get(
+        loss, rng.normal(size=700)
+    )
+    x, f = rng.normal(size=(700, 3)), rng.normal(size=(700, 2))
+    problem = Problem.from_arrays(x=x, y=y, f=f, W=np.ones((q, 3)), V=np.ones((3, 2)), loss=loss)
+    held = best_linear_predictor(problem, 1.0, 1.0).F_min
+    monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.problem.problem.CHUNK_BYTES", 1)
+    again = best_linear_predictor(problem, 1.0, 1.0).F_min
+    assert again.lower <= held.upper
+    assert held.lower <= again.upper
+    assert again.upper - again.lower < 1e-9

@@ -70,7 +70,7 @@ FIELDS: dict[str, Any] = {  # of one report in resnet-cert/check/1
         "informative_below": None,
     },
     "smallest_epsilon": E,
-    "constants": {**dict.fromkeys(CONSTANTS), "source": set(CONSTANTS)},
+    "constants": {**dict.fromkeys(CONSTANTS), "source": set(CONSTANTS), "form": set()},
     "theorem1": {"applies": None, "lower_bound": E, "lower_bound_refined": E, "holds": None},
     "theorem2": {"gradient_norm": E, "lambda_min": E, "left": E, "right": E, "holds": None},
     "theorem3": {

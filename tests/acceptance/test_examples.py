@@ -12,7 +12,7 @@ import pytest
 
 from resnet_cert import check, load_problem
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def example(name: str) -> ModuleType:

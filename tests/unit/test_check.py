@@ -32,7 +32,7 @@ from resnet_cert.problem.problem import Direction, Problem
 from resnet_cert.results import Seconds, Source
 
 check_module = importlib.import_module("resnet_cert.check")  # `resnet_cert.check` is the function
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 SHAPE = {"n": 8, "d": 3, "k": 2}  # one shape, so that JAX compiles once a loss
 
 
@@ -435,7 +435,7 @@ print(json.dumps(found))
 
 
 def _start(threads: int) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    path = os.pathsep.join([str(ROOT / "tests/truth"), str(ROOT)])
     environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads), "PYTHONPATH": path}
     return subprocess.Popen(
         [sys.executable, "-c", THREADS], env=environment, stdout=subprocess.PIPE, text=True
@@ -476,7 +476,7 @@ def test_four_million_rows_take_no_more_memory_than_one_million(tmp_path):
     rng, rows = np.random.default_rng(9), 4_000_000
     for name in "xyf":
         rng.normal(size=rows).tofile(tmp_path / name)
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     peaks = [
         int(subprocess.check_output([sys.executable, "-c", MEMORY, str(tmp_path), str(n)], env=environment))
         for n in (1_000_000, rows)

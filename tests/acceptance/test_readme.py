@@ -13,7 +13,7 @@ from sessions import alike, assert_is_a_command, assert_prints, blocks, commands
 from resnet_cert import Verdict, load_problem
 from resnet_cert import check as check_problem
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from resnet_cert.cli import cli
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STAGES = {
     "check": [
         "best_linear_predictor",

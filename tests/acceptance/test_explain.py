@@ -166,9 +166,9 @@ def test_the_counterexample_for_fewer_inputs_than_outputs():
 def test_the_pages_come_with_the_package():
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     [package] = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert PAGES.is_relative_to(Path(__file__).parent.parent / package)
+    assert PAGES.is_relative_to(Path(__file__).parents[2] / package)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from resnet_cert.problem.problem import Lipschitz
 
 pytestmark = pytest.mark.drift
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 EXPECT = "# expect: "
 
