@@ -50,7 +50,8 @@ def recedes(problem: Problem) -> Recedes:
 
 
 def _targets(problem: Problem) -> Iterator[tuple[Problem, Array]]:
-    return ((problem, chunk.y) for chunk in problem.chunks(features=False))
+    """The targets of the samples whose prediction a linear predictor can change: those with x ≠ 0."""
+    return ((problem, chunk.y[chunk.x.any(axis=1)]) for chunk in problem.chunks(features=False))
 
 
 def _helps(at: tuple[Problem, Array]) -> bool:
