@@ -960,7 +960,7 @@ class Softmax:
         return Ball(value, first, second)
 
 
-def _others(a: Array, largest: Array) -> Array:
+def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:
     """Σ_{l≠j} a_l for each j, a (m, q) ≥ 0, within a relative γ_{2q+4}.
 
     largest: (m, 1) where each row has its largest entry, up to a relative 2^-20.  The sum that leaves that

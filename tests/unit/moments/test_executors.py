@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resnet_cert.decide.objective import Objective
 from resnet_cert.moments.executors import DaskExecutor, cluster, summed
 from resnet_cert.moments.gradient import curvature_along, first_moments
 from resnet_cert.moments.one_pass import observe, observe_first
@@ -48,8 +49,9 @@ def client() -> Iterator[Any]:
 def everything(problem: Problem) -> list[Any]:
     """What the passes give, as plain data."""
     direction = Direction(np.ones_like(problem.W), np.ones_like(problem.V))
-    found = [observe(problem, 1.0), observe_first(problem, 1.0), first_moments(problem)]
-    return [plain(part) for part in (*found, curvature_along(problem, direction))]
+    found: list[Any] = [observe(problem, 1.0), observe_first(problem, 1.0), first_moments(problem)]
+    found += [curvature_along(problem, direction), Objective(problem).along(direction)]
+    return [plain(part) for part in found]
 
 
 def plain(value: Any) -> Any:
