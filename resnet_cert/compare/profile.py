@@ -31,7 +31,7 @@ from resnet_cert.compare.minimum_on_ball import (
     minimum_on_ball,
 )
 from resnet_cert.moments.domain import domain_radius
-from resnet_cert.moments.gradient import observe_first
+from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
 from resnet_cert.problem.problem import Problem
@@ -139,7 +139,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
-    F = observe_first(problem, b).here.F
+    F = first_moments(problem).F
     meeting, _ = _break_even(F, linear)
     norm_W = norm(problem.W).value
     middle = next(r for r in (meeting.value or 0.0, linear.norm.value, norm_W, 1.0) if 0.0 < r < math.inf)

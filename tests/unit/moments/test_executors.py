@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from resnet_cert.moments.executors import DaskExecutor, cluster, summed
-from resnet_cert.moments.gradient import curvature_along, first_moments, observe_first
-from resnet_cert.moments.one_pass import observe
+from resnet_cert.moments.gradient import curvature_along, first_moments
+from resnet_cert.moments.one_pass import observe, observe_first
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.networks import Layer, NetworkFeatures
