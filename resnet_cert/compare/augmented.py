@@ -126,8 +126,8 @@ def block_infimum(best: LinearMinimum) -> Enclosure:
 def block_gap(problem: Problem, here: Moments, best: LinearMinimum) -> Enclosure:
     """F − inf F_θ over all (W, V): with these features none does better by more.
 
-    It lies between 0 and F − inf Φ, and is the latter where d1 ≥ q.  For d1 < q not every (U, Z) is that of some
-    (W, V).
+    It lies between 0 and F − inf Φ, and is the latter where d1 ≥ q.  For d1 < q not every (U, Z) is that of
+    some (W, V).
     """
     gap = here.F - block_infimum(best)
     return Enclosure(gap.value, max(gap.lower, 0.0) if has_enough_inputs(problem) else 0.0, gap.upper)

@@ -4,10 +4,10 @@ Along some directions losses fall for ever, those of classes that recede.  Yet f
 
     F_lin(W) ≥ E[ℓ'(Wx; y)],
 
-ℓ' without some of the classes that a sample does not have, for log Σ_j e^{p_j} over fewer j is less; or without
-a whole sample, whose loss is at least 0.  Every choice of what is left out gives a bound.  The best leaves out
-what recedes: the minimum of what stays is attained, and is proven by its curvature on the row space.  What
-recedes is seen on the path of minimisers of F_lin + λ/2‖W‖² as λ falls, and need not be proven.
+ℓ' without some of the classes that a sample does not have, for log Σ_j e^{p_j} over fewer j is less; or
+without a whole sample, whose loss is at least 0.  Every choice of what is left out gives a bound.  The best
+leaves out what recedes: the minimum of what stays is attained, and is proven by its curvature on the row
+space.  What recedes is seen on the path of minimisers of F_lin + λ/2‖W‖² as λ falls, and need not be proven.
 """
 
 from __future__ import annotations

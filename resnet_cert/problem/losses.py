@@ -807,8 +807,8 @@ class Softmax:
     """Cross-entropy Σ_c y_c(log Σ_j e^{p_j} − p_c).
 
     With s = softmax(p), o = 1 − s, Y = Σ y: ∇ℓ = Ys − y = s·(Y − y) − y·o, ∇²ℓ = Y(diag(s) − ssᵀ).
-    omega (m, q), where it is given, is 0 for the classes that a sample does without (y = 0 there): log Σ_j e^{p_j}
-    is over the others.
+    omega (m, q), where it is given, is 0 for the classes that a sample does without (y = 0 there): then
+    log Σ_j e^{p_j} is over the others.
     """
 
     nonnegative = True

@@ -1,5 +1,7 @@
-"""The break-even radius against minima in 256 bits: its lower end is not enough, its upper end is.  And inf F_lin
-where no W attains it, against the minimum of what stays."""
+"""The break-even radius against minima in 256 bits: its lower end is not enough, its upper end is.
+
+And inf F_lin where no W attains it, against the minimum of what stays.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,7 @@ def halves(seed: int, n: int = 24, d: int = 3) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_class_recedes(seed: int) -> tuple[Head, Head, float]:
-    """Softmax: the last of four classes is told from the others; they stay, with the samples that they have."""
+    """Softmax: the last of four classes is told from the others; they stay, with their samples."""
     rng = np.random.default_rng(seed + 100)
     x, far = halves(seed, 30)
     labels = np.where(far, 3, rng.integers(0, 3, len(x)))
