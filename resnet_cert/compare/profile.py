@@ -19,6 +19,7 @@ import numpy as np
 
 from resnet_cert.compare import path
 from resnet_cert.compare.comparators import comparators_here
+from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
 from resnet_cert.compare.location import ZERO
 from resnet_cert.compare.minimum_on_ball import (
@@ -80,6 +81,8 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
         place = data.at_value(F.lower - beyond, start)
         seen = Seen.of(data, place, blocks=False)
         lower, start = max(lower, _below(F, seen, lower)), place
+        if seen.F.lower > F.upper:  # so is the path's end
+            break
         if seen.F.upper <= F.lower:
             upper = (seen.length * data.scaled.sigma).upper
             if upper - lower > NARROW * upper:
@@ -90,15 +93,15 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
 
 
 def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
-    """inf F_lin over all W; its lower end is −∞ where nothing is known that matters for F."""
+    """inf F_lin over all W, as far as it matters for F; its lower end is −∞ where nothing is known."""
     lowest = infimum_of_loss(linear.data.problem)
-    below = -math.inf if lowest is None else lowest
+    known = Enclosure(linear.F_min.value, -math.inf if lowest is None else lowest, linear.F_min.upper)
+    if F.upper < known.lower or F.lower > known.upper:  # on this ball already something is as good
+        return known
     if linear.attained is not True:
-        return Enclosure(linear.F_min.value, below, math.inf)
+        return infimum(linear.data, linear.found, F.upper)
     if linear.falls_at_rim is False:
         return linear.F_min
-    if F.lower > linear.F_min.upper:  # on this ball already something is as good
-        return Enclosure(linear.F_min.value, below, linear.F_min.upper)
     return minimum_on_ball(linear.data, math.inf, math.inf).F_min
 
 

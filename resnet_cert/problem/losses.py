@@ -807,6 +807,8 @@ class Softmax:
     """Cross-entropy Σ_c y_c(log Σ_j e^{p_j} − p_c).
 
     With s = softmax(p), o = 1 − s, Y = Σ y: ∇ℓ = Ys − y = s·(Y − y) − y·o, ∇²ℓ = Y(diag(s) − ssᵀ).
+    omega (m, q), where it is given, is 0 for the classes that a sample does without (y = 0 there): then
+    log Σ_j e^{p_j} is over the others.
     """
 
     nonnegative = True
@@ -827,7 +829,7 @@ class Softmax:
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> Derivatives:
-        at = self._at(fn, p, error, y)
+        at = self._at(fn, p, error, y, omega)
         q, s, Y = p.shape[1], at.s, at.Y
         second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
         second[:, range(q), range(q)] = Y[:, None] * s * at.o
@@ -841,7 +843,7 @@ class Softmax:
     def first_derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> FirstDerivatives:
-        return self._first(self._at(fn, p, error, y), y)
+        return self._first(self._at(fn, p, error, y, omega), y)
 
     def quadratic(
         self,
@@ -857,7 +859,7 @@ class Softmax:
         # cancels: the first term is the whole up to rounding, the second, squared, is rounding itself.
         # For s off by a relative ρ, both terms together are off by less than 4ρ(1 + ρ)² of the first (Cauchy
         # and Schwarz).  An error e of δ moves the root of the form by √‖∇²ℓ‖ e; ‖∇²ℓ‖ grows by (1 + ρ)².
-        at = self._at(fn, p, error, y)
+        at = self._at(fn, p, error, y, omega)
         s, q = at.s, p.shape[1]
         centered = delta - (s * delta).sum(axis=1, keepdims=True)
         spread = np.einsum("ij,ij->i", s * centered, centered)
@@ -876,7 +878,7 @@ class Softmax:
         )
         return form, wrong
 
-    def _at(self, fn: Elementary, p: Array, error: Radius, y: Array) -> SoftmaxAt:
+    def _at(self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None) -> SoftmaxAt:
         # o and Y − y are sums over the other classes, so that nothing cancels for a single class: within
         # γ_{2q+4}, and s, o, products of one of them with Y − y and sums of those within γ_{3q+16}.  p is
         # shifted by its largest entry; the roundings U|p_j − max| of that are counted as errors of p.  Then
@@ -887,9 +889,13 @@ class Softmax:
         # |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
         # The absolute row sums of ∇²ℓ are 2Y s_a o_a.
         q = p.shape[1]
-        largest = p.argmax(axis=1)[:, None]
+        largest = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1)[:, None]
         shifted = p - np.take_along_axis(p, largest, axis=1)
+        if omega is not None:
+            shifted = np.where(omega > 0.0, shifted, 0.0)
         e = fn.exp(shifted)
+        if omega is not None:
+            e = np.where(omega > 0.0, e, 0.0)
         rest = _others(e, largest)
         whole = e.sum(axis=1, keepdims=True)
         s, o, Y = e / whole, rest / whole, y.sum(axis=1)
