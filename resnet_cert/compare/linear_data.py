@@ -129,7 +129,13 @@ class Data:
         return replace(data, ill_conditioned=apart < WELL_CONDITIONED, may_turn=apart < FAR_FROM_DEPENDENT)
 
     def with_unseen(self) -> Data:
-        """With what the data do not see."""
+        """With what the data do not see.
+
+        With decay no direction is set apart that they do not see: taking it out of W shortens W, but a column
+        that is not decayed may do better with it.
+        """
+        if self.ridge.any():
+            return self
         unseen = unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
         return replace(self, unseen=None if unseen is None else _in_units(unseen, self.scaled.units))
 
