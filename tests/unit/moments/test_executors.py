@@ -17,6 +17,7 @@ from resnet_cert.decide.objective import Objective, flat
 from resnet_cert.moments.executors import DaskExecutor, cluster, summed
 from resnet_cert.moments.gradient import curvature_along, first_moments
 from resnet_cert.moments.one_pass import observe, observe_first
+from resnet_cert.numerics.progress import watched
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem import problem as problems
@@ -150,11 +151,10 @@ def test_workers_that_always_die_are_a_clear_failure(monkeypatch: pytest.MonkeyP
 
 def test_progress_is_told_piece_by_piece(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     in_small_chunks(monkeypatch)
-    told: list[tuple[int, int]] = []
-    executor = DaskExecutor(client, lambda done, of: told.append((done, of)))
-    first_moments(replace(made(), executor=executor))
-    assert told == [(i, len(told)) for i in range(1, len(told) + 1)]
-    assert len(told) == 6
+    told: list[tuple[str, int, int | None]] = []
+    with watched(lambda *step: told.append(step)):
+        first_moments(replace(made(), executor=DaskExecutor(client)))
+    assert told == [("pieces", i, 6) for i in range(1, 7)]
 
 
 @pytest.mark.parametrize("address", ["local:", "local:x", "local:0"])
