@@ -127,9 +127,9 @@ def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
     """Keep the spinner, where there is one, up to date."""
     if status is None:
         return lambda step: None
-    from resnet_cert.search.landscape import objective_lin_min
+    from resnet_cert.compare.regularized import least_of_objective
 
-    least = objective_lin_min(problem).value
+    least = least_of_objective(problem).value
     G = "F" if problem.is_plain else "G"
 
     def show(step: Step) -> None:
