@@ -879,7 +879,8 @@ class Softmax:
         return form, wrong
 
     def _at(self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None) -> SoftmaxAt:
-        # o and Y − y are sums over the other classes, so that nothing cancels for a single class.  p is
+        # o and Y − y are sums over the other classes, so that nothing cancels for a single class: within
+        # γ_{2q+4}, and s, o, products of one of them with Y − y and sums of those within γ_{3q+16}.  p is
         # shifted by its largest entry; the roundings U|p_j − max| of that are counted as errors of p.  Then
         # e^{p_j} is off by ELEMENTARY, s, o and log1p by twice that, and by the roundings counted.
         # log s_j and log o_j are √2-Lipschitz: their gradients e_j − s and −s_j(e_j − s)/o_j are at most √2
@@ -895,7 +896,7 @@ class Softmax:
         e = fn.exp(shifted)
         if omega is not None:
             e = np.where(omega > 0.0, e, 0.0)
-        rest = _others(e)
+        rest = _others(e, largest)
         whole = e.sum(axis=1, keepdims=True)
         s, o, Y = e / whole, rest / whole, y.sum(axis=1)
         underflow = Radius.of(q * FLOOR * (1.0 + Y))  # what underflowed may grow
@@ -906,14 +907,14 @@ class Softmax:
             Y=Y,
             excess=fn.log1p(tail) - shifted,
             error=error + Radius.row_norms(shifted) * U,
-            relative=Radius.of(2 * ELEMENTARY + gamma(2 * q + 12)),
+            relative=Radius.of(2 * ELEMENTARY + gamma(3 * q + 16)),
             size=Radius.of(2.0 * Y * (s * o).max(axis=1) + FLOOR) + underflow,
             underflow=underflow,
         )
 
     @staticmethod
     def _first(at: SoftmaxAt, y: Array) -> FirstDerivatives:
-        Y_rest = _others(y)
+        Y_rest = _others(y, y.argmax(axis=1)[:, None])
         first = at.s * Y_rest - y * at.o
         magnitude = Radius.row_norms(at.s * Y_rest + y * at.o) + at.underflow
         first_error = (_drift(at.error, 1.5) + at.relative) * magnitude + at.underflow
@@ -965,11 +966,18 @@ class Softmax:
         return Ball(value, first, second)
 
 
-def _others(a: Array) -> Array:
-    """Σ_{l≠j} a_l for each j: a (m, q) ≥ 0, without a difference, in at most q roundings."""
-    sums = np.zeros_like(a)
-    np.cumsum(a[:, :-1], axis=1, out=sums[:, 1:])
-    sums[:, :-1] += np.cumsum(a[:, :0:-1], axis=1)[:, ::-1]
+def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:
+    """Σ_{l≠j} a_l for each j, a (m, q) ≥ 0, within a relative γ_{2q+4}.
+
+    largest: (m, 1) where each row has its largest entry, up to a relative 2^-20.  The sum that leaves that
+    one out is formed without it; any other a_j is at most half of the sum of all, for the largest is in there
+    as well, so that taking a_j off no more than doubles the relative error γ_q of that sum.
+    """
+    whole = a.sum(axis=1, keepdims=True)
+    sums = whole - a
+    rest = a.copy()
+    np.put_along_axis(rest, largest, 0.0, axis=1)
+    np.put_along_axis(sums, largest, rest.sum(axis=1, keepdims=True), axis=1)
     return sums
 
 

@@ -260,7 +260,11 @@ def test_any_cut_and_any_order_of_merging_give_the_same_floats(loss):
     arrays = {name: getattr(head, name)[rows] for name in names if getattr(head, name) is not None}
     arrays["x"] = arrays["x"] + rng.normal(size=arrays["x"].shape)
     problem = replace(head, **arrays).problem()
-    expected = floats_of(merged(sums_of(problem, 8)).observed(problem, 1.0, MomentSums.expectation))
+
+    def floats(parts):
+        return floats_of(merged(parts).observed(problem, 1.0, MomentSums.expectation))
+
+    expected = floats(sums_of(problem, 8))
     for blocks in (1, 2, 3, 5):
         parts = list(sums_of(problem, blocks))
         order = rng.permutation(len(parts))
