@@ -208,8 +208,8 @@ def corollary1_here(
     outputs = f"{'q' if span(problem) == problem.q else 'q − 1'} = {span(problem)}"
     if problem.q > 1 and enough:
         reason = (
-            f"for d = {problem.d1} ≥ {outputs} every second-order stationary point of F has F ≤ inf F_lin, and "
-            "is a global minimum of F over all (W, V)"
+            f"for d = {problem.d1} ≥ {outputs} every second-order stationary point of F has F ≤ inf F_lin, "
+            "and is a global minimum of F over all (W, V)"
         )
     elif problem.q > 1:
         reason = f"for d = {problem.d1} < {outputs} even a strict local minimum may have F > inf F_lin"
