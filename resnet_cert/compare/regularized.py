@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from resnet_cert.compare.consequences import bound_symbols
 from resnet_cert.compare.linear_data import Data
 from resnet_cert.compare.minimum_on_ball import (
@@ -161,7 +163,7 @@ def least_in_cylinder(problem: Problem, most: float) -> Enclosure:
         while beyond(high) > 0.0 and high < FARTHEST:
             high *= 16.0
         if high < FARTHEST:
-            brentq(beyond, decay, high, rtol=2.0**-45, xtol=high * 2.0**-60)
+            brentq(beyond, decay, high, rtol=np.float64(2.0**-45), xtol=high * 2.0**-60)
     least = min(found, key=lambda at: at.upper)
     return Enclosure(least.value, max(at.lower for at in found), least.upper)
 
