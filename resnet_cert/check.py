@@ -364,5 +364,5 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
         raise RequestError(f"Theorem 3 does not apply: {symbols}", id="theorem")
     if problem.objective.l2:
         decay = {"l2": problem.objective.l2, "norm_V": norm(problem.V).upper}
-        return replace(symbols, **decay), least_on_ball(problem, linear.r).F_min
+        return replace(symbols, **decay), least_on_ball(problem, linear).F_min
     return symbols, linear.F_min

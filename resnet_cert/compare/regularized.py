@@ -16,6 +16,7 @@ from resnet_cert.compare.minimum_on_ball import (
     best_linear_predictor,
     best_regularised,
     minimum_on_ball,
+    on_smaller_ball,
 )
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.moments.moments import Moments
@@ -98,7 +99,7 @@ def regularized_here(
         best = best_regularised(problem)
         least = best.F_min
         gap_bound = _gap_bound(problem, here, best, gradient_norm)
-        theorem3 = _theorem3(problem, constants, verdict, best, linear.r, G, F_at_0)
+        theorem3 = _theorem3(problem, constants, verdict, best, linear, G, F_at_0)
     else:
         least = least_of_objective(problem)
     return Regularized(
@@ -116,10 +117,12 @@ def regularized_here(
     )
 
 
-def least_on_ball(problem: Problem, r: float, known: LinearMinimum | None = None) -> LinearMinimum:
-    """min G_lin over ‖W‖_F ≤ r, G_lin without the constraint; known: that over all W."""
+def least_on_ball(
+    problem: Problem, linear: LinearMinimum, known: LinearMinimum | None = None
+) -> LinearMinimum:
+    """min G_lin on the ball of the best linear predictor of F_lin; known: that over all W."""
     best = known or best_regularised(problem)
-    return best if best.W_star.norm().upper <= r else best_regularised(problem, r)
+    return best if best.W_star.norm().upper <= linear.r else on_smaller_ball(best, linear.r, linear.found)
 
 
 def least_of_objective(problem: Problem) -> Enclosure:
@@ -193,7 +196,7 @@ def _theorem3(
     constants: Constants,
     verdict: Verdict,
     best: LinearMinimum,
-    r: float,
+    linear: LinearMinimum,
     G: Enclosure,
     F_at_0: Enclosure,
 ) -> RegularizedTheorem3:
@@ -211,7 +214,7 @@ def _theorem3(
         spare=symbols.d > symbols.span,
         rank=symbols.rank,
     )
-    upper = least_on_ball(problem, r, best).F_min + bound
+    upper = least_on_ball(problem, linear, best).F_min + bound
     applies = verdict is Verdict.CERTIFIED
     return RegularizedTheorem3(
         applies,
