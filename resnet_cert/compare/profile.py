@@ -49,8 +49,6 @@ REACH = 10.0
 balls are cheap, those far beyond the break-even radius are not, and say nothing of F.
 """
 
-NEVER = BreakEvenRadius(None, math.inf, None, True)
-
 
 @QUIET
 def break_even_radius(F: Enclosure, linear: LinearMinimum) -> BreakEvenRadius:
@@ -71,7 +69,7 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
         return BreakEvenRadius(0.0, 0.0, 0.0, False), found
     least = _infimum(F, linear)
     if F.upper < least.lower:
-        return NEVER, found
+        return BreakEvenRadius(None, math.inf, None, True, (least - F).lower), found
     open_end = BreakEvenRadius(None, 0.0, math.inf, None)
     if not (F.known and F.lower > least.lower):
         return replace(open_end, lower=_below(F, Seen.of(data, found, blocks=False), 0.0)), found
