@@ -65,7 +65,7 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
     data, found = linear.data, linear.found
     nothing = Found(found.objective, path.origin(found.objective, 0.0))
     at_zero = Seen.of(data, nothing, blocks=False).F
-    if at_zero.upper <= F.lower:
+    if at_zero.upper <= F.lower or not data.problem.W.any():  # F(0, V) = F_lin(0)
         return BreakEvenRadius(0.0, 0.0, 0.0, False), found
     least = _infimum(F, linear)
     if F.upper < least.lower:

@@ -6,6 +6,7 @@ And inf F_lin where no W attains it, against the minimum of what stays.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -86,6 +87,12 @@ def test_zero_and_infinity_are_decided(name: str):
         assert break_even_radius(Enclosure.exact(1e-3), linear).infinite is False
     never = break_even_radius(Enclosure.exact(below), linear)
     assert (never.infinite, never.value, never.upper, never.lower) == (True, None, None, math.inf)
+
+
+def test_a_network_with_no_head_is_as_good_as_nothing_exactly():
+    at = head("softmax")
+    found = profile(replace(at, W=np.zeros_like(at.W)).problem(), 2).break_even_radius
+    assert (found.value, found.lower, found.upper, found.infinite) == (0.0, 0.0, 0.0, False)
 
 
 def test_infinity_is_not_claimed_where_a_minimum_is_met_to_rounding():
