@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,13 @@ import numpy.typing as npt
 from resnet_cert.compare import location, path
 from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_objective import LinearObjective, bend
-from resnet_cert.compare.minimum_on_ball import MOST_WORK, Seen, infimum_of_loss
+from resnet_cert.compare.minimum_on_ball import (
+    MOST_WORK,
+    LinearMinimum,
+    Seen,
+    enclosed_on,
+    infimum_of_loss,
+)
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import is_softmax, separates
 from resnet_cert.compare.row_space import unseen_directions
@@ -52,7 +58,15 @@ STRETCHES = (16.0, 256.0, 4096.0)
 """How many times longer a predictor that separates the data is made, to see how low its loss falls."""
 
 
-def infimum(data: Data, start: Found, enough: float = math.inf) -> Enclosure:
+@dataclass(frozen=True)
+class Infimum:
+    """inf F_lin over all W, and the places of the path on the way there, ‖W‖ rising."""
+
+    F: Enclosure
+    places: tuple[Found, ...]
+
+
+def infimum(data: Data, start: Found, enough: float = math.inf) -> Infimum:
     """inf F_lin over all W, of data without ρ.
 
     Args:
@@ -63,12 +77,14 @@ def infimum(data: Data, start: Found, enough: float = math.inf) -> Enclosure:
     lower, best = -math.inf if known is None else known, Seen.of(data, start, blocks=False).F
     place, before = start, np.zeros((problem.n, problem.q))
     tried: Bools | None = None
+    places: list[Found] = []
     for step in range(1, LOOKS[-1] + 1):
         if separates(problem, place.W):
-            return _between(lower, [best, *_stretched(data, place)])
+            return Infimum(_between(lower, [best, *_stretched(data, place)]), tuple(places))
         lam = data.scale * DOWN**step
         place = place.moved(data.objective(lam))
         place = Found(place.objective, path.minimised(place.objective, place.place, lam, ACCURACY))
+        places.append(place)
         if step < LOOKS[0] - 1 or not isinstance(problem.loss, BuiltinLoss):
             continue
         now = _shares(problem, place.W)
@@ -80,7 +96,25 @@ def infimum(data: Data, start: Found, enough: float = math.inf) -> Enclosure:
             if lower > enough or best.upper - lower <= CLOSE * abs(best.upper):
                 break
         before = now
-    return _between(lower, [best])
+    return Infimum(_between(lower, [best]), tuple(places))
+
+
+def on_large_ball(linear: LinearMinimum) -> LinearMinimum:
+    """The same, known from below by inf F_lin where a part of the data recedes.
+
+    On a ball so large that λ is rounding, a place of the path with a smaller W is about as good.
+    """
+    data, r = linear.data, linear.r
+    objective = data.objective(data.scale)
+    limit = infimum(data, Found(objective, path.origin(objective, data.scale)))
+    inside = [place for place in limit.places if place.norm <= r]
+    if not inside or limit.F.lower <= linear.F_min.lower:
+        return linear
+    other = enclosed_on(data, inside[-1], r, linear.attained, linear.chosen, sharp=False)
+    best = min(linear, other, key=lambda at: at.F_min.upper)
+    F = best.F_min
+    F = Enclosure(F.value, min(max(F.lower, limit.F.lower), F.upper), F.upper)
+    return replace(best, F_min=F, lower_from="infimum of F_lin")
 
 
 def _between(lower: float, found: list[Enclosure]) -> Enclosure:

@@ -177,10 +177,15 @@ def test_what_stays_bounds_the_infimum_where_a_part_recedes(name: str, seed: int
     assert linear.attained is False
     within = best_linear_predictor(part.problem(), None, 3.0)
     least = float(polished(HeadTruth(part), within.r, within.W_star.center, 0.0).value * arb(share))
-    found = infimum(linear.data, linear.found)
+    found = infimum(linear.data, linear.found).F
     assert found.lower <= least * (1 + 1e-15)
     assert least * (1 - 1e-15) <= found.upper
     assert found.upper - found.lower < 1e-7 * abs(least)
+    for r in (3e2, 1e4):  # λ is rounding there
+        large = best_linear_predictor(at.problem(), r, 1.0)
+        assert large.F_min.lower <= found.upper
+        assert large.F_min.upper - large.F_min.lower < 1e-8 * abs(least)
+        assert large.norm.upper <= r
     for below in (1e-6, 0.1):
         assert break_even_radius(Enclosure.exact(least - below), linear).infinite is True
     for above in (1e-4, 0.1):
