@@ -22,13 +22,7 @@ import numpy.typing as npt
 from resnet_cert.compare import location, path
 from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_objective import LinearObjective, bend
-from resnet_cert.compare.minimum_on_ball import (
-    MOST_WORK,
-    LinearMinimum,
-    Seen,
-    enclosed_on,
-    infimum_of_loss,
-)
+from resnet_cert.compare.minimum_on_ball import MOST_WORK, LinearMinimum, Seen, enclosed_on
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import is_softmax, separates
 from resnet_cert.compare.row_space import unseen_directions
@@ -54,6 +48,8 @@ DESCENT = (2.0**-10, 2.0**-25, 2.0**-45)
 """The λ, relative to the curvature, on the way to the minimum of what stays."""
 MOST_STEPS = 20
 """Of Newton's method: what takes more is no minimum that is attained."""
+MOST_HELD = 2**25
+"""The most numbers in the inputs from which a part is taken."""
 STRETCHES = (16.0, 256.0, 4096.0)
 """How many times longer a predictor that separates the data is made, to see how low its loss falls."""
 
@@ -73,7 +69,8 @@ def infimum(data: Data, start: Found, enough: float = math.inf) -> Infimum:
         start: a predictor to begin with.  enough: a lower end above this need not be sharper.
     """
     problem = data.problem
-    known = infimum_of_loss(problem)
+    small = problem.n * (problem.q * problem.d) ** 2 <= MOST_WORK and problem.n * problem.d <= MOST_HELD
+    known = data.infimum_of_loss
     lower, best = -math.inf if known is None else known, Seen.of(data, start, blocks=False).F
     place, before = start, np.zeros((problem.n, problem.q))
     tried: Bools | None = None
@@ -85,7 +82,7 @@ def infimum(data: Data, start: Found, enough: float = math.inf) -> Infimum:
         place = place.moved(data.objective(lam))
         place = Found(place.objective, path.minimised(place.objective, place.place, lam, ACCURACY))
         places.append(place)
-        if step < LOOKS[0] - 1 or not isinstance(problem.loss, BuiltinLoss):
+        if step < LOOKS[0] - 1 or not (small and isinstance(problem.loss, BuiltinLoss)):
             continue
         now = _shares(problem, place.W)
         if step in LOOKS:
@@ -150,9 +147,7 @@ def _shares(problem: Problem, W: Array) -> Array:
 
 def _by_what_stays(problem: Problem, stays: Bools) -> float:
     """A lower bound of F_lin by what of each sample is left, (n, q); −∞ where none is proven."""
-    n, q = problem.n, problem.q
-    if n * (q * problem.d) ** 2 > MOST_WORK:
-        return -math.inf
+    q = problem.q
     chunks = list(problem.chunks(features=False))
     x, y = np.concatenate([c.x for c in chunks]), np.concatenate([c.y for c in chunks])
     pi = np.concatenate([c.weights for c in chunks])

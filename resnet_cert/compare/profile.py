@@ -27,7 +27,6 @@ from resnet_cert.compare.minimum_on_ball import (
     Seen,
     best_linear_predictor,
     enclosed_on,
-    infimum_of_loss,
     minimum_on_ball,
 )
 from resnet_cert.moments.domain import domain_radius
@@ -92,7 +91,7 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
 
 def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
     """inf F_lin over all W, as far as it matters for F; its lower end is −∞ where nothing is known."""
-    lowest = infimum_of_loss(linear.data.problem)
+    lowest = linear.data.infimum_of_loss
     known = Enclosure(linear.F_min.value, -math.inf if lowest is None else lowest, linear.F_min.upper)
     if F.upper < known.lower or F.lower > known.upper:  # on this ball already something is as good
         return known
