@@ -517,10 +517,12 @@ def _on_expected(report: Report) -> Iterator[str]:
 def _next_steps(report: Report) -> Iterator[str]:
     if report.verdict is Verdict.CERTIFIED:
         return
-    spec = printable(report.spec.path or "SPEC")
+    spec = printable(report.spec.path or "run.yaml")
+    if report.verdict is Verdict.REFUTED and report.spec.path is None:
+        yield 'problem.save("run.npz") writes run.yaml beside it, for the commands below.'
     least = report.smallest_epsilon
     if least is not None and math.isfinite(least.upper):
-        yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)} (--eps)."
+        yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)}."
     if report.verdict is Verdict.REFUTED:
         if report.descent is None:
             yield f"resnet-cert solve {spec} --output point.npz goes on from here to a stationary point."
