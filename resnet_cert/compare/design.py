@@ -21,8 +21,9 @@ from resnet_cert.numerics.algebra import eigvalsh, svd
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U
 from resnet_cert.problem.problem import Chunk, Problem
 
-WELL_CONDITIONED = 1e-5
-"""The least ratio of singular values of scaled columns that needs no change of coordinates."""
+WELL_CONDITIONED, FAR_FROM_DEPENDENT = 1e-5, 1e-2
+"""The least ratio of singular values of scaled columns that needs no change of coordinates, and the least to
+which none would do any good."""
 NEGLIGIBLE = 2.0**-54
 """The ratio of singular values below which a direction is dropped: the data say nothing about it in
 float64.
@@ -41,6 +42,18 @@ class Rows:
     z: Array
     error: Radius
     chunk: Chunk
+
+    def __getitem__(self, some: slice) -> Rows:
+        """Without their features."""
+        omega, weight = self.chunk.omega, self.chunk.weight
+        chunk = Chunk(
+            self.chunk.x[some],
+            self.chunk.f[:0],
+            self.chunk.y[some],
+            None if omega is None else omega[some],
+            None if weight is None else weight[some],
+        )
+        return Rows(self.x[some], np.ascontiguousarray(self.z[some]), self.error[some], chunk)
 
 
 @dataclass(frozen=True)
@@ -79,14 +92,12 @@ class Design:
         return list(self._made())
 
     def _made(self) -> Iterator[Rows]:
-        plain = self.sigma == 1.0 and bool(np.all(self.units == 1.0))
+        both = self.sigma * self.units
         for chunk in self.problem.chunks(features=False):
-            x, scaled, error = chunk.x, chunk.x, NOTHING
-            if not plain:
-                x, both = chunk.x * self.sigma, self.sigma * self.units
-                scaled = chunk.x * both
-                if not np.array_equal(scaled / both, chunk.x):  # something underflowed
-                    error = Radius.of(np.full(len(x), np.sqrt(self.d) * 2.0**-1021))
+            x = chunk.x if self.sigma == 1.0 else chunk.x * self.sigma
+            scaled, error = x if (self.units == 1.0).all() else chunk.x * both, NOTHING
+            if (both < 1.0).any() and not np.array_equal(scaled / both, chunk.x):  # something underflowed
+                error = Radius.of(np.full(len(x), np.sqrt(self.d) * 2.0**-1021))
             if self.R is None:
                 yield Rows(x, scaled, error, chunk)
             else:
@@ -112,16 +123,19 @@ def gram(at: Design) -> Array:
     total = np.zeros((at.d, at.d))
     weight = 0.0
     for rows in at.rows():
-        weighted = np.sqrt(rows.chunk.weights)[:, None] * rows.z
+        pi = rows.chunk.weight
+        weighted = rows.z if pi is None else np.sqrt(pi)[:, None] * rows.z
         total += weighted.T @ weighted
         weight += float(np.sum(rows.chunk.weights))
     return total / weight
 
 
-def is_ill_conditioned(second_moments: Array) -> bool:
-    """The columns are nearly dependent."""
+def independence(second_moments: Array) -> float:
+    """How far the columns are from dependent: the ratio of their least singular value to the largest."""
     eigenvalues = eigvalsh(second_moments)
-    return bool(eigenvalues[-1] > 0.0 and eigenvalues[0] < WELL_CONDITIONED**2 * eigenvalues[-1])
+    if not eigenvalues[-1] > 0.0:
+        return 1.0
+    return math.sqrt(max(float(eigenvalues[0] / eigenvalues[-1]), 0.0))
 
 
 def orthogonalised(at: Design, extra: Array) -> Design:

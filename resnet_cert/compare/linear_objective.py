@@ -37,10 +37,13 @@ from resnet_cert.moments.moments import (
 from resnet_cert.numerics.algebra import solve
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
-from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum, quotient
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
 from resnet_cert.problem.problem import Chunk
+
+ENOUGH_ROWS = 32
+"""So many samples for each input are enough to see how F_lin bends at least."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,25 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
     return Bend(full.value, full.first, np.maximum(np.broadcast_to(second, p.shape), 0.0), None)
 
 
+def least_curvature(loss: Loss, p: Array, error: Radius, chunk: Chunk) -> Array:
+    """c (m,) with ∇²ℓ ⪰ c·I at all predictions within `error` of p (m, q), c ≥ 0 for a convex loss.
+
+    With softmax on the complement of (1, …, 1): ∇²ℓ = Y(diag(s) − ssᵀ), and vᵀ(diag(s) − ssᵀ)v = min_t Σ s_j
+    (v_j − t)² ≥ min s·‖v‖² for such a v.  min s = 1/Σ_j e^{p_j − min p}, in which each p_j − min p is off by
+    √2·error at most; 2^-30 pays for the roundings where no term is infinite, and then c = 0.
+    """
+    if not (loss.sum_free and p.shape[1] > 1):
+        at = loss.derivatives(p, error, chunk.y, chunk.omega)
+        second = at.second if at.second.ndim == 1 else at.second.min(axis=1)
+        c = (second - at.second_error.upper) * (1.0 - 2.0 * U)
+        return np.maximum(c, 0.0) if loss.convex else np.minimum(c, c * (1.0 + 4.0 * U))
+    builtin = cast(BuiltinLoss, loss)
+    e = builtin.functions.exp(p - p.min(axis=1, keepdims=True) + 1.5 * np.reshape(error.upper, (-1, 1)))
+    Y = builtin.scale * chunk.y.sum(axis=1)
+    c = np.nan_to_num(Y / e.sum(axis=1)) * (1.0 - 2.0**-30)
+    return c if chunk.omega is None else np.where((chunk.omega > 0.0).all(axis=1), c, 0.0)
+
+
 @dataclass(frozen=True)
 class Sketch:
     """Φ, its gradient (q, d) and what the Hessian is made of, at one U in float64; none of it proven.
@@ -97,7 +119,8 @@ class Sketch:
 class Enclosed:
     """F_lin, E[∇ℓ zᵀ] (q, d), the blocks of E[∇²ℓ ⊗ zzᵀ], and E[∇ℓ xᵀ] (q, d), at one U.
 
-    blocks: one (d, d) for all outputs, q of them, or one (qd, qd); None where they are too large.
+    blocks: one (d, d) for all outputs, q of them, or one (qd, qd); None where they are not there.  least: a
+    lower bound of them (`least_block`), or None.
     bend: an upper bound of ‖∇²F_lin‖ in W.  farthest, farthest_x: of ‖z_i‖, ‖x_i‖.
     """
 
@@ -108,6 +131,7 @@ class Enclosed:
     bend: Radius
     farthest: Radius
     farthest_x: Radius
+    least: Ball | None = None
 
 
 @dataclass(frozen=True)
@@ -250,14 +274,14 @@ class LinearObjective:
         return [whole.reshape(q * d, q * d)]
 
     def mean_curvature(self, at: Sketch) -> float:
-        """E[tr ∇²ℓ]/q."""
+        """E[tr ∇²ℓ]/q, or the mean over the directions in which ∇²ℓ does not vanish."""
         total = 0.0
         for rows, bend in self._bent(at):
             traces = bend.diagonal.sum(axis=1)
             if bend.off is not None:
                 traces = traces - np.square(bend.off).sum(axis=1)
             total += float(rows.chunk.weights @ traces)
-        return total / at.weight / self.q
+        return total / at.weight / (self.q - 1 if self.is_mean_free else self.q)
 
     def enclosed(self, point: Array, *, blocks: bool) -> Enclosed:
         """Everything that is proven about F_lin at U."""
@@ -280,6 +304,28 @@ class LinearObjective:
             Radius(np.max([part[3].upper for part in parts])),
         )
 
+    def least_block(self, point: Array) -> Ball:
+        """B (d, d) with E[∇²ℓ ⊗ zzᵀ] ⪰ I ⊗ B, or (I − Π) ⊗ B where the rows of ∇F_lin sum to 0, at U.
+
+        B = E[c zzᵀ], c the `least_curvature` of a sample, and 0 for most where there are more samples than
+        are needed: a convex loss bends no less for it.
+        """
+        problem, size = self.design.problem, Radius.norm(point)
+        every = problem.n // (ENOUGH_ROWS * self.d + BLOCK_ROWS) if problem.loss.convex else 1
+        weights, sums = [], []
+        for cut, rows in self._in_blocks():
+            weights.append(weight_sum(rows.chunk, cut))
+        for cut, rows in self._in_blocks(max(1, every)):
+            z_norm = Radius.row_norms(rows.z)
+            p_error = z_norm * size * gamma(self.d + 1) + rows.error * size + Radius.underflow(point.size)
+            p = cut.times(rows.z, point.T)
+            c = least_curvature(problem.loss, p, p_error, rows.chunk)
+            nothing = Radius.of(np.zeros(len(c)))
+            at = Derivatives(c, nothing, c[:, None], nothing, c, nothing, Radius.size(c))
+            sums.append(curvature_sum(at, rows.chunk.weight, rows.z, z_norm, rows.error, cut))
+        B = quotient(merged(sums).total(), total_weight(merged(weights)))
+        return Ball((B.center + B.center.T) / 2.0, B.radius + Radius.norm(B.center) * U)
+
     def largest_third(self, point: Array, q: float) -> Radius:
         """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
         worst, size = NOTHING, Radius.norm(point)
@@ -294,9 +340,11 @@ class LinearObjective:
             worst = Radius(np.maximum(worst.upper, most.upper))
         return worst
 
-    def _in_blocks(self) -> Iterator[tuple[Blocks, Rows]]:
+    def _in_blocks(self, every: int = 1) -> Iterator[tuple[Blocks, Rows]]:
+        """All rows, or one of so many."""
         first = 0
         for rows in self.design.rows():
+            rows = rows if every == 1 else rows[::every]
             yield Blocks(first, len(rows.z)), rows
             first += -(-len(rows.z) // BLOCK_ROWS)
 

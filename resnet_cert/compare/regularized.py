@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import cast
 
 from resnet_cert.compare.consequences import bound_symbols
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, best_regularised
+from resnet_cert.compare.minimum_on_ball import (
+    LinearMinimum,
+    best_linear_predictor,
+    best_regularised,
+    on_smaller_ball,
+)
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.enclosure import (
@@ -83,7 +88,7 @@ def regularized_here(
     gap_bound = theorem3 = None
     if problem.objective.norm is None:
         gap_bound = _gap_bound(problem, here, best, gradient_norm)
-        theorem3 = _theorem3(problem, constants, verdict, best, linear.r, G)
+        theorem3 = _theorem3(problem, constants, verdict, best, linear, G)
     return Regularized(
         l2,
         problem.objective.norm,
@@ -128,7 +133,12 @@ def _gap_bound(problem: Problem, here: Moments, best: LinearMinimum, gradient_no
 
 
 def _theorem3(
-    problem: Problem, constants: Constants, verdict: Verdict, best: LinearMinimum, r: float, G: Enclosure
+    problem: Problem,
+    constants: Constants,
+    verdict: Verdict,
+    best: LinearMinimum,
+    linear: LinearMinimum,
+    G: Enclosure,
 ) -> RegularizedTheorem3:
     symbols = bound_symbols(problem, constants)
     if isinstance(symbols, str):
@@ -144,8 +154,8 @@ def _theorem3(
         spare=symbols.d > symbols.span,
         rank=symbols.rank,
     )
-    inside = best.W_star.norm().upper <= r
-    on_ball = best if inside else best_regularised(problem, r)
+    inside = best.W_star.norm().upper <= linear.r
+    on_ball = best if inside else on_smaller_ball(best, linear.r, linear.found)
     upper = on_ball.F_min + bound
     applies = verdict is Verdict.CERTIFIED
     return RegularizedTheorem3(

@@ -220,7 +220,7 @@ def formula(topic: str, begins: str, which: int = 0) -> str:
 def by_hand(problem: Problem, report: Report) -> dict[str, Any]:
     """What the formulas speak of, for ℓ = ½‖p − y‖², by plain NumPy."""
     data, W, V, l2 = problem.distribution, problem.W, problem.V, problem.objective.l2
-    x, y = np.asarray(data.x[:]), np.asarray(data.y[:]).reshape(len(data.x), -1)
+    x, y = np.asarray(data.x[:]), np.asarray(data.y[:]).reshape(problem.n, -1)
     f = np.asarray(problem.features.rows(slice(0, len(x)), x, len(x)))
     n, h = len(x), x + f @ V.T
     residual = h @ W.T - y

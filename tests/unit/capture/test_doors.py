@@ -71,8 +71,8 @@ def from_torch(folder: Path) -> Problem:
             return self.head(x + self.V(torch.tanh(self.inner(x))))
 
     net = Net()
-    names = dict(zip(("inner.weight", "inner.bias", "V.weight", "head.weight", "head.bias"), WEIGHTS))
-    net.load_state_dict({name: torch.from_numpy(WEIGHTS[key]) for name, key in names.items()})
+    names = ("inner.weight", "inner.bias", "V.weight", "head.weight", "head.bias")
+    net.load_state_dict(dict(zip(names, map(torch.from_numpy, WEIGHTS.values()), strict=True)))
     return capture(net, (torch.from_numpy(X), torch.from_numpy(Y)), **OPTIONS)
 
 
