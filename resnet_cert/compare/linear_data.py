@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -23,9 +24,14 @@ from resnet_cert.compare.linear_objective import Enclosed, LinearObjective
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import Recedes, recedes, separates
 from resnet_cert.compare.row_space import Unseen, unseen_directions
-from resnet_cert.numerics.radius import Array
+from resnet_cert.moments.executors import summed
+from resnet_cert.moments.moments import total_weight, value_sum, weight_sum
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.radius import NOTHING, Array
+from resnet_cert.numerics.sums import Blocks, Sum, quotient
 from resnet_cert.problem.convexity import assumption1
-from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import Chunk, Problem
 
 INSIDE = 1.0 - 2.0**-40
 """The search aims at this fraction of a ball's radius, so that its errors do not leave the ball."""
@@ -144,6 +150,16 @@ class Data:
         return replace(self if self.unseen else self.with_unseen(), ill_conditioned=True)
 
     @cached_property
+    def infimum_of_loss(self) -> float | None:
+        """E[inf_p ℓ(p; y)], rounded down; None where the loss does not know it."""
+        loss = self.problem.loss
+        if not isinstance(loss, BuiltinLoss):
+            return 0.0 if loss.nonnegative else None
+        sums = summed(self.problem, _infimum_sums, features=False)
+        whole = quotient(sums.value.total(), total_weight(sums.weight))
+        return Enclosure.around(float(whole.center), whole.radius).lower
+
+    @cached_property
     def _convex(self) -> dict[float, bool]:
         return {}
 
@@ -253,3 +269,19 @@ def _in_units(unseen: Unseen, units: Array) -> Unseen:
     size = float(np.max(np.abs(units[:, None] * unseen.Z), initial=0.0))
     factor = 2.0 ** -math.frexp(size)[1]
     return Unseen(unseen.Z * factor, unseen.sine * factor)
+
+
+@dataclass(frozen=True)
+class InfimumSums:
+    """Σ π inf ℓ and Σ π."""
+
+    value: Sum
+    weight: Sum
+
+    def __add__(self, other: InfimumSums) -> InfimumSums:
+        return InfimumSums(self.value + other.value, self.weight + other.weight)
+
+
+def _infimum_sums(problem: Problem, chunk: Chunk, blocks: Blocks) -> InfimumSums:
+    least = cast(BuiltinLoss, problem.loss).infimum(chunk.y, chunk.omega)
+    return InfimumSums(value_sum(least, NOTHING, chunk.weight, blocks), weight_sum(chunk, blocks))

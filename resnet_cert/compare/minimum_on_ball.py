@@ -25,7 +25,6 @@ from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import separates
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner
 from resnet_cert.numerics.radius import Array, Radius, U, gamma
-from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 
 LARGEST_BLOCK = 2000
@@ -265,7 +264,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
     data, F, W, g, length = seen.data, seen.F, seen.W, seen.gradient, seen.length
     lam, sigma, bounded = seen.found.place.lam, data.scaled.sigma, math.isfinite(r)
     lowers = {"convexity": (F - inner(g, W) - g.norm() * ball).lower if bounded else -math.inf}
-    infimum = infimum_of_loss(data.problem)
+    infimum = data.infimum_of_loss
     if infimum is not None:
         lowers["infimum of the loss"] = infimum
     c = location.ZERO
@@ -307,26 +306,6 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
         seen.found,
         W.radius * sigma,
     )
-
-
-def infimum_of_loss(problem: Problem) -> float | None:
-    """E[inf_p ℓ(p; y)], rounded down; None where the loss does not know it."""
-    loss = problem.loss
-    if not isinstance(loss, BuiltinLoss):
-        return 0.0 if loss.nonnegative else None
-    value = weight = 0.0
-    size = 0.0
-    for chunk in problem.chunks(features=False):
-        least, pi = loss.infimum(chunk.y, chunk.omega), chunk.weights
-        value += float(pi @ least)
-        size += float(pi @ np.abs(least))
-        weight += float(np.sum(pi))
-    if size == 0.0:
-        return 0.0
-    return (
-        Enclosure.around(value, Radius.of(size) * gamma(problem.n + 8))
-        / Enclosure.around(weight, Radius.of(weight) * gamma(problem.n))
-    ).lower
 
 
 def _ridge_value(ridge: Array, W: Ball) -> Enclosure:
