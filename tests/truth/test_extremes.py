@@ -1,8 +1,8 @@
 """Whole checks of heads with entries from 5e-324 to 1e300, in balance or not, against 4,000 bits.
 
-Every loss, up to three outputs, with a bias, inputs beside the block, decay and a constraint that binds or does
-not, targets that all but cancel the predictions: no enclosure misses, no verdict is wrong, none is left open that
-4,000 bits decide, and no run ends in an error.
+Every loss, up to three outputs, with a bias, inputs beside the block, decay and a constraint that binds or
+does not, targets that all but cancel the predictions: no enclosure misses, no verdict is wrong, none is left
+open that 4,000 bits decide, and no run ends in an error.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def cancelling(head: Head, rng: np.random.Generator) -> Head:
         widest = -12 if head.loss == "softmax" else 0  # its targets sum to 1
         y = y * (1.0 + 10.0 ** rng.uniform(-18, widest, p.shape) * rng.choice([-1, 0, 1], p.shape))
     fits = np.isfinite(y).all() and np.max(np.abs(y)) <= MOST
-    if head.loss == "logistic" and head.q == 1 or not fits:
+    if (head.loss == "logistic" and head.q == 1) or not fits:
         return head
     return replace(head, y=np.clip(y, 0.0, 1.0) if head.loss == "logistic" else y)
 
