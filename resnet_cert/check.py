@@ -41,9 +41,9 @@ from resnet_cert.decide.decision import (
 )
 from resnet_cert.decide.hessian import curvature, reduction
 from resnet_cert.moments.domain import domain_radius, lipschitz_claims
-from resnet_cert.moments.gradient import first_moments, observe_first
+from resnet_cert.moments.gradient import first_moments
 from resnet_cert.moments.moments import Moments
-from resnet_cert.moments.one_pass import Observed, observe
+from resnet_cert.moments.one_pass import Observed, observe, observe_first
 from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic

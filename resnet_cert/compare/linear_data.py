@@ -103,8 +103,14 @@ class Data:
         return plain.orthogonalised() if ill else plain
 
     def orthogonalised(self) -> Data:
-        """The same, in coordinates of its own."""
-        unseen = unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
+        """The same, in coordinates of its own.
+
+        With decay no direction is set apart that the data do not see: taking it out of W shortens W, but a
+        column that is not decayed may do better with it.
+        """
+        unseen = None
+        if not self.ridge.any():
+            unseen = unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
         if unseen is not None:
             unseen = _in_units(unseen, self.scaled.units)
         return replace(self, ill_conditioned=True, unseen=unseen)

@@ -105,7 +105,7 @@ def by_curvature(
     steep = slope.norm() + pull
     if not (m0 > 0.0 and math.isfinite(steep.upper)):
         return None
-    found = _root(objective, point, steep, c, m0, float(at.farthest))
+    found = reached(objective, point, steep, c, m0, float(at.farthest))
     if found is None:
         return None
     located = Located(found[0], steep, found[1], stretch, offset)
@@ -130,7 +130,7 @@ def _with_mean_penalty(block: Ball, more: Array, error: Radius, point: Array) ->
     return [Ball(K, block.radius + error + rounding)], push
 
 
-def _root(
+def reached(
     objective: LinearObjective, point: Array, slope: Enclosure, c: Enclosure, m0: float, farthest: float
 ) -> tuple[float, float] | None:
     """m and the root δ of (m/2)δ² = slope·δ + c, where m ≥ m0/GROWTH holds as far as q > δ.

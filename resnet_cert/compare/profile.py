@@ -19,6 +19,7 @@ import numpy as np
 
 from resnet_cert.compare import path
 from resnet_cert.compare.comparators import comparators_here
+from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
 from resnet_cert.compare.location import ZERO
 from resnet_cert.compare.minimum_on_ball import (
@@ -30,7 +31,7 @@ from resnet_cert.compare.minimum_on_ball import (
     minimum_on_ball,
 )
 from resnet_cert.moments.domain import domain_radius
-from resnet_cert.moments.gradient import observe_first
+from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
 from resnet_cert.problem.problem import Problem
@@ -80,6 +81,8 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
         place = data.at_value(F.lower - beyond, start)
         seen = Seen.of(data, place, blocks=False)
         lower, start = max(lower, _below(F, seen, lower)), place
+        if seen.F.lower > F.upper:  # so is the path's end
+            break
         if seen.F.upper <= F.lower:
             upper = (seen.length * data.scaled.sigma).upper
             if upper - lower > NARROW * upper:
@@ -90,15 +93,15 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
 
 
 def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
-    """inf F_lin over all W; its lower end is −∞ where nothing is known that matters for F."""
+    """inf F_lin over all W, as far as it matters for F; its lower end is −∞ where nothing is known."""
     lowest = infimum_of_loss(linear.data.problem)
-    below = -math.inf if lowest is None else lowest
+    known = Enclosure(linear.F_min.value, -math.inf if lowest is None else lowest, linear.F_min.upper)
+    if F.upper < known.lower or F.lower > known.upper:  # on this ball already something is as good
+        return known
     if linear.attained is not True:
-        return Enclosure(linear.F_min.value, below, math.inf)
+        return infimum(linear.data, linear.found, F.upper)
     if linear.falls_at_rim is False:
         return linear.F_min
-    if F.lower > linear.F_min.upper:  # on this ball already something is as good
-        return Enclosure(linear.F_min.value, below, linear.F_min.upper)
     return minimum_on_ball(linear.data, math.inf, math.inf).F_min
 
 
@@ -136,7 +139,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
-    F = observe_first(problem, b).here.F
+    F = first_moments(problem).F
     meeting, _ = _break_even(F, linear)
     norm_W = norm(problem.W).value
     middle = next(r for r in (meeting.value or 0.0, linear.norm.value, norm_W, 1.0) if 0.0 < r < math.inf)

@@ -26,6 +26,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 import numpy as np
 
 from resnet_cert.numerics.enclosure import QUIET
+from resnet_cert.numerics.progress import is_watched, told
 from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
@@ -75,6 +76,7 @@ def summed_rows(
             rows = slice(first, min(first + size, stop))
             chunk = problem.chunk(rows, features=features)
             yield contribution(problem, chunk, Blocks(first // BLOCK_ROWS, len(chunk.x)))
+            told("samples", rows.stop - start, stop - start)
 
     return merged(parts())
 
@@ -155,13 +157,9 @@ CARRIED_BYTES = 2**24
 
 @dataclass
 class DaskExecutor:
-    """The workers of a `distributed.Client`.
-
-    progress: called with the pieces that are done and all of them, pass by pass.
-    """
+    """The workers of a `distributed.Client`."""
 
     client: Any
-    progress: Callable[[int, int], None] | None = None
     _sent: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -188,9 +186,9 @@ class DaskExecutor:
             )
         ]
         try:
-            if self.progress is not None:
+            if is_watched():
                 for done, _ in enumerate(as_completed(parts, loop=self.client.loop), start=1):
-                    self.progress(done, len(parts))
+                    told("pieces", done, len(parts))
             while len(parts) > 1:
                 pairs = [
                     self.client.submit(operator.add, *pair, pure=False)

@@ -220,7 +220,7 @@ def _blocks_of_curvature(c: Array, z: Array, sizes: Radius, blocks: Blocks) -> A
     m = z.shape[1]
     if c.ndim == 1:
         if (c >= 0.0).all():  # one symmetric product: half the work
-            root = np.sqrt(c)[:, None] * z
+            root = z if (c == 1.0).all() else np.sqrt(c)[:, None] * z
             return blocks.products(root, root, sizes)
         return blocks.products(c[:, None] * z, z, sizes)
     q = c.shape[1]

@@ -184,6 +184,11 @@ class Blocks:
         """Of values (count, ...), one a block, with their radii and sizes (count,)."""
         return self._sum(values, radius, size)
 
+    def whole(self, value: Array, rows: int) -> Sum:
+        """A number or an array of all these rows, of which nothing is proven, as a leaf of the tree over
+        pieces of `rows` rows each: they add up to the same floats in any order."""
+        return Sum((Node(0, self.first * BLOCK_ROWS // rows, value, NOTHING, NOTHING),))
+
     def bounds(self, each: Radius) -> Sum:
         """The sums of upper bounds (rows, t): a value of 0, and the bounds as its radius (t,)."""
         nothing = Radius(np.zeros(self.count), exact=True)

@@ -149,7 +149,10 @@ def _sgd_meaning(run: Sgd) -> Iterator[str]:
 
 
 def solve(solved: Solved, style: Style) -> str:
-    """How many steps it took, where the point is, before and after, and the screen of its check."""
+    """How many steps it took, where the point is, before and after, and the screen of its check; quiet: the
+    verdict alone."""
+    if style.verbosity < 0:
+        return check([solved.report], style)
     steps = f"{solved.iterations} iteration{'' if solved.iterations == 1 else 's'}"
     after = solved.report
     name = "F" if after.regularized is None else "G"
@@ -158,7 +161,8 @@ def solve(solved: Solved, style: Style) -> str:
         table = Listing("", name, f"‖∇{name}‖", "λ_min", f"{name} − min {name}_lin")
         for when, report in (("before", solved.start), ("after", after)):
             table.add_row(when, *(enclosed(x) for x in _position(report)))
-        parts += ["", table]
+        both = f"Both by the constants of one domain, b = {plain(after.constants.b)}."
+        parts += ["", table, "", both]
     if solved.attained is True:
         parts += ["", f"The infimum of {name} over all (W, V) is attained."]
     if solved.attained is False:
@@ -327,11 +331,13 @@ def _interval(ends: tuple[float, float]) -> str:
 
 
 def verify(verification: Verification, style: Style) -> str:
-    """First the verdict with what it is about, then the claim, why, and what is proven and what is not."""
+    """First the verdict with what it is about (quiet: no more), then the claim, and what is proven."""
     verdict, claim, spec = verification.verdict, verification.claim, verification.spec
     color = COLOR[Verdict.REFUTED if verdict is None else verdict]
     whole = replace(style, width=MOST_COLUMNS)  # a path is not broken: the first line says it all
     headline = _rendered([Text(verification.headline, style=color)], whole)
+    if style.verbosity < 0:
+        return headline
     lines: list[RenderableType] = []
     if verdict is not None and claim is not None:
         lines += map(Text, _claimed(claim))
