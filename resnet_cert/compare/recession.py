@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from resnet_cert.numerics.radius import Array, Radius, gamma
-from resnet_cert.problem.losses import BuiltinLoss, Rays
+from resnet_cert.problem.losses import Bools, BuiltinLoss, Rays
 from resnet_cert.problem.problem import Problem
 
 LARGEST_PROGRAMME = 2**20
@@ -137,7 +137,7 @@ def _scaled(rows: Array) -> Array:
     return np.ldexp(rows, -np.frexp(largest)[1])
 
 
-def _direction(helping: Array, fixed: Array) -> tuple[Array, list[Fraction]] | None:
+def _direction(helping: Array, fixed: Array) -> tuple[Bools, list[Fraction]] | None:
     """The u that maximises Σ h_i·u subject to 0 ≤ h_i·u ≤ 1 and fixed·u = 0, by HiGHS; None for 0.
 
     Which of the products vanish, and u, whose entries may be beyond all floats.  Its tolerances are absolute:
