@@ -28,7 +28,7 @@ from resnet_cert.compare.consequences import (
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
 from resnet_cert.compare.population import population_here
 from resnet_cert.compare.profile import break_even_radius
-from resnet_cert.compare.regularized import regularized_here
+from resnet_cert.compare.regularized import least_on_ball, regularized_here
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.decide.crosscheck import crosscheck
 from resnet_cert.decide.decision import (
@@ -311,6 +311,7 @@ def compared(
             gradient_norm=decision.slope.norm,
             constants=constants,
             verdict=decision.verdict,
+            F_at_0=seen.origin.F,
         ),
         "augmented": augmented_here(problem, here, gradient_norm, best) if augmented and best else None,
         "comparators": others,
@@ -345,18 +346,15 @@ def gap_bounds(
 
 @QUIET
 def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundConstants, Enclosure]:
-    """The constants of Theorem 3 for a problem, and its min F_lin.
+    """The constants of Theorem 3 for a problem, and its min F_lin; with weight decay min G_lin.
 
     Args:
         s: ‖Z‖_F of the predictors Ux + Zf, where the bound against them is wanted.
     Raises:
         RequestError: a Lipschitz constant is neither given nor computable, or Theorem 3 does not apply.
     """
-    reason = not_plain(problem)
-    if reason is not None:
-        step = "check has it, as regularized.theorem3; without the regularizer the bound is that of F"
-        hint = f" ({step})" if problem.objective.l2 and problem.objective.norm is None else ""
-        raise RequestError(f"Theorem 3 does not apply: {reason}{hint}", id="theorem")
+    if problem.objective.norm is not None:
+        raise RequestError(f"Theorem 3 does not apply: {not_plain(problem)}", id="theorem")
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
@@ -364,4 +362,7 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     symbols = bound_symbols(problem, claims, s)
     if isinstance(symbols, str):
         raise RequestError(f"Theorem 3 does not apply: {symbols}", id="theorem")
+    if problem.objective.l2:
+        decay = {"l2": problem.objective.l2, "norm_V": norm(problem.V).upper}
+        return replace(symbols, **decay), least_on_ball(problem, linear).F_min
     return symbols, linear.F_min

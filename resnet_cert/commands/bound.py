@@ -129,6 +129,6 @@ def _constants_of(problem: Problem, given: dict[str, float]) -> tuple[dict[str, 
         problem, domain=replace(problem.domain, **domain), lipschitz=replace(problem.lipschitz, **lipschitz)
     )
     constants, F_lin_min = bound_constants(problem)
-    names = (*CONSTANTS, "d", "q", "k", "bypass")
+    names = (*CONSTANTS, "d", "q", "k", "bypass", "l2", "norm_V")
     known = {name: getattr(constants, name) for name in names}
     return {**known, "loss": "softmax" if problem.loss.sum_free else None}, F_lin_min

@@ -143,9 +143,9 @@ def _shown(problem: Problem, bar: Bar | None) -> Callable[[Step], None]:
     """Keep the line of the terminal, where there is one, up to date."""
     if bar is None:
         return lambda step: None
-    from resnet_cert.search.landscape import objective_lin_min
+    from resnet_cert.compare.regularized import least_of_objective
 
-    least = objective_lin_min(problem).value
+    least = least_of_objective(problem).value
     G = "F" if problem.is_plain else "G"
 
     def show(step: Step) -> None:

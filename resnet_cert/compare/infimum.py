@@ -22,7 +22,7 @@ import numpy.typing as npt
 from resnet_cert.compare import location, path
 from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_objective import LinearObjective, bend
-from resnet_cert.compare.minimum_on_ball import MOST_WORK, Seen, infimum_of_loss
+from resnet_cert.compare.minimum_on_ball import MOST_WORK, Seen
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import is_softmax, separates
 from resnet_cert.compare.row_space import unseen_directions
@@ -59,7 +59,7 @@ def infimum(data: Data, start: Found, enough: float = math.inf) -> Enclosure:
         start: a predictor to begin with.  enough: a lower end above this need not be sharper.
     """
     problem = data.problem
-    known = infimum_of_loss(problem)
+    known = data.infimum_of_loss
     lower, best = -math.inf if known is None else known, Seen.of(data, start, blocks=False).F
     place, before = start, np.zeros((problem.n, problem.q))
     tried: Bools | None = None

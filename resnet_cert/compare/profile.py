@@ -27,7 +27,6 @@ from resnet_cert.compare.minimum_on_ball import (
     Seen,
     best_linear_predictor,
     enclosed_on,
-    infimum_of_loss,
     minimum_on_ball,
 )
 from resnet_cert.moments.domain import domain_radius
@@ -49,8 +48,6 @@ REACH = 10.0
 balls are cheap, those far beyond the break-even radius are not, and say nothing of F.
 """
 
-NEVER = BreakEvenRadius(None, math.inf, None, True)
-
 
 @QUIET
 def break_even_radius(F: Enclosure, linear: LinearMinimum) -> BreakEvenRadius:
@@ -71,7 +68,7 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
         return BreakEvenRadius(0.0, 0.0, 0.0, False), found
     least = _infimum(F, linear)
     if F.upper < least.lower:
-        return NEVER, found
+        return BreakEvenRadius(None, math.inf, None, True, (least - F).lower), found
     open_end = BreakEvenRadius(None, 0.0, math.inf, None)
     if not (F.known and F.lower > least.lower):
         return replace(open_end, lower=_below(F, Seen.of(data, found, blocks=False), 0.0)), found
@@ -94,7 +91,7 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
 
 def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
     """inf F_lin over all W, as far as it matters for F; its lower end is −∞ where nothing is known."""
-    lowest = infimum_of_loss(linear.data.problem)
+    lowest = linear.data.infimum_of_loss
     known = Enclosure(linear.F_min.value, -math.inf if lowest is None else lowest, linear.F_min.upper)
     if F.upper < known.lower or F.lower > known.upper:  # on this ball already something is as good
         return known

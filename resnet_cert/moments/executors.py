@@ -86,6 +86,32 @@ def merged(parts: Iterable[Part]) -> Part:
     return functools.reduce(operator.add, parts)
 
 
+@dataclass(frozen=True)
+class AnyOf:
+    """Whether it holds for some rows."""
+
+    holds: bool
+
+    def __add__(self, other: AnyOf) -> AnyOf:
+        return AnyOf(self.holds or other.holds)
+
+
+def some_rows(problem: Problem, test: Callable[[Problem, Chunk], bool]) -> bool:
+    """Whether a chunk passes the test, which does not look at features: the first one ends the search where
+    it is made here.
+
+    Args:
+        test: as a contribution, it may travel.
+    """
+    if problem.executor is None:
+        return any(test(problem, chunk) for chunk in problem.chunks(features=False))
+    return summed(problem, functools.partial(_tested, test=test), features=False).holds
+
+
+def _tested(problem: Problem, chunk: Chunk, blocks: Blocks, test: Callable[[Problem, Chunk], bool]) -> AnyOf:
+    return AnyOf(bool(test(problem, chunk)))
+
+
 def on_cluster(problem: Problem, client: Any) -> Problem:
     """The same problem, its sums made by the workers of a `distributed.Client`, or by an executor."""
     executor = client if hasattr(client, "summed") else DaskExecutor(client)

@@ -80,9 +80,12 @@ def observed_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> O
     """What some rows contribute, which begin with a block."""
     loss, W = problem.loss, problem.W
     at = residual(chunk, problem.V, blocks)
+    here = moment_sums(loss, chunk, at, W, blocks) if W.any() else None
+    # ∇²ℓ of a quadratic loss is the same at every prediction.
+    Q = None if here is None or loss.concordance != 0.0 else here.Q.corner(problem.d)
     return ObservedSums(
-        moment_sums(loss, chunk, at, W, blocks) if W.any() else None,
-        moment_sums(loss, chunk, at, np.zeros_like(W), blocks),
+        here,
+        moment_sums(loss, chunk, at, np.zeros_like(W), blocks, Q),
         _lipschitz(problem, chunk, (at.x_norm, at.f_norm), b, blocks),
     )
 

@@ -29,7 +29,7 @@ from resnet_cert.outcomes import Diagnostic, RequestError, printable
 if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
 
-CHUNK_BYTES = 2**24
+CHUNK_BYTES = 2**23
 """Working memory for one chunk of rows; memory does not grow with n."""
 HELD_BYTES = 2**28
 """Features of a network that take no more than this are evaluated once and kept."""

@@ -305,6 +305,7 @@ def _sentences(report: Report) -> Iterator[str]:
     yield from report.reasons
     yield from _on_conditions(report)
     yield from _not_applied(report)
+    yield from _on_theorem3(report)
     yield from _on_corollary1(report)
     yield from _on_decay(report)
     yield _against_linear(report)
@@ -373,12 +374,27 @@ def _not_applied(report: Report) -> Iterator[str]:
         else:
             listed = ", ".join(map(str, numbers[:-1]))
             yield f"Theorems {listed} and {numbers[-1]} do not apply{why}."
-    third = report.theorem3
-    if third.applies and third.vacuous:
+
+
+def _on_theorem3(report: Report) -> Iterator[str]:
+    """What Theorem 3 promises of the point from ε and the domain alone."""
+    third, about = report.theorem3, report.regularized
+    decayed = None if about is None else about.theorem3
+    alone = f"From ε = {given(report.epsilon)} alone Theorem 3"
+    size = f"no linear predictor of size {_in_ball(report)}"
+    if decayed is not None and decayed.applies and decayed.bound is not None:
+        if decayed.vacuous:
+            yield f"{alone} says nothing: its bound lies above G = F_lin(0) of the predictor 0."
+        else:
+            most = at_most(decayed.bound.upper)
+            yield f"{alone} promises that {size} has a G that is lower by more than {most}."
+    elif third.applies and third.vacuous:
         yield (
             f"At ε = {given(report.epsilon)} Theorem 3 says nothing: its bound lies above F(0) = F_lin(0), "
             "the objective of the predictor 0."
         )
+    elif third.applies and third.bound is not None:
+        yield f"{alone} promises that {size} does better by more than {at_most(third.bound.upper)}."
 
 
 def _on_corollary1(report: Report) -> Iterator[str]:
@@ -402,12 +418,10 @@ def _on_decay(report: Report) -> Iterator[str]:
     if about is None or about.gap_bound is None or about.norm is not None:
         return
     most = about.gap_bound.upper
-    if about.theorem3 is not None and about.theorem3.applies and about.theorem3.bound is not None:
-        most = min(most, about.theorem3.bound.upper)
     if math.isfinite(most):
         yield (
-            f"Weight decay can have cost at most {at_most(max(most, 0.0))} here: no linear predictor "
-            f"with {_in_ball(report)} has a G that is lower by more."
+            f"Weight decay can have cost at most {at_most(max(most, 0.0))} here: no linear predictor of any "
+            "size has a G that is lower by more."
         )
 
 
@@ -421,10 +435,13 @@ def _against_linear(report: Report) -> str:
         (measured.local.upper, "the local second-order bound"),
         (third.bound.upper if third.applies and third.bound is not None else math.inf, "Theorem 3"),
     )
-    if report.objective.break_even_radius is not None and report.objective.break_even_radius.infinite:
-        least = report.objective.gap.upper
-        by = f", by at least {at_least(-least)}" if least < 0.0 else ""
+    even = report.objective.break_even_radius
+    if even is not None and even.infinite:
+        by = f", by at least {at_least(even.margin)}" if even.margin else ""
         return f"The network does better than every linear predictor{by}."
+    if even is not None and even.lower > 0.0 and _is_default(report):
+        larger = f"linear predictor with {_length_of_w(report)} < {at_least(even.lower, 6)}"
+        return f"The network does better than every {larger}."
     predictor = f"linear predictor with {_in_ball(report)}"
     if gap.lower > 0.0:
         return f"The best {predictor} does better, by at least {at_least(gap.lower)}."
@@ -437,12 +454,17 @@ def _against_linear(report: Report) -> str:
     return f"No {predictor} does better by more than {at_most(upper)} (by {proof})."
 
 
+def _is_default(report: Report) -> bool:
+    """Nobody chose r, and it says nothing about the data either."""
+    return report.constants.source.get("r") == "computed" and report.objective.falls_at_rim is not False
+
+
 def _on_size(report: Report) -> Iterator[str]:
     """How large a linear predictor has to be: what does not hang on a radius that nobody chose."""
     radius, length = report.objective.break_even_radius, _length_of_w(report)
     own = report.problem.norm_W_frobenius
     if radius is None:
-        if report.constants.source.get("r") == "computed" and report.objective.falls_at_rim is not False:
+        if _is_default(report):
             yield (
                 f"That r = {plain(report.constants.r)} is a default; --break-even computes how large a "
                 "linear predictor must be to do as well."
@@ -458,7 +480,8 @@ def _on_block(report: Report) -> Iterator[str]:
     left = report.objective.block_gap
     if left is not None and math.isfinite(left.upper):
         most = at_most(max(left.upper, 0.0))
-        yield f"With these features no {_point(report)} does better by more than {most}."
+        better = "does better" if report.regularized is None else "has an F that is lower"
+        yield f"With these features no {_point(report)} {better} by more than {most}."
 
 
 def _against(report: Report, name: str, gap: Enclosure, radius: float) -> str:
@@ -506,12 +529,12 @@ def _on_expected(report: Report) -> Iterator[str]:
 
 
 def _next_steps(report: Report) -> Iterator[str]:
-    if report.verdict is Verdict.CERTIFIED:
-        return
     spec = printable(report.spec.path or "SPEC")
     least = report.smallest_epsilon
-    if least is not None and math.isfinite(least.upper):
+    if least is not None and math.isfinite(least.upper) and at_most(least.upper) != given(report.epsilon):
         yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)} (--eps)."
+    if report.verdict is Verdict.CERTIFIED:
+        return
     if report.verdict is Verdict.REFUTED:
         if report.descent is None:
             yield f"resnet-cert solve {spec} --output point.npz goes on from here to a stationary point."

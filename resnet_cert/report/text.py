@@ -65,9 +65,19 @@ def bound(table: BoundTable, style: Style) -> str:
         symbols |= {"q": constants.q, "k": constants.k}
     if constants.s is not None:
         symbols |= {"s": constants.s}
+    if constants.l2:
+        symbols |= {"l2": constants.l2, "‖V‖_F": constants.norm_V or 0.0}
     augmented = ["augmented: F − E[ℓ(Ux + Zf)], ‖U‖_F ≤ r, ‖Z‖_F ≤ s."] * (constants.s is not None)
     parts: list[RenderableType] = []
-    if table.rows:
+    if table.rows and constants.l2:
+        parts += [
+            "Theorem 3 with weight decay, G = F + l2(‖W‖² + ‖V‖²): G − min G_lin (‖W‖_F ≤ r) at any "
+            "ε-second-order stationary point of G is at most",
+            "",
+            _forms(table),
+            "",
+        ]
+    elif table.rows:
         parts += [
             "Theorem 3: F − min F_lin (‖W‖_F ≤ r) at any ε-second-order stationary point is at most",
             "",
@@ -77,11 +87,13 @@ def bound(table: BoundTable, style: Style) -> str:
             *augmented,
         ]
     parts += [", ".join(f"{symbol} = {plain(value, DIGITS)}" for symbol, value in symbols.items())]
+    if constants.q > 1:
+        parts += ["b bounds ‖W‖_F and ‖V‖."]
     if constants.span < constants.q:
         parts += [f"The loss's gradients sum to 0: so many outputs count as {constants.span}."]
     if table.F_lin_min is not None:
-        parts += [f"min F_lin = {enclosed(table.F_lin_min)}"]
-    if table.target_gap is not None and table.target_eps is not None:
+        parts += [f"min {'G' if constants.l2 else 'F'}_lin = {enclosed(table.F_lin_min)}"]
+    if table.target_gap is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
 
@@ -418,6 +430,12 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def _forms(table: BoundTable) -> Listing:
+    if table.constants.l2:
+        listing = Listing("ε", "bound", *(() if table.F_lin_min is None else ("G ≤",)))
+        for row in table.rows:
+            upper = [] if row.F_upper is None else [at_most(row.F_upper.upper, DIGITS)]
+            listing.add_row(given(row.eps), at_most(row.bound.upper, DIGITS), *upper)
+        return listing
     last = () if table.constants.s is None else ("augmented",)
     last += () if table.F_lin_min is None else ("F ≤",)
     listing = Listing("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
@@ -440,6 +458,8 @@ def _forms(table: BoundTable) -> Listing:
     return listing
 
 
-def _target(gap: float, eps: float) -> str:
+def _target(gap: float, eps: float | None) -> str:
+    if eps is None:
+        return f"The bound is above {given(gap)} for every ε: what weight decay can cost is more."
     range_of_eps = "every ε" if math.isinf(eps) else f"every ε ≤ {at_least(eps, ALL_DIGITS)}"
     return f"The bound is at most {given(gap)} for {range_of_eps}."

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.objective import Objective, flat
 from resnet_cert.moments.executors import DaskExecutor, cluster, summed
 from resnet_cert.moments.gradient import curvature_along, first_moments
@@ -86,6 +87,38 @@ def test_the_second_opinion_is_that_of_one_process(monkeypatch: pytest.MonkeyPat
     for one, other in ((there.gradient, here.gradient), (there.product, here.product)):
         np.testing.assert_allclose(flat(one), flat(other), rtol=1e-12)
     assert there.value == pytest.approx(here.value, rel=1e-14)
+
+
+@pytest.mark.parametrize("loss", ["squared", "softmax", "logistic"])
+def test_the_best_linear_predictor_is_that_of_one_process(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rows are too many to be kept, each pass of the search is spread over the workers."""
+    in_small_chunks(monkeypatch)
+    monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BYTES", 0)
+    rng = np.random.default_rng(2)
+    y = {
+        "softmax": rng.integers(0, 3, N),
+        "logistic": rng.choice([-1.0, 1.0], N),
+        "squared": rng.normal(size=N),
+    }
+    q = 3 if loss == "softmax" else 1
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(N, 3)),
+        y=y[loss],
+        f=np.ones((N, 1)),
+        W=np.ones((q, 3)),
+        V=np.ones((3, 1)),
+        loss=loss,
+    )
+    with cluster("local:2") as client:
+        client.run(small_chunks)
+        there = best_linear_predictor(replace(problem, executor=DaskExecutor(client)), None, 4.0)
+    here = best_linear_predictor(problem, None, 4.0)
+    assert (plain(there.F_min), plain(there.W_star), there.attained) == (
+        plain(here.F_min),
+        plain(here.W_star),
+        here.attained,
+    )
 
 
 def test_shards_give_the_floats_of_arrays(

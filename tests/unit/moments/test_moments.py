@@ -177,7 +177,9 @@ def test_without_gamma_the_sums_are_missed(monkeypatch):
 def test_without_the_error_of_h_all_that_depends_on_it_is_missed(monkeypatch):
     rng = np.random.default_rng(12)
     f, V = rng.normal(size=(3, 20)), rng.normal(size=(3, 20))
-    head = Head(x=-f @ V.T, y=np.zeros((3, 1)), f=f, W=rng.normal(size=(1, 3)), V=V)  # h is rounding only
+    head = Head(  # h is rounding only
+        x=-f @ V.T, y=np.zeros((3, 1)), f=f, W=rng.normal(size=(1, 3)), V=V, loss="pseudo_huber"
+    )
     assert not missed(head)
     with_error = residual
 
