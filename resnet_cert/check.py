@@ -28,7 +28,7 @@ from resnet_cert.compare.consequences import (
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
 from resnet_cert.compare.population import population_here
 from resnet_cert.compare.profile import break_even_radius
-from resnet_cert.compare.regularized import regularized_here
+from resnet_cert.compare.regularized import least_on_ball, regularized_here
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.decide.crosscheck import crosscheck
 from resnet_cert.decide.decision import (
@@ -41,9 +41,9 @@ from resnet_cert.decide.decision import (
 )
 from resnet_cert.decide.hessian import curvature, reduction
 from resnet_cert.moments.domain import domain_radius, lipschitz_claims
-from resnet_cert.moments.gradient import first_moments, observe_first
+from resnet_cert.moments.gradient import first_moments
 from resnet_cert.moments.moments import Moments
-from resnet_cert.moments.one_pass import Observed, observe
+from resnet_cert.moments.one_pass import Observed, observe, observe_first
 from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
@@ -68,8 +68,9 @@ from resnet_cert.results import (
 )
 from resnet_cert.theory import theorems
 
-BREAK_EVEN_WORK = 10**8
-"""Largest n(q(d + k))² for which break-even radius and block gap are computed without being asked for."""
+BREAK_EVEN_WORK, BLOCK_WORK = 10**8, 5 * 10**8
+"""Largest n(qd)² and n(q(d + k))² for which break-even radius and block gap are computed without being asked
+for."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def examine(
         escalate=escalate,
     )
     if break_even is None:
-        break_even = problem.n * (problem.q * (problem.d + problem.k)) ** 2 <= BREAK_EVEN_WORK
+        work, block = (problem.n * (problem.q * size) ** 2 for size in (problem.d, problem.d + problem.k))
+        break_even = work <= BREAK_EVEN_WORK and block <= BLOCK_WORK
     report = Report(
         name=problem.name,
         spec=spec or Source(),
@@ -311,6 +313,7 @@ def compared(
             gradient_norm=decision.slope.norm,
             constants=constants,
             verdict=decision.verdict,
+            F_at_0=seen.origin.F,
         ),
         "augmented": augmented_here(problem, here, gradient_norm, best) if augmented and best else None,
         "comparators": others,
@@ -345,18 +348,15 @@ def gap_bounds(
 
 @QUIET
 def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundConstants, Enclosure]:
-    """The constants of Theorem 3 for a problem, and its min F_lin.
+    """The constants of Theorem 3 for a problem, and its min F_lin; with weight decay min G_lin.
 
     Args:
         s: ‖Z‖_F of the predictors Ux + Zf, where the bound against them is wanted.
     Raises:
         RequestError: a Lipschitz constant is neither given nor computable, or Theorem 3 does not apply.
     """
-    reason = not_plain(problem)
-    if reason is not None:
-        step = "check has it, as regularized.theorem3; without the regularizer the bound is that of F"
-        hint = f" ({step})" if problem.objective.l2 and problem.objective.norm is None else ""
-        raise RequestError(f"Theorem 3 does not apply: {reason}{hint}", id="theorem")
+    if problem.objective.norm is not None:
+        raise RequestError(f"Theorem 3 does not apply: {not_plain(problem)}", id="theorem")
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
@@ -364,4 +364,7 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     symbols = bound_symbols(problem, claims, s)
     if isinstance(symbols, str):
         raise RequestError(f"Theorem 3 does not apply: {symbols}", id="theorem")
+    if problem.objective.l2:
+        decay = {"l2": problem.objective.l2, "norm_V": norm(problem.V).upper}
+        return replace(symbols, **decay), least_on_ball(problem, linear).F_min
     return symbols, linear.F_min

@@ -13,6 +13,8 @@ MOST_TOLD = 100  # faults of one request
 
 FAULTS = {
     "request": "What was asked for cannot be done, as the message says",
+    "usage": "An option, argument or command that there is not, that is missing, or that has another form"
+    " than the command takes",
     # the text of a spec
     "spec-unreadable": "A spec that is missing or cannot be read",
     "spec-size": "A spec larger than the stated size",

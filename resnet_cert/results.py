@@ -16,6 +16,9 @@ import resnet_cert
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import RequestError, Verdict
 
+UNPUBLISHED = {"published": False}
+"""Metadata of a field that the documents leave out: what only a sentence needs."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -64,13 +67,14 @@ class BreakEvenRadius:
     """inf{r : min F_lin over ‖W‖_F ≤ r is at most F}: how large a linear predictor does as well.
 
     infinite: proven that none of any size does, and then value and upper are None; None where that is open,
-    and an end that is not known is infinite.
+    and an end that is not known is infinite.  margin: then inf F_lin − F at least.
     """
 
     value: float | None
     lower: float
     upper: float | None
     infinite: bool | None
+    margin: float | None = field(default=None, metadata=UNPUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -250,13 +254,17 @@ class Augmented:
 
 @dataclass(frozen=True)
 class RegularizedTheorem3:
-    """Theorem 3 with weight decay: G ≤ G_upper = min G_lin over ‖W‖_F ≤ r + bound at every ε-SOPSP of G."""
+    """Theorem 3 with weight decay: G ≤ G_upper = min G_lin over ‖W‖_F ≤ r + bound at every ε-SOPSP of G.
+
+    vacuous: G_upper exceeds G at 0, which is F_lin(0).
+    """
 
     applies: bool
     bound: Enclosure | None
     G_upper: Enclosure | None
     holds: bool | None
     reason: str | None = None
+    vacuous: bool | None = field(default=None, metadata=UNPUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -428,6 +436,7 @@ class Report:
 class BoundRow:
     """Theorem 3 at one ε: each form bounds F − min F_lin at any ε-SOPSP; `bound` is the smaller sharp one.
 
+    With weight decay G − min G_lin, by the refined form alone: the others are infinite, F_upper is that of G.
     augmented_form: bounds F − min Φ over ‖U‖_F ≤ r, ‖Z‖_F ≤ s, where s is given.
     """
 
@@ -448,7 +457,8 @@ class BoundConstants:
 
     d: inputs of the block, rows of V.  q, k: outputs, features.  span: dimension of the span of the loss's
     gradients, q in general.  bypass: the head reads more than the block's inputs.  s: ‖Z‖_F of predictors
-    Ux + Zf, where the bound against them is wanted.
+    Ux + Zf, where the bound against them is wanted.  b: of ‖W‖_F and ‖V‖.  l2, norm_V: weight decay, and
+    ‖V‖_F at most.
     """
 
     b: float
@@ -462,6 +472,8 @@ class BoundConstants:
     span: int = 1
     bypass: bool = False
     s: float | None = None
+    l2: float = 0.0
+    norm_V: float | None = None
 
     @property
     def rank(self) -> int:
@@ -478,7 +490,8 @@ class BoundConstants:
 class BoundTable:
     """Theorem 3 over several ε; target_eps: the largest ε whose bound is at most target_gap.
 
-    curve: further rows, ε log-spaced around those of `rows`: what a picture shows.
+    curve: further rows, ε log-spaced around those of `rows`: what a picture shows.  F_lin_min: with weight
+    decay min G_lin.
     """
 
     constants: BoundConstants

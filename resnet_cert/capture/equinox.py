@@ -28,10 +28,6 @@ Call = Callable[[Any, Any], Any]
 """(model, x) to the prediction of one sample x."""
 
 
-def _called(model: Any, x: Any) -> Any:
-    return model(x)
-
-
 def capture(
     model: eqx.Module,
     loader: Any,
@@ -41,8 +37,10 @@ def capture(
     head: Layer | None = None,
     V: Layer | Sequence[Layer] | None = None,
     skip: Layer | None = None,
+    norm: Layer | None = None,
     compare: Sequence[Layer] | Mapping[str, Layer] = (),
-    call: Call = _called,
+    state: eqx.nn.State | None = None,
+    call: Call | None = None,
     **options: Any,
 ) -> Problem:
     """The problem of a residual block x ↦ x + V f(x) and the head that reads it; see `capture.torch.capture`.
@@ -51,10 +49,11 @@ def capture(
     V that or an eqx.nn.Conv.  The model, in inference mode, predicts one sample at a time, under jax.vmap.
 
     Args:
-        call: how it does, where `model(x)` is not all; e.g. lambda model, x: model(x, state)[0].
+        state: of the model, which then is model(x, state); an eqx.nn.BatchNorm has its statistics there.
+        call: how it predicts, where `model(x)`, or `model(x, state)[0]` with a state, is not all.
     """
-    parts = {"block": block, "head": head, "V": V, "skip": skip, "compare": compare, "call": call}
-    return captured_arrays(model, loader, **parts).problem(loss, **options)
+    parts = {"block": block, "head": head, "V": V, "skip": skip, "norm": norm, "compare": compare}
+    return captured_arrays(model, loader, **parts, state=state, call=call).problem(loss, **options)
 
 
 def captured_arrays(
@@ -65,17 +64,27 @@ def captured_arrays(
     head: Layer | None = None,
     V: Layer | Sequence[Layer] | None = None,
     skip: Layer | None = None,
+    norm: Layer | None = None,
     compare: Sequence[Layer] | Mapping[str, Layer] = (),
-    call: Call = _called,
+    state: eqx.nn.State | None = None,
+    call: Call | None = None,
 ) -> Captured:
     """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs."""
-    network = _Equinox(model, call)
-    return captured(network, loader, block=block, head=head, V=V, skip=skip, norm=None, compare=compare)
+    network = _Equinox(model, state, call or (_called if state is None else _with(state)))
+    return captured(network, loader, block=block, head=head, V=V, skip=skip, norm=norm, compare=compare)
+
+
+def _called(model: Any, x: Any) -> Any:
+    return model(x)
+
+
+def _with(state: Any) -> Call:
+    return lambda model, x: model(x, state)[0]
 
 
 class _Equinox:
-    def __init__(self, model: eqx.Module, call: Call) -> None:
-        self.model, self.call = model, call
+    def __init__(self, model: eqx.Module, state: Any, call: Call) -> None:
+        self.model, self.state, self.call = model, state, call
         self.copy = eqx.nn.inference_mode(model)
         self.running = dict(_layers(self.copy, ""))
         leaves = [leaf for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
@@ -99,7 +108,22 @@ class _Equinox:
         return Affine(_numbers(layer.weight), bias, Window(tuple(layer.stride), pads, tuple(layer.dilation)))
 
     def scaling(self, layer: Any) -> Scaling | None:
-        return None
+        """By the statistics that the layer uses in inference, in the arithmetic in which it has them."""
+        if not isinstance(layer, eqx.nn.BatchNorm):
+            return None
+        if self.state is None:
+            raise RequestError(
+                "expected state=..., the eqx.nn.State in which a BatchNorm has its statistics, got none",
+                id="model",
+            )
+        if layer.mode == "ema":
+            mean, variance = self.state.get(layer.ema_state_index)
+        else:
+            count = self.state.get(layer.batch_counter)
+            seen = jnp.where(count == 0, 1, 1 - layer.momentum**count)
+            mean, variance = (a / seen for a in self.state.get(layer.batch_state_index))
+        weight, bias = _optional(layer.weight), _optional(layer.bias)
+        return Scaling.of_statistics(_numbers(mean), _numbers(variance), layer.eps, weight, bias)
 
     def channels_last(self, layer: Any) -> bool:
         return False
@@ -112,7 +136,8 @@ class _Equinox:
             with recording(watched) as calls:
                 output = self.call(self.copy, x)
             order[:] = calls
-            return output, {name: pair for name, pair in calls.items() if _are_arrays(pair)}
+            pairs = {name: (given, _first(gave)) for name, (given, gave) in calls.items()}
+            return output, {name: pair for name, pair in pairs.items() if _are_arrays(pair)}
 
         output, calls = jax.vmap(probe)(jax.tree.map(self._placed, inputs))
         seen = {name: Seen(*map(_numbers, calls[name])) for name in order if name in calls}
@@ -124,6 +149,11 @@ class _Equinox:
 
     def to_array(self, data: Any) -> npt.NDArray[Any]:
         return np.asarray(data)
+
+
+def _first(gave: Any) -> Any:
+    """What a layer gave, without the state that came with it."""
+    return gave[0] if isinstance(gave, tuple) and gave else gave
 
 
 def _are_arrays(pair: tuple[Any, Any]) -> bool:

@@ -13,6 +13,7 @@ from resnet_cert.commands.common import (
     format_option,
     load,
     progress,
+    quiet_option,
     require_picture,
     spec_options,
     stdout_as_stderr,
@@ -61,6 +62,7 @@ def constant_options(command: Command) -> Command:
 @click.option("--output", metavar="FILE.png", help="Draw every form against ε there; .svg and .pdf as well.")
 @spec_options
 @format_option
+@quiet_option
 def bound(
     spec: str | None,
     eps: str | None,
@@ -74,6 +76,7 @@ def bound(
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
+    quiet: bool,
     **constants: float | None,
 ) -> None:
     """How far above the best linear predictor can an ε-second-order stationary point be?  Theorem 3 over ε.
@@ -100,7 +103,7 @@ def bound(
             problem = loaded.problem
             if eps is None and target_gap is None:
                 epsilons = [problem.epsilon]
-            with progress(f"bounding {loaded.path}", 0):
+            with progress(f"bounding {loaded.path}", quiet=quiet):
                 known, F_lin_min = _constants_of(problem, given)
         elif output is not None:
             require_writable(output)
@@ -113,7 +116,7 @@ def bound(
 
             table = with_curve(table)
             write_whole(output, rendered(bound_figure(table), output))
-    write(formatter(format_name).bound(table, style(None, 0)), None)
+    write(formatter(format_name).bound(table, style(None, -quiet)), None)
 
 
 def _constants_of(problem: Problem, given: dict[str, float]) -> tuple[dict[str, Any], Enclosure]:
@@ -126,6 +129,6 @@ def _constants_of(problem: Problem, given: dict[str, float]) -> tuple[dict[str, 
         problem, domain=replace(problem.domain, **domain), lipschitz=replace(problem.lipschitz, **lipschitz)
     )
     constants, F_lin_min = bound_constants(problem)
-    names = (*CONSTANTS, "d", "q", "k", "bypass")
+    names = (*CONSTANTS, "d", "q", "k", "bypass", "l2", "norm_V")
     known = {name: getattr(constants, name) for name in names}
     return {**known, "loss": "softmax" if problem.loss.sum_free else None}, F_lin_min

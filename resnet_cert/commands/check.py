@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -203,11 +202,7 @@ def _workers(address: str, verbosity: int, open_: contextlib.ExitStack) -> DaskE
     client = open_.enter_context(cluster(address))
     if verbosity >= 0:
         click.echo(f"cluster: {len(client.nthreads())} workers, dashboard {client.dashboard_link}", err=True)
-    return DaskExecutor(client, _tell if verbosity >= 0 and sys.stderr.isatty() else None)
-
-
-def _tell(done: int, pieces: int) -> None:
-    click.echo(f"\r{done}/{pieces} pieces" + ("\n" if done == pieces else ""), err=True, nl=False)
+    return DaskExecutor(client)
 
 
 def _summary(reports: Sequence[Report]) -> str:
@@ -244,7 +239,7 @@ def _checked(
     from resnet_cert.results import Source
 
     problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
-    with progress(f"checking {loaded.path}", verbosity):
+    with progress(f"checking {loaded.path}", quiet=verbosity < 0):
         examined = examine(
             problem,
             spec=source,

@@ -15,11 +15,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from resnet_cert.commands import surroundings
-from resnet_cert.outcomes import Diagnostic, InternalError, RequestError, printable
+from resnet_cert.outcomes import Diagnostic, InternalError, RequestError
 from resnet_cert.report import CHECK_FORMATS, FORMATS, Style
 from resnet_cert.report.files import require_apart, require_writable, write_whole
 
 if TYPE_CHECKING:
+    from resnet_cert.commands.bar import Bar
     from resnet_cert.problem.problem import Problem
     from resnet_cert.spec import LoadedProblem
 
@@ -106,6 +107,12 @@ def format_option(command: Command) -> Command:
     )(command)
 
 
+def quiet_option(command: Command) -> Command:
+    return click.option(
+        "-q", "--quiet", is_flag=True, help="The result alone: no progress, no notes on standard error."
+    )(command)
+
+
 def load(
     specs: Sequence[str],
     allow_code: bool,
@@ -172,13 +179,17 @@ def require_picture(path: str) -> None:
     require_matplotlib()
 
 
-def progress(doing: str, verbosity: int) -> contextlib.AbstractContextManager[Any]:
-    """A spinner, where somebody is looking."""
-    if verbosity < 0 or not sys.stderr.isatty():
-        return contextlib.nullcontext()
-    from rich.console import Console
+@contextlib.contextmanager
+def progress(doing: str, *, quiet: bool) -> Iterator[Bar | None]:
+    """How far the work in the block is, from its first second on, where somebody is looking."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from resnet_cert.commands.bar import Bar
+    from resnet_cert.numerics.progress import watched
 
-    return Console(stderr=True, highlight=False, markup=False).status(printable(doing))
+    with Bar(doing) as bar, watched(bar.step):
+        yield bar
 
 
 def style(output: str | None, verbosity: int) -> Style:

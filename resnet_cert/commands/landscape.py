@@ -12,6 +12,7 @@ from resnet_cert.commands.common import (
     format_option,
     load,
     progress,
+    quiet_option,
     require_picture,
     spec_options,
     stdout_as_stderr,
@@ -68,6 +69,7 @@ class Range(click.ParamType):
 )
 @spec_options
 @format_option
+@quiet_option
 def landscape(
     spec: str,
     output: str | None,
@@ -77,6 +79,7 @@ def landscape(
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
+    quiet: bool,
 ) -> None:
     """Find the critical points of the objective on a plane of (W, V), prove them, and draw it.
 
@@ -94,14 +97,14 @@ def landscape(
         plane = None if directions is None else _read_directions(directions, problem)
         from resnet_cert.search.landscape import landscape as landscape_of
 
-        with progress(f"exploring {loaded.path}", 0):
+        with progress(f"exploring {loaded.path}", quiet=quiet):
             found = replace(landscape_of(problem, box=box, directions=plane), grid=grid)
         if output is not None:
             from resnet_cert.report.figures import rendered
             from resnet_cert.report.picture import landscape_figure
 
             write_whole(output, rendered(landscape_figure(found), output))
-    write(formatter(format_name).landscape(found, style(None, 0), output), None)
+    write(formatter(format_name).landscape(found, style(None, -quiet), output), None)
 
 
 def _read_directions(path: str, problem: Problem) -> tuple[Direction, Direction]:

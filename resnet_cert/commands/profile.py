@@ -8,6 +8,7 @@ from resnet_cert.commands.common import (
     format_option,
     load,
     progress,
+    quiet_option,
     require_picture,
     spec_options,
     stdout_as_stderr,
@@ -32,6 +33,7 @@ from resnet_cert.report.files import write_whole
 )
 @spec_options
 @format_option
+@quiet_option
 def profile(
     spec: str,
     output: str | None,
@@ -39,6 +41,7 @@ def profile(
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
+    quiet: bool,
 ) -> None:
     """How large must a linear predictor be to do as well as the network?  min F_lin over ‖W‖_F ≤ r against r.
 
@@ -51,11 +54,11 @@ def profile(
         [loaded] = load([spec], allow_code, settings, [output])
         from resnet_cert.compare.profile import profile as profile_of
 
-        with progress(f"comparing {loaded.path}", 0):
+        with progress(f"comparing {loaded.path}", quiet=quiet):
             found = profile_of(loaded.problem, points)
         if output is not None:
             from resnet_cert.report.curves import profile_figure
             from resnet_cert.report.figures import rendered
 
             write_whole(output, rendered(profile_figure(found), output))
-    write(formatter(format_name).profile(found, style(None, 0), output), None)
+    write(formatter(format_name).profile(found, style(None, -quiet), output), None)

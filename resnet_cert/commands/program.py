@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import click
@@ -30,6 +31,7 @@ class Strict(click.Command):
     what its function returns (0 for None): nothing that is raised inside can be one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[AS_JSON], ctx.meta[VERBOSE] = _as_typed(args)  # what is refused before they are read
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for option, count in Counter(given).items():
             if isinstance(option, click.Option) and count > 1 and not (option.multiple or option.is_flag):
@@ -53,9 +55,20 @@ class Program(click.Group):
     Even `SystemExit` is an internal error: code that a spec names must not exit with a verdict's code.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[AS_JSON], ctx.meta[VERBOSE] = _as_typed(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _refuse_usage(ctx, error)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            _refuse_usage(ctx, error)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except RequestError as error:
@@ -82,6 +95,23 @@ def _is_json(params: dict[str, Any]) -> bool:
         printed = [to.format for to in params["formats"] if to.file is None]
         return printed == ["json"] and params["output"] is None
     return params.get("format_name") == "json"
+
+
+def _as_typed(args: list[str]) -> tuple[bool, bool]:
+    """Whether arguments that may not be as they should ask for JSON on standard output, and for -v."""
+    formats = [after for word, after in pairwise(args) if word == "--format"]
+    formats += [word.partition("=")[2] for word in args if word.startswith("--format=")]
+    printed = [name for name in formats if ":" not in name]
+    to_file = any(word == "--output" or word.startswith("--output=") for word in args)
+    return printed == ["json"] and not to_file, bool({"-v", "--verbose"} & set(args))
+
+
+def _refuse_usage(ctx: click.Context, error: click.UsageError) -> NoReturn:
+    """An argument that a command does not take: how it is called, then the fault as every other one."""
+    within = error.ctx or ctx
+    click.echo(within.get_usage(), err=True)
+    click.echo(f"Try '{within.command_path} --help' for help.\n", err=True)
+    _refuse(ctx, RequestError(error.format_message(), id="usage"))
 
 
 def _refuse(ctx: click.Context, error: RequestError) -> NoReturn:

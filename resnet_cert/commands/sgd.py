@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -12,6 +11,7 @@ from resnet_cert.commands.common import (
     format_option,
     load,
     progress,
+    quiet_option,
     require_picture,
     spec_options,
     stdout_as_stderr,
@@ -61,6 +61,7 @@ from resnet_cert.report.files import write_whole
 )
 @spec_options
 @format_option
+@quiet_option
 def sgd(
     spec: str,
     steps: int,
@@ -73,6 +74,7 @@ def sgd(
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
+    quiet: bool,
 ) -> None:
     """Run SGD on wᵀx + vᵀf_θ(x) from 0 and hold it against Theorem 4; with several outputs on Ux + Zf_θ(x).
 
@@ -83,9 +85,10 @@ def sgd(
         require_picture(output)
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings, [output])
+        from resnet_cert.numerics.progress import told
         from resnet_cert.search.sgd import sgd
 
-        with progress("running SGD", 0) as status:
+        with progress("running SGD", quiet=quiet):
             run = sgd(
                 loaded.problem,
                 steps,
@@ -94,17 +97,10 @@ def sgd(
                 theta=theta,
                 seed=seed,
                 repeat=repeat,
-                watch=_shown(steps, status),
+                watch=lambda step: told("steps", step, steps),
             )
         if output is not None:
             from resnet_cert.report.figures import rendered, sgd_figure
 
             write_whole(output, rendered(sgd_figure(run), output))
-    write(formatter(format_name).sgd(run.report, style(None, 0)), None)
-
-
-def _shown(steps: int, status: Any) -> Callable[[int], None]:
-    """Keep the spinner, where there is one, up to date."""
-    if status is None:
-        return lambda step: None
-    return lambda step: status.update(f"running SGD: step {step} of {steps}")
+    write(formatter(format_name).sgd(run.report, style(None, -quiet)), None)

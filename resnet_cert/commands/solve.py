@@ -13,6 +13,7 @@ from resnet_cert.commands.common import (
     format_option,
     load,
     progress,
+    quiet_option,
     require_name,
     spec_options,
     stdout_as_stderr,
@@ -23,7 +24,9 @@ from resnet_cert.commands.program import Strict
 from resnet_cert.report import formatter
 
 if TYPE_CHECKING:
+    from resnet_cert.commands.bar import Bar
     from resnet_cert.problem.problem import Direction, Problem
+    from resnet_cert.results import Report, Source
     from resnet_cert.search.solve import Solution, Step
 
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 )
 @spec_options
 @format_option
+@quiet_option
 def solve(
     spec: str,
     output: str,
@@ -49,6 +53,7 @@ def solve(
     settings: tuple[str, ...],
     allow_code: bool,
     format_name: str,
+    quiet: bool,
 ) -> int:
     """Go from the point of SPEC to an ε-second-order stationary point, and check that.
 
@@ -59,7 +64,6 @@ def solve(
         settings = (*settings, f"epsilon={eps!r}")
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings, [output])
-        from resnet_cert.check import check
         from resnet_cert.outcomes import Verdict
         from resnet_cert.results import Solved, Source
         from resnet_cert.search.solve import perturbed, read_point, write_point
@@ -68,14 +72,11 @@ def solve(
         if seed is not None:
             problem = replace(problem, point=perturbed(problem, seed))
         source = Source(loaded.path, loaded.sha256)
-        with progress(f"checking {loaded.path}", 0):
-            start = check(problem, spec=source)
-        solution = _solved(problem, output)
+        solution = _solved(problem, output, quiet)
         write_point(output, solution.point)
-        problem = replace(problem, point=read_point(output))
-        with progress(f"checking {output}", 0):
-            report = check(problem, spec=source)
-    if solution.stopped is not None and report.verdict is not Verdict.CERTIFIED:
+        with progress(f"checking {output}", quiet=quiet):
+            start, report = _on_one_domain(problem, replace(problem, point=read_point(output)), source)
+    if solution.stopped is not None and report.verdict is not Verdict.CERTIFIED and not quiet:
         click.echo(f"stopped short of ε: {solution.stopped}", err=True)
     solved = Solved(
         solution.iterations,
@@ -86,8 +87,23 @@ def solve(
         solution.why,
         start,
     )
-    write(formatter(format_name).solve(solved, style(None, 0)), None)
+    write(formatter(format_name).solve(solved, style(None, -quiet)), None)
     return report.verdict.exit_code
+
+
+def _on_one_domain(before: Problem, after: Problem, source: Source) -> tuple[Report, Report]:
+    """The reports of two points by the same μ0, μ1, μ2: b: auto is the larger of their two."""
+    from resnet_cert.check import check
+
+    reports = [check(problem, spec=source) for problem in (before, after)]
+    if before.domain.b is None:
+        b = max(report.constants.b for report in reports)
+        for i, problem in enumerate((before, after)):
+            if reports[i].constants.b < b:
+                report = check(replace(problem, domain=replace(problem.domain, b=b)), spec=source)
+                computed = {**report.constants.source, "b": "computed"}
+                reports[i] = replace(report, constants=replace(report.constants, source=computed))
+    return reports[0], reports[1]
 
 
 def _arrays(direction: Direction) -> dict[str, Any]:
@@ -97,13 +113,13 @@ def _arrays(direction: Direction) -> dict[str, Any]:
     return {**head, "dV": direction.dV.tolist()}
 
 
-def _solved(problem: Problem, output: str) -> Solution:
+def _solved(problem: Problem, output: str, quiet: bool) -> Solution:
     """Where the search ends; interrupted, it leaves the best point so far."""
     from resnet_cert.search.solve import solve, write_point
 
     latest: Step | None = None
-    with progress("solving", 0) as status:
-        show = _shown(problem, status)
+    with progress("solving", quiet=quiet) as bar:
+        show = _shown(problem, bar)
 
         def watch(step: Step) -> None:
             nonlocal latest
@@ -123,19 +139,19 @@ def _solved(problem: Problem, output: str) -> Solution:
             raise
 
 
-def _shown(problem: Problem, status: Any) -> Callable[[Step], None]:
-    """Keep the spinner, where there is one, up to date."""
-    if status is None:
+def _shown(problem: Problem, bar: Bar | None) -> Callable[[Step], None]:
+    """Keep the line of the terminal, where there is one, up to date."""
+    if bar is None:
         return lambda step: None
-    from resnet_cert.search.landscape import objective_lin_min
+    from resnet_cert.compare.regularized import least_of_objective
 
-    least = objective_lin_min(problem).value
+    least = least_of_objective(problem).value
     G = "F" if problem.is_plain else "G"
 
     def show(step: Step) -> None:
         parts = [f"step {step.iteration}", f"{G} {step.objective:.8g}", f"‖∇{G}‖ {step.gradient_norm:.2e}"]
         if step.lambda_min is not None:
             parts += [f"λ_min {step.lambda_min:.2e}"]
-        status.update("  ".join([*parts, f"{G} − {G}_lin {step.objective - least:.2e}"]))
+        bar.say("  ".join([*parts, f"{G} − {G}_lin {step.objective - least:.2e}"]))
 
     return show

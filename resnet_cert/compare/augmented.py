@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from resnet_cert.compare.consequences import gradient_of_inputs
-from resnet_cert.compare.linear_data import Data
+from resnet_cert.compare.consequences import gradient_of_inputs, has_enough_inputs
+from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, minimum_on_ball
 from resnet_cert.compare.star import star
 from resnet_cert.moments.moments import Moments
@@ -114,23 +114,20 @@ def augmented_here(
     return Augmented(best.F_min, gap, functional, lower_bound, holds, best.r, best.norm.value, best.attained)
 
 
-def block_infimum(problem: Problem, best: LinearMinimum) -> Enclosure:
-    """inf Φ over all (U, Z), from its minimum on a ball: no radius is left in it.
-
-    Where the infimum is attained, it is the minimum on any ball that holds a minimiser; else it lies between
-    the infimum of the loss and the smallest value found.
-    """
-    if best.attained and best.falls_at_rim is False:
+def block_infimum(best: LinearMinimum) -> Enclosure:
+    """inf Φ over all (U, Z), from its minimum on a ball: no radius is left in it."""
+    if not best.attained:
+        return infimum(best.data, best.found).F
+    if best.falls_at_rim is False:
         return best.F_min
-    anywhere = minimum_on_ball(Data.of(joined(problem)), math.inf, math.inf)
-    return Enclosure(
-        min(anywhere.F_min.value, best.F_min.upper),
-        min(anywhere.F_min.lower, best.F_min.lower),
-        min(anywhere.F_min.upper, best.F_min.upper),
-    )
+    return minimum_on_ball(best.data, math.inf, math.inf).F_min
 
 
 def block_gap(problem: Problem, here: Moments, best: LinearMinimum) -> Enclosure:
-    """F − inf Φ ≥ 0: with these features no (W, V) does better by more."""
-    gap = here.F - block_infimum(problem, best)
-    return gap.intersect(lower=min(0.0, gap.upper)) if gap.upper >= 0.0 else gap
+    """F − inf F_θ over all (W, V): with these features none does better by more.
+
+    It lies between 0 and F − inf Φ, and is the latter where d1 ≥ q.  For d1 < q not every (U, Z) is that of
+    some (W, V).
+    """
+    gap = here.F - block_infimum(best)
+    return Enclosure(gap.value, max(gap.lower, 0.0) if has_enough_inputs(problem) else 0.0, gap.upper)

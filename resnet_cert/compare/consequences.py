@@ -53,7 +53,8 @@ def theorem1_here(problem: Problem, gap: Enclosure, gradient_norm: Enclosure, st
     reason = not_plain(problem) or _no_theorem1(problem, star)
     if reason is not None:
         return Theorem1(False, None, None, None, reason)
-    paper = theorems.theorem1(gap, norm(problem.W), star.norm, star.norm_V, star.sigma)
+    size = within_span(problem, problem.W).norm()
+    paper = theorems.theorem1(gap, size, star.norm, star.norm_V, star.sigma)
     refined = theorems.theorem1_refined(gap, star.distance, star.norm_X)
     return Theorem1(True, paper, refined, not (paper.above(gradient_norm) or refined.above(gradient_norm)))
 
@@ -205,13 +206,14 @@ def corollary1_here(
     elif verdict is Verdict.CERTIFIED and problem.epsilon == 0.0:
         hypothesis = "met"
     reason = None
-    outputs = span(problem)
+    outputs = f"{'q' if span(problem) == problem.q else 'q − 1'} = {span(problem)}"
     if problem.q > 1 and enough:
-        reason = f"for d = {problem.d1} ≥ q = {outputs} every second-order stationary point has F ≤ inf F_lin"
-        if problem.is_plain:
-            reason += ": it is a global minimum of F over all (W, V)"
+        reason = (
+            f"for d = {problem.d1} ≥ {outputs} every second-order stationary point of F has F ≤ inf F_lin, "
+            "and is a global minimum of F over all (W, V)"
+        )
     elif problem.q > 1:
-        reason = f"for d = {problem.d1} < q = {outputs} even a strict local minimum may have F > inf F_lin"
+        reason = f"for d = {problem.d1} < {outputs} even a strict local minimum may have F > inf F_lin"
         shift = spurious_minimum(problem, constants, gap, gradient_norm, lambda_min)
         if shift is not None:
             reason += f"; one that has lies within {_at_most(shift)} of (W, V)"

@@ -11,18 +11,22 @@ exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
+from resnet_cert.moments.executors import Part, merged, summed
 from resnet_cert.numerics.algebra import eigvalsh, svd
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.problem.problem import Chunk, Problem
 
-WELL_CONDITIONED = 1e-5
-"""The least ratio of singular values of scaled columns that needs no change of coordinates."""
+WELL_CONDITIONED, FAR_FROM_DEPENDENT = 1e-5, 1e-2
+"""The least ratio of singular values of scaled columns that needs no change of coordinates, and the least to
+which none would do any good."""
 NEGLIGIBLE = 2.0**-54
 """The ratio of singular values below which a direction is dropped: the data say nothing about it in
 float64.
@@ -41,6 +45,18 @@ class Rows:
     z: Array
     error: Radius
     chunk: Chunk
+
+    def __getitem__(self, some: slice) -> Rows:
+        """Without their features."""
+        omega, weight = self.chunk.omega, self.chunk.weight
+        chunk = Chunk(
+            self.chunk.x[some],
+            self.chunk.f[:0],
+            self.chunk.y[some],
+            None if omega is None else omega[some],
+            None if weight is None else weight[some],
+        )
+        return Rows(self.x[some], np.ascontiguousarray(self.z[some]), self.error[some], chunk)
 
 
 @dataclass(frozen=True)
@@ -66,9 +82,39 @@ class Design:
         """(d, d)."""
         return np.diag(self.units) if self.R is None else self.units[:, None] * self.R
 
+    @cached_property
+    def second_moments(self) -> Array:
+        """(d, d) E[zzᵀ]."""
+        (weight,), moments = np.split(self.floats(_gram), [1])
+        return moments.reshape(self.d, self.d) / weight
+
     def rows(self) -> Iterator[Rows]:
         """All samples, some at a time."""
-        return iter(self._held) if self._is_kept else self._made()
+        if self._is_kept:
+            return iter(self._held)
+        return (self.of(chunk) for chunk in self.problem.chunks(features=False))
+
+    def in_blocks(self) -> Iterator[tuple[Rows, Blocks]]:
+        """The same, with their blocks."""
+        first = 0
+        for rows in self.rows():
+            yield rows, Blocks(first, len(rows.z))
+            first += -(-len(rows.z) // BLOCK_ROWS)
+
+    def summed(self, part: Callable[[Design, Rows, Blocks], Part]) -> Part:
+        """The sum of what all samples contribute; where they are kept, or by whoever adds up for the problem.
+
+        Args:
+            part: a function of a module, or a `functools.partial` of one: it may travel.
+        """
+        if self._is_kept or self.problem.executor is None:
+            return merged(part(self, rows, blocks) for rows, blocks in self.in_blocks())
+        about = {"sigma": self.sigma, "units": self.units, "R": self.R}
+        return summed(self.problem, partial(_contribution, part=part, about=about), features=False)
+
+    def floats(self, part: Callable[[Design, Rows], Array]) -> Array:
+        """The same for numbers or arrays of which nothing is proven."""
+        return self.summed(partial(_leaf, part=part)).total().center
 
     @property
     def _is_kept(self) -> bool:
@@ -76,30 +122,55 @@ class Design:
 
     @cached_property
     def _held(self) -> list[Rows]:
-        return list(self._made())
+        return [self.of(chunk) for chunk in self.problem.chunks(features=False)]
 
-    def _made(self) -> Iterator[Rows]:
-        plain = self.sigma == 1.0 and bool(np.all(self.units == 1.0))
-        for chunk in self.problem.chunks(features=False):
-            x, scaled, error = chunk.x, chunk.x, NOTHING
-            if not plain:
-                x, both = chunk.x * self.sigma, self.sigma * self.units
-                scaled = chunk.x * both
-                if not np.array_equal(scaled / both, chunk.x):  # something underflowed
-                    error = Radius.of(np.full(len(x), np.sqrt(self.d) * 2.0**-1021))
-            if self.R is None:
-                yield Rows(x, scaled, error, chunk)
-            else:
-                z, rounding = doubled_product(scaled, self.R)
-                yield Rows(x, z, rounding + error * Radius.norm(self.R), chunk)
+    def of(self, chunk: Chunk) -> Rows:
+        """The samples of a chunk in these coordinates."""
+        both = self.sigma * self.units
+        x = chunk.x if self.sigma == 1.0 else chunk.x * self.sigma
+        scaled, error = x if (self.units == 1.0).all() else chunk.x * both, NOTHING
+        if (both < 1.0).any() and not np.array_equal(scaled / both, chunk.x):  # something underflowed
+            error = Radius.of(np.full(len(x), np.sqrt(self.d) * 2.0**-1021))
+        if self.R is None:
+            return Rows(x, scaled, error, chunk)
+        z, rounding = doubled_product(scaled, self.R)
+        return Rows(x, z, rounding + error * Radius.norm(self.R), chunk)
+
+
+def _contribution(
+    problem: Problem,
+    chunk: Chunk,
+    blocks: Blocks,
+    *,
+    part: Callable[[Design, Rows, Blocks], Part],
+    about: dict[str, Any],
+) -> Part:
+    design = Design(problem, **about)
+    return part(design, design.of(chunk), blocks)
+
+
+def _leaf(design: Design, rows: Rows, blocks: Blocks, *, part: Callable[[Design, Rows], Array]) -> Sum:
+    return blocks.whole(np.asarray(part(design, rows)), design.problem.chunk_rows)
+
+
+@dataclass(frozen=True)
+class Largest:
+    """Numbers or arrays; `+` takes the larger of each."""
+
+    of: Array
+
+    def __add__(self, other: Largest) -> Largest:
+        return Largest(np.maximum(self.of, other.of))
+
+
+def _largest_entries(problem: Problem, chunk: Chunk, blocks: Blocks) -> Largest:
+    return Largest(np.max(np.abs(chunk.x), axis=0))
 
 
 def scaled_design(problem: Problem, *, fixed: bool = False) -> Design:
     """Columns scaled by powers of two to a largest entry of about 1; fixed: predictors stay in their
     units."""
-    largest = np.zeros(problem.d)
-    for chunk in problem.chunks(features=False):
-        largest = np.maximum(largest, np.max(np.abs(chunk.x), axis=0))
+    largest = summed(problem, _largest_entries, features=False).of
     exponents = np.clip(-np.frexp(largest)[1], -1000, 1000)
     known = exponents[largest > 0.0]
     least = 0 if fixed or not len(known) else int(np.min(known))
@@ -107,21 +178,19 @@ def scaled_design(problem: Problem, *, fixed: bool = False) -> Design:
     return Design(problem, math.ldexp(1.0, least), both)
 
 
-def gram(at: Design) -> Array:
-    """(d, d) E[zzᵀ]."""
-    total = np.zeros((at.d, at.d))
-    weight = 0.0
-    for rows in at.rows():
-        weighted = np.sqrt(rows.chunk.weights)[:, None] * rows.z
-        total += weighted.T @ weighted
-        weight += float(np.sum(rows.chunk.weights))
-    return total / weight
+def _gram(design: Design, rows: Rows) -> Array:
+    """Σπ, Σ π zzᵀ."""
+    pi = rows.chunk.weight
+    weighted = rows.z if pi is None else np.sqrt(pi)[:, None] * rows.z
+    return np.append(np.sum(rows.chunk.weights), weighted.T @ weighted)
 
 
-def is_ill_conditioned(second_moments: Array) -> bool:
-    """The columns are nearly dependent."""
+def independence(second_moments: Array) -> float:
+    """How far the columns are from dependent: the ratio of their least singular value to the largest."""
     eigenvalues = eigvalsh(second_moments)
-    return bool(eigenvalues[-1] > 0.0 and eigenvalues[0] < WELL_CONDITIONED**2 * eigenvalues[-1])
+    if not eigenvalues[-1] > 0.0:
+        return 1.0
+    return math.sqrt(max(float(eigenvalues[0] / eigenvalues[-1]), 0.0))
 
 
 def orthogonalised(at: Design, extra: Array) -> Design:

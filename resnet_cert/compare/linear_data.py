@@ -6,24 +6,32 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
 from resnet_cert.compare import path
 from resnet_cert.compare.design import (
+    FAR_FROM_DEPENDENT,
+    WELL_CONDITIONED,
     WIDEST,
     Design,
-    is_ill_conditioned,
+    independence,
     orthogonalised,
     scaled_design,
 )
-from resnet_cert.compare.linear_objective import LinearObjective
+from resnet_cert.compare.linear_objective import Enclosed, LinearObjective
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import Recedes, recedes, separates
 from resnet_cert.compare.row_space import Unseen, unseen_directions
-from resnet_cert.numerics.radius import Array
+from resnet_cert.moments.executors import summed
+from resnet_cert.moments.moments import total_weight, value_sum, weight_sum
+from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.radius import NOTHING, Array
+from resnet_cert.numerics.sums import Blocks, Sum, quotient
 from resnet_cert.problem.convexity import assumption1
-from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import Chunk, Problem
 
 INSIDE = 1.0 - 2.0**-40
 """The search aims at this fraction of a ball's radius, so that its errors do not leave the ball."""
@@ -33,9 +41,9 @@ SHORT_OF_NOTHING = 2.0**-33
 """The λ, relative to the curvature, from which on ill-conditioned data need coordinates of their own."""
 STEPS_TO_INFINITY = 12
 """Steps of the path, each to a 2^-8 of λ, after which no direction of recession is looked for along it."""
-STEPS_BEFORE_A_LEAP, STEPS_OF_A_LEAP, FARTHEST_LEAP = 1, 12, 100.0
-"""After which step λ = 0 is tried at once, in so many steps of Newton's method, and how much longer W may
-become: where there is a minimiser it is mostly found so."""
+STEPS_OF_A_LEAP = 20
+"""λ = 0 is tried first, in so many steps of Newton's method: where there is a minimiser it is mostly found
+so, and where there is none the data are mostly separated."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,20 @@ class Found:
         """Φ."""
         return path.loss_value(self.objective, self.place)
 
+    @cached_property
+    def enclosed(self) -> Enclosed:
+        """What is proven here without second derivatives,"""
+        return self.objective.enclosed(self.place.point, blocks=False)
+
+    @cached_property
+    def enclosed_from_below(self) -> Enclosed:
+        """with a lower bound of them, or with all of them."""
+        return replace(self.enclosed, least=self.objective.least_block(self.place.point))
+
+    @cached_property
+    def enclosed_whole(self) -> Enclosed:
+        return self.objective.enclosed(self.place.point, blocks=True)
+
     @property
     def settled(self) -> bool:
         """A Newton step is short: what is known of an attained infimum where nothing is known of the loss."""
@@ -69,7 +91,9 @@ class Found:
 
     def moved(self, objective: LinearObjective) -> Found:
         """The same predictor in other coordinates."""
-        point, lam = objective.coordinates(self.objective.W(self.place.point)), self.place.lam
+        ratio = self.objective.design.sigma / objective.design.sigma
+        point = objective.coordinates(ratio * self.objective.W(self.place.point))
+        lam = self.place.lam / ratio**2
         return Found(objective, Place(point, lam, objective.sketch(point, lam), converged=False))
 
 
@@ -81,13 +105,15 @@ Search = Callable[[Found, float], Place]
 class Data:
     """What is known of the data of a linear predictor before anything is minimised.
 
-    ridge: ρ (d,) of ½Σ ρ_j‖W_j‖².  unseen: directions that the data do not see, in the scaled inputs.
+    ridge: ρ (d,) of ½Σ ρ_j‖W_j‖².  may_turn: other coordinates may be better.  unseen: directions that the
+    data do not see, in the scaled inputs.
     """
 
     problem: Problem
     ridge: Array
     scaled: Design
     ill_conditioned: bool
+    may_turn: bool
     unseen: Unseen | None
     recession: Recedes
 
@@ -95,19 +121,43 @@ class Data:
     def of(problem: Problem, ridge: Array | None = None) -> Data:
         ridge = np.zeros(problem.d) if ridge is None else ridge
         scaled = scaled_design(problem, fixed=bool(ridge.any()))
-        plain = Data(problem, ridge, scaled, False, None, recedes(problem))
+        plain = Data(problem, ridge, scaled, False, False, None, recedes(problem))
         if problem.d > WIDEST:
             return plain
         decay = np.diag(np.square(np.sqrt(ridge) * scaled.units))
-        ill = is_ill_conditioned(plain._plain.second_moments + decay)
-        return plain.orthogonalised() if ill else plain
+        moments = plain._plain.second_moments + decay
+        apart, data = independence(moments), plain
+        if apart < WELL_CONDITIONED:
+            data = plain.with_unseen()
+            if data.unseen is not None:
+                across = scaled.units[:, None] * data.unseen.Z
+                apart = independence(moments + across @ across.T)
+        return replace(data, ill_conditioned=apart < WELL_CONDITIONED, may_turn=apart < FAR_FROM_DEPENDENT)
+
+    def with_unseen(self) -> Data:
+        """With what the data do not see.
+
+        With decay no direction is set apart that they do not see: taking it out of W shortens W, but a column
+        that is not decayed may do better with it.
+        """
+        if self.ridge.any():
+            return self
+        unseen = unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
+        return replace(self, unseen=None if unseen is None else _in_units(unseen, self.scaled.units))
 
     def orthogonalised(self) -> Data:
         """The same, in coordinates of its own."""
-        unseen = unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
-        if unseen is not None:
-            unseen = _in_units(unseen, self.scaled.units)
-        return replace(self, ill_conditioned=True, unseen=unseen)
+        return replace(self if self.unseen else self.with_unseen(), ill_conditioned=True)
+
+    @cached_property
+    def infimum_of_loss(self) -> float | None:
+        """E[inf_p ℓ(p; y)], rounded down; None where the loss does not know it."""
+        loss = self.problem.loss
+        if not isinstance(loss, BuiltinLoss):
+            return 0.0 if loss.nonnegative else None
+        sums = summed(self.problem, _infimum_sums, features=False)
+        whole = quotient(sums.value.total(), total_weight(sums.weight))
+        return Enclosure.around(float(whole.center), whole.radius).lower
 
     @cached_property
     def _convex(self) -> dict[float, bool]:
@@ -116,6 +166,8 @@ class Data:
     def is_convex_on(self, r: float) -> bool:
         """The loss is known to be convex at every prediction of ‖W‖_F ≤ r."""
         known = self._convex
+        if any(not is_convex and radius <= r for radius, is_convex in known.items()):
+            return False
         if not any(is_convex and r <= radius for radius, is_convex in known.items()):
             known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
             return known[r]
@@ -134,7 +186,7 @@ class Data:
 
     @cached_property
     def _plain(self) -> LinearObjective:
-        return LinearObjective(self.scaled, self.ridge)
+        return LinearObjective(self.scaled, self.ridge, self.unseen)
 
     def _extra(self, lam: float) -> Array:
         """Rows of the scaled inputs that count like data."""
@@ -153,26 +205,32 @@ class Data:
     def unconstrained(self, known: Found | None = None) -> tuple[Found, bool | None]:
         """A minimiser of Φ, and whether inf Φ is proven to be attained by the loss alone, or not to be.
 
-        Where it may lie at infinity the path is followed to λ = 0: W(λ) tends to a direction along which the
-        loss falls for ever, if there is one.
+        Where it may lie at infinity, and Newton's method neither arrives nor comes by a W that separates the
+        data, the path is followed to λ = 0: W(λ) tends to a direction along which the loss falls for ever,
+        if there is one.
         """
         objective = self.objective(0.0)
+        start = path.origin(objective, 0.0) if known is None else known.moved(objective).place
         if not self.may_recede:
-            place = path.minimised(objective, path.origin(objective, 0.0), 0.0)
+            place = path.minimised(objective, start, 0.0)
             return Found(objective, place), True if self.recession.known else None
+
+        def is_separating(point: Array) -> bool:
+            W = self.scaled.sigma * objective.W(point)
+            return self.recession.known and separates(self.problem, W)
+
+        place = path.minimised(objective, start, 0.0, steps=STEPS_OF_A_LEAP, stop=is_separating)
+        if is_separating(place.point):
+            return Found(objective, place), False
+        if place.converged:
+            return Found(objective, place), None
         lam = known.place.lam if known is not None and known.place.lam else self.scale
         found = Found(objective, path.origin(objective, lam)) if known is None else known.moved(objective)
         place = found.place
-        for step in range(STEPS_TO_INFINITY):
+        for _ in range(STEPS_TO_INFINITY):
             place = path.minimised(objective, place, lam, 1e-8)
-            if self.recession.known and separates(self.problem, Found(objective, place).W):
+            if is_separating(place.point):
                 return Found(objective, place), False
-            if step == STEPS_BEFORE_A_LEAP:
-                end = path.minimised(objective, place, 0.0, steps=STEPS_OF_A_LEAP)
-                if end.converged and path.norm_W(objective, end) <= FARTHEST_LEAP * path.norm_W(
-                    objective, place
-                ):
-                    return Found(objective, end), None
             lam *= 2.0**-8
         return Found(objective, path.minimised(objective, place, 0.0)), None
 
@@ -213,3 +271,19 @@ def _in_units(unseen: Unseen, units: Array) -> Unseen:
     size = float(np.max(np.abs(units[:, None] * unseen.Z), initial=0.0))
     factor = 2.0 ** -math.frexp(size)[1]
     return Unseen(unseen.Z * factor, unseen.sine * factor)
+
+
+@dataclass(frozen=True)
+class InfimumSums:
+    """Σ π inf ℓ and Σ π."""
+
+    value: Sum
+    weight: Sum
+
+    def __add__(self, other: InfimumSums) -> InfimumSums:
+        return InfimumSums(self.value + other.value, self.weight + other.weight)
+
+
+def _infimum_sums(problem: Problem, chunk: Chunk, blocks: Blocks) -> InfimumSums:
+    least = cast(BuiltinLoss, problem.loss).infimum(chunk.y, chunk.omega)
+    return InfimumSums(value_sum(least, NOTHING, chunk.weight, blocks), weight_sum(chunk, blocks))

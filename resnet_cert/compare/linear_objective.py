@@ -15,16 +15,16 @@ enclosed, at one U, for the proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
 
-from resnet_cert.compare.design import HELD_BYTES, Design, Rows, gram
+from resnet_cert.compare.design import HELD_BYTES, Design, Largest, Rows
 from resnet_cert.compare.row_space import Unseen
-from resnet_cert.moments.executors import merged
 from resnet_cert.moments.moments import (
     Moments,
     MomentSums,
@@ -37,10 +37,13 @@ from resnet_cert.moments.moments import (
 from resnet_cert.numerics.algebra import solve
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
-from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum, quotient
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
 from resnet_cert.problem.problem import Chunk
+
+ENOUGH_ROWS = 32
+"""So many samples for each input are enough to see how F_lin bends at least."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,25 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
     return Bend(full.value, full.first, np.maximum(np.broadcast_to(second, p.shape), 0.0), None)
 
 
+def least_curvature(loss: Loss, p: Array, error: Radius, chunk: Chunk) -> Array:
+    """c (m,) with ∇²ℓ ⪰ c·I at all predictions within `error` of p (m, q), c ≥ 0 for a convex loss.
+
+    With softmax on the complement of (1, …, 1): ∇²ℓ = Y(diag(s) − ssᵀ), and vᵀ(diag(s) − ssᵀ)v = min_t Σ s_j
+    (v_j − t)² ≥ min s·‖v‖² for such a v.  min s = 1/Σ_j e^{p_j − min p}, in which each p_j − min p is off by
+    √2·error at most; 2^-30 pays for the roundings where no term is infinite, and then c = 0.
+    """
+    if not (loss.sum_free and p.shape[1] > 1):
+        at = loss.derivatives(p, error, chunk.y, chunk.omega)
+        second = at.second if at.second.ndim == 1 else at.second.min(axis=1)
+        c = (second - at.second_error.upper) * (1.0 - 2.0 * U)
+        return np.maximum(c, 0.0) if loss.convex else np.minimum(c, c * (1.0 + 4.0 * U))
+    builtin = cast(BuiltinLoss, loss)
+    e = builtin.functions.exp(p - p.min(axis=1, keepdims=True) + 1.5 * np.reshape(error.upper, (-1, 1)))
+    Y = builtin.scale * chunk.y.sum(axis=1)
+    c = np.nan_to_num(Y / e.sum(axis=1)) * (1.0 - 2.0**-30)
+    return c if chunk.omega is None else np.where((chunk.omega > 0.0).all(axis=1), c, 0.0)
+
+
 @dataclass(frozen=True)
 class Sketch:
     """Φ, its gradient (q, d) and what the Hessian is made of, at one U in float64; none of it proven.
@@ -97,7 +119,8 @@ class Sketch:
 class Enclosed:
     """F_lin, E[∇ℓ zᵀ] (q, d), the blocks of E[∇²ℓ ⊗ zzᵀ], and E[∇ℓ xᵀ] (q, d), at one U.
 
-    blocks: one (d, d) for all outputs, q of them, or one (qd, qd); None where they are too large.
+    blocks: one (d, d) for all outputs, q of them, or one (qd, qd); None where they are not there.  least: a
+    lower bound of them (`least_block`), or None.
     bend: an upper bound of ‖∇²F_lin‖ in W.  farthest, farthest_x: of ‖z_i‖, ‖x_i‖.
     """
 
@@ -108,6 +131,7 @@ class Enclosed:
     bend: Radius
     farthest: Radius
     farthest_x: Radius
+    least: Ball | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +154,14 @@ class LinearObjective:
     def is_quadratic(self) -> bool:
         return self.design.problem.loss.concordance == 0.0
 
+    @cached_property
+    def constant_curvature(self) -> float | None:
+        """c where ∇²ℓ = c·I for all samples and predictions, else None."""
+        problem, anywhere = self.design.problem, np.zeros((1, self.q))
+        if not self.is_quadratic or problem.distribution.omega is not None:
+            return None
+        return float(np.max(problem.loss.derivatives(anywhere, NOTHING, anywhere, None).second))
+
     @property
     def is_mean_free(self) -> bool:
         """The rows of ∇F_lin sum to 0."""
@@ -146,10 +178,10 @@ class LinearObjective:
             return scaled
         return solve(self.design.R, scaled.T).T
 
-    @cached_property
+    @property
     def second_moments(self) -> Array:
         """(d, d) E[zzᵀ]."""
-        return gram(self.design)
+        return self.design.second_moments
 
     @cached_property
     def metric(self) -> Array:
@@ -182,88 +214,45 @@ class LinearObjective:
 
     def sketch(self, point: Array, lam: float) -> Sketch:
         """Φ + λ/2‖W‖_F² at U."""
-        value = size = blur = weight = 0.0
-        g = np.zeros_like(point)
-        bends: list[Bend] | None = (
-            [] if 3 * point.shape[0] * self.design.problem.n * 8 <= HELD_BYTES else None
-        )
-        for rows in self.design.rows():
-            p, pi = rows.z @ point.T, rows.chunk.weights
-            at = bend(self.design.problem.loss, p, rows.chunk)
-            value += float(pi @ at.value)
-            size += float(pi @ np.abs(at.value))
-            blur += float(pi @ (np.linalg.norm(at.first, axis=1) * np.linalg.norm(p, axis=1)))
-            weight += float(np.sum(pi))
-            g += (pi[:, None] * at.first).T @ rows.z
-            if bends is not None:
-                bends.append(at)
+        held = 3 * point.shape[0] * self.design.problem.n * 8 <= HELD_BYTES
+        sums = self.design.summed(partial(_sketch_sums, point=point, held=held))
+        (value, size, blur, weight), g = np.split(sums.floats.total().center, [4])
         turned = point @ self.added(lam)
         added = 0.5 * self._squares(point, lam)
         noise = 2.0**-46 * (size / weight + abs(added)) + 4.0 * U * blur / weight
-        return Sketch(point, value / weight + added, noise, g / weight + turned, bends, weight)
+        gradient = g.reshape(point.shape) / weight + turned
+        return Sketch(point, float(value / weight + added), float(noise), gradient, sums.bends, float(weight))
 
-    def _bent(self, at: Sketch) -> Iterator[tuple[Rows, Bend]]:
-        """The rows, and how the loss bends at their predictions."""
-        if at.bends is not None:
-            yield from zip(self.design.rows(), at.bends, strict=True)
-            return
-        for rows in self.design.rows():
-            yield rows, bend(self.design.problem.loss, rows.z @ at.point.T, rows.chunk)
+    def _over(self, at: Sketch, part: Callable[[Rows, Bend], Array]) -> Array:
+        """Σ of a function of some rows, and of how the loss bends at their predictions."""
+        if at.bends is None:
+            return self.design.floats(partial(_at_bends, point=at.point, part=part))
+        return functools.reduce(np.add, map(part, self.design.rows(), at.bends))
 
     def hessian_product(self, at: Sketch, lam: float, direction: Array) -> Array:
         """∇²(Φ + λ/2‖W‖_F²) applied to a direction (q, d)."""
-        product = np.zeros_like(direction)
-        for rows, bend in self._bent(at):
-            moved = rows.z @ direction.T
-            bent = bend.diagonal * moved
-            if bend.off is not None:
-                bent -= bend.off * np.einsum("ij,ij->i", bend.off, moved)[:, None]
-            product += (rows.chunk.weights[:, None] * bent).T @ rows.z
+        product = self._over(at, partial(_hessian_product, direction=direction))
         return product / at.weight + direction @ self.added(lam)
 
     def curvature_blocks(self, at: Sketch) -> list[Array]:
         """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: one for all outputs or q of them (d, d), or one (qd, qd)."""
         q, d = self.q, self.d
-        if self.is_quadratic and all(rows.chunk.omega is None for rows in self.design.rows()):
-            _, first = next(self._bent(at))
-            return [float(first.diagonal[0, 0]) * self.second_moments]
-        blocks = [np.zeros((d, d)) for _ in range(q)]
-        whole: Array | None = None
-        for rows, bend in self._bent(at):
-            z, pi = rows.z, rows.chunk.weights / at.weight
-            if bend.off is not None and whole is None:
-                whole = np.zeros((q, d, q, d))
-            for a in range(q):
-                c = pi * bend.diagonal[:, a]
-                if (c >= 0.0).all():  # one symmetric product: half the work
-                    root = np.sqrt(c)[:, None] * z
-                    blocks[a] += root.T @ root
-                else:
-                    blocks[a] += z.T @ (c[:, None] * z)
-            if bend.off is not None and whole is not None:
-                moved = ((np.sqrt(pi)[:, None] * bend.off)[:, :, None] * z[:, None, :]).reshape(len(z), -1)
-                whole -= (moved.T @ moved).reshape(q, d, q, d)
-        if whole is None:
-            return blocks
-        for a in range(q):
-            whole[a, :, a] += blocks[a]
-        return [whole.reshape(q * d, q * d)]
+        if self.constant_curvature is not None:
+            return [self.constant_curvature * self.second_moments]
+        found = self._over(at, _curvature_blocks) / at.weight
+        return list(found) if found.ndim == 3 else [found.reshape(q * d, q * d)]
 
     def mean_curvature(self, at: Sketch) -> float:
-        """E[tr ∇²ℓ]/q."""
-        total = 0.0
-        for rows, bend in self._bent(at):
-            traces = bend.diagonal.sum(axis=1)
-            if bend.off is not None:
-                traces = traces - np.square(bend.off).sum(axis=1)
-            total += float(rows.chunk.weights @ traces)
-        return total / at.weight / self.q
+        """E[tr ∇²ℓ]/q, or the mean over the directions in which ∇²ℓ does not vanish."""
+        if self.constant_curvature is not None:
+            return self.constant_curvature
+        total = float(self._over(at, _traces))
+        return total / at.weight / (self.q - 1 if self.is_mean_free else self.q)
 
     def enclosed(self, point: Array, *, blocks: bool) -> Enclosed:
         """Everything that is proven about F_lin at U."""
-        parts = [self._sums(cut, rows, point, blocks) for cut, rows in self._in_blocks()]
-        sums, bend = merged(part[0] for part in parts), merged(part[1] for part in parts)
-        at, weight = sums.expectation(), total_weight(sums.weight)
+        sums = self.design.summed(partial(_enclosed_sums, point=point, blocks=blocks))
+        at, weight = sums.moments.expectation(), total_weight(sums.moments.weight)
         units = self.design.units
         slope_x = at.A_f
         if self.design.R is None:  # E[∇ℓ xᵀ] by the exact scaling
@@ -275,65 +264,170 @@ class LinearObjective:
             at.g_W,
             _as_blocks(at) if blocks else None,
             slope_x,
-            bend.total().radius / weight.lower,
-            Radius(np.max([part[2].upper for part in parts])),
-            Radius(np.max([part[3].upper for part in parts])),
+            sums.bend.total().radius / weight.lower,
+            Radius(sums.farthest.of[0]),
+            Radius(sums.farthest.of[1]),
         )
+
+    def least_block(self, point: Array) -> Ball:
+        """B (d, d) with E[∇²ℓ ⊗ zzᵀ] ⪰ I ⊗ B, or (I − Π) ⊗ B where the rows of ∇F_lin sum to 0, at U.
+
+        B = E[c zzᵀ], c the `least_curvature` of a sample, and 0 for most where there are more samples than
+        are needed: a convex loss bends no less for it.
+        """
+        problem = self.design.problem
+        every = problem.n // (ENOUGH_ROWS * self.d + BLOCK_ROWS) if problem.loss.convex else 1
+        sums = self.design.summed(partial(_least_sums, point=point, every=max(1, every)))
+        B = quotient(sums.least.total(), total_weight(sums.weight))
+        return Ball((B.center + B.center.T) / 2.0, B.radius + Radius.norm(B.center) * U)
 
     def largest_third(self, point: Array, q: float) -> Radius:
         """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
-        worst, size = NOTHING, Radius.norm(point)
-        for rows in self.design.rows():
-            z_norm = Radius.row_norms(rows.z) + rows.error
-            rounding = z_norm * size * gamma(self.d + 1) + rows.error * size + Radius.underflow(point.size)
-            reach = Radius.row_norms(rows.z @ point.T) + rounding + z_norm * q
-            bounds = self.design.problem.loss.suprema(reach, rows.chunk.y, rows.chunk.omega)
-            if bounds is None:
-                return UNBOUNDED
-            most = (bounds.third * z_norm * z_norm * z_norm).max()
-            worst = Radius(np.maximum(worst.upper, most.upper))
-        return worst
+        return Radius(self.design.summed(partial(_largest_third, point=point, q=q)).of)
 
-    def _in_blocks(self) -> Iterator[tuple[Blocks, Rows]]:
-        first = 0
-        for rows in self.design.rows():
-            yield Blocks(first, len(rows.z)), rows
-            first += -(-len(rows.z) // BLOCK_ROWS)
 
-    def _sums(
-        self, cut: Blocks, rows: Rows, point: Array, blocks: bool
-    ) -> tuple[MomentSums, Sum, Radius, Radius]:
-        """The moments of some rows, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖."""
-        chunk, z, e = rows.chunk, rows.z, rows.error
-        loss, size = self.design.problem.loss, Radius.norm(point)
-        z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
-        p_error = z_norm * size * gamma(self.d + 1) + e * size
-        if not p_error.exact:
-            p_error = p_error + Radius.underflow(point.size)
-        p = cut.times(z, point.T)
-        at: Derivatives | FirstDerivatives
-        curvature = cut.sum(np.zeros(len(z)), NOTHING, NOTHING)
-        if blocks or not self.is_mean_free:
-            at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
-            size = at.second_size + at.second_error
-            if blocks:
-                curvature = curvature_sum(at, chunk.weight, z, z_norm, e, cut)
-        else:  # softmax, whose ∇²ℓ (m, q, q) may be large
-            at = loss.first_derivatives(p, p_error, chunk.y, chunk.omega)
-            most = loss.suprema(Radius.row_norms(p) + p_error, chunk.y, chunk.omega)
-            size = UNBOUNDED if most is None else most.second
-        slopes = Slopes.of(at.first, at.first_error, chunk.weight)
-        turned, exact = self.design.R is not None, self.design.sigma == 1.0
-        underflow = NOTHING if exact else Radius.of(np.full(len(z), 2.0**-1000))
-        sums = MomentSums(
-            weight=weight_sum(chunk, cut),
-            F=value_sum(at.value, at.value_error, chunk.weight, cut),
-            g_W=slopes.times(z, z_norm, e, cut),
-            A_f=slopes.times(rows.x if turned else rows.x[:, :0], x_norm, underflow, cut),
-            Q=curvature,
+# What some rows contribute.
+
+
+@dataclass(frozen=True)
+class SketchSums:
+    """Σ πℓ, Σ π|ℓ|, Σ π‖∇ℓ‖‖p‖, Σ π and Σ π∇ℓ zᵀ as one vector, and the bends if they are kept."""
+
+    floats: Sum
+    bends: list[Bend] | None
+
+    def __add__(self, other: SketchSums) -> SketchSums:
+        bends = None if self.bends is None or other.bends is None else self.bends + other.bends
+        return SketchSums(self.floats + other.floats, bends)
+
+
+def _sketch_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, held: bool) -> SketchSums:
+    p, pi = rows.z @ point.T, rows.chunk.weights
+    at = bend(design.problem.loss, p, rows.chunk)
+    blur = np.linalg.norm(at.first, axis=1) * np.linalg.norm(p, axis=1)
+    numbers = [pi @ at.value, pi @ np.abs(at.value), pi @ blur, np.sum(pi)]
+    g = (pi[:, None] * at.first).T @ rows.z
+    floats = blocks.whole(np.append(numbers, g), design.problem.chunk_rows)
+    return SketchSums(floats, [at] if held else None)
+
+
+def _at_bends(design: Design, rows: Rows, *, point: Array, part: Callable[[Rows, Bend], Array]) -> Array:
+    return part(rows, bend(design.problem.loss, rows.z @ point.T, rows.chunk))
+
+
+def _hessian_product(rows: Rows, bend: Bend, *, direction: Array) -> Array:
+    moved = rows.z @ direction.T
+    bent = bend.diagonal * moved
+    if bend.off is not None:
+        bent -= bend.off * np.einsum("ij,ij->i", bend.off, moved)[:, None]
+    return (rows.chunk.weights[:, None] * bent).T @ rows.z
+
+
+def _curvature_blocks(rows: Rows, bend: Bend) -> Array:
+    """(q, d, d), or (q, d, q, d) where ∇²ℓ is not diagonal."""
+    z, pi, (q, d) = rows.z, rows.chunk.weights, (bend.diagonal.shape[1], rows.z.shape[1])
+    blocks = np.empty((q, d, d))
+    for a in range(q):
+        c = pi * bend.diagonal[:, a]
+        if (c >= 0.0).all():  # one symmetric product: half the work
+            root = np.sqrt(c)[:, None] * z
+            blocks[a] = root.T @ root
+        else:
+            blocks[a] = z.T @ (c[:, None] * z)
+    if bend.off is None:
+        return blocks
+    moved = ((np.sqrt(pi)[:, None] * bend.off)[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+    whole = -(moved.T @ moved).reshape(q, d, q, d)
+    for a in range(q):
+        whole[a, :, a] += blocks[a]
+    return whole
+
+
+def _traces(rows: Rows, bend: Bend) -> Array:
+    traces = bend.diagonal.sum(axis=1)
+    if bend.off is not None:
+        traces = traces - np.square(bend.off).sum(axis=1)
+    return np.asarray(rows.chunk.weights @ traces)
+
+
+@dataclass(frozen=True)
+class EnclosedSums:
+    """The moments, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖."""
+
+    moments: MomentSums
+    bend: Sum
+    farthest: Largest
+
+    def __add__(self, other: EnclosedSums) -> EnclosedSums:
+        return EnclosedSums(
+            self.moments + other.moments, self.bend + other.bend, self.farthest + other.farthest
         )
-        bend = cut.bounds(size * chunk.weights * x_norm * x_norm)
-        return sums, bend, (z_norm + e).max(), x_norm.max()
+
+
+def _enclosed_sums(design: Design, rows: Rows, cut: Blocks, *, point: Array, blocks: bool) -> EnclosedSums:
+    chunk, z, e = rows.chunk, rows.z, rows.error
+    loss, size = design.problem.loss, Radius.norm(point)
+    z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
+    p_error = z_norm * size * gamma(design.d + 1) + e * size
+    if not p_error.exact:
+        p_error = p_error + Radius.underflow(point.size)
+    p = cut.times(z, point.T)
+    at: Derivatives | FirstDerivatives
+    curvature = cut.sum(np.zeros(len(z)), NOTHING, NOTHING)
+    if blocks or not (loss.sum_free and len(point) > 1):
+        at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
+        size = at.second_size + at.second_error
+        if blocks:
+            curvature = curvature_sum(at, chunk.weight, z, z_norm, e, cut)
+    else:  # softmax, whose ∇²ℓ (m, q, q) may be large
+        at = loss.first_derivatives(p, p_error, chunk.y, chunk.omega)
+        most = loss.suprema(Radius.row_norms(p) + p_error, chunk.y, chunk.omega)
+        size = UNBOUNDED if most is None else most.second
+    slopes = Slopes.of(at.first, at.first_error, chunk.weight)
+    turned, exact = design.R is not None, design.sigma == 1.0
+    underflow = NOTHING if exact else Radius.of(np.full(len(z), 2.0**-1000))
+    sums = MomentSums(
+        weight=weight_sum(chunk, cut),
+        F=value_sum(at.value, at.value_error, chunk.weight, cut),
+        g_W=slopes.times(z, z_norm, e, cut),
+        A_f=slopes.times(rows.x if turned else rows.x[:, :0], x_norm, underflow, cut),
+        Q=curvature,
+    )
+    bend = cut.bounds(size * chunk.weights * x_norm * x_norm)
+    farthest = np.array([(z_norm + e).max().upper, x_norm.max().upper])
+    return EnclosedSums(sums, bend, Largest(farthest))
+
+
+@dataclass(frozen=True)
+class LeastSums:
+    """Σ π of all rows, and Σ π c zzᵀ of some."""
+
+    weight: Sum
+    least: Sum
+
+    def __add__(self, other: LeastSums) -> LeastSums:
+        return LeastSums(self.weight + other.weight, self.least + other.least)
+
+
+def _least_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, every: int) -> LeastSums:
+    weight, loss, size = weight_sum(rows.chunk, blocks), design.problem.loss, Radius.norm(point)
+    some = rows if every == 1 else rows[::every]
+    cut = Blocks(blocks.first, len(some.z))
+    z_norm = Radius.row_norms(some.z)
+    p_error = z_norm * size * gamma(design.d + 1) + some.error * size + Radius.underflow(point.size)
+    c = least_curvature(loss, cut.times(some.z, point.T), p_error, some.chunk)
+    nothing = Radius.of(np.zeros(len(c)))
+    at = Derivatives(c, nothing, c[:, None], nothing, c, nothing, Radius.size(c))
+    return LeastSums(weight, curvature_sum(at, some.chunk.weight, some.z, z_norm, some.error, cut))
+
+
+def _largest_third(design: Design, rows: Rows, blocks: Blocks, *, point: Array, q: float) -> Largest:
+    size, z_norm = Radius.norm(point), Radius.row_norms(rows.z) + rows.error
+    rounding = z_norm * size * gamma(design.d + 1) + rows.error * size + Radius.underflow(point.size)
+    reach = Radius.row_norms(rows.z @ point.T) + rounding + z_norm * q
+    bounds = design.problem.loss.suprema(reach, rows.chunk.y, rows.chunk.omega)
+    most = UNBOUNDED if bounds is None else (bounds.third * z_norm * z_norm * z_norm).max()
+    return Largest(np.asarray(most.upper))
 
 
 def _as_blocks(at: Moments) -> list[Ball]:

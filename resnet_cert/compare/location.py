@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def by_curvature(
     objective: LinearObjective, point: Array, lam: float, at: Enclosed, c: Enclosure, r: float
 ) -> Located | None:
     """In the coordinates U, by the least eigenvalue of the Hessian; None where that is not positive."""
-    if at.blocks is None:
+    if at.blocks is None and at.least is None:
         return None
     T, W, unseen = objective.design.T, predictor(objective, point), objective.unseen
     decay = objective.ridge + lam
@@ -96,16 +97,23 @@ def by_curvature(
     size = Radius.norm(A)
     off = off + size * (2.0 * U)
     error = size * off * 2.0 + off * off + size * size * gamma(len(A) + 2) + Radius.underflow(A.size * len(T))
-    if objective.is_mean_free:
-        Ks, push = _with_mean_penalty(at.blocks[0], A.T @ A, error, point)
-        slope = added(slope, push)
+    kappa = math.inf
+    if at.blocks is None:
+        Ks = [_shifted(cast(Ball, at.least), A.T @ A, error)]
+        if objective.is_mean_free:
+            kappa = _size_of(Ks[0])
+            slope = added(slope, _mean_push(kappa, point))
+    elif objective.is_mean_free:
+        kappa = _size_of(at.blocks[0])
+        Ks = [_with_mean_penalty(at.blocks[0], A.T @ A, error, kappa, objective.q)]
+        slope = added(slope, _mean_push(kappa, point))
     else:
         Ks = [_shifted(block, A.T @ A, error) for block in at.blocks]
-    m0 = min(smallest_eigenvalue(K).lower for K in Ks)
+    m0 = min(kappa, *(smallest_eigenvalue(K).lower for K in Ks))
     steep = slope.norm() + pull
     if not (m0 > 0.0 and math.isfinite(steep.upper)):
         return None
-    found = _root(objective, point, steep, c, m0, float(at.farthest))
+    found = reached(objective, point, steep, c, m0, float(at.farthest))
     if found is None:
         return None
     located = Located(found[0], steep, found[1], stretch, offset)
@@ -119,18 +127,25 @@ def _shifted(block: Ball, more: Array, error: Radius) -> Ball:
     return Ball(K, block.radius + error + Radius.norm(K) * (2.0 * U))
 
 
-def _with_mean_penalty(block: Ball, more: Array, error: Radius, point: Array) -> tuple[list[Ball], Ball]:
-    """K and ∇P for P = κ/2‖ΠU‖_F², κ of the size of K."""
-    q, d = point.shape
-    kappa = 2.0 ** math.frexp(float(np.trace(block.center)) / (q * d) or 1.0)[1]
-    mean = np.full((q, q), 1.0 / q)
-    K = block.center + np.kron(np.eye(q), more) + np.kron(mean * kappa, np.eye(d))
+def _size_of(K: Ball) -> float:
+    """κ of P = κ/2‖ΠU‖_F²: a power of two of the size of K's eigenvalues."""
+    return 2.0 ** math.frexp(float(np.trace(K.center)) / len(K.center) or 1.0)[1]
+
+
+def _mean_push(kappa: float, point: Array) -> Ball:
+    """∇P."""
+    q = len(point)
+    return Ball(kappa * (np.full((q, q), 1.0 / q) @ point), Radius.norm(point) * (kappa * gamma(q + 4)))
+
+
+def _with_mean_penalty(block: Ball, more: Array, error: Radius, kappa: float, q: int) -> Ball:
+    d = len(more)
+    K = block.center + np.kron(np.eye(q), more) + np.kron(np.full((q, q), kappa / q), np.eye(d))
     rounding = Radius.norm(K) * (8.0 * U) + Radius.of(8.0 * U * kappa * math.sqrt(q * d))
-    push = Ball(kappa * (mean @ point), Radius.norm(point) * (kappa * gamma(q + 4)))
-    return [Ball(K, block.radius + error + rounding)], push
+    return Ball(K, block.radius + error + rounding)
 
 
-def _root(
+def reached(
     objective: LinearObjective, point: Array, slope: Enclosure, c: Enclosure, m0: float, farthest: float
 ) -> tuple[float, float] | None:
     """m and the root δ of (m/2)δ² = slope·δ + c, where m ≥ m0/GROWTH holds as far as q > δ.

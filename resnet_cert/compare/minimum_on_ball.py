@@ -11,21 +11,20 @@ where:  the minimiser W* of least norm, within δ of Ŵ (`location`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from resnet_cert.compare import location
-from resnet_cert.compare.design import WIDEST
 from resnet_cert.compare.linear_data import Data, Found
-from resnet_cert.compare.linear_objective import Enclosed, LinearObjective
+from resnet_cert.compare.linear_objective import Enclosed
 from resnet_cert.compare.location import Located, across_the_boundary, predictor, weighted
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import separates
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner
 from resnet_cert.numerics.radius import Array, Radius, U, gamma
-from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 
 LARGEST_BLOCK = 2000
@@ -90,13 +89,34 @@ def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
 @QUIET
 def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, in better
-    coordinates.
+    coordinates, or by the infimum over all W.
     """
     best = _minimum_on_ball(data, r, b)
+    if _may_recede_in_part(best) and not _is_sharp(best, WIDE):
+        from resnet_cert.compare.infimum import on_large_ball  # rests on this module
+
+        return on_large_ball(best)
     work = data.problem.n * data.problem.d**2
-    if data.ill_conditioned or data.problem.d > WIDEST or work > MOST_TURNING or _is_sharp(best, WIDE):
+    if data.ill_conditioned or not data.may_turn or work > MOST_TURNING or _is_sharp(best, WIDE):
         return best
     return _minimum_on_ball(data.orthogonalised(), r, b)
+
+
+def _may_recede_in_part(best: LinearMinimum) -> bool:
+    data = best.data
+    recedes = best.attained is not True and data.may_recede and not data.ridge.any()
+    return recedes and math.isfinite(best.r) and not separates(data.problem, best.found.W)
+
+
+def on_smaller_ball(best: LinearMinimum, r: float, near: Found) -> LinearMinimum:
+    """min Φ on ‖W‖_F ≤ r.
+
+    Args:
+        best: that over all W, not known to be in the ball.  near: where to begin, of any Φ.
+    """
+    data = best.data
+    found = enclosed_on(data, data.on_ball(r, near), r, best.attained)
+    return found if _is_sharp(found, WIDE) else minimum_on_ball(data, r, math.inf)
 
 
 def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
@@ -129,14 +149,21 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
 def _locates(found: Found) -> bool:
     """Proven: inf Φ over all W is attained, near the place."""
     objective, point = found.objective, found.place.point
-    at = objective.enclosed(point, blocks=_is_affordable(objective))
-    return location.by_curvature(objective, point, 0.0, at, location.ZERO, math.inf) is not None
+    return any(
+        location.by_curvature(objective, point, 0.0, at, location.ZERO, math.inf) is not None
+        for at in _bent(found)
+    )
 
 
-def _is_affordable(objective: LinearObjective) -> bool:
-    problem = objective.design.problem
-    size, blocks = (problem.q * problem.d, 1) if objective.is_mean_free else (problem.d, problem.q)
-    return size <= LARGEST_BLOCK and problem.n * size**2 * blocks <= MOST_WORK
+def _bent(found: Found) -> Iterator[Enclosed]:
+    """What is proven at a place with second derivatives, bounded from below and then all of them, where they
+    are affordable."""
+    problem, d = found.objective.design.problem, found.objective.d
+    size, blocks = (problem.q * d, 1) if found.objective.is_mean_free else (d, problem.q)
+    if d <= LARGEST_BLOCK and problem.n * d**2 <= MOST_WORK:
+        yield found.enclosed_from_below
+    if size <= LARGEST_BLOCK and problem.n * size**2 * blocks <= MOST_WORK:
+        yield found.enclosed_whole
 
 
 @dataclass(frozen=True)
@@ -150,10 +177,9 @@ class Seen:
 
     @staticmethod
     def of(data: Data, found: Found, *, blocks: bool) -> Seen:
-        point = found.place.point
-        return Seen(
-            data, found, predictor(found.objective, point), found.objective.enclosed(point, blocks=blocks)
-        )
+        """blocks: with second derivatives."""
+        at = next(reversed(list(_bent(found))), found.enclosed) if blocks else found.enclosed
+        return Seen(data, found, predictor(found.objective, found.place.point), at)
 
     @cached_property
     def length(self) -> Enclosure:
@@ -201,11 +227,13 @@ def enclosed_on(
     if not data.is_convex_on(r):
         return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
-    best = _from(plain, ball, r, attained, chosen)
-    settled = _is_sharp(best) and best.falls_at_rim is not None
-    if settled or not (sharp and _is_affordable(found.objective)):
-        return best
-    return _from(Seen.of(data, found, blocks=True), ball, r, attained, chosen)
+    best, bent = _from(plain, ball, r, attained, chosen), _bent(found) if sharp else iter(())
+    while not (_is_sharp(best) and best.falls_at_rim is not None):
+        at = next(bent, None)
+        if at is None:
+            break
+        best = _from(replace(plain, at=at), ball, r, attained, chosen)
+    return best
 
 
 def without_convexity(linear: LinearMinimum) -> LinearMinimum:
@@ -246,7 +274,7 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
     data, F, W, g, length = seen.data, seen.F, seen.W, seen.gradient, seen.length
     lam, sigma, bounded = seen.found.place.lam, data.scaled.sigma, math.isfinite(r)
     lowers = {"convexity": (F - inner(g, W) - g.norm() * ball).lower if bounded else -math.inf}
-    infimum = infimum_of_loss(data.problem)
+    infimum = data.infimum_of_loss
     if infimum is not None:
         lowers["infimum of the loss"] = infimum
     c = location.ZERO
@@ -288,26 +316,6 @@ def _from(seen: Seen, ball: Enclosure, r: float, attained: bool | None, chosen: 
         seen.found,
         W.radius * sigma,
     )
-
-
-def infimum_of_loss(problem: Problem) -> float | None:
-    """E[inf_p ℓ(p; y)], rounded down; None where the loss does not know it."""
-    loss = problem.loss
-    if not isinstance(loss, BuiltinLoss):
-        return 0.0 if loss.nonnegative else None
-    value = weight = 0.0
-    size = 0.0
-    for chunk in problem.chunks(features=False):
-        least, pi = loss.infimum(chunk.y, chunk.omega), chunk.weights
-        value += float(pi @ least)
-        size += float(pi @ np.abs(least))
-        weight += float(np.sum(pi))
-    if size == 0.0:
-        return 0.0
-    return (
-        Enclosure.around(value, Radius.of(size) * gamma(problem.n + 8))
-        / Enclosure.around(weight, Radius.of(weight) * gamma(problem.n))
-    ).lower
 
 
 def _ridge_value(ridge: Array, W: Ball) -> Enclosure:

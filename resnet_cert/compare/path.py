@@ -25,8 +25,14 @@ SHORTEST = 2.0**-40
 LARGEST_POLISHED, ENOUGH = 10**5, 1e-13
 """The largest q·d that Newton's method polishes to rounding, and the accuracy of what is larger."""
 CG_STEPS = 400
-TIGHT, LOOSE = 2.0**-40, 1e-3
-"""What conjugate gradients may leave out: of a step that is final, and of one on the way."""
+TIGHT, FIRM, LOOSE = 2.0**-40, 1e-6, 1e-3
+"""What conjugate gradients may leave out: of a step that is final, of one near the end, of one on the way."""
+FAR = 1e-2
+"""The decrement, relative to Φ, above which a step is one on the way."""
+NOTHING_LEFT = 2.0**-100
+"""The same of a step that moves U by no more than rounding does."""
+GOES_WELL = 1e-3
+"""How much of the decrement a step with an old Hessian may leave."""
 STEPS_TO_LAMBDA = 80
 
 
@@ -62,24 +68,38 @@ def loss_value(objective: LinearObjective, place: Place) -> float:
 
 
 def minimised(
-    objective: LinearObjective, start: Place, lam: float, accuracy: float = 0.0, steps: int = NEWTON_STEPS
+    objective: LinearObjective,
+    start: Place,
+    lam: float,
+    accuracy: float = 0.0,
+    steps: int = NEWTON_STEPS,
+    stop: Callable[[Array], bool] | None = None,
 ) -> Place:
     """The place of λ, by Newton's method from another one.
 
-    accuracy: the decrement relative to Φ that is enough; 0: go on to rounding.
+    Most of a step's time is its Hessian's: a factored one serves for as long as the steps go well, and at
+    W = 0, where E[tr ∇²ℓ]/q·E[zzᵀ] is mostly right, that is the first.
+
+    accuracy: the decrement relative to Φ that is enough; 0: go on to rounding.  stop: leave off at such a U.
     """
-    point = start.point
+    point, dense = start.point, is_dense(objective)
     if point.size > LARGEST_POLISHED:
         accuracy = max(accuracy, ENOUGH)
     at = start.at if start.lam == lam else objective.sketch(point, lam)
+    rough = None if dense and point.any() else Rough.of(objective, at, lam)
+    solve, is_old = None if rough is None or point.any() else rough.solve, True
     before, highest = math.inf, abs(at.value)
     decrement = math.inf
-    solve = None
     for _ in range(steps):
-        if solve is None or not objective.is_quadratic:
-            solve = solver(objective, at, lam, LOOSE if accuracy else 1e-6)
+        if solve is None:
+            rough = None if dense else Rough.of(objective, at, lam, rough)
+            tolerance = LOOSE if accuracy or decrement > FAR * highest else FIRM
+            solve, is_old = solver(objective, at, lam, tolerance, rough), False
         step = -solve(at.gradient)
         decrement = -float(np.sum(step * at.gradient))
+        if is_old and not 0.0 < decrement <= before * GOES_WELL:
+            solve = None
+            continue
         if not (decrement > 0.0 and math.isfinite(decrement)):
             return Place(point, lam, at, converged=decrement == 0.0)
         size, trial = 1.0, point + step
@@ -94,9 +114,13 @@ def minimised(
         elif decrement >= before / 4.0:  # rounding is all that is left
             return Place(point, lam, at, converged=True)
         point, at = trial, there
-        if decrement <= accuracy * max(abs(at.value), at.noise):
+        if decrement <= NOTHING_LEFT * abs(at.value):
             return Place(point, lam, at, converged=True)
-        before = decrement if size == 1.0 else math.inf
+        if decrement <= accuracy * max(abs(at.value), at.noise) or (stop is not None and stop(point)):
+            return Place(point, lam, at, converged=True)
+        before, is_old = decrement if size == 1.0 else math.inf, True
+        if not (objective.is_quadratic or (dense and size == 1.0)):
+            solve = None
     return Place(point, lam, at, converged=decrement <= 2.0**-40 * highest)
 
 
@@ -106,12 +130,10 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
     def excess(place: Place) -> float:
         return norm_W(objective, place) / r - 1.0 if r else math.inf
 
-    def newton(place: Place, excess: float) -> float:
+    def newton(place: Place, excess: float, bend: float) -> float:
         # ‖W(λ)‖ has the derivative −⟨UM, K⁻¹UM⟩/‖W‖; 1/‖W(λ)‖ is nearly linear in λ.
-        pull = place.point @ objective.metric
-        slope = float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
         length = norm_W(objective, place)
-        return place.lam + excess * length * (length / slope) if slope > 0.0 else math.nan
+        return place.lam + excess * length * (length / bend) if bend > 0.0 else math.nan
 
     return _found(objective, start, excess, newton, least)
 
@@ -122,10 +144,9 @@ def at_value(objective: LinearObjective, start: Place, value: float, *, least: f
     def excess(place: Place) -> float:  # falls as λ grows, as that of a radius does
         return value - loss_value(objective, place)
 
-    def newton(place: Place, excess: float) -> float:
+    def newton(place: Place, excess: float, bend: float) -> float:
         # F_lin(λ) has the derivative λ⟨UM, K⁻¹UM⟩.
-        pull = place.point @ objective.metric
-        slope = place.lam * float(np.sum(pull * solver(objective, place.at, place.lam, LOOSE)(pull)))
+        slope = place.lam * bend
         return place.lam + excess / slope if slope > 0.0 else math.nan
 
     return _found(objective, start, excess, newton, least)
@@ -135,56 +156,84 @@ def _found(
     objective: LinearObjective,
     start: Place,
     excess: Callable[[Place], float],
-    newton: Callable[[Place, float], float],
+    newton: Callable[[Place, float, float], float],
     least: float,
 ) -> Place:
-    """The place with excess 0, excess being a falling function of λ; at `least` if it is negative there."""
-    place = minimised(objective, start, max(start.lam, least), 1e-8)
+    """The place with excess 0, excess being a falling function of λ; at `least` if it is negative there.
+
+    newton: the next λ, from a place, its excess and ⟨UM, K⁻¹UM⟩ there.
+    """
+    place, polished = minimised(objective, start, max(start.lam, least), 1e-8), False
     low, high = 0.0, math.inf  # excess > 0 at low, < 0 at high
     for _ in range(STEPS_TO_LAMBDA):
         over = excess(place)
         if over > 0.0:
             low = place.lam
         elif place.lam <= least:
-            return minimised(objective, place, place.lam)
+            break
         else:
             high = place.lam
-        lam = newton(place, over)
+        pull = place.point @ objective.metric
+        turn = solver(objective, place.at, place.lam, LOOSE)(pull)
+        lam = newton(place, over, float(np.sum(pull * turn)))
+        if not polished and lam > 0.0 and abs(lam - place.lam) <= 1e-3 * place.lam:
+            low, high = 0.0, math.inf  # what was found loosely is no bound this near
         floor = max(least, place.lam / 1e3 if high == math.inf or low == 0.0 else 0.0)
         if math.isnan(lam) or not low < lam < high:
             lam = place.lam * 100.0 if high == math.inf else math.sqrt(max(low, least, high * 1e-6) * high)
         lam = min(max(lam, floor, least), place.lam * 1e4 if place.lam else math.inf)
-        close = abs(lam - place.lam) <= 1e-3 * place.lam
+        polished = abs(lam - place.lam) <= 1e-3 * place.lam
         arrived = abs(lam - place.lam) <= 2.0**-46 * place.lam
-        place = minimised(objective, predicted(objective, place, lam), lam, 0.0 if close else 1e-8)
+        place = minimised(objective, _predicted(objective, place, lam, turn), lam, 0.0 if polished else 1e-8)
         if arrived or high <= low * (1.0 + 2.0**-50):
             break
-    return minimised(objective, place, place.lam)
+    return place if polished else minimised(objective, place, place.lam)
 
 
-def predicted(objective: LinearObjective, place: Place, lam: float) -> Place:
-    """The place of λ to first order: dU/dλ = −K⁻¹(U·metric)."""
+def _predicted(objective: LinearObjective, place: Place, lam: float, turn: Array) -> Place:
+    """The place of λ to first order: dU/dλ = −K⁻¹(U·metric) = −turn."""
     if lam == place.lam:
         return place
-    pull = place.point @ objective.metric
-    step = solver(objective, place.at, place.lam, LOOSE)(pull)
     ratio = lam / place.lam if place.lam else math.inf
-    if not 0.5 < ratio < 2.0 or not np.isfinite(step).all():
+    if not 0.5 < ratio < 2.0 or not np.isfinite(turn).all():
         return place
-    point = place.point - (lam - place.lam) * step
+    point = place.point - (lam - place.lam) * turn
     return replace(place, point=point, lam=math.nan)
 
 
+@dataclass(frozen=True)
+class Rough:
+    """What K is about: E[tr ∇²ℓ]/q·E[zzᵀ] for each output, and what is added."""
+
+    curvature: float
+    solve: Callable[[Array], Array]
+
+    @staticmethod
+    def of(objective: LinearObjective, at: Sketch, lam: float, known: Rough | None = None) -> Rough:
+        """known: of another place on the way to the same λ, which serves where the loss bends alike."""
+        size = objective.mean_curvature(at)
+        if known is not None and 0.5 * known.curvature <= size <= 2.0 * known.curvature:
+            return known
+        solve = factored(size * objective.second_moments + objective.added(lam))
+        return Rough(size, lambda g: solve(g.T).T)
+
+
+def is_dense(objective: LinearObjective) -> bool:
+    """K is formed and factored."""
+    return (objective.q * objective.d if objective.is_mean_free else objective.d) <= LARGEST_DENSE
+
+
 def solver(
-    objective: LinearObjective, at: Sketch, lam: float, tolerance: float = TIGHT
+    objective: LinearObjective, at: Sketch, lam: float, tolerance: float = TIGHT, rough: Rough | None = None
 ) -> Callable[[Array], Array]:
     """g (q, d) ↦ K⁻¹g, K the Hessian of Φ + λ/2‖W‖_F².
 
-    tolerance: the part of the energy gᵀK⁻¹g that conjugate gradients may leave out.
+    tolerance: the part of the energy gᵀK⁻¹g that conjugate gradients may leave out.  rough: what
+    preconditions them.
     """
     q, d = objective.q, objective.d
     coupled, added = objective.is_mean_free, objective.added(lam)
-    if q * d <= LARGEST_DENSE if coupled else d <= LARGEST_DENSE:
+    if is_dense(objective):
         blocks = objective.curvature_blocks(at)
         if coupled:
             K = blocks[0] + np.kron(np.eye(q), added)
@@ -195,7 +244,7 @@ def solver(
         if len(solves) == 1:
             return lambda g: solves[0](g.T).T
         return lambda g: np.stack([solve(row) for solve, row in zip(solves, g, strict=True)])
-    precondition = factored(objective.mean_curvature(at) * objective.second_moments + added)
+    precondition = Rough.of(objective, at, lam) if rough is None else rough
 
     def free(g: Array) -> Array:
         """Without the mean of the rows, along which K may vanish and g does."""
@@ -205,7 +254,7 @@ def solver(
         return conjugate_gradients(
             lambda direction: free(objective.hessian_product(at, lam, direction)),
             free(g),
-            lambda r: precondition(r.T).T,
+            precondition.solve,
             tolerance,
         )
 

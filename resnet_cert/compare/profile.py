@@ -19,6 +19,7 @@ import numpy as np
 
 from resnet_cert.compare import path
 from resnet_cert.compare.comparators import comparators_here
+from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
 from resnet_cert.compare.location import ZERO
 from resnet_cert.compare.minimum_on_ball import (
@@ -26,11 +27,10 @@ from resnet_cert.compare.minimum_on_ball import (
     Seen,
     best_linear_predictor,
     enclosed_on,
-    infimum_of_loss,
     minimum_on_ball,
 )
 from resnet_cert.moments.domain import domain_radius
-from resnet_cert.moments.gradient import observe_first
+from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
 from resnet_cert.problem.problem import Problem
@@ -48,8 +48,6 @@ REACH = 10.0
 balls are cheap, those far beyond the break-even radius are not, and say nothing of F.
 """
 
-NEVER = BreakEvenRadius(None, math.inf, None, True)
-
 
 @QUIET
 def break_even_radius(F: Enclosure, linear: LinearMinimum) -> BreakEvenRadius:
@@ -66,11 +64,11 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
     data, found = linear.data, linear.found
     nothing = Found(found.objective, path.origin(found.objective, 0.0))
     at_zero = Seen.of(data, nothing, blocks=False).F
-    if at_zero.upper <= F.lower:
+    if at_zero.upper <= F.lower or not data.problem.W.any():  # F(0, V) = F_lin(0)
         return BreakEvenRadius(0.0, 0.0, 0.0, False), found
     least = _infimum(F, linear)
     if F.upper < least.lower:
-        return NEVER, found
+        return BreakEvenRadius(None, math.inf, None, True, (least - F).lower), found
     open_end = BreakEvenRadius(None, 0.0, math.inf, None)
     if not (F.known and F.lower > least.lower):
         return replace(open_end, lower=_below(F, Seen.of(data, found, blocks=False), 0.0)), found
@@ -80,6 +78,8 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
         place = data.at_value(F.lower - beyond, start)
         seen = Seen.of(data, place, blocks=False)
         lower, start = max(lower, _below(F, seen, lower)), place
+        if seen.F.lower > F.upper:  # so is the path's end
+            break
         if seen.F.upper <= F.lower:
             upper = (seen.length * data.scaled.sigma).upper
             if upper - lower > NARROW * upper:
@@ -90,15 +90,15 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
 
 
 def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
-    """inf F_lin over all W; its lower end is −∞ where nothing is known that matters for F."""
-    lowest = infimum_of_loss(linear.data.problem)
-    below = -math.inf if lowest is None else lowest
+    """inf F_lin over all W, as far as it matters for F; its lower end is −∞ where nothing is known."""
+    lowest = linear.data.infimum_of_loss
+    known = Enclosure(linear.F_min.value, -math.inf if lowest is None else lowest, linear.F_min.upper)
+    if F.upper < known.lower or F.lower > known.upper:  # on this ball already something is as good
+        return known
     if linear.attained is not True:
-        return Enclosure(linear.F_min.value, below, math.inf)
+        return infimum(linear.data, linear.found, F.upper).F
     if linear.falls_at_rim is False:
         return linear.F_min
-    if F.lower > linear.F_min.upper:  # on this ball already something is as good
-        return Enclosure(linear.F_min.value, below, linear.F_min.upper)
     return minimum_on_ball(linear.data, math.inf, math.inf).F_min
 
 
@@ -136,7 +136,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)
-    F = observe_first(problem, b).here.F
+    F = first_moments(problem).F
     meeting, _ = _break_even(F, linear)
     norm_W = norm(problem.W).value
     middle = next(r for r in (meeting.value or 0.0, linear.norm.value, norm_W, 1.0) if 0.0 < r < math.inf)
@@ -159,6 +159,7 @@ def profile_rows(linear: LinearMinimum, radii: list[float]) -> tuple[ProfileRow,
     """
     data, found = linear.data, None
     rows: list[ProfileRow] = []
+    lowest: float | None = None
     everywhere = linear if linear.attained and linear.falls_at_rim is False else None
     for r in radii:
         if everywhere is None and linear.attained and found is not None and not found.place.lam:
@@ -168,6 +169,9 @@ def profile_rows(linear: LinearMinimum, radii: list[float]) -> tuple[ProfileRow,
         else:
             found = data.on_ball(r, found)
             least = enclosed_on(data, found, r, linear.attained, sharp=False).F_min
+            if linear.attained is False and least.upper - least.lower > NARROW * least.upper:
+                lowest = infimum(data, linear.found).F.lower if lowest is None else lowest
+                least = Enclosure(least.value, min(max(least.lower, lowest), least.upper), least.upper)
         if rows:
             before = rows[-1].F_lin_min
             value = max(min(least.value, before.value), least.lower)

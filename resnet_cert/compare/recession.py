@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
+from resnet_cert.moments.executors import some_rows
 from resnet_cert.numerics.radius import Array, Radius, gamma
-from resnet_cert.problem.losses import BuiltinLoss, Rays
-from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.losses import Bools, BuiltinLoss, Rays
+from resnet_cert.problem.problem import Chunk, Problem
 
 LARGEST_PROGRAMME = 2**20
 """The most numbers in the rows of a linear programme,"""
@@ -46,19 +48,15 @@ def recedes(problem: Problem) -> Recedes:
     """What is known of the loss and the targets."""
     if not isinstance(problem.loss, BuiltinLoss):
         return Recedes(problem, possible=True, known=False)
-    return Recedes(problem, possible=any(map(_helps, _targets(problem))), known=True)
+    return Recedes(problem, possible=some_rows(problem, _helps), known=True)
 
 
-def _targets(problem: Problem) -> Iterator[tuple[Problem, Array]]:
-    """The targets of the samples whose prediction a linear predictor can change: those with x ≠ 0."""
-    return ((problem, chunk.y[chunk.x.any(axis=1)]) for chunk in problem.chunks(features=False))
+def _helps(problem: Problem, chunk: Chunk) -> bool:
+    """A sample whose prediction a linear predictor can change, x ≠ 0, has a helping ray.
 
-
-def _helps(at: tuple[Problem, Array]) -> bool:
-    """Some target has a helping ray.  With softmax, where rays are many, it is one that has not every
-    class.
+    With softmax, where rays are many, it is one that has not every class.
     """
-    problem, y = at
+    y = chunk.y[chunk.x.any(axis=1)]
     if is_softmax(problem):
         return bool((y == 0.0).any())
     found = problem.loss.recession(y)
@@ -82,26 +80,36 @@ def separates(problem: Problem, W: Array) -> bool:
     """Proven: v·Wx_i > 0 for all helping rays of a loss that has some, and there are no fixed ones."""
     size = Radius.norm(W) * gamma(sum(W.shape) + 4)
     if is_softmax(problem):
-        return all(_leads(chunk.x, chunk.y, W, size) for chunk in problem.chunks(features=False))
-    some = False
-    for x, helping, fixed in _rays(problem):
-        if len(fixed.sample):
-            return False
-        margins = np.einsum("ij,ij->i", helping.vector, (x @ W.T)[helping.sample])
-        least = size * Radius.row_norms(x)[helping.sample] * Radius.row_norms(helping.vector)
-        if not bool(np.all(margins > least.upper)):
-            return False
-        some = some or bool(len(margins))
-    return some
+        return not some_rows(problem, partial(_trails, W=W, size=size))
+    return some_rows(problem, _has_helping) and not some_rows(problem, partial(_misses, W=W, size=size))
 
 
-def _leads(x: Array, y: Array, W: Array, size: Radius) -> bool:
-    """Proven: every sample has one class, whose prediction is above all others'."""
-    if not bool(((y > 0.0).sum(axis=1) == 1).all()):
+def _has_helping(problem: Problem, chunk: Chunk) -> bool:
+    found = problem.loss.recession(chunk.y)
+    return found is not None and bool(len(found.helping.sample))
+
+
+def _misses(problem: Problem, chunk: Chunk, W: Array, size: Radius) -> bool:
+    """A ray is fixed, or a helping one is not proven to have v·Wx > 0."""
+    found = problem.loss.recession(chunk.y)
+    if found is None:
         return False
+    if len(found.fixed.sample):
+        return True
+    x, helping = chunk.x, found.helping
+    margins = np.einsum("ij,ij->i", helping.vector, (x @ W.T)[helping.sample])
+    least = size * Radius.row_norms(x)[helping.sample] * Radius.row_norms(helping.vector)
+    return not bool(np.all(margins > least.upper))
+
+
+def _trails(problem: Problem, chunk: Chunk, W: Array, size: Radius) -> bool:
+    """Not proven: every sample has one class, whose prediction is above all others'."""
+    x, y = chunk.x, chunk.y
+    if not bool(((y > 0.0).sum(axis=1) == 1).all()):
+        return True
     p, own = x @ W.T, y > 0.0
     margins = p[own] - np.where(own, -np.inf, p).max(axis=1)
-    return bool(np.all(margins > (size * Radius.row_norms(x) * 2.0).upper))
+    return not bool(np.all(margins > (size * Radius.row_norms(x) * 2.0).upper))
 
 
 def _recedes_exactly(problem: Problem) -> bool:
@@ -115,8 +123,8 @@ def _recedes_exactly(problem: Problem) -> bool:
     direction = _direction(helping, fixed)
     if direction is None or (len(helping) + len(fixed)) * size > MOST_RATIONAL:
         return False
-    vanishing = np.abs(_scaled(helping) @ direction) <= VANISHES
-    u = _made_exact(direction, np.concatenate([helping[vanishing], fixed]))
+    vanishing, exact = direction
+    u = _made_exact(exact, np.concatenate([helping[vanishing], fixed]))
     products = [_product(row, u) for row in helping]
     return all(p >= 0 for p in products) and any(p > 0 for p in products)
 
@@ -137,10 +145,11 @@ def _scaled(rows: Array) -> Array:
     return np.ldexp(rows, -np.frexp(largest)[1])
 
 
-def _direction(helping: Array, fixed: Array) -> Array | None:
+def _direction(helping: Array, fixed: Array) -> tuple[Bools, list[Fraction]] | None:
     """The u that maximises Σ h_i·u subject to 0 ≤ h_i·u ≤ 1 and fixed·u = 0, by HiGHS; None for 0.
 
-    Its tolerances are absolute: rows are scaled to 1, and columns, which only changes the units of u.
+    Which of the products vanish, and u, whose entries may be beyond all floats.  Its tolerances are absolute:
+    rows are scaled to 1, and columns, which only changes the units of u.
     """
     from scipy.optimize import linprog
 
@@ -158,10 +167,11 @@ def _direction(helping: Array, fixed: Array) -> Array | None:
     )
     if found.status != 0 or not -found.fun > VANISHES:
         return None
-    return np.asarray(found.x / units, dtype=np.float64)
+    u = [Fraction(x) / Fraction(unit) for x, unit in zip(found.x.tolist(), units.tolist(), strict=True)]
+    return np.abs(rows @ found.x) <= VANISHES, u
 
 
-def _made_exact(u: Array, rows: Array) -> list[Fraction]:
+def _made_exact(u: list[Fraction], rows: Array) -> list[Fraction]:
     """A vector near u with which the products of the rows vanish exactly, where they do so about with u.
 
     Gauss–Jordan elimination: the columns without a pivot keep their entries of u, the others follow.
@@ -181,7 +191,7 @@ def _made_exact(u: Array, rows: Array) -> list[Fraction]:
             (at, [e - other[column] * p for e, p in zip(other, row, strict=True)]) for at, other in pivots
         ]
         pivots.append((column, row))
-    exact = [Fraction(float(e)) for e in u]
+    exact = list(u)
     bound = {column for column, _ in pivots}
     for column, row in pivots:
         exact[column] = -sum((row[j] * exact[j] for j in range(len(row)) if j not in bound), Fraction(0))

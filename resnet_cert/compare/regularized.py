@@ -5,13 +5,23 @@ G = F + l2(‖W‖_F² + ‖V‖_F²), G_lin(U) = F_lin(U) + l2‖U‖_F², the 
 
 from __future__ import annotations
 
-from typing import cast
+import math
+
+import numpy as np
 
 from resnet_cert.compare.consequences import bound_symbols
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, best_regularised
+from resnet_cert.compare.linear_data import Data
+from resnet_cert.compare.minimum_on_ball import (
+    LinearMinimum,
+    best_linear_predictor,
+    best_regularised,
+    minimum_on_ball,
+    on_smaller_ball,
+)
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.enclosure import (
+    QUIET,
     Array,
     Ball,
     Enclosure,
@@ -27,6 +37,11 @@ from resnet_cert.outcomes import Verdict
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import Constants, Regularized, RegularizedTheorem3
 from resnet_cert.theory import theorems
+
+INSIDE = 1.0 - 2.0**-36
+"""The multiplier is that of a cylinder so much smaller, so that errors do not leave the one asked for."""
+FARTHEST = 1e200
+"""A multiplier beyond which none is looked for."""
 
 
 def decayed(problem: Problem, W: Ball | Array) -> Ball:
@@ -56,13 +71,14 @@ def regularized_here(
     gradient_norm: Enclosure,
     constants: Constants,
     verdict: Verdict,
+    F_at_0: Enclosure,
 ) -> Regularized | None:
     """The part of the report about G; None for a plain problem.
 
     Args:
         linear, star: the best linear predictor of F_lin.
         rho, gradient_norm: ρ and ‖∇L‖ of L = F + (ρ/2)‖(W, V)‖².  multiplier: None off the boundary.
-        verdict: is the point an ε-SOPSP of G?
+        verdict: is the point an ε-SOPSP of G?  F_at_0: F_lin(0).
     """
     if problem.is_plain:
         return None
@@ -78,33 +94,81 @@ def regularized_here(
             star.norm_X,
         )
     l2, G = problem.objective.l2, objective_at(problem, here.F)
-    best = _best_of_objective(problem)
-    gap = G - best.F_min
     gap_bound = theorem3 = None
     if problem.objective.norm is None:
+        best = best_regularised(problem)
+        least = best.F_min
         gap_bound = _gap_bound(problem, here, best, gradient_norm)
-        theorem3 = _theorem3(problem, constants, verdict, best, linear.r, G)
+        theorem3 = _theorem3(problem, constants, verdict, best, linear, G, F_at_0)
+    else:
+        least = least_of_objective(problem)
     return Regularized(
         l2,
         problem.objective.norm,
         point_norm(problem),
         G,
-        best.F_min,
+        least,
         multiplier is not None,
         multiplier,
         bound,
-        gap,
+        G - least,
         gap_bound,
         theorem3,
     )
 
 
-def _best_of_objective(problem: Problem) -> LinearMinimum:
-    """min G_lin, on the ball of the constraint if there is one."""
-    l2, most = problem.objective.l2, problem.objective.norm
-    if not l2:
-        return best_linear_predictor(problem, most, cast(float, most))
-    return best_regularised(problem, most)
+def least_on_ball(
+    problem: Problem, linear: LinearMinimum, known: LinearMinimum | None = None
+) -> LinearMinimum:
+    """min G_lin on the ball of the best linear predictor of F_lin; known: that over all W."""
+    best = known or best_regularised(problem)
+    return best if best.W_star.norm().upper <= linear.r else on_smaller_ball(best, linear.r, linear.found)
+
+
+def least_of_objective(problem: Problem) -> Enclosure:
+    """min G_lin: the least value of the objective at V = 0, over all W that the constraint allows."""
+    most = problem.objective.norm
+    if most is None:
+        return best_regularised(problem).F_min
+    if not problem.decayed.all():
+        return least_in_cylinder(problem, most)
+    if problem.objective.l2:
+        return best_regularised(problem, most).F_min
+    return best_linear_predictor(problem, most, most).F_min
+
+
+@QUIET
+def least_in_cylinder(problem: Problem, most: float) -> Enclosure:
+    """min G_lin over ‖W'‖_F ≤ most, W' the decayed columns: the bias is as large as it likes.
+
+    above:  G_lin(W) of some W in the cylinder.
+    below:  by duality, for every ρ ≥ 2·l2, min_W (F_lin + ρ/2‖W'‖²) − (ρ/2 − l2)most², which is the minimum
+            at the multiplier ρ − 2·l2.  That is looked for, and need not be met.
+    """
+    from scipy.optimize import brentq
+
+    decay, limit = 2.0 * problem.objective.l2, Enclosure.exact(most)
+    found = [Enclosure(math.inf, -math.inf, math.inf)]
+
+    def beyond(rho: float) -> float:
+        """How far W' is from a little inside the surface; `found` is what ρ proves of the minimum."""
+        best = minimum_on_ball(Data.of(problem, rho * problem.decayed), math.inf, math.inf)
+        half = (Enclosure.exact(rho) - decay) * 0.5
+        length = Ball(best.W_star.center * problem.decayed, best.found_radius).norm()
+        at = best.F_at - half * length.square() if length.upper <= most else found[0]
+        below = (best.F_min - half * limit.square()).lower
+        found.append(Enclosure(at.value, min(below, at.upper), at.upper))
+        return length.value - most * INSIDE
+
+    high = decay
+    if beyond(decay) > 0.0:
+        high = max(decay, Data.of(problem).scale)
+        while beyond(high) > 0.0 and high < FARTHEST:
+            high *= 16.0
+        if high < FARTHEST:
+            brentq(beyond, decay, high, rtol=np.float64(2.0**-45), xtol=high * 2.0**-60)
+    least = min(found, key=lambda at: at.upper)
+    return Enclosure(least.value, max(at.lower for at in found), least.upper)
 
 
 def _gap_bound(problem: Problem, here: Moments, best: LinearMinimum, gradient_norm: Enclosure) -> Enclosure:
@@ -128,7 +192,13 @@ def _gap_bound(problem: Problem, here: Moments, best: LinearMinimum, gradient_no
 
 
 def _theorem3(
-    problem: Problem, constants: Constants, verdict: Verdict, best: LinearMinimum, r: float, G: Enclosure
+    problem: Problem,
+    constants: Constants,
+    verdict: Verdict,
+    best: LinearMinimum,
+    linear: LinearMinimum,
+    G: Enclosure,
+    F_at_0: Enclosure,
 ) -> RegularizedTheorem3:
     symbols = bound_symbols(problem, constants)
     if isinstance(symbols, str):
@@ -144,9 +214,7 @@ def _theorem3(
         spare=symbols.d > symbols.span,
         rank=symbols.rank,
     )
-    inside = best.W_star.norm().upper <= r
-    on_ball = best if inside else best_regularised(problem, r)
-    upper = on_ball.F_min + bound
+    upper = least_on_ball(problem, linear, best).F_min + bound
     applies = verdict is Verdict.CERTIFIED
     return RegularizedTheorem3(
         applies,
@@ -154,4 +222,5 @@ def _theorem3(
         upper,
         not G.above(upper) if applies else None,
         None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon:g}",
+        True if upper.above(F_at_0) else False if upper.at_most(F_at_0) else None,
     )

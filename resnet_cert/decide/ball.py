@@ -48,6 +48,7 @@ from resnet_cert.numerics.fields import (
     outward,
     root,
 )
+from resnet_cert.numerics.progress import told
 from resnet_cert.problem.losses import BuiltinLoss, Elementary
 from resnet_cert.problem.problem import Chunk, Direction, Problem
 
@@ -503,8 +504,11 @@ def _scaled_rows(field: Field, factors: list[Any], a: Any) -> Any:
 
 def _pieces(problem: Problem) -> Iterator[Chunk]:
     """The samples in pieces small enough to hold as balls."""
+    done = 0
     for chunk in problem.chunks():
         for start in range(0, len(chunk.y), PIECE_ROWS):
             rows = slice(start, start + PIECE_ROWS)
             parts = {name: part[rows] for name, part in vars(chunk).items() if part is not None}
             yield replace(chunk, **parts)
+            done += len(parts["y"])
+            told("samples in balls", done, problem.n)

@@ -13,15 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from resnet_cert.moments.executors import summed
 from resnet_cert.numerics.enclosure import Array
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
+from resnet_cert.numerics.sums import Blocks, Sum
 from resnet_cert.problem.losses import NUMPY, BuiltinLoss, Loss
-from resnet_cert.problem.problem import Direction, Problem
+from resnet_cert.problem.problem import Chunk, Direction, Problem
 
 DENSE_PARAMETERS = 512
 """Largest number of parameters whose Hessian is put together, a column for each,"""
@@ -61,48 +63,33 @@ class Objective:
         """One pass over the data."""
         return self.along_each([direction])[0]
 
-    @float64_scope()
     def along_each(self, directions: list[Direction]) -> list[Autodiff]:
         """The same for several directions at once: each chunk is read and padded once."""
         problem = self.problem
         d, d1, k, q = problem.d, problem.d1, problem.k, problem.q
         D, K = _columns(d), _columns(k)
-        compiled = _compiled(plain(problem.loss))
-        l2 = problem.objective.l2 if self.regularized else 0.0
-        decayed = _wide(problem.decayed[None, :], D)[0]
-        W, V = _wide(problem.W, D), np.pad(problem.V, ((0, D - d1), (0, K - k)))
-        batch, whole = (BATCH if self.is_small else 1), problem.n <= problem.chunk_rows
-        rows = 2 ** math.ceil(math.log2(problem.n)) if whole else problem.chunk_rows
+        batch = BATCH if self.is_small else 1
         count = -(-len(directions) // batch) * batch
         dW, dV = np.zeros((count, q, D)), np.zeros((count, D, K))
         for i, u in enumerate(directions):
             dW[i, :, :d], dV[i, :d1, :k] = u.dW, u.dV
-        value, gradient, total = 0.0, (np.zeros((q, D)), np.zeros((D, K))), 0.0
-        products = np.zeros_like(dW), np.zeros_like(dV)
-        for chunk in problem.chunks():
-            omega = np.ones_like(chunk.y) if chunk.omega is None else chunk.omega
-            weight = np.concatenate([chunk.weights, np.zeros(rows - len(chunk.x))])
-            total += float(np.sum(chunk.weights))
-            arrays = ((chunk.x, D), (chunk.f, K), (chunk.y, q), (omega, q))
-            data = [jnp.asarray(a) for a in (*(_wide(a, columns, rows) for a, columns in arrays), weight)]
-            for start in range(0, count, batch):
-                some = slice(start, start + batch)
-                F, gW, gV, hW, hV = compiled(W, V, dW[some], dV[some], l2, decayed, *data)
-                products[0][some] += np.asarray(hW)
-                products[1][some] += np.asarray(hV)
-                if not start:
-                    value += float(F)
-                    gradient[0][:] += np.asarray(gW)
-                    gradient[1][:] += np.asarray(gV)
+        W, V = _wide(problem.W, D), np.pad(problem.V, ((0, D - d1), (0, K - k)))
+        decay = problem.objective.l2 if self.regularized else 0.0, _wide(problem.decayed[None, :], D)[0]
+        rows = 2 ** math.ceil(math.log2(problem.n)) if problem.n <= problem.chunk_rows else problem.chunk_rows
+        sums = summed(
+            problem,
+            partial(_derivative_sums, rows=rows, batch=batch, point=(W, V), along=(dW, dV), decay=decay),
+        )
+        total, value, *parts = np.split(sums.total().center, np.cumsum([1, 1, W.size, V.size, dW.size]))
+        gW, gV, hW, hV = (
+            part.reshape(like.shape) / total for part, like in zip(parts, (W, V, dW, dV), strict=True)
+        )
 
         def direction(of_W: Array, of_V: Array) -> Direction:
-            return Direction(of_W[:, :d] / total, of_V[:d1, :k] / total)
+            return Direction(of_W[:, :d], of_V[:d1, :k])
 
-        slope = direction(*gradient)
-        return [
-            Autodiff(value / total, slope, direction(products[0][i], products[1][i]))
-            for i in range(len(directions))
-        ]
+        F, slope = float((value / total)[0]), direction(gW, gV)
+        return [Autodiff(F, slope, direction(hW[i], hV[i])) for i in range(len(directions))]
 
     @property
     def is_small(self) -> bool:
@@ -120,6 +107,39 @@ class Objective:
         units = [unflat(unit, *sizes) for unit in np.eye(self.problem.parameters)]
         H = np.stack([flat(column.product) for column in self.along_each(units)])
         return (H + H.T) / 2.0
+
+
+@float64_scope()
+def _derivative_sums(
+    problem: Problem,
+    chunk: Chunk,
+    blocks: Blocks,
+    *,
+    rows: int,
+    batch: int,
+    point: tuple[Array, Array],
+    along: tuple[Array, Array],
+    decay: tuple[float, Array],
+) -> Sum:
+    """Σπ, ΣπG, its gradient and its Hessian along directions, of some samples, as one vector.
+
+    rows: to which they are filled up;  batch: directions at a time;  point: (W, V);  along: (dW, dV), one
+    after the other;  decay: l2 and the columns of W that it is about.
+    """
+    compiled, (dW, dV) = _compiled(plain(problem.loss)), along
+    omega = np.ones_like(chunk.y) if chunk.omega is None else chunk.omega
+    columns = (*(part.shape[1] for part in point), problem.q, problem.q)
+    data = [_wide(a, m, rows) for a, m in zip((chunk.x, chunk.f, chunk.y, omega), columns, strict=True)]
+    data.append(np.concatenate([chunk.weights, np.zeros(rows - len(chunk.x))]))
+    arrays = [jnp.asarray(a) for a in data]
+    found = [
+        compiled(*point, dW[start : start + batch], dV[start : start + batch], *decay, *arrays)
+        for start in range(0, len(dW), batch)
+    ]
+    value, gW, gV = found[0][:3]
+    products = [np.asarray(part[i]) for i in (3, 4) for part in found]
+    parts = [np.sum(chunk.weights), value, gW, gV, *products]
+    return blocks.whole(np.concatenate([np.ravel(part) for part in parts]), problem.chunk_rows)
 
 
 def flat(direction: Direction) -> Array:

@@ -26,6 +26,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 import numpy as np
 
 from resnet_cert.numerics.enclosure import QUIET
+from resnet_cert.numerics.progress import is_watched, told
 from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
@@ -75,6 +76,7 @@ def summed_rows(
             rows = slice(first, min(first + size, stop))
             chunk = problem.chunk(rows, features=features)
             yield contribution(problem, chunk, Blocks(first // BLOCK_ROWS, len(chunk.x)))
+            told("samples", rows.stop - start, stop - start)
 
     return merged(parts())
 
@@ -82,6 +84,32 @@ def summed_rows(
 def merged(parts: Iterable[Part]) -> Part:
     """The sum of one part or more."""
     return functools.reduce(operator.add, parts)
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Whether it holds for some rows."""
+
+    holds: bool
+
+    def __add__(self, other: AnyOf) -> AnyOf:
+        return AnyOf(self.holds or other.holds)
+
+
+def some_rows(problem: Problem, test: Callable[[Problem, Chunk], bool]) -> bool:
+    """Whether a chunk passes the test, which does not look at features: the first one ends the search where
+    it is made here.
+
+    Args:
+        test: as a contribution, it may travel.
+    """
+    if problem.executor is None:
+        return any(test(problem, chunk) for chunk in problem.chunks(features=False))
+    return summed(problem, functools.partial(_tested, test=test), features=False).holds
+
+
+def _tested(problem: Problem, chunk: Chunk, blocks: Blocks, test: Callable[[Problem, Chunk], bool]) -> AnyOf:
+    return AnyOf(bool(test(problem, chunk)))
 
 
 def on_cluster(problem: Problem, client: Any) -> Problem:
@@ -155,13 +183,9 @@ CARRIED_BYTES = 2**24
 
 @dataclass
 class DaskExecutor:
-    """The workers of a `distributed.Client`.
-
-    progress: called with the pieces that are done and all of them, pass by pass.
-    """
+    """The workers of a `distributed.Client`."""
 
     client: Any
-    progress: Callable[[int, int], None] | None = None
     _sent: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -188,9 +212,9 @@ class DaskExecutor:
             )
         ]
         try:
-            if self.progress is not None:
+            if is_watched():
                 for done, _ in enumerate(as_completed(parts, loop=self.client.loop), start=1):
-                    self.progress(done, len(parts))
+                    told("pieces", done, len(parts))
             while len(parts) > 1:
                 pairs = [
                     self.client.submit(operator.add, *pair, pure=False)

@@ -12,7 +12,7 @@ Radii as in `moments.moments`.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,11 +25,10 @@ from resnet_cert.moments.lipschitz import (
     lipschitz_sums,
 )
 from resnet_cert.moments.moments import Slopes, total_weight, value_sum, weight_sum
-from resnet_cert.moments.one_pass import Observed
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import Blocks, Sum, quotient
-from resnet_cert.problem.problem import Chunk, Direction, Point, Problem
+from resnet_cert.problem.problem import Chunk, Direction, Problem
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,14 @@ class Linear:
     M: Array
     N: Ball
 
+    def zero(self) -> Linear:
+        """The map of the same shape that is 0."""
+        return Linear(np.zeros_like(self.M), Ball(np.zeros_like(self.N.center), NOTHING))
+
     def at(self, chunk: Chunk, norms: tuple[Radius, Radius], blocks: Blocks) -> tuple[Array, Radius]:
         """The values (m, q) and their error (m,) in Euclidean norm; norms: ‖x‖ and ‖f‖."""
         (x_norm, f_norm), M_norm, N_norm = norms, Radius.norm(self.M), Radius.norm(self.N.center)
-        values = blocks.times(chunk.x, self.M.T)
+        values = np.zeros((len(chunk.x), len(self.M))) if M_norm.exact else blocks.times(chunk.x, self.M.T)
         error = M_norm * x_norm * gamma(self.M.shape[1]) + (N_norm * gamma(chunk.f.shape[1])) * f_norm
         error = error + self.N.radius * f_norm
         if not N_norm.exact:
@@ -100,19 +103,26 @@ def head(problem: Problem) -> Linear:
     return Linear(problem.W, product(problem.W[:, : problem.d1], problem.V))
 
 
-def _norms(chunk: Chunk) -> tuple[Radius, Radius]:
+def row_norms(chunk: Chunk) -> tuple[Radius, Radius]:
+    """(m,) ‖x‖ and ‖f‖."""
     return Radius.row_norms(chunk.x), Radius.row_norms(chunk.f)
 
 
 @QUIET
 def first_moments(problem: Problem) -> FirstMoments:
     """One pass over the data, a chunk at a time."""
-    return summed(problem, functools.partial(first_sums, p=head(problem))).expectation(problem.V)
+    return summed(problem, functools.partial(_sums_here, p=head(problem))).expectation(problem.V)
 
 
-def first_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear) -> FirstSums:
-    """What some rows contribute, which begin with a block; p: `head` of the problem."""
-    x_norm, f_norm = norms = _norms(chunk)
+def _sums_here(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear) -> FirstSums:
+    return first_sums(problem, chunk, blocks, p, row_norms(chunk))
+
+
+def first_sums(
+    problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear, norms: tuple[Radius, Radius]
+) -> FirstSums:
+    """What some rows contribute, which begin with a block; p: `head` of the problem; norms: `row_norms`."""
+    x_norm, f_norm = norms
     at = problem.loss.first_derivatives(*p.at(chunk, norms, blocks), chunk.y, chunk.omega)
     slopes = Slopes.of(at.first, at.first_error, chunk.weight)
     return FirstSums(
@@ -124,13 +134,6 @@ def first_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear) -> Fir
 
 
 @QUIET
-def observe_first(problem: Problem, b: float) -> Observed[FirstMoments]:
-    """As `observe`, with the first derivatives only: passes of O(nq(d + k)) at W, at 0 and for the μ's."""
-    bias = None if problem.point.c is None else np.zeros_like(problem.point.c)
-    at_zero = replace(problem, point=Point(np.zeros_like(problem.point.W), problem.V, bias))
-    return Observed(first_moments(problem), first_moments(at_zero), lipschitz_pass(problem, b))
-
-
 def lipschitz_pass(problem: Problem, b: float) -> LipschitzConstants | None:
     """The μ's on the domain of radius b by a pass over the data; None where the loss has no suprema."""
     found = summed(problem, functools.partial(constants_sums, b=b))
@@ -156,7 +159,7 @@ class ConstantsSums:
 def constants_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> ConstantsSums:
     """What some rows contribute, which begin with a block."""
     matrices = forms_matrices(problem.n, problem.d + problem.k)
-    sums = lipschitz_sums(problem.loss, chunk, *_norms(chunk), b, blocks, matrices=matrices)
+    sums = lipschitz_sums(problem.loss, chunk, *row_norms(chunk), b, blocks, matrices=matrices)
     return ConstantsSums(weight_sum(chunk, blocks), sums)
 
 
@@ -189,7 +192,7 @@ def curvature_along(problem: Problem, direction: Direction, A_f: Ball | None = N
 
 def form_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear, step: Linear) -> FormSums:
     """What some rows contribute, which begin with a block."""
-    norms = _norms(chunk)
+    norms = row_norms(chunk)
     at, error = p.at(chunk, norms, blocks)
     form, wrong = problem.loss.quadratic(at, error, chunk.y, chunk.omega, *step.at(chunk, norms, blocks))
     return FormSums(weight_sum(chunk, blocks), value_sum(form, wrong, chunk.weight, blocks))

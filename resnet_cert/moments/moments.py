@@ -130,13 +130,18 @@ def residual(chunk: Chunk, V: Array, blocks: Blocks) -> Residual:
     return Residual(z, d, x_norm, h_norm, f_norm, error)
 
 
-def moment_sums(loss: Loss, chunk: Chunk, at: Residual, W: Array, blocks: Blocks) -> MomentSums:
+def moment_sums(
+    loss: Loss, chunk: Chunk, at: Residual, W: Array, blocks: Blocks, Q: Sum | None = None
+) -> MomentSums:
     """The moments of one chunk at (W, V), where `at` is its residual for V.
 
     At W = 0 the sum for Q is that over h alone: ∇²F does not need the rest there.
+
+    Args:
+        Q: that sum, where it is known already.
     """
     W_norm = Radius.norm(W)
-    p = blocks.times(at.h, W.T)
+    p = np.zeros((len(at.z), len(W))) if W_norm.exact else blocks.times(at.h, W.T)
     # fl(Wh) is off by γ_d ‖W‖_F‖h‖, and h itself by at.error.
     p_error = W_norm * at.h_norm * gamma(W.shape[1]) + W_norm * at.error
     if not p_error.exact:
@@ -144,12 +149,14 @@ def moment_sums(loss: Loss, chunk: Chunk, at: Residual, W: Array, blocks: Blocks
     loss_at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
     z, z_norm = (at.h, at.h_norm) if W_norm.exact else (at.z, hypot(at.h_norm, at.f_norm))
     slopes = Slopes.of(loss_at.first, loss_at.first_error, chunk.weight)
+    of_h, of_f = slopes.part(at.d, at.h_norm, at.error), slopes.part(at.f.shape[1], at.f_norm, NOTHING)
+    g_W, A_f = blocks.sums_of_products(slopes.center, at.z, [of_h, of_f], roundings=1)
     return MomentSums(
         weight=weight_sum(chunk, blocks),
         F=value_sum(loss_at.value, loss_at.value_error, chunk.weight, blocks),
-        g_W=slopes.times(at.h, at.h_norm, at.error, blocks),
-        A_f=slopes.times(at.f, at.f_norm, NOTHING, blocks),
-        Q=curvature_sum(loss_at, chunk.weight, z, z_norm, at.error, blocks),
+        g_W=g_W,
+        A_f=A_f,
+        Q=curvature_sum(loss_at, chunk.weight, z, z_norm, at.error, blocks) if Q is None else Q,
     )
 
 
@@ -188,8 +195,13 @@ class Slopes:
 
     def times(self, data: Array, norm: Radius, off: Radius, blocks: Blocks) -> Sum:
         """Σ π∇ℓ gᵀ for vectors g that are data (m, l), with these norms, up to errors `off` (m,)."""
-        error = self.error * norm + (self.size + self.error) * off
-        return blocks.sum_of_products(self.center, data, error, self.size * norm, roundings=1)
+        return blocks.sums_of_products(self.center, data, [self.part(data.shape[1], norm, off)], roundings=1)[
+            0
+        ]
+
+    def part(self, columns: int, norm: Radius, off: Radius) -> tuple[int, Radius, Radius]:
+        """So many columns of such data, as `Blocks.sums_of_products` takes them."""
+        return columns, self.error * norm + (self.size + self.error) * off, self.size * norm
 
 
 def curvature_sum(
@@ -220,7 +232,7 @@ def _blocks_of_curvature(c: Array, z: Array, sizes: Radius, blocks: Blocks) -> A
     m = z.shape[1]
     if c.ndim == 1:
         if (c >= 0.0).all():  # one symmetric product: half the work
-            root = np.sqrt(c)[:, None] * z
+            root = z if (c == 1.0).all() else np.sqrt(c)[:, None] * z
             return blocks.products(root, root, sizes)
         return blocks.products(c[:, None] * z, z, sizes)
     q = c.shape[1]

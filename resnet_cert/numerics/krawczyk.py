@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from resnet_cert.numerics.balls import QUIET, Balls, Bools, product
+from resnet_cert.numerics.progress import told
 from resnet_cert.numerics.radius import FLOOR, Array, U
 
 LARGER = 1.125
@@ -108,6 +109,7 @@ def zeros(
         left[largest] = False
         following = [(center[left], reach[left])]
         examined += len(c)
+        told("boxes", examined)
         if excluded is not None:
             kept = ~excluded(c, r)
             c, r = c[kept], r[kept]

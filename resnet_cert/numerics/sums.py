@@ -10,14 +10,14 @@ order, to the same floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.enclosure import Ball, Enclosure
-from resnet_cert.numerics.radius import FLOOR, NOTHING, UNBOUNDED, Array, Radius, U, gamma
+from resnet_cert.numerics.radius import FLOOR, NOTHING, UNBOUNDED, Array, Radius, U, gamma, total
 from resnet_cert.outcomes import InternalError
 
 BLOCK_ROWS = 512
@@ -75,11 +75,15 @@ class Sum:
 
     def total(self) -> Ball:
         """The whole sum, once all blocks are there."""
-        *others, total = self.nodes
+        *others, whole = self.nodes
         for node in reversed(others):
-            total = node + total
-        finite = np.isfinite(total.value).all()
-        return Ball(total.value, total.radius if finite else UNBOUNDED)
+            whole = node + whole
+        finite = np.isfinite(whole.value).all()
+        return Ball(whole.value, whole.radius if finite else UNBOUNDED)
+
+    def corner(self, m: int) -> Sum:
+        """The first m rows and columns of each matrix; what bounds a matrix bounds a part of it."""
+        return Sum(tuple(replace(node, value=node.value[..., :m, :m]) for node in self.nodes))
 
 
 @dataclass(frozen=True)
@@ -146,12 +150,21 @@ class Blocks:
             error: how far each l_i r_iᵀ is from what it stands for, but for `roundings` of each entry.
             size: a bound of each ‖l_i‖‖r_i‖.
         """
-        sizes = self.radii(size)
-        values = self.products(left, right, sizes)
-        radius = self.radii(error) + sizes * self.roundings(roundings)
-        if not radius.exact:
-            radius = radius + Radius.underflow(4 * BLOCK_ROWS * left.shape[1] * right.shape[1])
-        return self._sum(values, radius, sizes)
+        return self.sums_of_products(left, right, [(right.shape[1], error, size)], roundings)[0]
+
+    def sums_of_products(
+        self, left: Array, right: Array, parts: Sequence[tuple[int, Radius, Radius]], roundings: int = 8
+    ) -> list[Sum]:
+        """The same for consecutive columns of the right factor: how many, their `error` and `size`."""
+        sizes = [self.radii(size) for _, _, size in parts]
+        values, found, start = self.products(left, right, total(*sizes)), [], 0
+        for (columns, error, _), size in zip(parts, sizes, strict=True):
+            radius = self.radii(error) + size * self.roundings(roundings)
+            if not radius.exact:
+                radius = radius + Radius.underflow(4 * BLOCK_ROWS * left.shape[1] * columns)
+            found.append(self._sum(values[:, :, start : start + columns], radius, size))
+            start += columns
+        return found
 
     def products(self, left: Array, right: Array, sizes: Radius, out: Array | None = None) -> Array:
         """(count, a, b): Σ l_i r_iᵀ over each block, confirmed; sizes (count,): bounds of Σ‖l_i‖‖r_i‖."""
@@ -183,6 +196,11 @@ class Blocks:
     def sum_of_blocks(self, values: Array, radius: Radius, size: Radius) -> Sum:
         """Of values (count, ...), one a block, with their radii and sizes (count,)."""
         return self._sum(values, radius, size)
+
+    def whole(self, value: Array, rows: int) -> Sum:
+        """A number or an array of all these rows, of which nothing is proven, as a leaf of the tree over
+        pieces of `rows` rows each: they add up to the same floats in any order."""
+        return Sum((Node(0, self.first * BLOCK_ROWS // rows, value, NOTHING, NOTHING),))
 
     def bounds(self, each: Radius) -> Sum:
         """The sums of upper bounds (rows, t): a value of 0, and the bounds as its radius (t,)."""

@@ -807,6 +807,8 @@ class Softmax:
     """Cross-entropy Σ_c y_c(log Σ_j e^{p_j} − p_c).
 
     With s = softmax(p), o = 1 − s, Y = Σ y: ∇ℓ = Ys − y = s·(Y − y) − y·o, ∇²ℓ = Y(diag(s) − ssᵀ).
+    omega (m, q), where it is given, is 0 for the classes that a sample does without (y = 0 there): then
+    log Σ_j e^{p_j} is over the others.
     """
 
     nonnegative = True
@@ -827,7 +829,7 @@ class Softmax:
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> Derivatives:
-        at = self._at(fn, p, error, y)
+        at = self._at(fn, p, error, y, omega)
         q, s, Y = p.shape[1], at.s, at.Y
         second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
         second[:, range(q), range(q)] = Y[:, None] * s * at.o
@@ -841,7 +843,7 @@ class Softmax:
     def first_derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> FirstDerivatives:
-        return self._first(self._at(fn, p, error, y), y)
+        return self._first(self._at(fn, p, error, y, omega), y)
 
     def quadratic(
         self,
@@ -857,7 +859,7 @@ class Softmax:
         # cancels: the first term is the whole up to rounding, the second, squared, is rounding itself.
         # For s off by a relative ρ, both terms together are off by less than 4ρ(1 + ρ)² of the first (Cauchy
         # and Schwarz).  An error e of δ moves the root of the form by √‖∇²ℓ‖ e; ‖∇²ℓ‖ grows by (1 + ρ)².
-        at = self._at(fn, p, error, y)
+        at = self._at(fn, p, error, y, omega)
         s, q = at.s, p.shape[1]
         centered = delta - (s * delta).sum(axis=1, keepdims=True)
         spread = np.einsum("ij,ij->i", s * centered, centered)
@@ -876,8 +878,9 @@ class Softmax:
         )
         return form, wrong
 
-    def _at(self, fn: Elementary, p: Array, error: Radius, y: Array) -> SoftmaxAt:
-        # o and Y − y are sums over the other classes, so that nothing cancels for a single class.  p is
+    def _at(self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None) -> SoftmaxAt:
+        # o and Y − y are sums over the other classes, so that nothing cancels for a single class: within
+        # γ_{2q+4}, and s, o, products of one of them with Y − y and sums of those within γ_{3q+16}.  p is
         # shifted by its largest entry; the roundings U|p_j − max| of that are counted as errors of p.  Then
         # e^{p_j} is off by ELEMENTARY, s, o and log1p by twice that, and by the roundings counted.
         # log s_j and log o_j are √2-Lipschitz: their gradients e_j − s and −s_j(e_j − s)/o_j are at most √2
@@ -886,10 +889,14 @@ class Softmax:
         # |Δℓ| ≤ ‖∇ℓ‖δ + ½‖∇²ℓ‖e^{3δ}δ².
         # The absolute row sums of ∇²ℓ are 2Y s_a o_a.
         q = p.shape[1]
-        largest = p.argmax(axis=1)[:, None]
+        largest = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1)[:, None]
         shifted = p - np.take_along_axis(p, largest, axis=1)
+        if omega is not None:
+            shifted = np.where(omega > 0.0, shifted, 0.0)
         e = fn.exp(shifted)
-        rest = _others(e)
+        if omega is not None:
+            e = np.where(omega > 0.0, e, 0.0)
+        rest = _others(e, largest)
         whole = e.sum(axis=1, keepdims=True)
         s, o, Y = e / whole, rest / whole, y.sum(axis=1)
         underflow = Radius.of(q * FLOOR * (1.0 + Y))  # what underflowed may grow
@@ -900,14 +907,14 @@ class Softmax:
             Y=Y,
             excess=fn.log1p(tail) - shifted,
             error=error + Radius.row_norms(shifted) * U,
-            relative=Radius.of(2 * ELEMENTARY + gamma(2 * q + 12)),
+            relative=Radius.of(2 * ELEMENTARY + gamma(3 * q + 16)),
             size=Radius.of(2.0 * Y * (s * o).max(axis=1) + FLOOR) + underflow,
             underflow=underflow,
         )
 
     @staticmethod
     def _first(at: SoftmaxAt, y: Array) -> FirstDerivatives:
-        Y_rest = _others(y)
+        Y_rest = _others(y, y.argmax(axis=1)[:, None])
         first = at.s * Y_rest - y * at.o
         magnitude = Radius.row_norms(at.s * Y_rest + y * at.o) + at.underflow
         first_error = (_drift(at.error, 1.5) + at.relative) * magnitude + at.underflow
@@ -959,11 +966,18 @@ class Softmax:
         return Ball(value, first, second)
 
 
-def _others(a: Array) -> Array:
-    """Σ_{l≠j} a_l for each j: a (m, q) ≥ 0, without a difference, in at most q roundings."""
-    sums = np.zeros_like(a)
-    np.cumsum(a[:, :-1], axis=1, out=sums[:, 1:])
-    sums[:, :-1] += np.cumsum(a[:, :0:-1], axis=1)[:, ::-1]
+def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:
+    """Σ_{l≠j} a_l for each j, a (m, q) ≥ 0, within a relative γ_{2q+4}.
+
+    largest: (m, 1) where each row has its largest entry, up to a relative 2^-20.  The sum that leaves that
+    one out is formed without it; any other a_j is at most half of the sum of all, for the largest is in there
+    as well, so that taking a_j off no more than doubles the relative error γ_q of that sum.
+    """
+    whole = a.sum(axis=1, keepdims=True)
+    sums = whole - a
+    rest = a.copy()
+    np.put_along_axis(rest, largest, 0.0, axis=1)
+    np.put_along_axis(sums, largest, rest.sum(axis=1, keepdims=True), axis=1)
     return sums
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, get_
 import numpy as np
 import numpy.typing as npt
 
+from resnet_cert.numerics.progress import told
 from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.sums import BLOCK_ROWS
 from resnet_cert.outcomes import Diagnostic, RequestError, printable
@@ -28,7 +29,7 @@ from resnet_cert.outcomes import Diagnostic, RequestError, printable
 if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
 
-CHUNK_BYTES = 2**24
+CHUNK_BYTES = 2**23
 """Working memory for one chunk of rows; memory does not grow with n."""
 HELD_BYTES = 2**28
 """Features of a network that take no more than this are evaluated once and kept."""
@@ -323,7 +324,9 @@ class Problem:
         With features=False every f is empty (m, 0): a linear predictor is a residual network without them.
         """
         for start in range(0, self.n, self.chunk_rows):
-            yield self.chunk(slice(start, min(start + self.chunk_rows, self.n)), features=features)
+            stop = min(start + self.chunk_rows, self.n)
+            yield self.chunk(slice(start, stop), features=features)
+            told("samples", stop, self.n)
 
     def chunk(self, rows: slice, *, features: bool = True) -> Chunk:
         """The samples of some rows."""

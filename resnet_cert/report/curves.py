@@ -84,19 +84,22 @@ def bound_figure(table: BoundTable) -> Any:
         ("refined, polynomial", [row.refined_polynomial_form for row in rows], DARK_BLUE, DOTTED, 1.4),
         ("threshold, polynomial", [row.polynomial_form for row in rows], VERMILLION, DASH_DOT, 1.4),
     ]
+    decayed = bool(table.constants.l2)
+    if decayed:  # one form, which is the bound
+        forms = []
     augmented = [row.augmented_form.upper for row in rows if row.augmented_form is not None]
     if augmented:
         forms.append(("augmented", augmented, "black", LONG, 1.4))
     marked = [row for row in table.rows if eps.min() <= row.eps <= eps.max()]
-    _values(axes, [x for _, values, *_ in forms for x in values])
-    axes.plot(
-        eps, bound, color=BLUE, alpha=0.5, linewidth=6.0, solid_capstyle="butt", label="the bound: the least"
-    )
+    _values(axes, [*bound, *(x for _, values, *_ in forms for x in values)])
+    least = "the bound" if decayed else "the bound: the least"
+    axes.plot(eps, bound, color=BLUE, alpha=0.5, linewidth=6.0, solid_capstyle="butt", label=least)
     for name, values, color, dashes, width in forms:
         axes.plot(eps, values, color=color, linestyle=dashes, linewidth=width, label=name)
     if len(marked) == 1:
         [row] = marked
-        label = f"$\\varepsilon = {plain(row.eps, 4)}$: {binding_form(row)}, ${plain(row.bound.upper, 4)}$"
+        form = "" if decayed else f"{binding_form(row)}, "
+        label = f"$\\varepsilon = {plain(row.eps, 4)}$: {form}${plain(row.bound.upper, 4)}$"
         axes.plot([row.eps], [row.bound.upper], "o", color="black", markersize=6, zorder=5, label=label)
     if table.target_gap:
         label = f"target, ${given(table.target_gap)}$"
@@ -104,7 +107,8 @@ def bound_figure(table: BoundTable) -> Any:
     axes.set_xlim(eps.min(), eps.max())
     axes.set_xscale("log")
     axes.set_xlabel(r"$\varepsilon$", fontsize=9)
-    axes.set_ylabel(r"$F - \min F_{\mathrm{lin}}$ at most", fontsize=9)
+    G = "G" if decayed else "F"
+    axes.set_ylabel(rf"${G} - \min {G}_{{\mathrm{{lin}}}}$ at most", fontsize=9)
     return _titled(figure, axes, "Theorem 3: the gap of an $\\varepsilon$-SOPSP")
 
 

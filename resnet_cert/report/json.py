@@ -53,13 +53,18 @@ def bound_document(table: BoundTable) -> dict[str, Any]:
     output does not say.
     """
     members, constants = _members(table), _members(table.constants)
-    usual: dict[str, Any] = {"bypass": False, "s": None}
+    usual: dict[str, Any] = {"bypass": False, "s": None, "l2": 0.0, "norm_V": None}
     if table.constants.q == 1:
         usual |= {"q": 1, "k": table.constants.k, "span": 1}
     members["constants"] = {k: v for k, v in constants.items() if k not in usual or v != usual[k]}
     for name in {"rows", "curve"} & members.keys():
         members[name] = [{**_members(row), "form": binding_form(row)} for row in members[name]]
-    return plain({"schema": "resnet-cert/bound/1", **members})
+    document = plain({"schema": "resnet-cert/bound/1", **members})
+    if table.constants.l2:  # it is about G, in one form
+        document |= {"F_lin_min": None, "G_lin_min": document["F_lin_min"]}
+        for row in (*document["rows"], *document.get("curve", ())):
+            row |= {"F_upper": None, "G_upper": row["F_upper"], "form": "decayed"}
+    return document
 
 
 def profile(profile: Profile, style: Style, picture: str | None) -> str:
@@ -130,6 +135,7 @@ def plain(value: Any) -> Any:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    names = [field.name for field in fields(value) if not field.name.startswith("_")]
+    published = (field for field in fields(value) if field.metadata.get("published", True))
+    names = [field.name for field in published if not field.name.startswith("_")]
     members = {name: getattr(value, name) for name in names}
     return {name: item for name, item in members.items() if item is not None or name not in OMITTED_IF_NONE}

@@ -22,7 +22,7 @@ from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain
-from resnet_cert.report.page import Rows, break_even_words, page, title
+from resnet_cert.report.page import Rows, break_even_words, page, point_name, title
 from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
 from resnet_cert.theory.bound import binding_form
 
@@ -66,9 +66,19 @@ def bound(table: BoundTable, style: Style) -> str:
         symbols |= {"q": constants.q, "k": constants.k}
     if constants.s is not None:
         symbols |= {"s": constants.s}
+    if constants.l2:
+        symbols |= {"l2": constants.l2, "‖V‖_F": constants.norm_V or 0.0}
     augmented = ["augmented: F − E[ℓ(Ux + Zf)], ‖U‖_F ≤ r, ‖Z‖_F ≤ s."] * (constants.s is not None)
     parts: list[RenderableType] = []
-    if table.rows:
+    if table.rows and constants.l2:
+        parts += [
+            "Theorem 3 with weight decay, G = F + l2(‖W‖² + ‖V‖²): G − min G_lin (‖W‖_F ≤ r) at any "
+            "ε-second-order stationary point of G is at most",
+            "",
+            _forms(table),
+            "",
+        ]
+    elif table.rows:
         parts += [
             "Theorem 3: F − min F_lin (‖W‖_F ≤ r) at any ε-second-order stationary point is at most",
             "",
@@ -78,11 +88,13 @@ def bound(table: BoundTable, style: Style) -> str:
             *augmented,
         ]
     parts += [", ".join(f"{symbol} = {plain(value, DIGITS)}" for symbol, value in symbols.items())]
+    if constants.q > 1:
+        parts += ["b bounds ‖W‖_F and ‖V‖."]
     if constants.span < constants.q:
         parts += [f"The loss's gradients sum to 0: so many outputs count as {constants.span}."]
     if table.F_lin_min is not None:
-        parts += [f"min F_lin = {enclosed(table.F_lin_min)}"]
-    if table.target_gap is not None and table.target_eps is not None:
+        parts += [f"min {'G' if constants.l2 else 'F'}_lin = {enclosed(table.F_lin_min)}"]
+    if table.target_gap is not None:
         parts += [_target(table.target_gap, table.target_eps)]
     return _rendered(parts, style)
 
@@ -150,7 +162,10 @@ def _sgd_meaning(run: Sgd) -> Iterator[str]:
 
 
 def solve(solved: Solved, style: Style) -> str:
-    """How many steps it took, where the point is, before and after, and the screen of its check."""
+    """How many steps it took, where the point is, before and after, and the screen of its check; quiet: the
+    verdict alone."""
+    if style.verbosity < 0:
+        return check([solved.report], style)
     steps = f"{solved.iterations} iteration{'' if solved.iterations == 1 else 's'}"
     after = solved.report
     name = "F" if after.regularized is None else "G"
@@ -159,12 +174,13 @@ def solve(solved: Solved, style: Style) -> str:
         table = Listing("", name, f"‖∇{name}‖", "λ_min", f"{name} − min {name}_lin")
         for when, report in (("before", solved.start), ("after", after)):
             table.add_row(when, *(enclosed(x) for x in _position(report)))
-        parts += ["", table]
+        both = f"Both by the constants of one domain, b = {plain(after.constants.b)}."
+        parts += ["", table, "", both]
     if solved.attained is True:
         parts += ["", f"The infimum of {name} over all (W, V) is attained."]
     if solved.attained is False:
         parts += ["", f"The infimum of {name} over all (W, V) is not attained: {solved.reason}."]
-    first = f"{steps}; the point (W, V) is in {solved.point}\n"
+    first = f"{steps}; the point {point_name(after)} is in {solved.point}\n"
     return first + _rendered([*parts, ""], style) + check([after], style)
 
 
@@ -352,11 +368,13 @@ def _interval(ends: tuple[float, float]) -> str:
 
 
 def verify(verification: Verification, style: Style) -> str:
-    """First the verdict with what it is about, then the claim, why, and what is proven and what is not."""
+    """First the verdict with what it is about (quiet: no more), then the claim, and what is proven."""
     verdict, claim, spec = verification.verdict, verification.claim, verification.spec
     color = COLOR[Verdict.REFUTED if verdict is None else verdict]
     whole = replace(style, width=MOST_COLUMNS)  # a path is not broken: the first line says it all
     headline = _rendered([Text(verification.headline, style=color)], whole)
+    if style.verbosity < 0:
+        return headline
     lines: list[RenderableType] = []
     if verdict is not None and claim is not None:
         lines += map(Text, _claimed(claim))
@@ -437,6 +455,12 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def _forms(table: BoundTable) -> Listing:
+    if table.constants.l2:
+        listing = Listing("ε", "bound", *(() if table.F_lin_min is None else ("G ≤",)))
+        for row in table.rows:
+            upper = [] if row.F_upper is None else [at_most(row.F_upper.upper, DIGITS)]
+            listing.add_row(given(row.eps), at_most(row.bound.upper, DIGITS), *upper)
+        return listing
     last = () if table.constants.s is None else ("augmented",)
     last += () if table.F_lin_min is None else ("F ≤",)
     listing = Listing("ε", "bound", "refined", "threshold", "t*", "refined\npoly.", "threshold\npoly.", *last)
@@ -459,6 +483,8 @@ def _forms(table: BoundTable) -> Listing:
     return listing
 
 
-def _target(gap: float, eps: float) -> str:
+def _target(gap: float, eps: float | None) -> str:
+    if eps is None:
+        return f"The bound is above {given(gap)} for every ε: what weight decay can cost is more."
     range_of_eps = "every ε" if math.isinf(eps) else f"every ε ≤ {at_least(eps, ALL_DIGITS)}"
     return f"The bound is at most {given(gap)} for {range_of_eps}."

@@ -30,7 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.minimum_on_ball import best_linear_predictor, best_regularised
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
+from resnet_cert.compare.regularized import least_of_objective
 from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.enclosure import Enclosure
@@ -297,7 +298,7 @@ def landscape(
     problem = problem.with_features_held()
     size = max(float(np.linalg.norm(problem.W, 2)), float(np.linalg.norm(problem.V, 2)))
     linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.01 * size or 1.0)
-    least = objective_lin_min(problem)
+    least = least_of_objective(problem)
     plane = plane_of(problem, linear.W_star.center, directions)
     G = restricted(problem, plane)
     listed = closed_form(problem) if is_listed(problem) and problem.objective.l2 == 0.0 else None
@@ -328,18 +329,6 @@ def landscape(
         undecided_in_space=tuple(found.in_space),
         undecided_boxes=found.boxes,
     )
-
-
-def objective_lin_min(problem: Problem) -> Enclosure:
-    """The least value of the objective at V = 0, over all W that are allowed."""
-    norm = problem.objective.norm
-    if norm is None:
-        return best_regularised(problem).F_min
-    inside = best_regularised(problem, norm).F_min
-    if problem.decayed.all():
-        return inside
-    everywhere = best_regularised(problem).F_min  # a bias that the ball does not hold
-    return Enclosure(inside.value, min(everywhere.lower, inside.lower), inside.upper)
 
 
 # --- What the picture must show -----------------------------------------------------------------------------

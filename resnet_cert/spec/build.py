@@ -33,7 +33,13 @@ from resnet_cert.spec.faults import Fault, Faults, Refused, below, describe, hol
 from resnet_cert.spec.features import load_features
 from resnet_cert.spec.parts import load_loss, load_point
 from resnet_cert.spec.reads import files_of, missing_files
-from resnet_cert.spec.samples import features_fault, load_comparators, load_samples, weights_fault
+from resnet_cert.spec.samples import (
+    features_fault,
+    load_comparators,
+    load_samples,
+    weights_fault,
+    words_fault,
+)
 from resnet_cert.spec.source import read
 from resnet_cert.spec.validation import validate
 
@@ -113,6 +119,9 @@ def load_spec(
     require_apart(writes, reads)
     parts, faults = validate(document.value)
     faults += missing_files(document.value, folder, set(parts))
+    if "data" not in parts and isinstance(document.value, dict):
+        labels = words_fault(document.value.get("data"))
+        faults += [] if labels is None else Refused([labels]).below("data").faults
     network = parts.get("network")
     given = None if network is None else isinstance(network, network_models.GivenNetwork)
     loss = parts.get("loss")

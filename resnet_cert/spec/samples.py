@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,15 +14,11 @@ from resnet_cert.outcomes import RequestError, printable
 from resnet_cert.problem.problem import Features, GivenFeatures, Rows
 from resnet_cert.spec import data_models
 from resnet_cert.spec.arrays import inline, load_npy, open_arrays, read_npy, readable
+from resnet_cert.spec.context import Context, Samples, require_drawable
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, listed, shortened
 from resnet_cert.spec.faults import Path as Place
 from resnet_cert.spec.sampling import draw
 from resnet_cert.spec.table import EXAMPLES, Column, labelled, labels_hint, read_csv, read_header
-
-if TYPE_CHECKING:
-    pass
-
-from resnet_cert.spec.context import Context, Samples, require_drawable
 
 OWN = ("x", "f", "bypass")
 """Inputs that a comparator may name, whatever the arrays of the file are called."""
@@ -77,6 +73,13 @@ def weights_fault(data: Any, weighted: bool | None) -> Fault | None:
         missing = "missing key 'omega', the weights of the outputs for the loss"
         return Fault((), missing, "missing-key", at_key=True)
     return None
+
+
+def words_fault(data: Any) -> Fault | None:
+    """Labels in y without their numbers, in data that have other faults and so are not loaded."""
+    if not isinstance(data, dict) or "labels" in data or not _are_words(data.get("y")):
+        return None
+    return Fault(("y",), _unnumbered(list(dict.fromkeys(map(str, data["y"])))), "labels")
 
 
 def _inline_samples(data: data_models.InlineData, context: Context) -> Samples:
@@ -255,7 +258,12 @@ def load_comparators(samples: Samples, features: Features) -> dict[str, Rows]:
 
 
 def _are_words(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(entry, (str, bool)) for entry in values)
+    return bool(values) and isinstance(values, list) and all(isinstance(e, (str, bool)) for e in values)
+
+
+def _unnumbered(distinct: list[str]) -> str:
+    shown = ", ".join(repr(shortened(word)) for word in distinct[:EXAMPLES])
+    return f"expected numbers, got {shown}: {labels_hint(distinct)}"
 
 
 def numbered(values: np.ndarray[Any, Any], labels: Mapping[str, float] | None) -> Array:
@@ -267,8 +275,7 @@ def numbered(values: np.ndarray[Any, Any], labels: Mapping[str, float] | None) -
     words = np.array([str(word) for word in values.ravel().tolist()], dtype=object)
     distinct = list(dict.fromkeys(words))
     if labels is None:
-        shown = ", ".join(repr(shortened(word)) for word in distinct[:EXAMPLES])
-        raise Refused(f"expected numbers, got {shown}: {labels_hint(distinct)}", "labels")
+        raise Refused(_unnumbered(distinct), "labels")
     convert, numbers = labelled(labels), {}
     for word in distinct:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import math
 import re
@@ -48,14 +49,37 @@ def read_csv(folder: Path, name: str, columns: Sequence[Column], delimiter: str 
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             return _Reader(name, columns, delimiter).read(lines)
-    except UnicodeDecodeError as error:
-        byte = f"the byte 0x{error.object[error.start]:02x}: save it as UTF-8"
-        raise Refused([Fault(("file",), f"expected UTF-8 text in {name}, got {byte}", "not-utf8")]) from None
+    except UnicodeDecodeError:
+        raise Refused([_not_utf8(path, name)]) from None
     except OSError as error:
         reason = f"cannot read {name}: {error.strerror or error}"
         raise Refused([Fault(("file",), reason, "file-unreadable")]) from None
     except MemoryError:
         raise Refused([Fault(("file",), f"cannot read {name}: not enough memory", "too-large")]) from None
+
+
+def _not_utf8(path: Path, name: str) -> Fault:
+    """Where the first byte stands that is no UTF-8, and what the encoding may be."""
+    with path.open("rb") as file:
+        start = file.read(len(codecs.BOM_UTF16_LE))
+        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            message = f"{name}, line 1: expected UTF-8 text, got UTF-16: save it as UTF-8"
+            return Fault(("file",), message, "not-utf8")
+        file.seek(len(codecs.BOM_UTF8) if start + file.read(1) == codecs.BOM_UTF8 else 0)
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                at = f"line {number}, column {len(line[: error.start].decode()) + 1}"
+                byte = line[error.start]
+                guess = bytes([byte]).decode("cp1252", "replace")
+                known = guess.isprintable() and guess != "\N{REPLACEMENT CHARACTER}"
+                hint = f" ({guess} in Windows-1252)" if known else ""
+                message = (
+                    f"{name}, {at}: expected UTF-8 text, got the byte 0x{byte:02x}{hint}: save it as UTF-8"
+                )
+                return Fault(("file",), message, "not-utf8")
+    return Fault(("file",), f"expected UTF-8 text in {name}: save it as UTF-8", "not-utf8")
 
 
 def read_header(folder: Path, name: str, delimiter: str) -> list[str]:
@@ -77,6 +101,20 @@ class _Cells:
     convert: Callable[[str], float]
     wrong: list[tuple[str, str]] = field(default_factory=list)  # (row, cell), the first ones
     count: int = 0
+    words: dict[str, None] = field(default_factory=dict)  # the first different ones among them
+    other: list[tuple[str, str]] = field(default_factory=list)  # the first that are no words either
+    others: int = 0
+
+    def refuse(self, row: str, text: str) -> None:
+        self.count += 1
+        if self.count <= MAX_REPORTED:
+            self.wrong.append((row, text))
+        if not _is_word(text):
+            self.others += 1
+            if self.others <= MAX_REPORTED:
+                self.other.append((row, text))
+        elif len(self.words) <= EXAMPLES:
+            self.words[shortened(text.strip(), LONGEST_CELL)] = None
 
     @property
     def expected(self) -> str:
@@ -125,6 +163,7 @@ class _Reader:
         self.name, self.columns, self.delimiter = name, columns, words.get(delimiter, delimiter)
         self.faults = Faults()
         self.more = 0
+        self.uneven = 0  # rows with more or fewer cells than the header
         self.underscore = False  # in the lines of this row: float() reads 1_000
         self.lines: list[str] = []  # those of this row
         self.line = 1  # where it began
@@ -157,7 +196,7 @@ class _Reader:
             got = f"expected rows below the header of {self.name}, got none"
             self.faults.append(Fault(("file",), got, "csv-header"))
         for cell in cells:
-            self.tell(cell, count)
+            self.tell(cell, count - self.uneven)
         if self.more:
             self.faults.append(
                 Fault(("file",), f"{self.name}: and {self.more} more such faults", "csv-number")
@@ -188,7 +227,7 @@ class _Reader:
         return Fault(("file",), f"{self.name}, line {at}: {what or unclosed}", "csv-syntax")
 
     def find(self, header: list[str]) -> list[_Cells]:
-        """How each column is read."""
+        """How each column is read; of one that is not there a fault, and the others are read all the same."""
         if not any(header):
             got = f"expected a header of column names in {self.name}, got nothing"
             raise Refused([Fault(("file",), got, "csv-header")])
@@ -209,7 +248,6 @@ class _Reader:
             else:
                 convert = float if column.labels is None else labelled(column.labels)
                 found.append(_Cells(column, header.index(column.name.strip()), convert))
-        self.faults.refuse()
         return found
 
     def inspect(self, row: list[str], header: list[str], cells: list[_Cells], count: int) -> list[float]:
@@ -218,6 +256,7 @@ class _Reader:
         lines = f"line {self.line}" if last == self.line else f"lines {self.line} to {last}, in quotes"
         where = f"row {count} ({lines})"
         if len(row) != len(header):
+            self.uneven += 1
             message = f"{self.name}, {where}: expected {len(header)} cells as in the header, got {len(row)}"
             self.report(Fault(("file",), message, "csv-row"))
             return []
@@ -234,36 +273,32 @@ class _Reader:
                     raise ValueError
                 values.append(value)
             except (ValueError, KeyError):
-                cell.count += 1
-                if cell.count <= MAX_REPORTED:
-                    cell.wrong.append((where, text))
+                cell.refuse(where, text)
         return values if len(values) == len(cells) else []
 
     def tell(self, cell: _Cells, rows: int) -> None:
-        """What is wrong with a column: one line where it holds nothing but words, else one for each cell."""
+        """What is wrong with a column: of one of words alone a line for them, of another one each cell."""
         column = cell.column
         name = f"column {describe(column.name)}"
-        if cell.count == rows and rows > 1 and all(_is_word(text) for _, text in cell.wrong):
-            words = list(dict.fromkeys(shortened(text.strip(), LONGEST_CELL) for _, text in cell.wrong))
+        wrong, count, expected = cell.wrong, cell.count, cell.expected
+        if cell.count == rows > 1 and 2 * cell.others < cell.count:
+            wrong, count, words = cell.other, cell.others, list(cell.words)
             shown = ", ".join(map(repr, words[:EXAMPLES])) + (", …" if len(words) > EXAMPLES else "")
-            if column.labels is not None:
-                id, hint = "labels", f"expected {cell.expected}, got {shown}"
-            elif column.place == ("y",):
-                id, hint = "labels", f"expected numbers, got {shown}: {labels_hint(words)}"
-            else:
-                id, hint = (
-                    "csv-text",
-                    f"expected numbers, got {shown}: write one column of 0 and 1 for each word",
-                )
+            id, hint = "labels", f"expected {expected}, got {shown}"
+            if column.labels is None and column.place == ("y",):
+                hint = f"expected numbers, got {shown}: {labels_hint(words)}"
+            elif column.labels is None:
+                id, remedy = "csv-text", "write one column of 0 and 1 for each word"
+                hint = f"expected numbers, got {shown}: {remedy}"
             self.faults.append(Fault(column.place, f"{self.name}, {name}: {hint}", id))
-            return
-        for where, text in cell.wrong:
+            expected = "a word as in the other rows" if column.labels is None else expected
+        for where, text in wrong:
             got = repr(shortened(text, LONGEST_CELL)) if text.strip() else "nothing"
             comma = " (a decimal comma: write a point)" if _DECIMAL_COMMA.fullmatch(text) else ""
-            message = f"{self.name}, {where}, {name}: expected {cell.expected}, got {got}{comma}"
+            message = f"{self.name}, {where}, {name}: expected {expected}, got {got}{comma}"
             id = "csv-number" if column.labels is None else "labels"
             self.report(Fault(column.place, message, id))
-        self.more += cell.count - len(cell.wrong)
+        self.more += count - len(wrong)
 
     def report(self, fault: Fault) -> None:
         if len(self.faults) < MAX_REPORTED:
@@ -273,10 +308,4 @@ class _Reader:
 
 
 def _is_word(text: str) -> bool:
-    return bool(re.search(r"[^\W\d_]", text)) and text.strip().lower() not in (
-        "nan",
-        "inf",
-        "na",
-        "null",
-        "none",
-    )
+    return bool(re.search(r"[^\W\d_]", text)) and text.strip().lower() not in ABSENT

@@ -14,6 +14,7 @@ from resnet_cert.problem.losses import named_loss
 from resnet_cert.results import BoundConstants, BoundRow, BoundTable
 from resnet_cert.theory.theorems import (
     ThresholdForm,
+    decayed_form,
     last_float,
     polynomial_form,
     refined_form,
@@ -45,6 +46,8 @@ def bound(
     loss: str | None = None,
     s: float | None = None,
     bypass: bool = False,
+    l2: float = 0.0,
+    norm_V: float | None = None,
     F_lin_min: Enclosure | None = None,
     target_gap: float | None = None,
 ) -> BoundTable:
@@ -59,6 +62,7 @@ def bound(
         loss: its name, where its gradients do not span R^q: softmax counts q − 1 outputs.
         s: also bound F against every predictor Ux + Zf with ‖U‖_F ≤ r, ‖Z‖_F ≤ s.
         bypass: the head reads more than the block's inputs, a bias for example.
+        l2, norm_V: weight decay l2(‖W‖_F² + ‖V‖_F²) and a bound of ‖V‖_F; then G, G_lin stand for F, F_lin.
         F_lin_min: min F_lin over the ball, for the rows' F_upper.
         target_gap: also find the largest ε whose bound is at most this (see `largest_epsilon`).
 
@@ -82,6 +86,9 @@ def bound(
             if number < 1
         ),
         None if s is None else _fault("s (--s)", s),
+        _fault("l2 (regularizer.l2)", l2),
+        _fault("norm_V", norm_V) if l2 else None,
+        "expected no s (--s) with weight decay: Theorem 3 against Ux + Zf is one of F" if l2 and s else None,
         None if d >= span or d < 1 else not_stated(d, span),
         *(_fault("epsilon (--eps)", number) for number in epsilons),
         None if target_gap is None else _fault("the target gap (--target-gap)", target_gap),
@@ -89,7 +96,15 @@ def bound(
     _refuse(faults)
     numbers = (float(x) for x in (b, r, mu0, mu1, mu2) if x is not None)
     constants = BoundConstants(
-        *numbers, d=int(d), q=int(q), k=int(k), span=span, bypass=bypass, s=None if s is None else float(s)
+        *numbers,
+        d=int(d),
+        q=int(q),
+        k=int(k),
+        span=span,
+        bypass=bypass,
+        s=None if s is None else float(s),
+        l2=float(l2),
+        norm_V=norm_V,
     )
     return BoundTable(
         constants,
@@ -122,6 +137,8 @@ def not_stated(d: int, span: int) -> str:
 
 def theorem3(constants: BoundConstants, eps: float, F_lin_min: Enclosure | None = None) -> BoundRow:
     """All forms of Theorem 3 at one ε, each rounded up, and the least sharp one as an enclosure."""
+    if constants.l2:
+        return _decayed(constants, eps, F_lin_min)
     threshold, refined = _sharp(constants, eps)
     least = minimum(threshold.bound, refined)
     b, r, mu0, mu1, mu2, shape = _symbols(constants)
@@ -141,6 +158,27 @@ def theorem3(constants: BoundConstants, eps: float, F_lin_min: Enclosure | None 
     )
 
 
+def _decayed(constants: BoundConstants, eps: float, G_lin_min: Enclosure | None) -> BoundRow:
+    """Theorem 3 with weight decay, which is stated in one form."""
+    least = _decayed_form(constants, eps)
+    return BoundRow(
+        eps,
+        threshold_form=math.inf,
+        threshold=math.nan,
+        polynomial_form=math.inf,
+        refined_form=least.upper,
+        refined_polynomial_form=math.inf,
+        bound=least,
+        F_upper=None if G_lin_min is None else G_lin_min + least,
+    )
+
+
+def _decayed_form(constants: BoundConstants, eps: float) -> Enclosure:
+    b, r, _, mu1, mu2, shape = _symbols(constants)
+    norm_V = Enclosure.exact(constants.norm_V or 0.0)
+    return decayed_form(eps, b, r, mu1, mu2, constants.l2, norm_V, **shape)
+
+
 def _sharp(constants: BoundConstants, eps: float) -> tuple[ThresholdForm, Enclosure]:
     b, r, mu0, mu1, mu2, shape = _symbols(constants)
     threshold = threshold_form(eps, b, r, mu0, mu1, mu2, rank=constants.rank, whole=constants.whole)
@@ -152,14 +190,17 @@ def binding_form(row: BoundRow) -> Literal["threshold", "refined"]:
     return "threshold" if row.threshold_form < row.refined_form else "refined"
 
 
-def largest_epsilon(constants: BoundConstants, target_gap: float) -> float:
-    """The largest float ε whose bound is proven to be at most `target_gap` ≥ 0; infinite if every ε will do.
+def largest_epsilon(constants: BoundConstants, target_gap: float) -> float | None:
+    """The largest float ε whose bound is proven to be at most `target_gap` ≥ 0; infinite if every ε will do,
+    None if with weight decay not even ε = 0 does.
 
     The bound increases with ε; bisection ends between neighbouring floats, on the side that is proven.
     """
     b, r, _, mu1, mu2, shape = _symbols(constants)
 
     def proven(eps: float) -> bool:
+        if constants.l2:
+            return _decayed_form(constants, eps).upper <= target_gap
         if refined_form(eps, b, r, mu1, mu2, **shape).upper <= target_gap:
             return True
         return _sharp(constants, eps)[0].bound.upper <= target_gap
@@ -167,7 +208,9 @@ def largest_epsilon(constants: BoundConstants, target_gap: float) -> float:
     eps = last_float(proven, sys.float_info.max)
     if eps == sys.float_info.max:
         return math.inf
-    return eps if proven(eps) else 0.0
+    if proven(eps):
+        return eps
+    return 0.0 if proven(0.0) else None
 
 
 def parse_epsilons(text: str) -> tuple[float, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,102 +84,10 @@ def test_the_middle_of_a_profile_is_its_break_even_radius(tmp_path: Path):
         found.save(tmp_path / "profile.bmp")
 
 
-@pytest.mark.parametrize("name", ["softmax", "regression", "two-classes"])
-def test_a_profile_falls_and_meets_f_where_it_says(name: str):
-    found = document("profile", str(TRAINED / f"{name}.yaml"), "--points", "9")
-    values = [row["F_lin_min"] for row in found["rows"]]
-    for one, next_one in pairwise(values):
-        assert next_one["upper"] <= one["upper"]
-    meeting = found["break_even_radius"]
-    for row in found["rows"]:
-        if meeting["infinite"] or row["r"] < meeting["lower"]:
-            assert row["F_lin_min"]["upper"] > found["F"]["lower"]
-        if meeting["upper"] is not None and row["r"] > meeting["upper"]:
-            assert row["F_lin_min"]["lower"] <= found["F"]["upper"]
-
-
-def test_a_profile_begins_at_the_size_of_the_network_where_that_is_small():
-    """F = ½(2^-7·128 − 1)² = 0 with the features, and ½(w − 1)² without: r° = 1, 128 times its own size."""
-    problem = resnet_cert.Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[0.0078125], V=[[127.0]])
-    found = resnet_cert.profile(problem, points=4)
-    assert [found.rows[0].r, found.rows[-1].r] == pytest.approx([0.0078125, 10.0], rel=1e-6)
-    assert found.rows[0].F_lin_min.value == pytest.approx((1.0 - 0.0078125) ** 2 / 2.0)
-
-
-def test_a_profile_is_a_table_for_readers():
-    shown = run("profile", EXAMPLE, "--points", "2").stdout
-    lines = shown.splitlines()
-    assert lines[0] == "example-1: the best linear predictor against its size"
-    assert lines[2].split() == ["r", "min", "F_lin,", "‖W‖_F", "≤", "r", "the", "network"]
-    assert [line.split("  ")[-1].strip() for line in lines[3:5]] == ["is worse", "is worse"]
-    assert lines[6].split()[0] == "F"
-    assert lines[7].startswith("break-even  a linear predictor does as well")
-
-
-# --- bound ------------------------------------------------------------------------------------------------
-
-
-def test_outputs_features_and_loss_are_those_of_the_theorem():
-    """(b + r)ε + √ρ·C·b·r·√(m0² + μ1 m0) as in the paper's extension, by hand."""
-    eps, m0 = 1e-3, math.sqrt(7e-3)
-    curved = math.sqrt(m0 * m0 + 5.0 * m0)
-    for extra, factor, turned in (
-        (["--d", "3"], 1.0, 2.0),
-        (["--q", "3", "--k", "2", "--d", "4"], math.sqrt(2.0), 2.0),
-        (["--q", "3", "--k", "2", "--d", "3"], math.sqrt(2.0) * (1.0 + math.sqrt(2.0)), 2.0),
-        (["--q", "3", "--k", "5", "--d", "3", "--loss", "softmax"], math.sqrt(2.0), 2.0),
-        (["--q", "3", "--k", "5", "--d", "3", "--loss", "cross_entropy"], math.sqrt(2.0), 2.0),
-    ):
-        found = document("bound", *CONSTANTS, *extra, "--eps", str(eps), "--s", "0.5")
-        [row] = found["rows"]
-        assert row["refined_form"] == pytest.approx(3.0 * eps + factor * turned * curved, rel=1e-13)
-        augmented = 3.0 * eps + factor * (turned + 0.5) * curved
-        assert row["augmented_form"]["value"] == pytest.approx(augmented, rel=1e-13)
-        assert row["bound"]["upper"] == min(row[form] for form in SHARP)
-        assert row[f"{row['form']}_form"] == row["bound"]["upper"]
-        assert found["constants"]["s"] == 0.5
-
-
-def test_fewer_inputs_than_outputs_are_refused_with_the_mathematics():
-    refused = run("bound", *CONSTANTS, "--q", "3", "--d", "2", "--eps", "1")
-    assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "even a strict local minimum" in refused.stderr
-    wrong = run("bound", *CONSTANTS, "--q", "3", "--loss", "sofmax", "--eps", "1")
-    assert wrong.exit_code == 2
-    assert "softmax" in wrong.stderr
-
-
-@pytest.mark.parametrize("name", ["softmax", "regression", "two-classes"])
-def test_the_bound_of_a_trained_head_is_that_of_its_check(name: str):
-    spec = str(TRAINED / f"{name}.yaml")
-    [report] = document_of_check(spec)["reports"]
-    found = document("bound", spec)
-    [row] = found["rows"]
-    assert row["eps"] == report["epsilon"]
-    if report["problem"]["outputs"] > 1:  # of one output the document has the paper's constants
-        assert found["constants"].items() >= {"q": 3, "k": 3, "span": 2}.items()
-    assert found["F_lin_min"] == report["objective"]["F_lin_min"]
-    if report["theorem3"]["applies"]:
-        assert row["bound"] == report["theorem3"]["bound"]
-
-
-def document_of_check(spec: str) -> dict[str, Any]:
-    return json.loads(run("check", spec, "--format", "json").stdout)
-
-
 def test_an_option_goes_before_the_spec():
     spec = str(TRAINED / "softmax.yaml")
     found = document("bound", spec, "--d", "9", "--k", "1", "--b", "0.5", "--s", "2", "--eps", "1")
     assert found["constants"].items() >= {"d": 9, "k": 1, "q": 3, "span": 2, "b": 0.5, "s": 2.0}.items()
-
-
-def test_a_regularised_objective_has_another_theorem():
-    refused = run("bound", str(TRAINED / "softmax-decay.yaml"))
-    assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "regularised" in refused.stderr
-    assert "regularized.theorem3" in refused.stderr
-    plain = document("bound", str(TRAINED / "softmax-decay.yaml"), "--set", "regularizer=null")
-    assert plain["constants"].items() >= {"q": 4, "k": 5, "span": 3}.items()
 
 
 def test_the_document_carries_the_curve_of_the_picture(tmp_path: Path):

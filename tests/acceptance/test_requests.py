@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -155,6 +156,39 @@ def assert_refused(command: str, message: str, folder: Path) -> None:
 @pytest.mark.parametrize("command", NONSENSE)
 def test_nonsense_is_refused(command: str, folder: Path) -> None:
     assert_refused(command, NONSENSE[command], folder)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check",
+        "check s.yaml --nonsense",
+        "check s.yaml --hessian dense",
+        "check s.yaml --eps",
+        "check s.yaml --eps x",
+        "solve s.yaml",
+        "sgd s.yaml --steps 1.5",
+        "bound s.yaml s.yaml",
+        "verify",
+        "nonsense",
+        "--nonsense check s.yaml",
+    ],
+)
+def test_what_no_command_takes_has_an_id_and_a_document(command: str) -> None:
+    """An option that there is not, one without its value, a missing argument, a wrong choice."""
+    plain, verbose, document = (
+        CliRunner().invoke(cli, shlex.split(f"{command} {more}"))
+        for more in ("", "--format=text -v", "--format json")
+    )
+    assert (plain.exit_code, document.exit_code) == (2, 2)
+    last = plain.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert plain.stderr.startswith("Usage: ")
+    if "bound" not in command and command[-5:] != "--eps":
+        assert verbose.stderr.splitlines()[-1].endswith(" [usage]")
+    [error] = json.loads(document.stdout)["errors"]
+    assert error["id"] == "usage"
+    assert error["message"]
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

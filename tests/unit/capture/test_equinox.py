@@ -117,3 +117,45 @@ def test_a_model_that_needs_more_than_x_is_called_as_one_says() -> None:
     x, y = samples()
     found = arrays(model, (x, y), block="net.blocks.1", call=lambda model, x: model(x, None)[0])
     assert_predicts(found, jax.vmap(eqx.nn.inference_mode(model.net))(jnp.asarray(x)))
+
+
+class Normalised(eqx.Module):
+    """A stem, a convolutional block that ends in a BatchNorm, another one before the head."""
+
+    stem: Any
+    conv1: Any
+    conv2: Any
+    bn: Any
+    last: Any
+    fc: Any
+
+    def __init__(self, mode: str) -> None:
+        keys = jax.random.split(jax.random.key(0), 4)
+        self.stem = eqx.nn.Conv2d(1, 4, 3, padding=1, key=keys[0], dtype=jnp.float32)
+        self.conv1 = eqx.nn.Conv2d(4, 6, 3, padding=1, key=keys[1], dtype=jnp.float32)
+        self.conv2 = eqx.nn.Conv2d(6, 4, 3, padding=1, key=keys[2], dtype=jnp.float32)
+        self.bn = eqx.nn.BatchNorm(4, "batch", mode=mode, dtype=jnp.float32)
+        self.last = eqx.nn.BatchNorm(4, "batch", mode=mode, channelwise_affine=False, dtype=jnp.float32)
+        self.fc = eqx.nn.Linear(4, 3, key=keys[3], dtype=jnp.float32)
+
+    def __call__(self, image: Any, state: Any) -> tuple[Any, Any]:
+        x = self.stem(image)
+        inner, state = self.bn(self.conv2(jax.nn.relu(self.conv1(x))), state)
+        pooled, state = self.last((x + inner).mean(axis=(1, 2)), state)
+        return self.fc(pooled), state
+
+
+@pytest.mark.parametrize("mode", ["ema", "batch"])
+def test_batch_norms_are_folded_by_the_statistics_of_the_state(mode: str) -> None:
+    model, state = eqx.nn.make_with_state(Normalised)(mode)
+    x, y = images()
+    x = x.transpose(0, 3, 1, 2)
+    for _ in range(2):  # training steps, which leave statistics
+        _, state = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(
+            jnp.asarray(x, jnp.float32), state
+        )
+    found = arrays(model, (x, y), skip="stem", V=["conv2", "bn"], norm="last", state=state)
+    inferring = eqx.nn.inference_mode(model)
+    assert_predicts(found, jax.vmap(lambda x: inferring(x, state)[0])(jnp.asarray(x, jnp.float32)))
+    with pytest.raises(RequestError, match="expected state="):
+        arrays(model, (x, y), skip="stem", V=["conv2", "bn"], norm="last", call=lambda m, x: m(x, state)[0])

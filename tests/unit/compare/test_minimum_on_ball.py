@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flint import arb, ctx
+from flint import arb, arb_mat, ctx
 from heads import BITS, LOSSES, Array, HeadTruth, draw
 from ill_conditioned import argmin, design
 from oracle import Sample
@@ -18,7 +18,12 @@ from polished import polished
 from resnet_cert import Problem
 from resnet_cert.compare import path
 from resnet_cert.compare.linear_data import Data
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, minimum_on_ball
+from resnet_cert.compare.minimum_on_ball import (
+    LinearMinimum,
+    best_linear_predictor,
+    best_regularised,
+    minimum_on_ball,
+)
 from resnet_cert.numerics.enclosure import Enclosure
 
 KINDS = ("generic", "one sample", "weights", "hard labels")
@@ -154,6 +159,7 @@ def test_data_that_a_plane_separates_have_no_minimum():
         ([[1, 3], [1, 3], [3, -1], [2, 6]], [1, -1, 1, 1], False),
         ([[0.1, 0.3], [0.1, 0.3], [0.3, -0.1], [1, 3]], [1, -1, 1, 1], None),  # 3·0.1 is not 0.3 in floats
         ([[1, 0], [1, 0]], [1, -1], True),
+        ([[1, 5e-324], [1, 1e-323]], [-1, 1], False),  # along (−1.5, 2^1074), which is no float
     ],
 )
 def test_where_some_products_vanish_it_is_decided_exactly(
@@ -301,3 +307,33 @@ def test_weight_decay_gives_the_ridge_solution():
     )  # fmt: skip
     free = best_regularised(bias)
     assert free.W_star.center[0, -1] == pytest.approx(np.mean(y + 5.0 - x @ free.W_star.center[0, :3]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_fewer_samples_than_inputs_and_a_bias_without_decay(seed: int):
+    """Σ(Wx + c − y)²/2n + l2‖W‖²: where the data leave directions unseen, c may have a part in them."""
+    rng = np.random.default_rng(seed)
+    n, d, l2 = 1 + seed % 3, 4, float(10.0 ** rng.uniform(-3.0, 0.0))
+    x, y = rng.normal(size=(n, d)), rng.normal(size=n)
+    problem = Problem.from_arrays(
+        x=x,
+        y=y,
+        f=np.ones((n, 1)),
+        W=np.zeros((1, d)),
+        V=np.zeros((d, 1)),
+        c=[0.0],
+        loss="squared",
+        weight_decay=2.0 * l2,
+        decay_bias=False,
+    )
+    with ctx.workprec(BITS):
+        inputs = arb_mat([[*map(float, row), 1.0] for row in x])
+        targets = arb_mat([[float(t)] for t in y])
+        decay = arb_mat([[2 * arb(l2) * int(i == j < d) for i in range(d + 1)] for j in range(d + 1)])
+        best = (inputs.transpose() * inputs / n + decay).solve(inputs.transpose() * targets / n)
+        missed = inputs * best - targets
+        squares = [sum((entry * entry for entry in part), arb(0)) for part in (missed, best.entries()[:d])]
+        truth = squares[0] / (2 * n) + arb(l2) * squares[1]
+        found = best_regularised(problem).F_min
+        assert arb(found.lower).union(arb(found.upper)).overlaps(truth)
+    assert found.upper - found.lower <= 1e-9

@@ -1,8 +1,12 @@
-"""The break-even radius against minima in 256 bits: its lower end is not enough, its upper end is."""
+"""The break-even radius against minima in 256 bits: its lower end is not enough, its upper end is.
+
+And inf F_lin where no W attains it, against the minimum of what stays.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +16,7 @@ from flint import arb, ctx
 from heads import BITS, Head, HeadTruth
 from polished import polished
 
+from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, Seen, best_linear_predictor
 from resnet_cert.compare.path import origin
@@ -84,6 +89,12 @@ def test_zero_and_infinity_are_decided(name: str):
     assert (never.infinite, never.value, never.upper, never.lower) == (True, None, None, math.inf)
 
 
+def test_a_network_with_no_head_is_as_good_as_nothing_exactly():
+    at = head("softmax")
+    found = profile(replace(at, W=np.zeros_like(at.W)).problem(), 2).break_even_radius
+    assert (found.value, found.lower, found.upper, found.infinite) == (0.0, 0.0, 0.0, False)
+
+
 def test_infinity_is_not_claimed_where_a_minimum_is_met_to_rounding():
     linear = best_linear_predictor(head("squared").problem(), None, 3.0)
     found = break_even_radius(linear.F_min, linear)
@@ -116,3 +127,70 @@ def test_a_profile_falls_and_meets_F_in_its_middle(name: str):
         assert found.rows[3].r == pytest.approx(found.break_even_radius.value)
         assert found.rows[2].F_lin_min.lower > found.F.upper
         assert found.rows[4].F_lin_min.upper < found.F.lower
+
+
+# --- Where a part of the data recedes ---------------------------------------------------------------------
+
+
+def halves(seed: int, n: int = 24, d: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs, and which of them have x_0 > 1; for the others x_0 < −1."""
+    rng = np.random.default_rng(seed)
+    x, far = rng.normal(size=(n, d)), rng.random(n) < 0.4
+    x[:, 0] = np.where(far, 1.0, -1.0) * (1.0 + np.abs(x[:, 0]))
+    return x, far
+
+
+def one_class_recedes(seed: int) -> tuple[Head, Head, float]:
+    """Softmax: the last of four classes is told from the others; they stay, with their samples."""
+    rng = np.random.default_rng(seed + 100)
+    x, far = halves(seed, 30)
+    labels = np.where(far, 3, rng.integers(0, 3, len(x)))
+    y, V, f = np.eye(4)[labels], rng.normal(size=(3, 2)), rng.normal(size=(len(x), 2))
+    part = Head(x[~far], y[~far, :3], f[~far], np.zeros((3, 3)), V, "softmax")
+    return Head(x, y, f, rng.normal(size=(4, 3)), V, "softmax"), part, float(np.mean(~far))
+
+
+def one_group_recedes(loss: str, seed: int) -> tuple[Head, Head, float]:
+    """A group with a column of its own has one target only; the others stay."""
+    rng = np.random.default_rng(seed + 200)
+    x, group = rng.normal(size=(24, 3)), np.arange(24) < 7
+    x[:, 2] = group
+    y = rng.integers(0, 2, (24, 1)).astype(float) if loss == "logistic" else rng.poisson(2.0, (24, 1)) + 1.0
+    y[group] = 0.0
+    V, f = rng.normal(size=(3, 2)), rng.normal(size=(24, 2))
+    part = Head(x[~group, :2], y[~group], f[~group], np.zeros((1, 2)), V[:2], loss)
+    return Head(x, y, f, rng.normal(size=(1, 3)), V, loss), part, float(np.mean(~group))
+
+
+PARTLY = {
+    "a class": one_class_recedes,
+    "a group": lambda seed: one_group_recedes("logistic", seed),
+    "a group without events": lambda seed: one_group_recedes("poisson", seed),
+}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", PARTLY)
+def test_what_stays_bounds_the_infimum_where_a_part_recedes(name: str, seed: int):
+    at, part, share = PARTLY[name](seed)
+    linear = best_linear_predictor(at.problem(), None, 3.0)
+    assert linear.attained is False
+    within = best_linear_predictor(part.problem(), None, 3.0)
+    least = float(polished(HeadTruth(part), within.r, within.W_star.center, 0.0).value * arb(share))
+    found = infimum(linear.data, linear.found).F
+    assert found.lower <= least * (1 + 1e-15)
+    assert least * (1 - 1e-15) <= found.upper
+    assert found.upper - found.lower < 1e-7 * abs(least)
+    for r in (3e2, 1e4):  # λ is rounding there
+        large = best_linear_predictor(at.problem(), r, 1.0)
+        assert large.F_min.lower <= found.upper
+        assert large.F_min.upper - large.F_min.lower < 1e-8 * abs(least)
+        assert large.norm.upper <= r
+    for below in (1e-6, 0.1):
+        assert break_even_radius(Enclosure.exact(least - below), linear).infinite is True
+    for above in (1e-4, 0.1):
+        met = break_even_radius(Enclosure.exact(least + above), linear)
+        assert met.infinite is False
+        assert met.upper is not None
+        assert met.upper - met.lower < 1e-6 * met.upper
+        assert value(at, met.lower, at.problem()) > arb(least + above)

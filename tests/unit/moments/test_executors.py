@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
+from resnet_cert.decide.objective import Objective, flat
 from resnet_cert.moments.executors import DaskExecutor, cluster, summed
-from resnet_cert.moments.gradient import curvature_along, first_moments, observe_first
-from resnet_cert.moments.one_pass import observe
+from resnet_cert.moments.gradient import curvature_along, first_moments
+from resnet_cert.moments.one_pass import observe, observe_first
+from resnet_cert.numerics.progress import watched
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.outcomes import RequestError
+from resnet_cert.problem import problem as problems
 from resnet_cert.problem.networks import Layer, NetworkFeatures
 from resnet_cert.problem.problem import Chunk, Direction, Distribution, Problem
 from resnet_cert.problem.shards import open_shards
@@ -66,6 +70,55 @@ def test_a_cluster_gives_the_floats_of_one_process(client: Any, monkeypatch: pyt
     in_small_chunks(monkeypatch)
     problem = made()
     assert everything(replace(problem, executor=DaskExecutor(client))) == everything(problem)
+
+
+def small_chunks() -> None:
+    problems.CHUNK_BYTES = 1
+
+
+def test_the_second_opinion_is_that_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_chunks(monkeypatch)
+    problem = made()
+    direction = Direction(np.ones_like(problem.W), np.ones_like(problem.V))
+    with cluster("local:2") as client:
+        client.run(small_chunks)
+        there = Objective(replace(problem, executor=DaskExecutor(client))).along(direction)
+    here = Objective(problem).along(direction)
+    for one, other in ((there.gradient, here.gradient), (there.product, here.product)):
+        np.testing.assert_allclose(flat(one), flat(other), rtol=1e-12)
+    assert there.value == pytest.approx(here.value, rel=1e-14)
+
+
+@pytest.mark.parametrize("loss", ["squared", "softmax", "logistic"])
+def test_the_best_linear_predictor_is_that_of_one_process(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rows are too many to be kept, each pass of the search is spread over the workers."""
+    in_small_chunks(monkeypatch)
+    monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BYTES", 0)
+    rng = np.random.default_rng(2)
+    y = {
+        "softmax": rng.integers(0, 3, N),
+        "logistic": rng.choice([-1.0, 1.0], N),
+        "squared": rng.normal(size=N),
+    }
+    q = 3 if loss == "softmax" else 1
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(N, 3)),
+        y=y[loss],
+        f=np.ones((N, 1)),
+        W=np.ones((q, 3)),
+        V=np.ones((3, 1)),
+        loss=loss,
+    )
+    with cluster("local:2") as client:
+        client.run(small_chunks)
+        there = best_linear_predictor(replace(problem, executor=DaskExecutor(client)), None, 4.0)
+    here = best_linear_predictor(problem, None, 4.0)
+    assert (plain(there.F_min), plain(there.W_star), there.attained) == (
+        plain(here.F_min),
+        plain(here.W_star),
+        here.attained,
+    )
 
 
 def test_shards_give_the_floats_of_arrays(
@@ -131,11 +184,10 @@ def test_workers_that_always_die_are_a_clear_failure(monkeypatch: pytest.MonkeyP
 
 def test_progress_is_told_piece_by_piece(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     in_small_chunks(monkeypatch)
-    told: list[tuple[int, int]] = []
-    executor = DaskExecutor(client, lambda done, of: told.append((done, of)))
-    first_moments(replace(made(), executor=executor))
-    assert told == [(i, len(told)) for i in range(1, len(told) + 1)]
-    assert len(told) == 6
+    told: list[tuple[str, int, int | None]] = []
+    with watched(lambda *step: told.append(step)):
+        first_moments(replace(made(), executor=DaskExecutor(client)))
+    assert told == [("pieces", i, 6) for i in range(1, 7)]
 
 
 @pytest.mark.parametrize("address", ["local:", "local:x", "local:0"])

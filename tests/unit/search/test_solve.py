@@ -564,7 +564,7 @@ def test_where_the_head_must_vanish_the_infimum_is_not_attained():
 def test_where_the_search_is_takes_one_line_of_80_columns(options: dict[str, float], shown: str):
     lines: list[str] = []
     problem = figure(-1.0, -1.0, **options)
-    show = _shown(problem, SimpleNamespace(update=lines.append))
+    show = _shown(problem, SimpleNamespace(say=lines.append))
     step = Step(123, problem.point, 0.123456789, 1e-16, -1e-16)
     show(step)
     assert len(lines[0]) <= 78

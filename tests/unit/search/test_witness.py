@@ -88,7 +88,7 @@ def test_the_rate_is_the_derivative_along_the_direction(name: str) -> None:
 
     with float64_scope():
         slope = jax.grad(along)
-        rate = slope(0.0) if witness.condition == "gradient" else jax.grad(slope)(0.0)
+        rate = jax.jit(slope if witness.condition == "gradient" else jax.grad(slope))(0.0)
     assert float(rate) == pytest.approx(witness.rate.value, rel=1e-9, abs=1e-12)
 
 

@@ -145,6 +145,8 @@ CSV = "{file: d.csv, x: [a, b], y: c}"
         ("a,b,c\n1,2,\udcff\n", ["2:14 not-utf8"]),
         ("a,b,c\n1,low,0\n2,high,1\n", ["2:28 csv-text"]),
         ("a,b,c\n1,2,no\n2,3,yes\n", ["2:35 labels"]),
+        ("a,b,c\n1,2,no\n2,,yes\n3,4,\n5,6,no\n", ["2:28 csv-number", "2:35 labels", "2:35 csv-number"]),
+        ("a,B,c\n1,2,no\n2,3,yes\n", ["2:28 column-missing", "2:35 labels"]),
         ("a,b,c\nTrue,2,3\n0,3,4\n", ["2:25 csv-number"]),
         ("a,b,c\n0,2,3\nTrue,3,4\n", ["2:25 csv-number"]),
     ],
@@ -171,15 +173,23 @@ def test_a_wrong_csv_file_is_told_at_the_name_in_the_spec(
         (f"a,b,c\n1,{'9' * 200}x,3\n1,2,3\n", f"got '{'9' * 79}…'"),
         ('a,b,c\n1,"2\n\n",3,4\n', "d.csv, row 1 (lines 2 to 4, in quotes): expected 3 cells"),
         ("a,b,c\n1,low,0\n2,high,1\n", "'b': expected numbers, got 'low', 'high': write one column of 0"),
+        ("a,b,c\n1,2,3\n1,\udce92,3\n", "line 3, column 3: expected UTF-8 text, got the byte 0xe9 (é in "),
+        ("\ufeffa,b,Gr\udcf6\udcdfe\n", "line 1, column 7: expected UTF-8 text, got the byte 0xf6 (ö in"),
+        ("\udcff\udcfea\0", "d.csv, line 1: expected UTF-8 text, got UTF-16: save it as UTF-8"),
         ("a,b,c\n1,2,no\n2,3,yes\n", "data.labels: {no: 0, yes: 1} (for logistic −1 and 1)"),
         (",".join(f"column{i}" for i in range(1000)) + "\n", "expected one of column0, "),
     ],
 )  # fmt: skip
 def test_the_words_about_a_wrong_csv_file(text: str, words: str, told: Faults, tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "d.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
     messages = told(data=CSV)
     assert any(words in message for message in messages), messages
     assert max(map(len, messages)) < 450
+
+
+def test_labels_without_numbers_are_told_beside_other_faults_of_the_data(faults: Faults) -> None:
+    data = "{x: [[1, 2], [3]], y: [spam, ham]}"
+    assert faults(data=data) == ["2:20 ragged-rows", "2:29 labels"]
 
 
 def test_a_thousand_wrong_cells_are_told_in_a_few_lines(faults: Faults, tmp_path: Path) -> None:
