@@ -114,13 +114,20 @@ def augmented_here(
     return Augmented(best.F_min, gap, functional, lower_bound, holds, best.r, best.norm.value, best.attained)
 
 
+WIDE = 1e-9
+"""A relative width of the infimum that may be mended."""
+
+
 def block_infimum(best: LinearMinimum) -> Enclosure:
     """inf Φ over all (U, Z), from its minimum on a ball: no radius is left in it."""
     if not best.attained:
         return infimum(best.data, best.found).F
-    if best.falls_at_rim is False:
-        return best.F_min
-    return minimum_on_ball(best.data, math.inf, math.inf).F_min
+    inside = best.falls_at_rim is False
+    least = best.F_min if inside else minimum_on_ball(best.data, math.inf, math.inf).F_min
+    if least.upper - least.lower <= WIDE * abs(least.upper):
+        return least
+    limit = infimum(best.data).F  # of a kernel that is not known as one: a smaller predictor is about as good
+    return min(least, limit, key=lambda at: at.upper).intersect(lower=max(least.lower, limit.lower))
 
 
 def block_gap(problem: Problem, here: Moments, best: LinearMinimum) -> Enclosure:
