@@ -29,6 +29,11 @@ from resnet_cert.problem.problem import Distribution, Domain, GivenFeatures, Obj
 from resnet_cert.results import Augmented
 from resnet_cert.theory import theorems
 
+LARGER = 10.0
+"""How many times larger than the network's own (U, Z) those are that Theorem 3 compares with."""
+WIDE = 1e-9
+"""A relative width of the infimum that may be mended."""
+
 
 @dataclass(frozen=True)
 class JoinedRows:
@@ -78,6 +83,16 @@ def best_augmented(problem: Problem) -> LinearMinimum:
     return best_linear_predictor(joined(problem), None, network_radius(problem))
 
 
+def of_like_size(problem: Problem, best: LinearMinimum) -> LinearMinimum:
+    """The best predictor on (x, f), or where it is far larger than the network's own the best of that order.
+
+    Theorem 3's bound grows with its size, and features that are linear up to rounding make it as large as
+    rounding is small.
+    """
+    r = LARGER * network_radius(problem)
+    return best if best.norm.value <= r else minimum_on_ball(best.data, r, r)
+
+
 def augmented_here(
     problem: Problem, here: Moments, gradient_norm: Enclosure, best: LinearMinimum
 ) -> Augmented:
@@ -112,10 +127,6 @@ def augmented_here(
             lower_bound = theorems.theorem1_refined(gap, seen.distance, seen.norm_X)
             holds = not lower_bound.above(gradient_norm)
     return Augmented(best.F_min, gap, functional, lower_bound, holds, best.r, best.norm.value, best.attained)
-
-
-WIDE = 1e-9
-"""A relative width of the infimum that may be mended."""
 
 
 def block_infimum(best: LinearMinimum) -> Enclosure:
