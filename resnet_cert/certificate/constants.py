@@ -31,7 +31,9 @@ ROUNDING_OF_B = 2.0**-40
 """What float64 may be off in b, relatively."""
 
 LOST = 2.0**-900
-"""A μ2 below it may have met numbers too small for floats, whose bounds are no longer relative."""
+"""A μ2 below it may have met numbers too small for floats, whose bounds are no longer relative,"""
+KEPT = 2.0**500
+"""and so may the matrix form, where b, or a mean of squares in it, is beyond this or below its inverse."""
 MATRIX_WORK = 2**27
 """Up to this n(d+k)², a part of the definition of a computed μ2, eigenvalues are taken, and traces beyond."""
 
@@ -90,12 +92,13 @@ def is_computed_mu2(mu2: float, b: float, data: Data, *, per_sample_only: bool =
     if per_sample_only or not claimed <= per_sample * most:
         return bool(per_sample <= claimed <= per_sample * most)
     n, d, _, k, _ = data.sizes
-    if n * (d + k) ** 2 > MATRIX_WORK:
-        matrix = formulas.trace_form()
-        return bool(claimed <= matrix * most and (per_sample <= claimed or matrix <= claimed))
-    return claimed <= formulas.matrix_at_least() * most and (
-        bool(per_sample <= claimed) or formulas.matrix_at_most(mu2)
-    )
+    traces = n * (d + k) ** 2 > MATRIX_WORK
+    matrix = formulas.trace_form() if traces else formulas.matrix_at_least()
+    if not claimed <= matrix * most:
+        if per_sample <= claimed and formulas.may_be_lost():
+            raise Undecided(f"μ2 is {matrix.str(6)} at most, where floats lose it, and {mu2!r} is claimed")
+        return False
+    return bool(per_sample <= claimed or (matrix <= claimed if traces else formulas.matrix_at_most(mu2)))
 
 
 class _Formulas:
@@ -126,13 +129,21 @@ class _Formulas:
 
     def trace_form(self) -> arb:
         """The matrix form with traces."""
+        return self._matrix(*self._traces())
+
+    def _traces(self) -> list[arb]:
         traces = []
         for weights, first in self._weights():
             each = zip(weights, np.hstack([self.data.x, self.data.f])[:, first:], strict=True)
             traces.append(
                 self.factor * sum((c * squares(map(arb, z.tolist()), arb(0)) for c, z in each), arb(0))
             )
-        return self._matrix(*traces)
+        return traces
+
+    def may_be_lost(self) -> bool:
+        """Floats may not have been able to hold the matrix form."""
+        sizes = [self.b, *self._traces(), *(square / self.factor for square in self._traces())]
+        return any(bool(size != 0) and not arb(1 / KEPT) < size < arb(KEPT) for size in sizes)
 
     def _matrix(self, third: arb, second: arb, inner: arb) -> arb:
         """The matrix form from its three eigenvalues."""

@@ -166,6 +166,8 @@ class Data:
     def is_convex_on(self, r: float) -> bool:
         """The loss is known to be convex at every prediction of ‖W‖_F ≤ r."""
         known = self._convex
+        if any(not is_convex and radius <= r for radius, is_convex in known.items()):
+            return False
         if not any(is_convex and r <= radius for radius, is_convex in known.items()):
             known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
             return known[r]

@@ -18,7 +18,7 @@ import numpy as np
 
 from resnet_cert.moments.executors import some_rows
 from resnet_cert.numerics.radius import Array, Radius, gamma
-from resnet_cert.problem.losses import BuiltinLoss, Rays
+from resnet_cert.problem.losses import Bools, BuiltinLoss, Rays
 from resnet_cert.problem.problem import Chunk, Problem
 
 LARGEST_PROGRAMME = 2**20
@@ -123,8 +123,8 @@ def _recedes_exactly(problem: Problem) -> bool:
     direction = _direction(helping, fixed)
     if direction is None or (len(helping) + len(fixed)) * size > MOST_RATIONAL:
         return False
-    vanishing = np.abs(_scaled(helping) @ direction) <= VANISHES
-    u = _made_exact(direction, np.concatenate([helping[vanishing], fixed]))
+    vanishing, exact = direction
+    u = _made_exact(exact, np.concatenate([helping[vanishing], fixed]))
     products = [_product(row, u) for row in helping]
     return all(p >= 0 for p in products) and any(p > 0 for p in products)
 
@@ -145,10 +145,11 @@ def _scaled(rows: Array) -> Array:
     return np.ldexp(rows, -np.frexp(largest)[1])
 
 
-def _direction(helping: Array, fixed: Array) -> Array | None:
+def _direction(helping: Array, fixed: Array) -> tuple[Bools, list[Fraction]] | None:
     """The u that maximises Σ h_i·u subject to 0 ≤ h_i·u ≤ 1 and fixed·u = 0, by HiGHS; None for 0.
 
-    Its tolerances are absolute: rows are scaled to 1, and columns, which only changes the units of u.
+    Which of the products vanish, and u, whose entries may be beyond all floats.  Its tolerances are absolute:
+    rows are scaled to 1, and columns, which only changes the units of u.
     """
     from scipy.optimize import linprog
 
@@ -166,10 +167,11 @@ def _direction(helping: Array, fixed: Array) -> Array | None:
     )
     if found.status != 0 or not -found.fun > VANISHES:
         return None
-    return np.asarray(found.x / units, dtype=np.float64)
+    u = [Fraction(x) / Fraction(unit) for x, unit in zip(found.x.tolist(), units.tolist(), strict=True)]
+    return np.abs(rows @ found.x) <= VANISHES, u
 
 
-def _made_exact(u: Array, rows: Array) -> list[Fraction]:
+def _made_exact(u: list[Fraction], rows: Array) -> list[Fraction]:
     """A vector near u with which the products of the rows vanish exactly, where they do so about with u.
 
     Gauss–Jordan elimination: the columns without a pivot keep their entries of u, the others follow.
@@ -189,7 +191,7 @@ def _made_exact(u: Array, rows: Array) -> list[Fraction]:
             (at, [e - other[column] * p for e, p in zip(other, row, strict=True)]) for at, other in pivots
         ]
         pivots.append((column, row))
-    exact = [Fraction(float(e)) for e in u]
+    exact = list(u)
     bound = {column for column, _ in pivots}
     for column, row in pivots:
         exact[column] = -sum((row[j] * exact[j] for j in range(len(row)) if j not in bound), Fraction(0))

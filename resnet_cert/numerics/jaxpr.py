@@ -159,7 +159,10 @@ def undecided(equation: Any, inputs: Sequence[Interval]) -> Any:
         return (x.lower <= least.upper) & (x.upper >= least.lower) | (x.lower <= greatest.upper) & (
             x.upper >= greatest.lower
         )
-    return name in ("reduce_max", "reduce_min", "argmax", "argmin", "stop_gradient")
+    if name == "argmax":
+        first = ia.first_largest(*_slices(inputs[0], equation.params["axes"][0]))
+        return first.lower < first.upper
+    return name in ("reduce_max", "reduce_min", "argmin", "stop_gradient")
 
 
 def _is_exact(source: str, target: str) -> bool:

@@ -6,8 +6,11 @@ linear predictor that it is compared with.  [−P_i, P_i] is cut into boxes, on 
 is read in interval arithmetic; a box that is not decided is cut in two.
 
 A sum of smooth pieces proves nothing where they are joined: |p|, max, where and the like are followed, and a
-box in which one of them may change its piece is never proven.  Derivatives are JAX's; a rule that a user
-gives for a function of his own is not taken for proven.
+box in which one of them may change its piece is never proven.  Derivatives are JAX's; where a rule is the
+user's own, or a stop_gradient hides a part, nothing is proven or refuted.
+
+As long as a proof can come of it, the narrowest boxes are read first: a joint ends that after as many
+halvings as it takes to see it.  Then the widest are, some thousands more, for the sake of a counterexample.
 """
 
 from __future__ import annotations
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
 
 Integers = npt.NDArray[np.intp]
 
-BATCH = 2**14
-"""Boxes that are read at a time."""
+BATCH, WIDEST_BATCH = 2**9, 2**13
+"""Boxes that are read at a time: few as long as one of them may end the search, more where they go on."""
 MOST_BOXES = 2**17
-"""Boxes that are read before a proof is given up: some seconds."""
+"""Boxes that are read before a proof is given up,"""
+MOST_BOXES_AFTER = 2**12
+"""and, once there is no proof to be had, before the search for a counterexample is."""
 MOST_TARGETS = 2**16
 """Distinct targets that are held at a time."""
 NARROW, NARROW_JOINT = 2.0**-40, 2.0**-24
@@ -189,22 +194,27 @@ def prove_convex(loss: CustomLoss, y: Array, reach: Array, samples: Sequence[int
     Raises:
         RequestError: it is proven that one of them is not convex: with p, y and the sample.
     """
-    unknown = loss.why_unknown()
+    unknown = loss.why_unknown() or why_untrusted(loss.function)
     if unknown is not None:
         return unknown
     targets = Targets.of(y, reach)
     search = _Search(loss, targets, np.asarray(samples))
     boxes = Boxes(np.array([-np.inf]), np.array([np.inf]), np.ones(1, dtype=np.intp)).within(targets)
-    unknown = why_untrusted(loss.function)
-    read = 0
+    read, most, batch = 0, MOST_BOXES, BATCH
     while len(boxes.lower):
-        if read > MOST_BOXES or not np.isfinite(boxes.upper).all():
-            where = search.place(boxes.middle[0], targets.among(boxes.node[:1])[0])
-            return unknown or search.stuck or f"that the loss {loss.name} is convex is not decided at {where}"
-        read += len(boxes.lower)
-        parts = [boxes.part(slice(i, i + BATCH)) for i in range(0, len(boxes.lower), BATCH)]
-        boxes = Boxes.joined([search.open_boxes(part) for part in parts]).halves(targets)
-    return unknown or search.stuck
+        if search.stuck is not None and most == MOST_BOXES:
+            most = min(most, read + MOST_BOXES_AFTER)
+        if read > most or not np.isfinite(boxes.upper).all():
+            where = search.place(boxes.middle[-1], targets.among(boxes.node[-1:])[0])
+            return search.stuck or f"that the loss {loss.name} is convex is not decided at {where}"
+        # The narrowest first, which may end the search; once a proof is out of reach the widest.
+        now = slice(-batch, None) if search.stuck is None else slice(batch)
+        rest = slice(-batch) if search.stuck is None else slice(batch, None)
+        part = boxes.part(now)
+        read += len(part.lower)
+        boxes = Boxes.joined([boxes.part(rest), search.open_boxes(part).halves(targets)])
+        batch = min(2 * batch, WIDEST_BATCH)
+    return search.stuck
 
 
 @dataclass
@@ -309,19 +319,25 @@ def joints(function: Callable[..., Any], *arguments: Interval) -> npt.NDArray[np
 
 
 def why_untrusted(function: Callable[..., Any]) -> str | None:
-    """A derivative rule of the user's own, by the name of its function: taken as a claim, not as a proof."""
-    rules: list[str] = []
+    """Why JAX's derivatives of a program may not be those of the function that it computes.
+
+    A rule of the user's own is taken as a claim, not as a proof; a stop_gradient leaves something out.
+    """
+    reasons: list[str] = []
 
     def watch(equation: Any, inputs: Sequence[Interval]) -> None:
         if jaxpr.has_own_rule(equation) and not jaxpr.is_jax_call(equation):
-            rules.append(str(equation.params["call_jaxpr"].jaxpr.debug_info.func_name))
+            rule = equation.params["call_jaxpr"].jaxpr.debug_info.func_name
+            reasons.append(f"the derivative rule of {rule} is its author's, not proven")
+        elif equation.primitive.name == "stop_gradient":
+            reasons.append("its derivative leaves out what a stop_gradient hides, as that of logsumexp does")
 
     one = Interval.exact(np.ones(1))
     try:
         enclose(function, one, one, watch=watch)
     except UnsupportedPrimitive:
         return None
-    return f"the derivative rule of {rules[0]} is its author's, not proven" if rules else None
+    return reasons[0] if reasons else None
 
 
 # Suprema.
@@ -333,6 +349,8 @@ TIGHT = 1.0 + 2.0**-3
 """A supremum is sought until its bound is within so much of a value that is reached."""
 EXACT_CELLS = 128
 """So many pairs of reach and target are bounded one by one; of more,"""
+MOST_JOINTED = 8
+"""Boxes of a cell in which pieces may meet; of more, it is not cut further, and nothing is known."""
 CELLS = 16
 """so many classes by reach, of so many by target each: the largest reach and the hull of the targets."""
 
@@ -366,6 +384,8 @@ def _are_joined(loss: CustomLoss, reach: Array, y: Interval) -> npt.NDArray[np.b
         jointed = joints(loss.function, Interval(lower, upper), Interval(y.lower[cell], y.upper[cell]))
         narrow = upper - lower <= NARROW_JOINT * np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
         found[cell[jointed & narrow]] = True
+        # Where targets lie between others the joints of all of them make a band, which cutting p leaves.
+        found |= np.bincount(cell[jointed], minlength=len(reach)) > MOST_JOINTED
         left = jointed & ~found[cell]
         lower, upper, cell = lower[left], upper[left], cell[left]
         middle = 0.5 * lower + 0.5 * upper

@@ -1,58 +1,190 @@
 """Whole checks of heads with entries from 5e-324 to 1e300, in balance or not, against 4,000 bits.
 
-No enclosure misses, no verdict is wrong, and no run ends in an error.
+Every loss, up to three outputs, with a bias, inputs beside the block, decay and a constraint that binds or
+does not, targets that all but cancel the predictions: no enclosure misses, no verdict is wrong, none is left
+open that 4,000 bits decide, and no run ends in an error.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import heads
 import numpy as np
 import pytest
 from flint import arb, ctx
-from heads import LOSSES, HeadTruth
-from oracle_algebra import root
+from heads import LOSSES, Head, HeadTruth, balls
+from oracle_algebra import (
+    Matrix,
+    Vector,
+    complement,
+    dot,
+    matrix_product,
+    norm,
+    root,
+    smallest_eigenvalue,
+)
 from stages import extreme, holds
 
-from resnet_cert import check
+from resnet_cert import Problem, check
 from resnet_cert.outcomes import Verdict
 from resnet_cert.results import Report
 
 BITS = 4000
+MOST = 1e300
+WIDTH = 1e-6
+"""As the documentation has it: a point whose norm is that of the constraint to this accuracy lies on it."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """∇L and λ_min(∇²L) of L = F + (ρ/2)‖z‖², ρ = 2·l2 + max(0, μ), as Definition 1 has it on a ball.
+
+    None where 4,000 bits do not say it.
+    """
+
+    head: HeadTruth
+    limit: float | None
+
+    @cached_property
+    def z(self) -> Vector:
+        """(W, V) without a bias that does not decay."""
+        return [arb(int(on)) * v for on, v in zip(self.head.head.decayed, self.head.parameters, strict=True)]
+
+    @cached_property
+    def multiplier(self) -> arb | None:
+        """μ; None inside the ball and without one."""
+        length = norm(self.z)
+        if self.limit is None or length < arb(self.limit) * (1 - arb(WIDTH)):
+            return None
+        return -dot(self.head.gradient_G, self.z) / dot(self.z, self.z)
+
+    @cached_property
+    def is_tangent(self) -> bool | None:
+        mu = self.multiplier
+        return False if mu is None or mu <= 0 else True if mu > 0 else None
+
+    @cached_property
+    def slope(self) -> arb | None:
+        """‖∇L‖."""
+        if self.is_tangent is None:
+            return None
+        mu = self.multiplier if self.is_tangent else arb(0)
+        return norm([g + mu * v for g, v in zip(self.head.gradient_G, self.z, strict=True)])
+
+    @cached_property
+    def bent(self) -> arb | None:
+        """λ_min(∇²L), on z^⊥ where μ > 0."""
+        if self.is_tangent is None:
+            return None
+        try:
+            if not self.is_tangent:
+                return self.head.lambda_min
+            return smallest_eigenvalue(self.on_sphere)
+        except ArithmeticError:  # e^p overflows in balls too
+            return None
+
+    @cached_property
+    def on_sphere(self) -> Matrix:
+        """∇²L in an orthonormal basis of z^⊥; 1 by 1 and beyond every threshold where z^⊥ is {0}."""
+        assert self.multiplier is not None
+        H = [list(row) for row in self.head.hessian_G]
+        for i, on in enumerate(self.head.head.decayed):
+            H[i][i] += self.multiplier * int(on)
+        basis = complement(self.z)
+        columns = [list(column) for column in zip(*basis, strict=True)]  # (size, size − 1)
+        return matrix_product(columns, [[dot(row, b) for b in basis] for row in H])
+
+
+def cancelling(head: Head, rng: np.random.Generator) -> Head:
+    """Targets that are the loss's own at the prediction, but for the last digits, where they may be."""
+    with np.errstate(all="ignore"):
+        h = head.inputs.copy()
+        h[:, : head.x.shape[1]] += head.f @ head.V.T
+        p = h @ head.head.T
+        near = {"logistic": lambda: 1.0 / (1.0 + np.exp(-p)), "poisson": lambda: np.exp(p)}
+        e = np.exp(p - np.max(p, axis=1, keepdims=True))
+        near["softmax"] = lambda: e / np.sum(e, axis=1, keepdims=True)
+        y = near.get(head.loss, lambda: p)()
+        widest = -12 if head.loss == "softmax" else 0  # its targets sum to 1
+        y = y * (1.0 + 10.0 ** rng.uniform(-18, widest, p.shape) * rng.choice([-1, 0, 1], p.shape))
+    fits = np.isfinite(y).all() and np.max(np.abs(y)) <= MOST
+    if (head.loss == "logistic" and head.q == 1) or not fits:
+        return head
+    return replace(head, y=np.clip(y, 0.0, 1.0) if head.loss == "logistic" else y)
+
+
+def drawn(seed: int, loss: str) -> tuple[Head, float | None]:
+    """A head, and the norm of its constraint if it has one: its own, or more."""
+    rng = np.random.default_rng([seed, 6])
+    head = extreme(seed, loss)
+    if rng.random() < 0.5:
+        head = cancelling(head, rng)
+    if rng.random() < 0.3:
+        head = replace(head, l2=float(10.0 ** rng.uniform(-300, 200)))
+    z = np.concatenate([head.head.ravel(), head.V.ravel()]) * head.decayed
+    size = float(norm(balls(z)).mid())
+    if rng.random() >= 0.3 or not 0.0 < size <= MOST:
+        return head, None
+    return head, max(size * float(rng.choice([1.0, 1.0, 1.5])), 5e-324)
+
+
+def problem_of(head: Head, limit: float | None, **options: Any) -> Problem:
+    y = 2.0 * head.y[:, 0] - 1.0 if head.loss == "logistic" and head.q == 1 else head.y
+    names = ("x", "f", "W", "V", "c", "bypass", "loss", "omega", "probabilities")
+    return Problem.from_arrays(
+        **{name: getattr(head, name) for name in names},
+        y=y,
+        l2=head.l2 or None,
+        decay_bias=head.decay_bias,
+        norm=limit,
+        **options,
+    )
 
 
 def misses(seed: int, loss: str) -> list[str]:
     """What a report says and is not so."""
-    head, rng = extreme(seed, loss), np.random.default_rng([seed, 5])
-    epsilon = 10.0 ** rng.uniform(-320.0, 10.0)
-    mu2 = 10.0 ** rng.uniform(-300.0, 200.0) if rng.random() < 0.5 else None
-    r = 1.0 if rng.random() < 0.5 else None
-    report = check(head.problem(epsilon=epsilon, r=r, mu2=mu2))
+    rng = np.random.default_rng([seed, 5])
     with ctx.workprec(BITS):
-        truth = HeadTruth(head)
-        try:
-            bent = truth.lambda_min
-        except ArithmeticError:  # e^p overflows in balls too
-            bent = None
+        head, limit = drawn(seed, loss)
+        truth = Truth(HeadTruth(head), limit)
+        epsilon = 10.0 ** rng.uniform(-320.0, 10.0)
+        if rng.random() < 0.5 and truth.slope is not None and truth.slope < MOST / 10:
+            near = rng.choice([1.0, 1.0 + 1e-12, 1.0 - 1e-12, 2.0, 0.5, 10.0 ** rng.uniform(-5, 5)])
+            epsilon = min(float(truth.slope.mid()) * float(near), MOST)
+        mu2 = 10.0 ** rng.uniform(-300.0, 200.0) if rng.random() < 0.5 else None
+        r = 1.0 if rng.random() < 0.5 else None
+        report = check(problem_of(head, limit, epsilon=epsilon, r=r, mu2=mu2))
         found = [
             name
             for name, ours, exact in (
-                ("F", report.objective.F, truth.F),
-                ("‖∇F‖", report.gradient.norm, truth.norm),
-                ("λ_min", report.hessian.lambda_min, bent),
+                ("F", report.objective.F, truth.head.F),
+                ("‖∇L‖", report.gradient.norm, truth.slope),
+                ("λ_min", report.hessian.lambda_min, truth.bent),
             )
             if exact is not None and not holds(ours, exact)
         ]
-        return found + (["verdict"] if bent is not None and _is_wrong(report, truth) else [])
+        right = _stationary(report, truth)
+        said = {Verdict.CERTIFIED: True, Verdict.REFUTED: False}.get(report.verdict)
+        if said is not None and right is not None and said is not right:
+            found.append("verdict")
+        if said is None and right is not None:
+            found.append(f"open: {report.reasons}")
+        return found
 
 
-def _is_wrong(report: Report, truth: HeadTruth) -> bool:
-    """The verdict is proven to be false."""
+def _stationary(report: Report, truth: Truth) -> bool | None:
+    """Definition 1, where it is decided."""
     mu2, epsilon = report.constants.mu2, arb(report.epsilon)
-    threshold = arb(0) if mu2 is None else root(arb(mu2) * epsilon)
-    slope, bent = truth.norm, truth.lambda_min
-    if report.verdict is Verdict.CERTIFIED:
-        return slope > epsilon or (mu2 is not None and bent < -threshold)
-    return report.verdict is Verdict.REFUTED and slope <= epsilon and bent >= -threshold
+    slope, bent = truth.slope, truth.bent
+    if slope is not None and slope > epsilon:
+        return False
+    if slope is None or bent is None or not slope <= epsilon or (mu2 is None and report.epsilon != 0.0):
+        return None
+    threshold = root(arb(mu2 or 0.0) * epsilon)
+    return False if bent < -threshold else True if bent >= -threshold else None
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +194,7 @@ def _precision(monkeypatch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_report_misses_at_any_scale(loss):
-    for seed in range(5):
+    for seed in range(3):
         assert not misses(seed, loss), seed
 
 

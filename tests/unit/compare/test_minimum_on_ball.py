@@ -159,6 +159,7 @@ def test_data_that_a_plane_separates_have_no_minimum():
         ([[1, 3], [1, 3], [3, -1], [2, 6]], [1, -1, 1, 1], False),
         ([[0.1, 0.3], [0.1, 0.3], [0.3, -0.1], [1, 3]], [1, -1, 1, 1], None),  # 3·0.1 is not 0.3 in floats
         ([[1, 0], [1, 0]], [1, -1], True),
+        ([[1, 5e-324], [1, 1e-323]], [-1, 1], False),  # along (−1.5, 2^1074), which is no float
     ],
 )
 def test_where_some_products_vanish_it_is_decided_exactly(

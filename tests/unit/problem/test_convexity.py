@@ -80,6 +80,31 @@ def test_a_joint_is_told_with_its_place(name: str) -> None:
     assert "y = 1 (sample 100)" in reason
 
 
+@pytest.mark.parametrize("name", ["huber", "squared_hinge", "smooth_hinge", "power_2.5"])
+def test_joints_of_hundreds_of_targets_end_the_search_within_a_second(name: str) -> None:
+    rng = np.random.default_rng(2)
+    y, reach = rng.normal(size=300), 20.0 * np.abs(rng.normal(size=300))
+    loss = CustomLoss(LOSSES[name].function, "mine")
+    prove_convex(loss, y[:1], np.ones(1), [0])  # traces the programs
+    start = time.process_time()
+    reason = prove_convex(loss, y, reach, np.arange(300))
+    assert reason is not None
+    assert np.isinf(suprema(loss, reach, y)[0]).any()
+    assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize(("center", "steep", "height"), [(-2.7182818, 1e5, 1e-8), (3.3, 1e7, 1e-12)])
+def test_a_bump_of_any_width_is_found_among_hundreds_of_targets(
+    center: float, steep: float, height: float
+) -> None:
+    rng = np.random.default_rng(2)
+    narrow = lambda p, y: 0.5 * (p - y) ** 2 - height * jnp.exp(-((steep * (p - center)) ** 2))  # noqa: E731
+    with pytest.raises(RequestError, match="second derivative ≤ -"):
+        proof(narrow, rng.normal(size=300), 20.0 * np.abs(rng.normal(size=300)))
+    flat = lambda p, y: 0.5 * (p - y) ** 2 - 0.9 / steep**2 * jnp.exp(-((steep * (p - center)) ** 2))  # noqa: E731
+    assert proof(flat, np.array([0.5, 1.0]), np.full(2, 5.0)) is None  # ℓ'' ≥ 1 − 0.9·4e^{−3/2} > 0
+
+
 def test_the_place_of_a_joint_is_where_the_pieces_meet() -> None:
     reason = proof(LOSSES["squared_hinge"].function, np.array([0.25]), np.array([5.0]))
     assert reason is not None
@@ -135,7 +160,13 @@ def test_a_derivative_rule_of_the_users_own_is_no_proof() -> None:
 
 def test_what_a_stop_gradient_hides_is_not_taken_for_a_derivative() -> None:
     hidden = lambda p, y: jax.lax.stop_gradient(p) ** 2 * 0.1 + p * p  # noqa: E731
-    assert proof(hidden, np.ones(1), np.ones(1)) is not None
+    reason = proof(hidden, np.ones(1), np.ones(1))
+    assert reason is not None
+    assert "stop_gradient" in reason
+    concave = lambda p, y: p * p - jax.lax.stop_gradient(p) * 2.0 * p * y  # noqa: E731  p² − 2p²y, and 2p − 2py
+    assert proof(concave, np.ones(1), np.ones(1)) is not None
+    convex = lambda p, y: jax.lax.stop_gradient(p * p) * 2.0 - p * p  # noqa: E731  p², of derivative −2p for JAX
+    assert proof(convex, np.ones(1), np.ones(1)) is not None
 
 
 def third(name: str, p: float, y: float) -> arb:
