@@ -37,7 +37,7 @@ def finding(report: Report, fail_on: FailOn) -> Finding:
         rule=_rule(report),
         fails=exit_code(report.verdict, report.expect, fail_on) != 0,
         title=f"{report.verdict.value}: {report.name}",
-        message=" ".join(_sentence(text) for text in said.sentences),
+        message=" ".join(said.sentences),
         path=None if report.spec.path is None else printable(report.spec.path),
     )
 
@@ -46,7 +46,3 @@ def _rule(report: Report) -> str:
     if report.verdict is Verdict.REFUTED:
         return "gradient" if report.gradient.verdict is Verdict.REFUTED else "curvature"
     return report.verdict.value.lower()
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."

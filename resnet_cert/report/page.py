@@ -75,7 +75,8 @@ def _w(report: Report) -> str:
     return "w" if report.problem.outputs == 1 else "W"
 
 
-def _point(report: Report) -> str:
+def point_name(report: Report) -> str:
+    """What the point consists of: (w, V) for one output, (W, c, V) for several with a bias of the head."""
     return f"({_w(report)}, V)" if not report.problem.bias else f"({_w(report)}, c, V)"
 
 
@@ -111,12 +112,13 @@ def _facts(report: Report, digits: int) -> Pairs:
         rows.append(("Assumption 1", _assumption1(report)))
     rows += [
         (
-            f"point {_point(report)}",
+            f"point {point_name(report)}",
             f"‖{w}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
             f"domain ‖{w}‖, ‖V‖ < b = {plain(constants.b)}",
         ),
         ("objective", f"F = {enclosed(objective.F, digits)}"),
         ("best linear", _best_linear(report, digits)),
+        ("gap", f"F − min F_lin = {enclosed(objective.gap, digits)}"),
     ]
     if objective.break_even_radius is not None:
         rows.append(("break-even", _break_even(report, objective.break_even_radius, digits)))
@@ -170,6 +172,8 @@ def break_even_words(radius: BreakEvenRadius, own: float | None, length: str, di
     if radius.infinite:
         return f"no linear predictor of any size does as well{beside}"
     upper = math.inf if radius.upper is None else radius.upper
+    if 0.0 == radius.lower < upper < math.inf:
+        return f"a linear predictor does as well from some {length} ≤ {at_most(upper, digits)} on{beside}"
     if math.isinf(upper):
         known = f"ones with {length} < {at_least(radius.lower, digits)} do not" if radius.lower else "unknown"
         return f"whether a linear predictor does as well: {known}{beside}"
@@ -269,7 +273,8 @@ def _theorems(report: Report, digits: int) -> Rows:
             )
         if about.gap_bound is not None:
             at_most_row("G − min G_lin ≤ cost of decay", less, about.gap_bound)
-        at_most_row("gap ≤ bound of Proposition R", gap, about.proposition_R)
+        if about.proposition_R is not None:
+            at_most_row("gap ≤ bound of Proposition R", gap, about.proposition_R)
     at_most_row("gap ≤ linear functional", gap, measured.linear_functional)
     at_most_row("gap ≤ first-order bound", gap, measured.first_order)
     at_most_row("gap ≤ local second-order bound", gap, measured.local)
@@ -302,7 +307,7 @@ def _sign(gap: Enclosure) -> str:
 
 def _sentences(report: Report) -> Iterator[str]:
     yield _meaning(report)
-    yield from report.reasons
+    yield from map(_sentence, report.reasons)
     yield from _on_conditions(report)
     yield from _not_applied(report)
     yield from _on_theorem3(report)
@@ -317,12 +322,16 @@ def _sentences(report: Report) -> Iterator[str]:
     yield from _on_expected(report)
 
 
+def _sentence(reason: str) -> str:
+    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+
+
 def _meaning(report: Report) -> str:
     of = (
         "" if report.regularized is None else " of G" + " on the ball" * (report.regularized.norm is not None)
     )
     claim = f"an ε-second-order stationary point{of} for ε = {given(report.epsilon)}"
-    point = _point(report)
+    point = point_name(report)
     if report.verdict is Verdict.CERTIFIED:
         return f"Certified: {point} is {claim}."
     if report.verdict is Verdict.REFUTED:
@@ -354,9 +363,9 @@ def _on_conditions(report: Report) -> Iterator[str]:
     )
     if descent.kind == "saddle":
         along = "along the direction of lowest curvature"
-        yield f"{_point(report)} is near a saddle of {judged}: {along} {lower} {where}{leave}."
+        yield f"{point_name(report)} is near a saddle of {judged}: {along} {lower} {where}{leave}."
     else:
-        yield f"{_point(report)} lies on a slope of {judged}: {lower} {where}{leave}."
+        yield f"{point_name(report)} lies on a slope of {judged}: {lower} {where}{leave}."
 
 
 def _not_applied(report: Report) -> Iterator[str]:
@@ -408,7 +417,7 @@ def _on_corollary1(report: Report) -> Iterator[str]:
             "not met": f"is not {is_point}: the hypothesis of Corollary 1 is not met",
             "undecided": f"may be {is_point}: whether the hypothesis of Corollary 1 is met is undecided",
         }[about.hypothesis]
-        yield f"{_point(report)} {met}."
+        yield f"{point_name(report)} {met}."
     if about.reason is not None:
         yield f"Corollary 1: {about.reason}."
 
@@ -481,7 +490,7 @@ def _on_block(report: Report) -> Iterator[str]:
     if left is not None and math.isfinite(left.upper):
         most = at_most(max(left.upper, 0.0))
         better = "does better" if report.regularized is None else "has an F that is lower"
-        yield f"With these features no {_point(report)} {better} by more than {most}."
+        yield f"With these features no {point_name(report)} {better} by more than {most}."
 
 
 def _against(report: Report, name: str, gap: Enclosure, radius: float) -> str:
@@ -510,7 +519,7 @@ def _on_population(report: Report) -> Iterator[str]:
         yield f"{start} no {predictor} does better on the distribution by more than {most}."
     if about.smallest_epsilon is not None:
         yield (
-            f"{start} {_point(report)} is an ε-second-order stationary point of the distribution for "
+            f"{start} {point_name(report)} is an ε-second-order stationary point of the distribution for "
             f"ε = {at_most(about.smallest_epsilon)}."
         )
 
@@ -529,12 +538,14 @@ def _on_expected(report: Report) -> Iterator[str]:
 
 
 def _next_steps(report: Report) -> Iterator[str]:
-    spec = printable(report.spec.path or "SPEC")
+    spec = printable(report.spec.path or "run.yaml")
     least = report.smallest_epsilon
     if least is not None and math.isfinite(least.upper) and at_most(least.upper) != given(report.epsilon):
-        yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)} (--eps)."
+        yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)}."
     if report.verdict is Verdict.CERTIFIED:
         return
+    if report.verdict is Verdict.REFUTED and report.spec.path is None:
+        yield 'problem.save("run.npz") writes run.yaml beside it, for the commands below.'
     if report.verdict is Verdict.REFUTED:
         if report.descent is None:
             yield f"resnet-cert solve {spec} --output point.npz goes on from here to a stationary point."

@@ -22,7 +22,7 @@ from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain
-from resnet_cert.report.page import Rows, break_even_words, page, title
+from resnet_cert.report.page import Rows, break_even_words, page, point_name, title
 from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
 from resnet_cert.theory.bound import binding_form
 
@@ -179,7 +179,7 @@ def solve(solved: Solved, style: Style) -> str:
         parts += ["", f"The infimum of {name} over all (W, V) is attained."]
     if solved.attained is False:
         parts += ["", f"The infimum of {name} over all (W, V) is not attained: {solved.reason}."]
-    first = f"{steps}; the point (W, V) is in {solved.point}\n"
+    first = f"{steps}; the point {point_name(after)} is in {solved.point}\n"
     return first + _rendered([*parts, ""], style) + check([after], style)
 
 
