@@ -17,8 +17,8 @@ from resnet_cert.commands.explain import PAGES, TOPICS
 from resnet_cert.spec import spec_schema
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
-IN_REPOSITORY = re.compile(r"\[([^]]+)\]\(\.\./[^)]*\)")
-"""A link to what is in the repository and not on the site."""
+IN_REPOSITORY = r"\[([^]]+)\]\((?:\.\./){%d}[^)]*\)"
+"""A link to what is in the repository and not on the site, from a page in so many folders."""
 
 WORDS = {
     "number": "a number",
@@ -46,8 +46,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     markdown = markdown.replace("](../resnet_cert/theory/explanations/", "](explain/")
-    if page.file.src_uri.count("/") == 0:
-        markdown = IN_REPOSITORY.sub(r"\1", markdown)
+    depth = page.file.src_uri.count("/") + 1
+    markdown = re.sub(IN_REPOSITORY % depth, r"\1", markdown)
     generated = {"<!-- spec -->": _spec, "<!-- commands -->": _commands}
     for mark, lines in generated.items():
         if mark in markdown:

@@ -68,8 +68,9 @@ from resnet_cert.results import (
 )
 from resnet_cert.theory import theorems
 
-BREAK_EVEN_WORK = 10**8
-"""Largest n(q(d + k))² for which break-even radius and block gap are computed without being asked for."""
+BREAK_EVEN_WORK, BLOCK_WORK = 10**8, 5 * 10**8
+"""Largest n(qd)² and n(q(d + k))² for which break-even radius and block gap are computed without being asked
+for."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def examine(
         escalate=escalate,
     )
     if break_even is None:
-        break_even = problem.n * (problem.q * (problem.d + problem.k)) ** 2 <= BREAK_EVEN_WORK
+        work, block = (problem.n * (problem.q * size) ** 2 for size in (problem.d, problem.d + problem.k))
+        break_even = work <= BREAK_EVEN_WORK and block <= BLOCK_WORK
     report = Report(
         name=problem.name,
         spec=spec or Source(),

@@ -117,7 +117,7 @@ def augmented_here(
 def block_infimum(best: LinearMinimum) -> Enclosure:
     """inf Φ over all (U, Z), from its minimum on a ball: no radius is left in it."""
     if not best.attained:
-        return infimum(best.data, best.found)
+        return infimum(best.data, best.found).F
     if best.falls_at_rim is False:
         return best.F_min
     return minimum_on_ball(best.data, math.inf, math.inf).F_min

@@ -53,7 +53,8 @@ def theorem1_here(problem: Problem, gap: Enclosure, gradient_norm: Enclosure, st
     reason = not_plain(problem) or _no_theorem1(problem, star)
     if reason is not None:
         return Theorem1(False, None, None, None, reason)
-    paper = theorems.theorem1(gap, norm(problem.W), star.norm, star.norm_V, star.sigma)
+    size = within_span(problem, problem.W).norm()
+    paper = theorems.theorem1(gap, size, star.norm, star.norm_V, star.sigma)
     refined = theorems.theorem1_refined(gap, star.distance, star.norm_X)
     return Theorem1(True, paper, refined, not (paper.above(gradient_norm) or refined.above(gradient_norm)))
 

@@ -82,6 +82,12 @@ class Design:
         """(d, d)."""
         return np.diag(self.units) if self.R is None else self.units[:, None] * self.R
 
+    @cached_property
+    def second_moments(self) -> Array:
+        """(d, d) E[zzᵀ]."""
+        (weight,), moments = np.split(self.floats(_gram), [1])
+        return moments.reshape(self.d, self.d) / weight
+
     def rows(self) -> Iterator[Rows]:
         """All samples, some at a time."""
         if self._is_kept:
@@ -170,12 +176,6 @@ def scaled_design(problem: Problem, *, fixed: bool = False) -> Design:
     least = 0 if fixed or not len(known) else int(np.min(known))
     both = np.where(largest > 0.0, np.ldexp(1.0, np.clip(exponents - least, -500, 1000)), 1.0)
     return Design(problem, math.ldexp(1.0, least), both)
-
-
-def gram(at: Design) -> Array:
-    """(d, d) E[zzᵀ]."""
-    (weight,), moments = np.split(at.floats(_gram), [1])
-    return moments.reshape(at.d, at.d) / weight
 
 
 def _gram(design: Design, rows: Rows) -> Array:

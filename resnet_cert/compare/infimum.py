@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from resnet_cert.compare import location, path
 from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_objective import LinearObjective, bend
-from resnet_cert.compare.minimum_on_ball import MOST_WORK, Seen
+from resnet_cert.compare.minimum_on_ball import MOST_WORK, LinearMinimum, Seen, enclosed_on
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import is_softmax, separates
 from resnet_cert.compare.row_space import unseen_directions
@@ -48,28 +48,41 @@ DESCENT = (2.0**-10, 2.0**-25, 2.0**-45)
 """The λ, relative to the curvature, on the way to the minimum of what stays."""
 MOST_STEPS = 20
 """Of Newton's method: what takes more is no minimum that is attained."""
+MOST_HELD = 2**25
+"""The most numbers in the inputs from which a part is taken."""
 STRETCHES = (16.0, 256.0, 4096.0)
 """How many times longer a predictor that separates the data is made, to see how low its loss falls."""
 
 
-def infimum(data: Data, start: Found, enough: float = math.inf) -> Enclosure:
+@dataclass(frozen=True)
+class Infimum:
+    """inf F_lin over all W, and the places of the path on the way there, ‖W‖ rising."""
+
+    F: Enclosure
+    places: tuple[Found, ...]
+
+
+def infimum(data: Data, start: Found, enough: float = math.inf) -> Infimum:
     """inf F_lin over all W, of data without ρ.
 
     Args:
         start: a predictor to begin with.  enough: a lower end above this need not be sharper.
     """
     problem = data.problem
+    small = problem.n * (problem.q * problem.d) ** 2 <= MOST_WORK and problem.n * problem.d <= MOST_HELD
     known = data.infimum_of_loss
     lower, best = -math.inf if known is None else known, Seen.of(data, start, blocks=False).F
     place, before = start, np.zeros((problem.n, problem.q))
     tried: Bools | None = None
+    places: list[Found] = []
     for step in range(1, LOOKS[-1] + 1):
         if separates(problem, place.W):
-            return _between(lower, [best, *_stretched(data, place)])
+            return Infimum(_between(lower, [best, *_stretched(data, place)]), tuple(places))
         lam = data.scale * DOWN**step
         place = place.moved(data.objective(lam))
         place = Found(place.objective, path.minimised(place.objective, place.place, lam, ACCURACY))
-        if step < LOOKS[0] - 1 or not isinstance(problem.loss, BuiltinLoss):
+        places.append(place)
+        if step < LOOKS[0] - 1 or not (small and isinstance(problem.loss, BuiltinLoss)):
             continue
         now = _shares(problem, place.W)
         if step in LOOKS:
@@ -80,7 +93,25 @@ def infimum(data: Data, start: Found, enough: float = math.inf) -> Enclosure:
             if lower > enough or best.upper - lower <= CLOSE * abs(best.upper):
                 break
         before = now
-    return _between(lower, [best])
+    return Infimum(_between(lower, [best]), tuple(places))
+
+
+def on_large_ball(linear: LinearMinimum) -> LinearMinimum:
+    """The same, known from below by inf F_lin where a part of the data recedes.
+
+    On a ball so large that λ is rounding, a place of the path with a smaller W is about as good.
+    """
+    data, r = linear.data, linear.r
+    objective = data.objective(data.scale)
+    limit = infimum(data, Found(objective, path.origin(objective, data.scale)))
+    inside = [place for place in limit.places if place.norm <= r]
+    if not inside or limit.F.lower <= linear.F_min.lower:
+        return linear
+    other = enclosed_on(data, inside[-1], r, linear.attained, linear.chosen, sharp=False)
+    best = min(linear, other, key=lambda at: at.F_min.upper)
+    F = best.F_min
+    F = Enclosure(F.value, min(max(F.lower, limit.F.lower), F.upper), F.upper)
+    return replace(best, F_min=F, lower_from="infimum of F_lin")
 
 
 def _between(lower: float, found: list[Enclosure]) -> Enclosure:
@@ -116,9 +147,7 @@ def _shares(problem: Problem, W: Array) -> Array:
 
 def _by_what_stays(problem: Problem, stays: Bools) -> float:
     """A lower bound of F_lin by what of each sample is left, (n, q); −∞ where none is proven."""
-    n, q = problem.n, problem.q
-    if n * (q * problem.d) ** 2 > MOST_WORK:
-        return -math.inf
+    q = problem.q
     chunks = list(problem.chunks(features=False))
     x, y = np.concatenate([c.x for c in chunks]), np.concatenate([c.y for c in chunks])
     pi = np.concatenate([c.weights for c in chunks])

@@ -23,7 +23,7 @@ from typing import cast
 
 import numpy as np
 
-from resnet_cert.compare.design import HELD_BYTES, Design, Largest, Rows, gram
+from resnet_cert.compare.design import HELD_BYTES, Design, Largest, Rows
 from resnet_cert.compare.row_space import Unseen
 from resnet_cert.moments.moments import (
     Moments,
@@ -154,6 +154,14 @@ class LinearObjective:
     def is_quadratic(self) -> bool:
         return self.design.problem.loss.concordance == 0.0
 
+    @cached_property
+    def constant_curvature(self) -> float | None:
+        """c where ∇²ℓ = c·I for all samples and predictions, else None."""
+        problem, anywhere = self.design.problem, np.zeros((1, self.q))
+        if not self.is_quadratic or problem.distribution.omega is not None:
+            return None
+        return float(np.max(problem.loss.derivatives(anywhere, NOTHING, anywhere, None).second))
+
     @property
     def is_mean_free(self) -> bool:
         """The rows of ∇F_lin sum to 0."""
@@ -170,10 +178,10 @@ class LinearObjective:
             return scaled
         return solve(self.design.R, scaled.T).T
 
-    @cached_property
+    @property
     def second_moments(self) -> Array:
         """(d, d) E[zzᵀ]."""
-        return gram(self.design)
+        return self.design.second_moments
 
     @cached_property
     def metric(self) -> Array:
@@ -228,16 +236,16 @@ class LinearObjective:
 
     def curvature_blocks(self, at: Sketch) -> list[Array]:
         """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: one for all outputs or q of them (d, d), or one (qd, qd)."""
-        q, d, problem = self.q, self.d, self.design.problem
-        if self.is_quadratic and problem.distribution.omega is None:
-            anywhere = np.zeros((1, q))
-            c = problem.loss.derivatives(anywhere, NOTHING, anywhere, None).second
-            return [float(np.max(c)) * self.second_moments]
+        q, d = self.q, self.d
+        if self.constant_curvature is not None:
+            return [self.constant_curvature * self.second_moments]
         found = self._over(at, _curvature_blocks) / at.weight
         return list(found) if found.ndim == 3 else [found.reshape(q * d, q * d)]
 
     def mean_curvature(self, at: Sketch) -> float:
         """E[tr ∇²ℓ]/q, or the mean over the directions in which ∇²ℓ does not vanish."""
+        if self.constant_curvature is not None:
+            return self.constant_curvature
         total = float(self._over(at, _traces))
         return total / at.weight / (self.q - 1 if self.is_mean_free else self.q)
 

@@ -89,13 +89,23 @@ def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
 @QUIET
 def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, in better
-    coordinates.
+    coordinates, or by the infimum over all W.
     """
     best = _minimum_on_ball(data, r, b)
+    if _may_recede_in_part(best) and not _is_sharp(best, WIDE):
+        from resnet_cert.compare.infimum import on_large_ball  # rests on this module
+
+        return on_large_ball(best)
     work = data.problem.n * data.problem.d**2
     if data.ill_conditioned or not data.may_turn or work > MOST_TURNING or _is_sharp(best, WIDE):
         return best
     return _minimum_on_ball(data.orthogonalised(), r, b)
+
+
+def _may_recede_in_part(best: LinearMinimum) -> bool:
+    data = best.data
+    recedes = best.attained is not True and data.may_recede and not data.ridge.any()
+    return recedes and math.isfinite(best.r) and not separates(data.problem, best.found.W)
 
 
 def on_smaller_ball(best: LinearMinimum, r: float, near: Found) -> LinearMinimum:

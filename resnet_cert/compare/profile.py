@@ -64,7 +64,7 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
     data, found = linear.data, linear.found
     nothing = Found(found.objective, path.origin(found.objective, 0.0))
     at_zero = Seen.of(data, nothing, blocks=False).F
-    if at_zero.upper <= F.lower:
+    if at_zero.upper <= F.lower or not data.problem.W.any():  # F(0, V) = F_lin(0)
         return BreakEvenRadius(0.0, 0.0, 0.0, False), found
     least = _infimum(F, linear)
     if F.upper < least.lower:
@@ -96,7 +96,7 @@ def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
     if F.upper < known.lower or F.lower > known.upper:  # on this ball already something is as good
         return known
     if linear.attained is not True:
-        return infimum(linear.data, linear.found, F.upper)
+        return infimum(linear.data, linear.found, F.upper).F
     if linear.falls_at_rim is False:
         return linear.F_min
     return minimum_on_ball(linear.data, math.inf, math.inf).F_min
@@ -159,6 +159,7 @@ def profile_rows(linear: LinearMinimum, radii: list[float]) -> tuple[ProfileRow,
     """
     data, found = linear.data, None
     rows: list[ProfileRow] = []
+    lowest: float | None = None
     everywhere = linear if linear.attained and linear.falls_at_rim is False else None
     for r in radii:
         if everywhere is None and linear.attained and found is not None and not found.place.lam:
@@ -168,6 +169,9 @@ def profile_rows(linear: LinearMinimum, radii: list[float]) -> tuple[ProfileRow,
         else:
             found = data.on_ball(r, found)
             least = enclosed_on(data, found, r, linear.attained, sharp=False).F_min
+            if linear.attained is False and least.upper - least.lower > NARROW * least.upper:
+                lowest = infimum(data, linear.found).F.lower if lowest is None else lowest
+                least = Enclosure(least.value, min(max(least.lower, lowest), least.upper), least.upper)
         if rows:
             before = rows[-1].F_lin_min
             value = max(min(least.value, before.value), least.lower)

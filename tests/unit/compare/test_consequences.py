@@ -207,3 +207,16 @@ def test_what_weight_decay_can_have_cost(l2: float, seed: int):
     assert ridge.regularized is not None
     assert ridge.regularized.gap is not None
     assert abs(ridge.regularized.gap.value) < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_all_rows_of_w_share_counts_for_nothing_with_softmax(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y, f = rng.normal(size=(12, 4)), rng.integers(0, 3, 12), rng.normal(size=(12, 2))
+    W, V, shared = rng.normal(size=(3, 4)), rng.normal(size=(4, 2)), 50.0 * rng.normal(size=4)
+    near, far = (
+        check(Problem.from_arrays(x=x, y=y, f=f, W=head, V=V, loss="softmax", r=1.0)).theorem1
+        for head in (W, W + shared)
+    )
+    for form in ("lower_bound", "lower_bound_refined"):
+        assert getattr(far, form).value == pytest.approx(getattr(near, form).value, rel=1e-9)

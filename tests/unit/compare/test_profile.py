@@ -6,6 +6,7 @@ And inf F_lin where no W attains it, against the minimum of what stays.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -86,6 +87,12 @@ def test_zero_and_infinity_are_decided(name: str):
         assert break_even_radius(Enclosure.exact(1e-3), linear).infinite is False
     never = break_even_radius(Enclosure.exact(below), linear)
     assert (never.infinite, never.value, never.upper, never.lower) == (True, None, None, math.inf)
+
+
+def test_a_network_with_no_head_is_as_good_as_nothing_exactly():
+    at = head("softmax")
+    found = profile(replace(at, W=np.zeros_like(at.W)).problem(), 2).break_even_radius
+    assert (found.value, found.lower, found.upper, found.infinite) == (0.0, 0.0, 0.0, False)
 
 
 def test_infinity_is_not_claimed_where_a_minimum_is_met_to_rounding():
@@ -170,10 +177,15 @@ def test_what_stays_bounds_the_infimum_where_a_part_recedes(name: str, seed: int
     assert linear.attained is False
     within = best_linear_predictor(part.problem(), None, 3.0)
     least = float(polished(HeadTruth(part), within.r, within.W_star.center, 0.0).value * arb(share))
-    found = infimum(linear.data, linear.found)
+    found = infimum(linear.data, linear.found).F
     assert found.lower <= least * (1 + 1e-15)
     assert least * (1 - 1e-15) <= found.upper
     assert found.upper - found.lower < 1e-7 * abs(least)
+    for r in (3e2, 1e4):  # λ is rounding there
+        large = best_linear_predictor(at.problem(), r, 1.0)
+        assert large.F_min.lower <= found.upper
+        assert large.F_min.upper - large.F_min.lower < 1e-8 * abs(least)
+        assert large.norm.upper <= r
     for below in (1e-6, 0.1):
         assert break_even_radius(Enclosure.exact(least - below), linear).infinite is True
     for above in (1e-4, 0.1):
