@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
-from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap
+from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap, of_like_size
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
     bound_symbols,
@@ -275,7 +275,8 @@ def compared(
     best = best_augmented(problem) if augmented or break_even else None
     first = theorem1_here(problem, gap, gradient_norm, star)
     second = theorem2_at_origin(problem, seen, linear, star)
-    third = theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F, best)
+    block = None if best is None else of_like_size(problem, best)
+    third = theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F, block)
     bounds = gap_bounds(problem, decision, seen, m, linear, star)
     others = comparators_here(problem, F, constants.b)
     if is_open:

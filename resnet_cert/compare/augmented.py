@@ -29,6 +29,11 @@ from resnet_cert.problem.problem import Distribution, Domain, GivenFeatures, Obj
 from resnet_cert.results import Augmented
 from resnet_cert.theory import theorems
 
+LARGER = 10.0
+"""How many times larger than the network's own (U, Z) those are that Theorem 3 compares with."""
+WIDE = 1e-9
+"""A relative width of the infimum that may be mended."""
+
 
 @dataclass(frozen=True)
 class JoinedRows:
@@ -78,6 +83,16 @@ def best_augmented(problem: Problem) -> LinearMinimum:
     return best_linear_predictor(joined(problem), None, network_radius(problem))
 
 
+def of_like_size(problem: Problem, best: LinearMinimum) -> LinearMinimum:
+    """The best predictor on (x, f), or where it is far larger than the network's own the best of that order.
+
+    Theorem 3's bound grows with its size, and features that are linear up to rounding make it as large as
+    rounding is small.
+    """
+    r = LARGER * network_radius(problem)
+    return best if best.norm.value <= r else minimum_on_ball(best.data, r, r)
+
+
 def augmented_here(
     problem: Problem, here: Moments, gradient_norm: Enclosure, best: LinearMinimum
 ) -> Augmented:
@@ -118,9 +133,12 @@ def block_infimum(best: LinearMinimum) -> Enclosure:
     """inf Φ over all (U, Z), from its minimum on a ball: no radius is left in it."""
     if not best.attained:
         return infimum(best.data, best.found).F
-    if best.falls_at_rim is False:
-        return best.F_min
-    return minimum_on_ball(best.data, math.inf, math.inf).F_min
+    inside = best.falls_at_rim is False
+    least = best.F_min if inside else minimum_on_ball(best.data, math.inf, math.inf).F_min
+    if least.upper - least.lower <= WIDE * abs(least.upper):
+        return least
+    limit = infimum(best.data).F  # of a kernel that is not known as one: a smaller predictor is about as good
+    return min(least, limit, key=lambda at: at.upper).intersect(lower=max(least.lower, limit.lower))
 
 
 def block_gap(problem: Problem, here: Moments, best: LinearMinimum) -> Enclosure:

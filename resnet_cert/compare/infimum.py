@@ -62,13 +62,17 @@ class Infimum:
     places: tuple[Found, ...]
 
 
-def infimum(data: Data, start: Found, enough: float = math.inf) -> Infimum:
+def infimum(data: Data, start: Found | None = None, enough: float = math.inf) -> Infimum:
     """inf F_lin over all W, of data without ρ.
 
     Args:
-        start: a predictor to begin with.  enough: a lower end above this need not be sharper.
+        start: a predictor to begin with, W = 0 by default.
+        enough: a lower end above this need not be sharper.
     """
     problem = data.problem
+    if start is None:
+        objective = data.objective(data.scale)
+        start = Found(objective, path.origin(objective, data.scale))
     small = problem.n * (problem.q * problem.d) ** 2 <= MOST_WORK and problem.n * problem.d <= MOST_HELD
     known = data.infimum_of_loss
     lower, best = -math.inf if known is None else known, Seen.of(data, start, blocks=False).F
@@ -102,8 +106,7 @@ def on_large_ball(linear: LinearMinimum) -> LinearMinimum:
     On a ball so large that λ is rounding, a place of the path with a smaller W is about as good.
     """
     data, r = linear.data, linear.r
-    objective = data.objective(data.scale)
-    limit = infimum(data, Found(objective, path.origin(objective, data.scale)))
+    limit = infimum(data)
     inside = [place for place in limit.places if place.norm <= r]
     if not inside or limit.F.lower <= linear.F_min.lower:
         return linear
@@ -154,23 +157,25 @@ def _by_what_stays(problem: Problem, stays: Bools) -> float:
     if is_softmax(problem):
         parts = [(stays.sum(axis=1) > 1, y, stays.astype(np.float64))]
     else:
-        parts = [(stays[:, a], y[:, [a]], None) for a in range(q)]
+        weights = [c.omega for c in chunks if c.omega is not None]
+        omega = np.concatenate(weights) if weights else None
+        parts = [(stays[:, a], y[:, [a]], None if omega is None else omega[:, [a]]) for a in range(q)]
     total = Enclosure.exact(0.0)
-    for kept, targets, classes in parts:
+    for kept, targets, other in parts:
         if kept.any():
-            mask = None if classes is None else classes[kept]
-            least = _least(_part(problem, x[kept], targets[kept], pi[kept], mask))
+            omega = None if other is None else other[kept]
+            least = _least(_part(problem, x[kept], targets[kept], pi[kept], omega))
             total = total + least * (_sum(pi[kept]) / _sum(pi))
     return total.lower
 
 
-def _part(problem: Problem, x: Array, y: Array, pi: Array, classes: Array | None) -> Problem:
-    """Some samples of a problem, and with softmax some classes of each."""
+def _part(problem: Problem, x: Array, y: Array, pi: Array, omega: Array | None) -> Problem:
+    """Some samples of a problem; omega: with softmax which classes of each, else the weights of an output."""
     q, d = y.shape[1], x.shape[1]
     loss = problem.loss
     return replace(
         problem,
-        distribution=Distribution(x, y, pi, None, classes),
+        distribution=Distribution(x, y, pi, None, omega),
         loss=replace(loss, signed=False) if isinstance(loss, BuiltinLoss) else loss,
         features=GivenFeatures(np.empty((len(x), 0))),
         point=Point(np.zeros((q, d)), np.zeros((d, 0))),
@@ -219,7 +224,7 @@ def _rays(objective: LinearObjective) -> Iterator[Array]:
     """v zᵀ, row by row (·, qd), for the differences v of predictions that the loss of a sample sees."""
     q = objective.q
     for rows in objective.design.rows():
-        if rows.chunk.omega is None:  # one output
+        if q == 1 or rows.chunk.omega is None:
             yield rows.z
             continue
         unit, leader = np.eye(q), np.argmax(rows.chunk.y, axis=1)
