@@ -22,10 +22,16 @@ UNPUBLISHED = {"published": False}
 
 @dataclass(frozen=True)
 class Source:
-    """The spec a report is about; both None for a problem made in Python."""
+    """The spec a report is about; both None for a problem made in Python.
+
+    overrides: the settings KEY=VALUE that replaced entries of it, in order.
+    reads: the files that it was read from.
+    """
 
     path: str | None = None
     sha256: str | None = None
+    overrides: tuple[str, ...] = field(default=(), metadata={"published": False})
+    reads: tuple[str, ...] = field(default=(), metadata={"published": False})
 
 
 @dataclass(frozen=True)

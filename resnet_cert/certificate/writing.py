@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -41,10 +41,8 @@ def write_certificate(
     problem: Problem,
     report: Report,
     *,
-    overrides: Sequence[str] = (),
     arithmetic: str = "float64",
     direction: Direction | None = None,
-    reads: Sequence[str] = (),
 ) -> None:
     """Write the certificate of a report to `path` and its data beside it to `path`.data, both or none.
 
@@ -52,11 +50,9 @@ def write_certificate(
 
     Args:
         problem: as it was checked; with features held, they are evaluated no second time.
-        report: what `check` found.
-        overrides: the settings KEY=VALUE that replaced entries of the spec, in order.
+        report: what `check` found, of the spec that it names.
         arithmetic: a key of `ASSUMPTIONS`.
         direction: (dW, dV) of the lowest curvature, as `check` found it: what refutes by curvature.
-        reads: the files that the spec was read from.
     Raises:
         RequestError: the loss is not a built-in one, there is no file to be written at `path`, or the spec
             names a file by a path that would lead nowhere from a bundle.
@@ -76,7 +72,7 @@ def write_certificate(
     even = break_even_claim(problem, report)
     if target.suffix == ENDING:
         spec = _spec_file(report)
-        with write_bundle(target, spec, reads) as (folder, named):
+        with write_bundle(target, spec, report.spec.reads) as (folder, named):
             _write_pair(
                 folder,
                 "certificate.json",
@@ -87,15 +83,12 @@ def write_certificate(
                 even,
                 arithmetic,
                 named,
-                overrides,
             )
         return
     named = None
     if (spec := _spec_file(report)) is not None:
         named = Path(os.path.relpath(spec, target.parent)).as_posix()
-    _write_pair(
-        target.parent, target.name, problem, problem.loss, report, claim, even, arithmetic, named, overrides
-    )
+    _write_pair(target.parent, target.name, problem, problem.loss, report, claim, even, arithmetic, named)
 
 
 def _write_pair(
@@ -108,13 +101,12 @@ def _write_pair(
     even: BreakEvenClaim | None,
     arithmetic: str,
     spec: str | None,
-    overrides: Sequence[str],
 ) -> None:
     """The certificate and its data, both or none."""
     target, data = folder / name, folder / f"{name}.data"
     with written(str(data), str(target)) as (new_data, new_target):
         hashes = _write_arrays(new_data, problem, curvature.direction, even)
-        named = {"path": spec, "sha256": report.spec.sha256, "overrides": list(overrides)}
+        named = {"path": spec, "sha256": report.spec.sha256, "overrides": list(report.spec.overrides)}
         document = {
             "format": FORMAT,
             "producer": f"resnet-cert {resnet_cert.__version__}",

@@ -155,10 +155,8 @@ def check(
                 certificate,
                 only.problem,
                 only.report,
-                overrides=settings,
                 arithmetic=only.decision.arithmetic,
                 direction=only.decision.curvature.direction,
-                reads=problems[0].reads,
             )
         if witness is not None:
             from resnet_cert.search.witness import find_witness, write_witness
@@ -236,13 +234,12 @@ def _checked(
 ) -> Examination:
     """The report, and what a certificate or a witness is made from."""
     from resnet_cert.check import examine
-    from resnet_cert.results import Source
 
-    problem, source = loaded.problem, Source(loaded.path, loaded.sha256)
+    problem = loaded.problem
     with progress(f"checking {loaded.path}", quiet=verbosity < 0):
         examined = examine(
             problem,
-            spec=source,
+            spec=loaded.source,
             arithmetic=arithmetic,
             escalate=escalate,
             augmented=augmented,

@@ -65,17 +65,16 @@ def solve(
     with stdout_as_stderr():
         [loaded] = load([spec], allow_code, settings, [output])
         from resnet_cert.outcomes import Verdict
-        from resnet_cert.results import Solved, Source
+        from resnet_cert.results import Solved
         from resnet_cert.search.solve import perturbed, read_point, write_point
 
         problem = loaded.problem
         if seed is not None:
             problem = replace(problem, point=perturbed(problem, seed))
-        source = Source(loaded.path, loaded.sha256)
         solution = _solved(problem, output, quiet)
         write_point(output, solution.point)
         with progress(f"checking {output}", quiet=quiet):
-            start, report = _on_one_domain(problem, replace(problem, point=read_point(output)), source)
+            start, report = _on_one_domain(problem, replace(problem, point=read_point(output)), loaded.source)
     if solution.stopped is not None and report.verdict is not Verdict.CERTIFIED and not quiet:
         click.echo(f"stopped short of ε: {solution.stopped}", err=True)
     solved = Solved(

@@ -3,7 +3,8 @@
 1. The gradient, and with it A_f: for heads of any size.
 2. λ_min by S(t) where that takes a moment; else by ‖A_f‖_2 from below and along a direction from above.
 3. Where that leaves the curvature open: S(t) after all, if it takes seconds (`hessian: auto`).
-4. Where float64 leaves the verdict open: ball arithmetic, and rational numbers, if they take seconds.
+4. Where float64 leaves the verdict open, or loses numbers to their scale: ball arithmetic, and rational
+   numbers, if they take seconds.
 
 What decided, and what would decide more and at what cost, is a part of the decision.
 """
@@ -75,6 +76,10 @@ BISECTED_ROWS = 32
 """Rows of S(t) up to which λ_min is bracketed by at most 64 such factorisations,"""
 WIDTH = 1e-9
 """until its enclosure is as narrow as this, relatively."""
+KNOWN = 1e-3
+"""A number that is known to this, relatively, is not lost to the scale of the data,"""
+EXTREME = 2.0**300
+"""of which no entry is beyond this, or below its inverse."""
 
 
 class FirstOrder(Protocol):
@@ -166,7 +171,8 @@ def decide(
     verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, mu2)
     F = here.F
     open_ = verdicts.verdict is Verdict.UNDECIDED
-    if arithmetic == "ball" or (open_ and escalate and ball_is_affordable(problem)):
+    lost = not all(map(is_known, (F, judged.gradient_norm, judged.lambda_min))) and is_extreme(problem)
+    if arithmetic == "ball" or ((open_ or lost) and escalate and ball_is_affordable(problem)):
         from resnet_cert.decide.ball import decide as decide_in_balls
 
         arithmetic, before = "ball", verdicts.curvature
@@ -358,6 +364,24 @@ def next_steps(
     if not has_flint():
         return ("ball arithmetic decides finer margins: pip install 'resnet-cert[verify]'",)
     return ("--arithmetic ball decides finer margins",)
+
+
+def is_known(x: Enclosure) -> bool:
+    """To about three digits; 0 counts, if it is exact."""
+    return x.upper - x.lower <= KNOWN * max(abs(x.lower), abs(x.upper)) < math.inf
+
+
+def is_extreme(problem: Problem) -> bool:
+    """Some number of a problem that is small enough for balls is beyond `EXTREME`, or below its inverse."""
+    if not ball_is_affordable(problem):
+        return False
+    arrays = [problem.W, problem.V, np.array([getattr(problem.loss, "scale", 1.0), problem.objective.l2])]
+    for chunk in problem.chunks():
+        arrays += [
+            part for part in (chunk.x, chunk.f, chunk.y, chunk.omega, chunk.weight) if part is not None
+        ]
+    sizes = (np.abs(array[array != 0.0]) for array in arrays)
+    return any(bool(np.any((size > EXTREME) | (size < 1.0 / EXTREME))) for size in sizes)
 
 
 # --- Ball arithmetic ----------------------------------------------------------------------------------------

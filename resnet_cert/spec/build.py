@@ -25,6 +25,7 @@ from resnet_cert.problem.problem import (
 from resnet_cert.problem.problem import Fault as ProblemFault
 from resnet_cert.problem.wellformed import input_faults, shape_faults, value_faults
 from resnet_cert.report.files import require_apart
+from resnet_cert.results import Source
 from resnet_cert.spec import loss_models, models, network_models
 from resnet_cert.spec.code import running
 from resnet_cert.spec.context import Context, Samples, Stored
@@ -56,7 +57,7 @@ class LoadedProblem:
     point_at: the file, line and column of the point.
     expect: the verdicts that the spec may get, if it says.
     population: what the data are a sample of, if it says.
-    reads: the files that it was read from, itself among them.
+    overrides: the settings beside it, KEY=VALUE.  reads: the files that it was read from, itself among them.
     """
 
     problem: Problem
@@ -65,7 +66,13 @@ class LoadedProblem:
     point_at: tuple[str | None, int | None, int | None]
     expect: tuple[Verdict, ...] | None = None
     population: Support | None = None
+    overrides: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        """What a report says of it."""
+        return Source(self.path, self.sha256, self.overrides, self.reads)
 
 
 def load_problem(
@@ -142,6 +149,7 @@ def load_spec(
         point_at=(at.file, at.line, at.column),
         expect=None if expect is None else tuple(map(Verdict, expect)),
         population=None if population is None else Support(population.confidence, **dict(population.bounds)),
+        overrides=tuple(settings),
         reads=reads,
     )
 

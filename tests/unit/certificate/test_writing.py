@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,21 +18,20 @@ from resnet_cert import Problem, Report, RequestError, Verdict, verify
 from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.verification import Verification
 from resnet_cert.certificate.writing import write_certificate
-from resnet_cert.check import examine
-from resnet_cert.results import Source
+from resnet_cert.check import check, examine
 from resnet_cert.spec import load_spec
 
 
 def certify(of: Path | Problem, path: Path) -> Report:
     """What `check --certificate` does with a spec, and Python with a problem."""
-    source, reads, problem = None, (), of
+    source, problem = None, of
     if isinstance(of, Path):
         loaded = load_spec(of, writes=[str(path), f"{path}.data"])
-        source, reads, problem = Source(loaded.path, loaded.sha256), loaded.reads, loaded.problem
+        source, problem = loaded.source, loaded.problem
     assert isinstance(problem, Problem)
     made = examine(problem, spec=source, break_even=False)
     direction = made.decision.curvature.direction
-    write_certificate(path, made.problem, made.report, direction=direction, reads=reads)
+    write_certificate(path, made.problem, made.report, direction=direction)
     return made.report
 
 
@@ -105,6 +105,18 @@ def test_it_writes_both_files_or_none(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(ZeroDivisionError):
             certify(replace(problem, epsilon=2e3), tmp_path / name)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_report_of_a_spec_bundles_all_that_the_spec_reads(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    case = forger.Case(draw(1, "generic", "squared", q=1), 1e3)
+    loaded = load_spec(forger.spec(tmp_path / "here", case), overrides=["epsilon=2e3"])
+    check(loaded.problem, spec=loaded.source).certificate(tmp_path / "b.zip")
+    shutil.rmtree(tmp_path / "here")
+    found = verify(tmp_path / "b.zip")
+    assert (found.verdict, found.features) == (Verdict.CERTIFIED, "bitwise"), found.reasons
+    assert found.spec is not None
+    assert found.spec.overrides == ("epsilon=2e3",)
 
 
 def test_a_loss_of_ones_own_has_no_certificate(tmp_path: Path) -> None:

@@ -82,6 +82,20 @@ def test_a_square_that_is_subnormal_is_off_by_more_than_a_few_units() -> None:
     )  # fmt: skip
     truth = Rational(problem)
     assert truth.holds_lambda_min(decided(problem, 1.0, escalate=False).curvature.lambda_min)
+    found = decided(problem, 1.0)  # the verdict needs no more, but float64 knows nothing of λ_min from above
+    assert truth.holds_lambda_min(found.curvature.lambda_min)
+    assert found.curvature.lambda_min.upper == pytest.approx(-1.708851459e-66, rel=1e-8)
+
+
+def test_a_number_that_no_float_holds_is_told_from_one_that_is_not_known() -> None:
+    """F = 5e599; ‖∇F‖ is the product of 5e-324·√2 and 1e300."""
+    problem = Problem.from_arrays(
+        x=[[5e-324, 5e-324]], y=[1e300], f=[[0.0]], w=[0.0, 0.0], V=[[0.0], [0.0]], epsilon=1.0
+    )
+    found = decided(problem, 1.0)
+    assert found.F.lower == np.finfo(float).max
+    assert found.slope.norm.value == pytest.approx(6.987143370513133e-24, rel=1e-9)
+    assert found.slope.norm.upper <= 6.9872e-24
 
 
 def test_a_slope_and_a_multiplier_that_float64_loses_are_found_in_balls() -> None:
