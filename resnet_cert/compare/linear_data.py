@@ -33,7 +33,7 @@ from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Chunk, Problem
 
-INSIDE = 1.0 - 2.0**-40
+INSIDE = 1.0 - 2.0**-42
 """The search aims at this fraction of a ball's radius, so that its errors do not leave the ball."""
 SETTLED = 1e-6
 """Relative length of a Newton step of a custom loss that has arrived."""

@@ -66,7 +66,8 @@ class Case:
 
     @cached_property
     def report(self) -> Report:
-        return check_module.check(to_problem(self.sample, **self.options), **MODES[self.mode])
+        problem = to_problem(self.sample, **self.options)
+        return check_module.check(problem, break_even=False, **MODES[self.mode])
 
     @cached_property
     def minimum(self) -> Minimum:
