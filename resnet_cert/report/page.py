@@ -323,7 +323,11 @@ def _sentences(report: Report) -> Iterator[str]:
 
 
 def _sentence(reason: str) -> str:
-    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+    """A reason as a sentence, in the symbols of the page."""
+    for word, symbol in (("lambda_min", "λ_min"), ("-sqrt(mu2 epsilon)", "−√(μ2 ε)"), ("epsilon", "ε")):
+        reason = reason.replace(word, symbol)
+    first = reason[:1].upper() if reason[:1].isascii() else reason[:1]
+    return f"{first}{reason[1:].rstrip('.')}."
 
 
 def _meaning(report: Report) -> str:
@@ -432,6 +436,9 @@ def _on_decay(report: Report) -> Iterator[str]:
             f"Weight decay can have cost at most {at_most(max(most, 0.0))} here: no linear predictor of any "
             "size has a G that is lower by more."
         )
+    if about.gap is not None and about.gap.upper < 0.0:
+        ahead = at_least(-about.gap.upper)
+        yield f"G is lower at the network than at every linear predictor of any size, by at least {ahead}."
 
 
 def _against_linear(report: Report) -> str:
