@@ -39,6 +39,7 @@ from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
+from resnet_cert.problem.span import span
 from resnet_cert.search.critical_points import (
     ClosedForm,
     CriticalSet,
@@ -410,7 +411,7 @@ class _Search:
             if self.plane.whole:
                 self.from_closed_form()
             else:
-                self.complete = self.listed.attained is not None
+                self.complete = self.is_all()
         elif self._in_fewer_unknowns():
             return self
         else:
@@ -622,11 +623,16 @@ class _Search:
             else:
                 self.critical(near.center[0], near.radius[0])
         self.sets = rest
+        self.complete = self.complete and self.is_all()
+
+    def is_all(self) -> bool:
+        """Are the sets in closed form all critical points?  With several outputs there are further saddles,
+        where W_1 is neither 0 nor of full row rank."""
+        assert self.listed is not None
         saddles = [found for found in self.listed.sets if found.kind == "saddle"]
-        if self.listed.attained is None or not (saddles or self.has_no_saddle()):
-            self.complete = False
-        if any(found.dimension is None for found in self.listed.sets):
-            self.complete = False
+        known = all(found.dimension is not None for found in self.listed.sets)
+        listed = bool(saddles) or self.has_no_saddle()
+        return span(self.problem) == 1 and self.listed.attained is not None and listed and known
 
     def has_no_saddle(self) -> bool:
         """a_0 = 0 exactly, as for f = 0."""
