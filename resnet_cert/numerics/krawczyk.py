@@ -124,7 +124,7 @@ def zeros(
             following += _halves(c[halved], r[halved], some.smear[halved])
         center = np.concatenate([c for c, _ in following])
         reach = np.concatenate([r for _, r in following])
-    at, radius = _distinct(systems, found, lower, upper, m)
+    at, radius = distinct(systems, found, lower, upper, m)
     empty = np.zeros((0, m))
     undecided = [np.concatenate([empty, *parts]) for parts in zip((empty, empty), *stuck, strict=True)]
     return Zeros(at, radius, (undecided[0], undecided[1]))
@@ -180,7 +180,14 @@ def _examined(systems: Sequence[System], c: Array, r: Array) -> _Examined:
 
 def krawczyk(f: Enclosed, center: Array, reach: Array) -> Balls:
     """K(X) for the boxes center ± reach; unknown where the centre of J cannot be inverted."""
-    J = f.jacobian.center
+    Y_exact = Balls.exact(inverses(f.jacobian.center))
+    step = product(Y_exact, f.at[:, :, None])[:, :, 0]
+    rest = Balls.exact(np.eye(center.shape[1])) - product(Y_exact, f.jacobian)
+    return (Balls.exact(center) - step).widened(_applied(rest.size, reach))
+
+
+def inverses(J: Array) -> Array:
+    """J⁻¹ (B, m, m) to rounding, if J is scaled badly as well; NaN where there is none."""
     usable = np.asarray(np.isfinite(J).all(axis=(1, 2)))
     J = np.where(usable[:, None, None], J, np.eye(J.shape[1]))
     sizes = np.maximum(np.abs(J).max(axis=2, keepdims=True), FLOOR)
@@ -191,10 +198,7 @@ def krawczyk(f: Enclosed, center: Array, reach: Array) -> Balls:
     scaled[singular] = np.eye(J.shape[1])
     Y = np.linalg.inv(scaled) / np.swapaxes(columns, 1, 2) / np.swapaxes(sizes, 1, 2)
     Y[singular | ~usable] = np.nan
-    Y_exact = Balls.exact(Y)
-    step = product(Y_exact, f.at[:, :, None])[:, :, 0]
-    rest = Balls.exact(np.eye(J.shape[1])) - product(Y_exact, f.jacobian)
-    return (Balls.exact(center) - step).widened(_applied(rest.size, reach))
+    return Y
 
 
 def _applied(sizes: Array, reach: Array) -> Array:
@@ -221,7 +225,7 @@ def _halves(center: Array, reach: Array, smear: Array) -> list[tuple[Array, Arra
     return [_covering(low - pad, left + pad), _covering(right - pad, high + pad)]
 
 
-def _distinct(
+def distinct(
     systems: Sequence[System], found: list[tuple[Array, Array, Array]], lower: Array, upper: Array, m: int
 ) -> tuple[Array, Array]:
     """The zeros once each, as narrow as iterating K makes them, without those outside of the range."""

@@ -79,14 +79,15 @@ _REMEDIES = {
     "m": ": divide them by a unit, such as numpy.timedelta64(1, 's')",
     "U": ": turn words into numbers, or columns of 0 and 1",
     "S": ": turn words into numbers, or columns of 0 and 1",
-    "O": ": make an array of numbers of it",
+    "O": ": make an array of numbers of it, by .astype(float) where all of them are numbers",
 }
 
 
 def _called(a: np.ndarray[Any, Any]) -> str:
     """What the entries are, in words."""
     if a.dtype.kind == "O":
-        first = next((entry for entry in a.ravel() if not isinstance(entry, float)), None)
+        entries = a.ravel().tolist() or [None]
+        first = next((entry for entry in entries if not isinstance(entry, (bool, int, float))), entries[0])
         return f"objects such as {_shown(first)}"
     return {"U": "words", "S": "bytes", "M": "dates", "m": "durations"}.get(a.dtype.kind, str(a.dtype))
 
@@ -129,6 +130,8 @@ def _dense(a: Any, name: str) -> np.ndarray[Any, Any]:
 def _of_torch(tensor: Any, name: str) -> Any:
     if getattr(tensor, "layout", None) is not None and str(tensor.layout) != "torch.strided":
         raise _refused(name, f"a dense tensor, got one of {tensor.layout}: {name}.to_dense()")
+    if tensor.device.type == "meta":
+        raise _refused(name, "a tensor with numbers, got one on the device meta, which has none")
     if tensor.device.type != "cpu":
         raise _refused(name, f"a tensor on the CPU, got one on {tensor.device}: {name}.cpu()")
     tensor = tensor.detach().resolve_conj().resolve_neg()

@@ -431,7 +431,7 @@ class Problem:
             raise RequestError("point: expected one of w and W", id="unfit-part")
         if l2 is not None and weight_decay is not None:
             raise RequestError(
-                "expected one of l2 and weight_decay (which is 2·l2), got both", id="unknown-name"
+                "expected one of l2 and weight_decay (which is 2·l2), got both", id="unfit-part"
             )
         if hessian not in get_args(Method):
             raise RequestError(

@@ -21,6 +21,7 @@ import numpy as np
 
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.loss_words import meant_loss
 from resnet_cert.problem.losses import LOSSES, BuiltinLoss, named_loss
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def with_loss(data: Distribution, loss: str | Mapping[str, Any] | Loss, q: int) 
         RequestError: there is no such loss, or it has no such entry.
     """
     if not isinstance(loss, (str, Mapping)):
+        if not hasattr(loss, "target_fault"):
+            wanted = "a loss by its name, or a mapping as in a spec"
+            raise RequestError(f"loss: expected {wanted}, got {type(loss).__name__}", id="wrong-value")
         return data, loss
     given: dict[str, Any] = {"kind": loss} if isinstance(loss, str) else dict(loss)
     kind, scale = str(given.pop("kind", "")), float(given.pop("scale", 1.0))
@@ -62,8 +66,10 @@ def framework_loss(kind: str, scale: float, q: int) -> BuiltinLoss:
     if kind == "bce_with_logits":
         return replace(named_loss("logistic", scale / q), called=_called(kind, scale), signed=False)
     if kind not in LOSSES:
+        meant = meant_loss(kind)
         known = ", ".join([*LOSSES, *FRAMEWORK_NAMES])
-        raise RequestError(f"loss: expected one of {known}, got {kind!r}", id="unknown-name")
+        hint = f"did you mean {meant}?" if meant else f"expected one of {known}"
+        raise RequestError(f"loss: unknown loss {kind!r}; {hint}", id="unknown-name")
     return named_loss(kind, scale)
 
 

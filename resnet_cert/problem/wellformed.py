@@ -245,7 +245,8 @@ def _labels_hint(y: Rows) -> str:
     """What to write where labels 0 and 1 stand in place of −1 and 1."""
     values = [chunk.ravel() for chunk in chunks_of(y)]
     binary = all(np.isin(chunk, (0.0, 1.0)).all() for chunk in values)
-    return "; for labels 0 and 1 write data.labels: {0: -1, 1: 1}, or loss: bce_with_logits" if binary else ""
+    write = "data.labels: {0: -1, 1: 1}, or loss: bce_with_logits (in Python 2*y - 1)"
+    return f"; for labels 0 and 1 write {write}" if binary else ""
 
 
 def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:
@@ -275,7 +276,7 @@ def probability_faults(probabilities: Rows) -> list[Fault]:
     if abs(total - 1.0) <= PROBABILITY_SUM_TOLERANCE:
         return []
     wanted = f"probabilities: expected the sum 1 up to {PROBABILITY_SUM_TOLERANCE:g}, got {total!r}"
-    hint = "; to divide them by it, write data.normalise: true"
+    hint = "; to divide them by it, write data.normalise: true (in Python pi / pi.sum())"
     return [Fault(path, wanted + hint, "probability-sum")]
 
 

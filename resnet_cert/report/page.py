@@ -432,6 +432,9 @@ def _on_decay(report: Report) -> Iterator[str]:
             f"Weight decay can have cost at most {at_most(max(most, 0.0))} here: no linear predictor of any "
             "size has a G that is lower by more."
         )
+    if about.gap is not None and about.gap.upper < 0.0:
+        ahead = at_least(-about.gap.upper)
+        yield f"G is lower at the network than at every linear predictor of any size, by at least {ahead}."
 
 
 def _against_linear(report: Report) -> str:

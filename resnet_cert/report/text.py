@@ -28,11 +28,12 @@ from resnet_cert.theory.bound import binding_form
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.verification import Claim, Verification
-    from resnet_cert.search.landscape import CriticalPoint, Landscape
+    from resnet_cert.search.landscape import CriticalPoint, Landscape, UndecidedInSpace
 
 COLOR = {Verdict.CERTIFIED: "bold green", Verdict.REFUTED: "bold red", Verdict.UNDECIDED: "bold yellow"}
 INDENT = (0, 0, 0, 2)
 MOST_COLUMNS = 10**5
+MOST_BOXES = 3
 INDENT_AND_GAP = (0, 0, 1, 2)
 
 
@@ -316,20 +317,44 @@ def _landscape_meaning(found: Landscape) -> Iterator[str]:
         yield f"No spurious minimum {where}, proven."
     elif closed is None:
         yield f"No spurious minimum was found {where}; that there is none is not proven."
-    if found.undecided:
-        box = found.undecided[0]
+    if found.searched == "multi-start":
+        yield (
+            "For so many unknowns (d + k) nothing is searched with proof: these are the critical points that "
+            "descents from many starts come to, each one proven to exist."
+        )
+    if found.undecided_in_space:
+        yield _listed([_box_in_space(box) for box in found.undecided_in_space], found.undecided_boxes)
+    elif found.undecided:
         s, t = found.plane.names
-        shown = f"{s} ∈ {_interval(box.s)}, {t} ∈ {_interval(box.t)}"
-        count = len(found.undecided)
-        more = "" if count == 1 else f", and {count - 1} more"
-        yield f"Not decided here: {shown}{more}."
-    elif not found.complete and closed is None:
+        shown = [f"{s} ∈ {_interval(box.s)}, {t} ∈ {_interval(box.t)}" for box in found.undecided]
+        yield _listed(shown, found.undecided_boxes)
+    elif not found.complete and closed is None and found.searched != "multi-start":
         yield "Not decided everywhere: the search ran out of its budget."
+
+
+def _listed(boxes: list[str], total: int) -> str:
+    """The first of the boxes that are not decided."""
+    first = "; ".join(boxes[:MOST_BOXES])
+    if len(boxes) == 1:
+        return f"Not decided here: {first}."
+    more = (
+        f"; and {len(boxes) - MOST_BOXES} more, all in the JSON document" if len(boxes) > MOST_BOXES else ""
+    )
+    parts = f", put together from the {total} that are left" if total > len(boxes) else ""
+    return f"Not decided here, in {len(boxes)} boxes{parts}: {first}{more}."
+
+
+def _box_in_space(box: UndecidedInSpace) -> str:
+    w, V = (
+        " × ".join(_interval(ends) for ends in zip(low.ravel(), high.ravel(), strict=True))
+        for low, high in (box.w, box.V)
+    )
+    return f"w ∈ {w}, V ∈ {V}"
 
 
 def _where(found: Landscape) -> str:
     """The range that a statement is about."""
-    if found.searched.startswith("d + k"):
+    if found.searched in ("d + k unknowns", "d + k unknowns, in part", "multi-start"):
         w, V = (plain(found.reach[name], 4) for name in ("w", "V"))
         return f"with |w_i| ≤ {w}, |V_ij| ≤ {V}"
     s0, s1, t0, t1 = found.range

@@ -12,25 +12,26 @@ eigenvectors of E[(x, f)(x, f)ᵀ], as in `enclosed.InFeatures`.  Their sum with
 
 no critical point is higher than 0, and w and, by E[ℓ'²] ≤ 2cF for the squared loss c/2·(p − y)², b are
 bounded.  Up to `MOST_UNKNOWNS` of them branch and bound finds all with |w_i| and |V_ij| in a range, or lists
-how much is left; beyond, what a number of descents come to.
+the boxes that are left (`shells`, and where ℓ'' varies and there are few unknowns `krawczyk` alone); beyond,
+what a number of descents come to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.numerics.balls import QUIET, Balls, Bools, stacked
-from resnet_cert.numerics.krawczyk import Enclosed, zeros
-from resnet_cert.numerics.radius import NOTHING, Array, U, gamma
+from resnet_cert.numerics.balls import QUIET, Balls, Bools
+from resnet_cert.numerics.krawczyk import Excluded, Zeros, zeros
+from resnet_cert.numerics.radius import NOTHING, Array, U
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
-from resnet_cert.problem.ranges import Slopes, separable_slopes
+from resnet_cert.problem.ranges import separable_slopes
 from resnet_cert.search.derivatives import Objective
-from resnet_cert.search.enclosed import shares
+from resnet_cert.search.equations import HeadAndRatio, equations
+from resnet_cert.search.shells import Shells, all_zeros
 from resnet_cert.search.solve import trust_region
 
 MOST_UNKNOWNS = 6
@@ -38,6 +39,8 @@ BOX_WORK = 1.2e7
 """Boxes times samples, within these:"""
 LEAST_BOXES, MOST_BOXES = 4_000, 300_000
 BATCH_WORK = 2**16
+SHELL_WORK, MOST_SHELLS = 5e5, 60_000
+FEW_UNKNOWNS = 4
 STARTS = 24
 NEAR = 2.0**-12
 
@@ -45,100 +48,15 @@ NEAR = 2.0**-12
 @dataclass(frozen=True)
 class Found:
     """points: (w, b, how far the exact one is at most) each; complete: those are all with |w_i| ≤ reach_w and
-    |V_ij| ≤ reach_V.  undecided: so many boxes are left."""
+    |V_ij| ≤ reach_V.  everywhere: it was searched, not only descended to.  left: the boxes (w, V) of which
+    nothing is known, their lower and upper ends (u, d + d1·k)."""
 
     points: list[tuple[Array, Array, float]]
     complete: bool
-    undecided: int
+    everywhere: bool
+    left: tuple[Array, Array]
     reach_w: float
     reach_V: float
-
-
-@dataclass(frozen=True)
-class HeadAndRatio:
-    """The equations: a `krawczyk.System`.
-
-    z: (n, d + k) rows (x, f);  turned: their products with `rows`, enclosed.
-    """
-
-    z: Array
-    y: Array
-    weight: Balls
-    rows: Array
-    turned: Balls
-    d1: int
-    d: int
-    decayed: Array
-    l2: float
-    slopes: Callable[[Balls, Array], Slopes]
-
-    def __call__(self, center: Array, reach: Array) -> Enclosed:
-        at, _ = self._equations(center, np.zeros_like(reach))
-        over, jacobian = self._equations(center, reach, more=True)
-        return Enclosed(at, over, jacobian)
-
-    def _equations(self, center: Array, reach: Array, *, more: bool = False) -> tuple[Balls, Balls]:
-        """The equations and their Jacobian; with more, the equation that follows from them as well."""
-        d, d1 = self.d, self.d1
-        m = center.shape[1]
-        u = Balls(center, reach)
-        w_1, b = u[:, :d1], u[:, d:]
-        s = w_1.square().sum()
-        beta = _times(b, self.z[:, d:])  # (B, n): bᵀf
-        column = Balls(s.center[:, None], s.radius[:, None])
-        p = _times(u[:, :d], self.z[:, :d]) + column * beta
-        at: Slopes = self.slopes(p, self.y)
-        # ∂p/∂w_j = x_j + 2w_j βᵀf (j < d1), ∂p/∂b_l = s f_l
-        moved = []
-        for j in range(d):
-            part = Balls.exact(np.broadcast_to(self.z[:, j], p.center.shape))
-            if j < d1:
-                twice = u[:, j].times(2.0)
-                part = part + Balls(twice.center[:, None], twice.radius[:, None]) * beta
-            moved.append(part)
-        moved += [column.times(self.z[:, j]) for j in range(d, m)]
-        # r = (Dw − ‖b‖² E w_1, b) and its Jacobian
-        square = b.square().sum()
-        r, R = [], []
-        zero = Balls.exact(np.zeros(len(center)))
-        one = Balls.exact(np.ones(len(center)))
-        for j in range(d):
-            own = u[:, j].times(float(self.decayed[j]))
-            slope = one.times(float(self.decayed[j]))
-            row = [zero] * m
-            if j < d1:
-                own, slope = own - square * u[:, j], slope - square
-                for l in range(d, m):
-                    row[l] = (u[:, l] * u[:, j]).times(-2.0)
-            row[j] = slope
-            r.append(own)
-            R.append(stacked(row))
-        for l in range(d, m):
-            row = [zero] * m
-            row[l] = one
-            r.append(u[:, l])
-            R.append(stacked(row))
-        values, jacobians = [], []
-        all_r, all_R = stacked(r), stacked(R, axis=1)
-        for i, direction in enumerate(self.rows):
-            zeta = self.turned[:, i]
-            along = (all_r.times(direction)).sum().times(2.0 * self.l2)
-            values.append((at.first * zeta).weighted(self.weight) + along)
-            curved = at.second * zeta
-            turned = all_R.times(direction[:, None]).sum(axis=1).times(2.0 * self.l2)
-            jacobians.append(stacked([(curved * part).weighted(self.weight) for part in moved]) + turned)
-        if more:
-            norm = u[:, :d].square().times(self.decayed).sum()
-            values.append((at.first * p).weighted(self.weight) + norm.times(2.0 * self.l2))
-        return stacked(values), stacked(jacobians, axis=1)
-
-
-def _times(u: Balls, z: Array) -> Balls:
-    """u·zᵀ for boxes u (B, j) and rows z (n, j): (B, n)."""
-    few = gamma(z.shape[1] + 4)
-    size = np.abs(z).T
-    spread = (u.radius * (1.0 + few) + few * np.abs(u.center)) @ size
-    return Balls(u.center @ z.T, spread * (1.0 + 8.0 * U + few) + 1e-300)
 
 
 def applies(problem: Problem) -> bool:
@@ -148,30 +66,6 @@ def applies(problem: Problem) -> bool:
         and problem.objective.norm is None
         and separable_slopes(problem.loss) is not None
         and problem.distribution.omega is None
-    )
-
-
-def equations(problem: Problem) -> HeadAndRatio:
-    chunks = list(problem.chunks())
-    z = np.concatenate([np.concatenate([chunk.x, chunk.f], axis=1) for chunk in chunks])
-    y = np.concatenate([chunk.y[:, 0] for chunk in chunks])
-    weight = shares(np.concatenate([chunk.weights for chunk in chunks]))
-    scale = problem.loss.scale if isinstance(problem.loss, BuiltinLoss) else 1.0
-    slopes = separable_slopes(problem.loss)
-    assert slopes is not None
-    rows = np.linalg.eigh((z * weight.center[:, None]).T @ z)[1].T
-    turned = Balls(z @ rows.T, gamma(z.shape[1] + 4) * (np.abs(z) @ np.abs(rows).T) + 1e-300)
-    return HeadAndRatio(
-        z,
-        y,
-        weight.times(scale),
-        rows,
-        turned,
-        problem.d1,
-        problem.d,
-        problem.decayed,
-        problem.objective.l2,
-        slopes,
     )
 
 
@@ -192,9 +86,12 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
         V = np.outer(lowest[: problem.d1], lowest[d:])
         reach_V = max(reach_V, 1.2 * float(np.abs(V).max(initial=0.0)))
     points: list[tuple[Array, Array, float]] = []
-    complete, left = False, 0
+    complete, everywhere = False, False
+    left = np.zeros((0, d + problem.d1 * problem.k))
+    box = left, left
     if m <= MOST_UNKNOWNS:
-        most = _largest_ratio(problem, system, reach_w, reach_V)
+        shells = Shells(system, problem.loss, problem.d1 * problem.k * reach_V**2 * (1.0 + 1e-9))
+        most = _largest_ratio(problem, shells, reach_w, reach_V)
         if np.isfinite(most).all():
             high = np.concatenate([np.full(d, min(reach_w, _farthest_head(problem, system))), most])
 
@@ -204,16 +101,9 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
                 entries = least[:, : problem.d1, None] * least[:, None, d:]
                 return np.asarray((entries * (1.0 - 8.0 * U) > reach_V).any(axis=(1, 2)))
 
-            n = len(system.y)
-            found = zeros(
-                [system],
-                -high,
-                high,
-                excluded=excluded,
-                most_boxes=int(min(MOST_BOXES, max(LEAST_BOXES, BOX_WORK / n))),
-                batch=max(16, BATCH_WORK // n),
-            )
-            complete, left = found.complete, len(found.undecided[0])
+            found = _all(shells, -high, high, excluded)
+            complete, everywhere = found.complete, True
+            box = _in_V(problem, *found.undecided)
             points = [
                 (at[:d], at[d:], _distance(problem, at, radius))
                 for at, radius in zip(found.center, found.radius, strict=True)
@@ -229,15 +119,61 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
                 for w, b, _ in points
             ):
                 points.append((at[:d], at[d:], _distance(problem, at, radius)))
-    return Found(points, complete, left, reach_w, reach_V)
+    return Found(points, complete, everywhere, box, reach_w, reach_V)
 
 
-def _largest_ratio(problem: Problem, system: HeadAndRatio, reach_w: float, reach_V: float) -> Array:
+def _all(shells: Shells, low: Array, high: Array, excluded: Excluded) -> Zeros:
+    """By one way or the other; the list of the one that is complete."""
+    n, m = len(shells.system.y), shells.m
+
+    def by_equations() -> Zeros:
+        most = int(min(MOST_BOXES, max(LEAST_BOXES, BOX_WORK / n)))
+        return zeros(
+            [shells.system], low, high, excluded=excluded, most_boxes=most, batch=max(16, BATCH_WORK // n)
+        )
+
+    def by_shells() -> Zeros:
+        most = int(min(MOST_SHELLS, max(LEAST_BOXES, SHELL_WORK / n)))
+        return all_zeros(shells, low, high, excluded, most, max(16, BATCH_WORK // (8 * n)))
+
+    ways = [by_shells]
+    if shells.is_bent and m <= FEW_UNKNOWNS:
+        ways = (
+            [by_equations, by_shells]
+            if np.isfinite(high).all() and not shells.is_steep
+            else [by_shells, by_equations]
+        )
+    found = ways[0]()
+    for way in ways[1:]:
+        if found.complete:
+            break
+        other = way()
+        if other.complete or len(other.undecided[0]) < len(found.undecided[0]):
+            found = other
+    return found
+
+
+def _in_V(problem: Problem, center: Array, reach: Array) -> tuple[Array, Array]:
+    """Boxes (w, b) as boxes (w, V), V = w_1bᵀ."""
+    d, d1, k = problem.d, problem.d1, problem.k
+    w, b = Balls(center[:, :d1, None], reach[:, :d1, None]), Balls(center[:, None, d:], reach[:, None, d:])
+    V = w * b
+    low, high = ((end.reshape(-1, d1 * k)) for end in (V.lower, V.upper))
+    return (
+        np.concatenate([center[:, :d] - reach[:, :d], low], axis=1),
+        np.concatenate([center[:, :d] + reach[:, :d], high], axis=1),
+    )
+
+
+def _largest_ratio(problem: Problem, shells: Shells, reach_w: float, reach_V: float) -> Array:
     """(k,) bounds of |b| = |E[ℓ' f]|/(2·l2) over the range."""
     d, d1, k = problem.d, problem.d1, problem.k
+    system = shells.system
     x, f = np.abs(system.z[:, :d]), np.abs(system.z[:, d:])
     reach = reach_w * x.sum(axis=1) + d1 * reach_w * reach_V * f.sum(axis=1)
-    slopes = system.slopes(Balls(np.zeros_like(reach)[None], reach[None] * (1.0 + 1e-9)), system.y)
+    reach = reach * (1.0 + 1e-9)
+    least, most = np.maximum(-reach, shells.within[0]), np.minimum(reach, shells.within[1])
+    slopes = system.slopes(Balls.between(least, most)[None], system.y)
     steep = slopes.first.size[0]
     weight = system.weight.center + system.weight.radius
     bound = (steep * weight) @ f / (2.0 * system.l2)

@@ -68,6 +68,9 @@ TIGHT = 1e-5
 """Boxes that are not decided are listed together where they are closer than this, in sizes of the range."""
 MOST_LISTED = 200
 STARTS = (-1.0, 1.0)
+EVERYWHERE, IN_PART, MULTI_START = "d + k unknowns", "d + k unknowns, in part", "multi-start"
+IN_SPACE = (EVERYWHERE, IN_PART, MULTI_START)
+"""Searches that are not of the plane of the picture."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,26 @@ class Undecided:
 
 
 @dataclass(frozen=True)
+class UndecidedInSpace:
+    """A box of (w, V) of which nothing is known: lower and upper ends, w (d,) and V (d1, k)."""
+
+    w: tuple[Array, Array]
+    V: tuple[Array, Array]
+
+    def document(self) -> dict[str, Any]:
+        return {name: np.stack(ends, axis=-1).tolist() for name, ends in (("w", self.w), ("V", self.V))}
+
+
+@dataclass(frozen=True)
 class Landscape:
     """What a picture shows.  values: G at the crossings of s (a,) and t (b,): (b, a).
 
     complete: every critical point of the range is listed, proven.  sets: those in closed form, over all (W,
-    V). searched: "closed form", "plane", or "d + k unknowns".  curves: (m, 2) places of sets on the plane.
+    V). searched: "closed form", "plane", "d + k unknowns", "d + k unknowns, in part" (some of the range is
+    undecided), or "multi-start" (descents from many points: nothing says that they find all).
+    undecided: on the plane; of a search in d + k unknowns where the plane meets what is left.
+    undecided_in_space: all of that, in at most `MOST_LISTED` boxes.  undecided_boxes: of the search, in all.
+    curves: (m, 2) places of sets on the plane.
     """
 
     name: str
@@ -151,6 +169,8 @@ class Landscape:
     curves: tuple[Array, ...] = ()
     reach: dict[str, float] = field(default_factory=dict)
     grid: bool = False
+    undecided_in_space: tuple[UndecidedInSpace, ...] = ()
+    undecided_boxes: int = 0
 
     @property
     def range(self) -> tuple[float, float, float, float]:
@@ -216,7 +236,12 @@ class Landscape:
             "critical_points": points,
             "critical_sets": [_set_document(found) for found in self.critical_sets],
             "undecided": [{"w": list(box.s), "v": list(box.t)} for box in self.undecided],
+            "undecided_boxes": self.undecided_boxes,
         }
+        if self.searched in IN_SPACE:
+            found["range"] = {"w": self.reach["w"], "V": self.reach["V"]}
+            found["picture"] = {"w": [s0, s1], "v": [t0, t1]}
+            found["undecided"] = [box.document() for box in self.undecided_in_space]
         if self.closed_form is not None:
             found["attained"] = self.closed_form.attained
             found["infimum"] = _ends(self.closed_form.infimum)
@@ -301,6 +326,8 @@ def landscape(
         values=G.values(grid).reshape(pixels, pixels),
         curves=tuple(found.curves),
         reach=found.reach,
+        undecided_in_space=tuple(found.in_space),
+        undecided_boxes=found.boxes,
     )
 
 
@@ -372,6 +399,8 @@ class _Search:
         self.complete = True
         self.searched = "plane"
         self.reach: dict[str, float] = {}
+        self.in_space: list[UndecidedInSpace] = []
+        self.boxes = 0
 
     def run(self) -> _Search:
         if self.listed is not None and (self.problem.is_plain or self.plane.whole):
@@ -428,7 +457,15 @@ class _Search:
         center, reach = found.undecided
         if len(center):
             self.complete = False
-            self.undecided += hulls(center - reach, center + reach, TIGHT * (self.upper - self.lower))
+            self.boxes += len(center)
+            merged = hulls(center - reach, center + reach, TIGHT * (self.upper - self.lower))
+            self.undecided += [_undecided(low, high) for low, high in zip(*merged, strict=True)]
+
+    def open(self, at: Array, reach: Array) -> None:
+        """One more box that is not decided."""
+        self.complete = False
+        self.boxes += 1
+        self.undecided.append(_undecided(at - reach, at + reach))
 
     # Interior points
 
@@ -445,8 +482,7 @@ class _Search:
             touching = not N.upper[0] < self.norm_squared().lower
         kind = kind_of(low, high)
         if kind is None or (touching and kind != "minimum"):
-            self.complete = False
-            self.undecided.append(_box(at, reach))
+            self.open(at, reach)
             return
         F, G = self.G.enclosed(at, reach)
         self.add(at, reach, kind, (low.value, high.value), F, G, 0.0 if touching else None, touching)
@@ -498,13 +534,11 @@ class _Search:
                 continue
             if not mu.lower[0] > 0.0:
                 if not (self.is_listed(at, reach) or self.is_on_curve(at, reach)):
-                    self.complete = False
-                    self.undecided.append(_box(at, reach))
+                    self.open(at, reach)
                 continue
             bent = self.sphere.curvature(at[None], reach[None])
             if not bent.has_no_zero[0]:
-                self.complete = False
-                self.undecided.append(_box(at, reach))
+                self.open(at, reach)
                 continue
             F, G = self.G.enclosed(at, reach)
             kind = "minimum" if bent.center[0] > 0.0 else "saddle"
@@ -565,8 +599,7 @@ class _Search:
                     break
                 wide = wide / 4.0
             if near is None:
-                self.complete = False
-                self.undecided.append(_box(at, wide))
+                self.open(at, wide)
             else:
                 self.critical(near.center[0], near.radius[0])
         self.sets = rest
@@ -604,14 +637,42 @@ class _Search:
         if not decayed.applies(self.problem) or self.plane.whole:
             return False
         found = decayed.search(self.problem, self.lower, self.upper)
-        self.searched = "d + k unknowns" if found.complete else "d + k unknowns, in part"
+        self.searched = EVERYWHERE if found.complete else IN_PART if found.everywhere else MULTI_START
         self.complete = found.complete
         self.reach = {"w": found.reach_w, "V": found.reach_V}
-        if not found.complete:
-            self.reach["undecided"] = float(found.undecided)
+        self.left_in_space(*found.left)
         for w, b, radius in found.points:
             self.add_in_space(w, b, radius)
         return True
+
+    def left_in_space(self, low: Array, high: Array) -> None:
+        """Boxes (w, V) that are not decided; on the plane, where their shadows lie."""
+        if not len(low):
+            return
+        problem, plane, function = self.problem, self.plane, Objective(self.problem)
+        self.boxes = len(low)
+        d, shape = problem.d, (problem.d1, problem.k)
+        low[:, d:], high[:, d:] = (
+            np.clip(end[:, d:], -self.reach["V"], self.reach["V"]) for end in (low, high)
+        )
+        if len(low) > MOST_LISTED:
+            low, high = hulls(low, high, TIGHT * np.maximum(high.max(axis=0) - low.min(axis=0), 1e-300))
+        for a, b in zip(low, high, strict=True):
+            ends = a[d:].reshape(shape), b[d:].reshape(shape)
+            self.in_space.append(UndecidedInSpace((a[:d], b[:d]), ends))
+        # s = ⟨z − origin, first⟩ over a box, and is the plane near to it at all?
+        origin = function.flat(plane.origin)
+        middle, reach = 0.5 * (low + high) - origin, 0.5 * (high - low)
+        axes = np.stack([function.flat(plane.first), function.flat(plane.second)])
+        center, spread = middle @ axes.T, reach @ np.abs(axes).T
+        off = np.abs(middle - center @ axes) > (reach + spread @ np.abs(axes)) * (1.0 + 1e-9) + 1e-12
+        inside = (center - spread <= self.upper) & (center + spread >= self.lower)
+        for i in np.flatnonzero(inside.all(axis=1) & ~off.any(axis=1)):
+            ends = (
+                np.maximum(center[i] - spread[i], self.lower),
+                np.minimum(center[i] + spread[i], self.upper),
+            )
+            self.undecided.append(_undecided(*ends))
 
     def add_in_space(self, w: Array, b: Array, radius: float) -> None:
         problem = self.problem
@@ -700,8 +761,11 @@ def eigenvalues(H: Balls) -> tuple[Enclosure, Enclosure]:
     if not np.isfinite(center).all():
         unknown = Enclosure(math.nan, -math.inf, math.inf)
         return unknown, unknown
+    # Half the trace ∓ √(((a − c)/2)² + b²), with one rounding each of sizes up to Σ|H_ij|.
     rounding = 16.0 * 2.0**-53 * float(np.abs(center).sum())
-    low, high = np.linalg.eigvalsh(center)
+    middle, half = (center[0, 0] + center[1, 1]) / 2.0, (center[0, 0] - center[1, 1]) / 2.0
+    root = float(np.hypot(half, center[0, 1]))
+    low, high = float(middle) - root, float(middle) + root
     spread = radius + rounding
     return Enclosure(low, low - spread, low + spread), Enclosure(high, high - spread, high + spread)
 
@@ -768,30 +832,26 @@ def minimum_on_rim(eta: float, lam: float, mu: float, M: float, K: float, proble
     return False
 
 
-def _box(at: Array, reach: Array) -> Undecided:
-    low, high = at - reach, at + reach
+def _undecided(low: Array, high: Array) -> Undecided:
     return Undecided((float(low[0]), float(high[0])), (float(low[1]), float(high[1])))
 
 
-def hulls(low: Array, high: Array, gap: Array) -> list[Undecided]:
-    """Boxes (m, 2), put together where they are within a gap of each other."""
+def hulls(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
+    """Boxes (u, m), put together where they are within a gap of each other: at most `MOST_LISTED`."""
     merged = _joined(low, high, gap)
     while len(merged[0]) > MOST_LISTED:
         gap = gap * 4.0
         merged = _joined(*merged, gap)
-    return [
-        Undecided((float(a[0]), float(b[0])), (float(a[1]), float(b[1])))
-        for a, b in zip(*merged, strict=True)
-    ]
+    return merged
 
 
 def _joined(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
     """One pass: boxes whose centres share a cell of a grid four gaps wide, as one."""
-    cells = np.floor((low + high) / 2.0 / (4.0 * gap)).astype(np.int64)
+    cells = np.floor((low + high) / 2.0 / (4.0 * gap))
     _, group = np.unique(cells, axis=0, return_inverse=True)
     group = group.ravel()
-    count = int(group.max()) + 1
-    lows, highs = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    shape = int(group.max()) + 1, low.shape[1]
+    lows, highs = np.full(shape, np.inf), np.full(shape, -np.inf)
     np.minimum.at(lows, group, low)
     np.maximum.at(highs, group, high)
     return lows, highs

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Tag
 
+from resnet_cert.problem.loss_words import LOSS_WORDS
 from resnet_cert.spec.entries import Vector
 from resnet_cert.spec.section import Section, chosen_by, meant
 from resnet_cert.spec.values import (
@@ -40,29 +41,6 @@ def _weighted_losses() -> Iterable[str]:
     from resnet_cert.problem.losses import weighted_losses
 
     return weighted_losses()
-
-
-_MSE = "'mse' (without ½), or 'squared' (with it)"
-_CROSS_ENTROPY = "'cross_entropy' (softmax of the outputs, and class labels or probabilities)"
-_BCE = "'bce_with_logits' (targets in [0, 1]), or 'logistic' (labels −1 and 1); the outputs are logits"
-_HUBER = "'pseudo_huber' (√(1+(p−y)²)−1, which is twice differentiable)"
-LOSS_WORDS = {
-    **dict.fromkeys(("mse", "meansquarederror", "l2", "leastsquares", "rmse", "quadratic", "ols"), _MSE),
-    **dict.fromkeys(
-        (
-            "ce", "xent", "crossentropy", "nll", "negativeloglikelihood", "categoricalcrossentropy",
-            "sparsecategoricalcrossentropy", "softmaxcrossentropy", "logsoftmax", "multinomial",
-        ),
-        _CROSS_ENTROPY,
-    ),
-    **dict.fromkeys(
-        ("bce", "binarycrossentropy", "logloss", "log", "sigmoid", "bcewithlogits", "binary"), _BCE
-    ),
-    **dict.fromkeys(("huber", "smoothl1", "l1", "mae", "logcosh", "meanabsoluteerror"), _HUBER),
-    **dict.fromkeys(("hinge", "svm"), "'logistic' (a hinge has a kink)"),
-    "poissonnll": "'poisson' (the output is the logarithm of the rate)",
-}  # fmt: skip
-"""The field's own words, without what joins them."""
 
 
 class NamedLoss(Section):

@@ -20,6 +20,7 @@ SAYS = {
     "softmax-decay": [
         "(W, c, V) is an ε-second-order stationary point of G for ε = 0.0001.",
         "Weight decay can have cost at most 0 here: no linear predictor of any size has a G that is lower",
+        "G is lower at the network than at every linear predictor of any size, by at least 0.0656.",
         "From ε = 0.0001 alone Theorem 3 says nothing",
         "The network does better than every linear predictor, by at least 0.057.",  # not of one size: 0.092
         "With these features no (W, c, V) has an F that is lower by more than 0.0345.",

@@ -197,3 +197,31 @@ def test_categories_and_dates_of_a_frame_are_refused() -> None:
     assert "got dates" in refused(pandas.Series(pandas.to_datetime(["2020-01-01"])))
     polars = pytest.importorskip("polars")
     assert "x.collect()" in refused(polars.LazyFrame({"a": [1]}))
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        ("MSE", "did you mean 'mse'"),
+        ("nn.MSELoss", "did you mean 'mse'"),
+        ("bce", "did you mean 'bce_with_logits'"),
+        ("BCEWithLogitsLoss", "did you mean 'bce_with_logits'"),
+        ("nll_loss", "did you mean 'cross_entropy'"),
+        ("smooth_l1", "did you mean 'pseudo_huber'"),
+        ("hinge", "did you mean 'logistic'"),
+        ("kl", "expected one of squared, "),
+        (3, "expected a loss by its name, or a mapping as in a spec, got int"),
+        (None, "got NoneType"),
+    ],
+)
+def test_the_fields_own_words_for_losses_are_hints(loss: Any, words: str) -> None:
+    x = np.array(NUMBERS)
+    with pytest.raises(RequestError) as raised:
+        Problem.from_arrays(x=x, y=[1.0, 2.0], f=x, w=[0.0, 0.0], V=x, loss=loss)
+    assert words in str(raised.value)
+
+
+def test_objects_that_are_no_numbers_are_shown_and_those_that_are_have_a_remedy() -> None:
+    assert "objects such as 'a'" in refused(np.array([[1.0, "a"]], dtype=object))
+    assert ".astype(float)" in refused(np.array(NUMBERS, dtype=object))
+    assert "objects such as 1.0" in refused(np.array(NUMBERS, dtype=object))

@@ -156,7 +156,7 @@ def test_a_sound_problem_has_no_faults() -> None:
             {"probabilities": np.full(N, 0.2 + 1e-9)},
             ("data", "probabilities"),
             "probabilities: expected the sum 1 up to 1e-09, got 1.000000005"
-            "; to divide them by it, write data.normalise: true",
+            "; to divide them by it, write data.normalise: true (in Python pi / pi.sum())",
         ),
         (
             {"loss": named_loss("logistic"), "y": with_entry((N,), (2,), 0.5)},

@@ -231,7 +231,7 @@ def test_a_label_that_the_loss_does_not_take_names_its_column(told: Faults, tmp_
     (tmp_path / "d.csv").write_text("a,b,churn\n1,2,0\n3,4,1\n", encoding="utf-8")
     [message] = told(data="{file: d.csv, x: [a, b], y: churn}", loss="logistic")
     assert message.startswith("data.y row 1, column 'churn': expected a label −1 or 1 for the logistic loss")
-    assert message.endswith("write data.labels: {0: -1, 1: 1}, or loss: bce_with_logits")
+    assert message.endswith("write data.labels: {0: -1, 1: 1}, or loss: bce_with_logits (in Python 2*y - 1)")
 
 
 def test_labels_of_arrays_are_numbers(load: Callable[..., Problem], tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""The search in d + k unknowns: no step loses a critical point, and the list is what descents come to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import root
+
+from resnet_cert import Problem
+from resnet_cert.search import decayed
+from resnet_cert.search.decayed import search
+from resnet_cert.search.derivatives import Objective
+from resnet_cert.search.equations import equations
+from resnet_cert.search.landscape import MULTI_START, landscape
+from resnet_cert.search.shells import Shells
+
+LOSSES = ("squared", "logistic", "pseudo_huber", "poisson")
+
+
+def problem_of(seed: int, d: int, k: int, l2: float, loss: str, n: int = 8) -> Problem:
+    rng = np.random.default_rng(seed)
+    x, f, y = rng.normal(size=(n, d)), rng.normal(size=(n, k)), 2.0 * rng.normal(size=n)
+    return Problem.from_arrays(
+        x=x,
+        y={"logistic": np.sign(y), "poisson": np.abs(y)}.get(loss, y),
+        f=f,
+        w=rng.normal(size=d),
+        V=rng.normal(size=(d, k)),
+        loss=loss,
+        l2=l2,
+    )
+
+
+def hessian(function: Objective, z: np.ndarray) -> np.ndarray:
+    return np.stack([function.hessian_product(z, unit) for unit in np.eye(len(z))])
+
+
+def critical_points(problem: Problem, starts: int, most: int = 9) -> list[np.ndarray]:
+    """(w, V) where MINPACK's method comes to from random starts."""
+    function, rng = Objective(problem), np.random.default_rng(7)
+    found: list[np.ndarray] = []
+    for _ in range(starts):
+        z = rng.normal(size=problem.parameters) * 2.0 ** rng.integers(-3, 3)
+        with np.errstate(all="ignore"):
+            end = root(lambda z: function.at(z)[1], z, jac=lambda z: hessian(function, z), tol=1e-13)
+        size = float(np.linalg.norm(function.at(end.x)[1]))
+        if size < 1e-10 and not any(np.linalg.norm(end.x - other) < 1e-6 for other in found):
+            found.append(end.x)
+        if len(found) == most:
+            break
+    return found
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("d", "k", "l2"), [(2, 2, 0.05), (3, 2, 0.03)])
+def test_no_box_loses_a_critical_point(loss: str, d: int, k: int, l2: float) -> None:
+    problem = problem_of(3, d, k, l2, loss)
+    with np.errstate(all="ignore"):
+        shells = Shells(equations(problem), problem.loss, np.inf)
+    rng = np.random.default_rng(0)
+    points = critical_points(problem, 40, 2)
+    assert points
+    for z in points:
+        W, V = Objective(problem).head(z)
+        w, s = W[0], float(W[0] @ W[0])
+        b = V.T @ w / s
+        at = np.concatenate([w, s * b, b, [s, b @ b]])
+        reach = np.abs(at) * 10.0 ** rng.uniform(-6.0, 1.5, size=(100, len(at)))
+        low, high = at - reach * rng.uniform(size=reach.shape), at + reach * rng.uniform(size=reach.shape)
+        low[:, -2:] = np.maximum(low[:, -2:], 0.0)
+        starts = low[:, : d + k] + rng.uniform(size=(100, d + k)) * (high - low)[:, : d + k]
+        with np.errstate(all="ignore"):
+            seen = shells.contracted(low, high, starts)
+        assert seen.alive.all()
+        slack = 1e-7 * np.abs(at)
+        assert (seen.low <= at + slack).all()
+        assert (seen.high >= at - slack).all()
+
+
+@pytest.mark.parametrize(("seed", "d", "k", "l2"), [(1, 3, 3, 1e-2), (1, 2, 2, 1e-3)])
+def test_six_unknowns_are_decided_for_the_squared_loss(seed: int, d: int, k: int, l2: float) -> None:
+    problem = problem_of(seed, d, k, l2, "squared")
+    found = search(problem, np.array([-20.0, -20.0]), np.array([20.0, 20.0]))
+    assert found.complete
+    listed = [np.concatenate([w, np.outer(w, b).ravel()]) for w, b, _ in found.points]
+    function = Objective(problem)
+    for z in listed:
+        assert np.linalg.norm(function.at(z)[1]) < 1e-9
+    for z in critical_points(problem, 8):
+        if np.abs(z).max() < 20.0:
+            assert min(float(np.linalg.norm(z - other)) for other in listed) < 1e-5
+
+
+def test_what_is_left_is_listed_as_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decayed, "STARTS", 1)
+    monkeypatch.setattr(decayed, "LEAST_BOXES", 500)
+    monkeypatch.setattr(decayed, "MOST_SHELLS", 500)
+    found = landscape(problem_of(0, 3, 3, 1e-3, "logistic"))
+    document = found.to_dict()
+    assert found.searched == "d + k unknowns, in part"
+    assert not found.complete
+    assert document["undecided_boxes"] >= len(document["undecided"]) > 0
+    box = document["undecided"][0]
+    assert np.shape(box["w"]) == (3, 2)
+    assert np.shape(box["V"]) == (3, 3, 2)
+    assert document["range"].keys() == {"w", "V"}
+    assert "Not decided here, in" in str(found)
+
+
+def test_many_unknowns_are_said_to_be_descended_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decayed, "STARTS", 2)
+    found = landscape(problem_of(0, 4, 4, 0.1, "squared", n=20))
+    assert found.searched == MULTI_START
+    assert not found.complete
+    assert "descents from many starts" in " ".join(str(found).split())
+    assert "that there is none is not proven" in " ".join(str(found).split())
