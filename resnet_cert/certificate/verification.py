@@ -59,7 +59,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Spec:
-    """The spec that was read again: its path as it was found, its hash, the settings beside it."""
+    """The spec that a certificate names: its path as it was found, its hash, the settings beside it."""
 
     path: str
     sha256: str
@@ -70,8 +70,9 @@ class Spec:
 class Verification:
     """What the verifier found: the certificate's verdict if it is accepted, else why not.
 
-    verdict: None iff it is rejected.  spec: None: the answer is about the stored arrays alone.  features:
-    "bitwise" those of the spec; a number: within it; "as stored"; None where it did not come to that.
+    verdict: None iff it is rejected.  spec: None: the answer is about the stored arrays alone; beside a
+    verdict it was read again, and says the same.  features: "bitwise" those of the spec; a
+    number: within it; "as stored"; None where it did not come to that.
     arrays_only: asked for no more than the stored arrays.
     """
 
@@ -152,6 +153,8 @@ class Verification:
             word += f", ε = {self.claim.epsilon!r}"
         if self.arrays_only:
             return f"ARRAYS ONLY: {word}, for the stored arrays, not for a spec"
+        if self.claim is None:
+            return f"{word}: no certificate could be read"
         if self.spec is None:
             return f"{word}, for the stored arrays: no spec is named"
         settings = "".join(f" --set {printable(setting)}" for setting in self.spec.overrides)

@@ -35,7 +35,7 @@ from resnet_cert.compare.regularized import least_of_objective
 from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.enclosure import Enclosure
-from resnet_cert.numerics.krawczyk import System, Zeros, zeros
+from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
@@ -414,11 +414,30 @@ class _Search:
         elif self._in_fewer_unknowns():
             return self
         else:
-            for at, reach in self.zeros(self.systems(), outside=True):
+            for at, reach in self.on_plane():
                 self.critical(at, reach)
         if self.sphere is not None:
             self.on_rim()
         return self
+
+    def on_plane(self) -> list[tuple[Array, Array]]:
+        """The zeros of ∇G; where w and v leave boxes, those that w and b = v/w decide."""
+        from resnet_cert.search import decayed
+
+        found = self.zeros(self.systems(), outside=True)
+        if self.complete or not (self.plane.whole and decayed.applies(self.problem)):
+            return found
+        other = decayed.search(self.problem, self.lower, self.upper)
+        if not other.complete:
+            return found
+        self.complete, self.boxes = True, 0
+        self.undecided.clear()
+        places = [(np.array([w[0], w[0] * b[0]]), np.full(2, radius)) for w, b, radius in other.points]
+        return [
+            refined(self.systems(), at, reach)
+            for at, reach in places
+            if ((at + reach >= self.lower) & (at - reach <= self.upper)).all()
+        ]
 
     def systems(self) -> list[System]:
         samples, l2 = self.gradient.samples, self.gradient.l2

@@ -287,6 +287,10 @@ def test_with_decay_every_critical_point_is_listed_and_no_other(seed: int) -> No
     assert decayed_landscape_is_right(seed)
 
 
+def test_where_boxes_of_w_and_v_are_left_those_of_w_and_their_ratio_decide() -> None:
+    assert decayed_landscape_is_right(50027)  # Poisson, three samples, l2 = 4e-10, a minimum at w = -83
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("first", range(8, 1008, 50))
 def test_with_decay_a_thousand_landscapes_are_right(first: int) -> None:
