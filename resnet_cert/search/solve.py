@@ -408,6 +408,9 @@ class _BlockSearch:
         self.A = np.concatenate([W, W[:, :d1] @ V], axis=1).ravel()
 
     def run(self) -> None:
+        zero = np.zeros_like(self.A)
+        if float(np.linalg.norm(self.A)) > NEARBY and self.Phi.at(zero)[0] < self.Phi.at(self.A)[0]:
+            self.A = zero  # Φ is convex: from 0, which is lower, the way is the shorter one
         for _ in range(ROUNDS):
             newton(self.Phi, self.A, self.after)
             value, slope = self.Phi.at(self.A)
