@@ -138,10 +138,10 @@ def _read(
             raise Undecided(f"the spec: {first.message}") from fault
         raise Rejected(f"spec: {first.message}") from fault
     drawn = "sample" in with_overrides(read(raw, str(path)), named.overrides).value["data"]
-    return loaded.problem, Spec(_shortest(path), named.sha256, named.overrides), drawn
+    return loaded.problem, Spec(shortest(path), named.sha256, named.overrides), drawn
 
 
-def _shortest(path: Path) -> str:
+def shortest(path: Path) -> str:
     """The path without its detours, where they lead to the same file."""
     straight = os.path.normpath(path)
     return straight if os.path.exists(straight) and os.path.samefile(straight, path) else str(path)

@@ -27,7 +27,7 @@ from resnet_cert.certificate.fields import BALLS, RATIONALS, Field
 from resnet_cert.certificate.files import Undecided
 from resnet_cert.certificate.losses import LOSSES
 from resnet_cert.certificate.reading import FORMATS, Certificate, Interval, Rejected, read_certificate
-from resnet_cert.certificate.verification import AS_STORED, ENCLOSED, Bounds, Claim, Verification
+from resnet_cert.certificate.verification import AS_STORED, ENCLOSED, Bounds, Claim, Spec, Verification
 from resnet_cert.outcomes import Verdict
 
 PRECISIONS = (128, 256, 512, 1024)
@@ -80,7 +80,7 @@ def decide(
     Raises:
         RequestError: a file cannot be read, with all of those that are missing.
     """
-    from resnet_cert.certificate.binding import bind, require_files
+    from resnet_cert.certificate.binding import bind, require_files, shortest
     from resnet_cert.certificate.files import read_file
 
     limits = limits or Limits.within()
@@ -91,6 +91,11 @@ def decide(
         so_far = replace(so_far, claim=_claim(certificate))
         progress(so_far)
         named = None if arrays_only else certificate.spec
+        if named is not None:
+            so_far = replace(
+                so_far, spec=Spec(shortest(path.parent / named.path), named.sha256, named.overrides)
+            )
+            progress(so_far)
         require_files(certificate, named, path)
         limits.require("the stored arrays", Cost(0.0, cost.data_bytes(certificate)))
         limits.require("one pass over the data", cost.first_pass(certificate))

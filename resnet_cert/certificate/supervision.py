@@ -75,14 +75,13 @@ def _run(path: Path, folder: str, arrays: bool, budget: float) -> tuple[list[dic
     }
     what = "arrays" if arrays else "spec"
     command = [sys.executable, "-m", "resnet_cert.certificate.child"]
-    command += [os.path.abspath(path), folder, repr(budget), repr(MEMORY), what]
+    command += [_absolute(path), folder, repr(budget), repr(MEMORY), what]
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
-        cwd=os.path.abspath(os.curdir),
     )
     late = False
     try:
@@ -100,6 +99,14 @@ def _run(path: Path, folder: str, arrays: bool, budget: float) -> tuple[list[dic
         if line.endswith("\n"):  # a part of a line is nothing that was said
             lines.append(json.loads(line))
     return lines, f"it takes longer than the budget of {budget:g} s" if late else _ended(child.returncode)
+
+
+def _absolute(path: Path) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        fault = "cannot be found from here: the working directory was deleted"
+        raise RequestError([Diagnostic(fault, str(path), id="environment")]) from None
 
 
 def _ended(code: int) -> str:

@@ -59,7 +59,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Spec:
-    """The spec that was read again: its path as it was found, its hash, the settings beside it."""
+    """The spec that a certificate names: its path as it was found, its hash, the settings beside it."""
 
     path: str
     sha256: str
@@ -70,8 +70,9 @@ class Spec:
 class Verification:
     """What the verifier found: the certificate's verdict if it is accepted, else why not.
 
-    verdict: None iff it is rejected.  spec: None: the answer is about the stored arrays alone.  features:
-    "bitwise" those of the spec; a number: within it; "as stored"; None where it did not come to that.
+    verdict: None iff it is rejected.  spec: None: the answer is about the stored arrays alone; beside a
+    verdict it was read again, and says the same.  features: "bitwise" those of the spec; a
+    number: within it; "as stored"; None where it did not come to that.
     arrays_only: asked for no more than the stored arrays.
     """
 
@@ -152,6 +153,8 @@ class Verification:
             word += f", ε = {self.claim.epsilon!r}"
         if self.arrays_only:
             return f"ARRAYS ONLY: {word}, for the stored arrays, not for a spec"
+        if self.claim is None:
+            return f"{word}: no certificate could be read"
         if self.spec is None:
             return f"{word}, for the stored arrays: no spec is named"
         settings = "".join(f" --set {printable(setting)}" for setting in self.spec.overrides)
@@ -165,6 +168,8 @@ class Verification:
         said = [PROVEN[self.verdict]]
         if self.verdict is Verdict.UNDECIDED:
             return (PROVEN[self.verdict],)
+        if self.claim.l2 or self.claim.norm is not None:
+            said.append(OF_OBJECTIVE)
         if self.spec is None:
             said.append(OF_ARRAYS)
         elif self.features == BITWISE:
@@ -188,6 +193,9 @@ PROVEN = {
     Verdict.REFUTED: "Proven: ‖∇F‖ > ε or λ_min(∇²F) < −√(μ2 ε) at this point.",
     Verdict.UNDECIDED: "Proven: nothing of ‖∇F‖ ≤ ε and λ_min(∇²F) ≥ −√(μ2 ε), in either direction.",
 }
+OF_OBJECTIVE = (
+    "∇F and ∇²F are those of F with its decay, on a sphere that binds of the Lagrangian, along the sphere."
+)
 OF_ARRAYS = "It is proven of the arrays in the certificate's data file, and not that any spec means them."
 OF_SPEC = "It is proven of the spec's own numbers, bit for bit, features included."
 OF_SPEC_AND_NEAR = (

@@ -99,7 +99,7 @@ def bound_figure(table: BoundTable) -> Any:
     if len(marked) == 1:
         [row] = marked
         form = "" if decayed else f"{binding_form(row)}, "
-        label = f"$\\varepsilon = {plain(row.eps, 4)}$: {form}${plain(row.bound.upper, 4)}$"
+        label = f"$\\varepsilon$ = {plain(row.eps, 4)}: {form}{plain(row.bound.upper, 4)}"
         axes.plot([row.eps], [row.bound.upper], "o", color="black", markersize=6, zorder=5, label=label)
     if table.target_gap:
         label = f"target, ${given(table.target_gap)}$"

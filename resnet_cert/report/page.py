@@ -323,7 +323,11 @@ def _sentences(report: Report) -> Iterator[str]:
 
 
 def _sentence(reason: str) -> str:
-    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+    """A reason as a sentence, in the symbols of the page."""
+    for word, symbol in (("lambda_min", "λ_min"), ("-sqrt(mu2 epsilon)", "−√(μ2 ε)"), ("epsilon", "ε")):
+        reason = reason.replace(word, symbol)
+    first = reason[:1].upper() if reason[:1].isascii() else reason[:1]
+    return f"{first}{reason[1:].rstrip('.')}."
 
 
 def _meaning(report: Report) -> str:

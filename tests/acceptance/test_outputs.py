@@ -261,3 +261,11 @@ def test_a_working_directory_that_was_deleted(folder: Path, tmp_path: Path):
     done = subprocess.run([*command, "--output", "out"], capture_output=True, timeout=100, env=environment)
     assert done.returncode == 2
     assert done.stderr == b"out: error: expected a place to write to: No such file or directory\n"
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *PROGRAM, "verify", "../c.json"],
+        capture_output=True,
+        timeout=100,
+        env=environment,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"../c.json: error: cannot be found from here: the working directory was deleted\n"

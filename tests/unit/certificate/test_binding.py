@@ -49,6 +49,10 @@ def test_the_spec_is_named_and_so_is_how_its_features_are_bound(tmp_path: Path) 
     assert found.spec.path == str(tmp_path / "problem.yaml")
     found = answer(tmp_path, BASE, small(), ["epsilon=2.0"])
     assert found.headline == f"CERTIFIED, ε = 2.0, for {tmp_path / 'problem.yaml'} with --set epsilon=2.0"
+    found = answer(tmp_path, BASE.replace("w: [0.0]", "w: [0.5]"), small())
+    assert found.headline == f"REJECTED, ε = 2.0, for {tmp_path / 'problem.yaml'}"
+    (tmp_path / "certificate.json").write_text("{}")
+    assert decide(tmp_path / "certificate.json").headline == "REJECTED: no certificate could be read"
 
 
 @pytest.mark.parametrize(
