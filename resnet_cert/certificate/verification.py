@@ -168,6 +168,8 @@ class Verification:
         said = [PROVEN[self.verdict]]
         if self.verdict is Verdict.UNDECIDED:
             return (PROVEN[self.verdict],)
+        if self.claim.l2 or self.claim.norm is not None:
+            said.append(OF_OBJECTIVE)
         if self.spec is None:
             said.append(OF_ARRAYS)
         elif self.features == BITWISE:
@@ -191,6 +193,9 @@ PROVEN = {
     Verdict.REFUTED: "Proven: ‖∇F‖ > ε or λ_min(∇²F) < −√(μ2 ε) at this point.",
     Verdict.UNDECIDED: "Proven: nothing of ‖∇F‖ ≤ ε and λ_min(∇²F) ≥ −√(μ2 ε), in either direction.",
 }
+OF_OBJECTIVE = (
+    "∇F and ∇²F are those of F with its decay, on a sphere that binds of the Lagrangian, along the sphere."
+)
 OF_ARRAYS = "It is proven of the arrays in the certificate's data file, and not that any spec means them."
 OF_SPEC = "It is proven of the spec's own numbers, bit for bit, features included."
 OF_SPEC_AND_NEAR = (

@@ -95,9 +95,8 @@ def explain(words: tuple[str, ...]) -> None:
         from resnet_cert.spec.faults import nearest, suggestion
 
         asked = " ".join(words)
-        raise click.UsageError(
-            f"unknown topic {asked!r}{suggestion(asked, [*TOPICS, *WORDS] if nearest(asked, WORDS) else TOPICS)}"
-        )
+        there = [*TOPICS, *WORDS] if nearest(asked, WORDS) else TOPICS
+        raise click.UsageError(f"unknown topic {asked!r}{suggestion(asked, there)}")
     write(rendered(page(topic), screen.color, screen.width), None)
 
 

@@ -319,6 +319,13 @@ def _landscape_meaning(found: Landscape) -> Iterator[str]:
         yield f"No spurious minimum {where}, proven."
     elif closed is None:
         yield f"No spurious minimum was found {where}; that there is none is not proven."
+    if any(part.kind == "saddle" and len(part.through.W) > 1 for part in found.critical_sets):
+        yield (
+            "Other saddles may lie where W_1, the columns of W on the block, is neither 0 nor of full row "
+            "rank; they are not listed."
+        )
+    if found.l2 and found.norm is not None and found.searched == "plane" and not found.plane.whole:
+        yield "With weight decay within a ball, critical points off this plane are not searched for."
     if found.searched == "multi-start":
         yield (
             "For so many unknowns (d + k) nothing is searched with proof: these are the critical points that "

@@ -35,10 +35,11 @@ from resnet_cert.compare.regularized import least_of_objective
 from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.enclosure import Enclosure
-from resnet_cert.numerics.krawczyk import System, Zeros, zeros
+from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
+from resnet_cert.problem.span import span
 from resnet_cert.search.critical_points import (
     ClosedForm,
     CriticalSet,
@@ -410,15 +411,34 @@ class _Search:
             if self.plane.whole:
                 self.from_closed_form()
             else:
-                self.complete = self.listed.attained is not None
+                self.complete = self.is_all()
         elif self._in_fewer_unknowns():
             return self
         else:
-            for at, reach in self.zeros(self.systems(), outside=True):
+            for at, reach in self.on_plane():
                 self.critical(at, reach)
         if self.sphere is not None:
             self.on_rim()
         return self
+
+    def on_plane(self) -> list[tuple[Array, Array]]:
+        """The zeros of ∇G; where w and v leave boxes, those that w and b = v/w decide."""
+        from resnet_cert.search import decayed
+
+        found = self.zeros(self.systems(), outside=True)
+        if self.complete or not (self.plane.whole and decayed.applies(self.problem)):
+            return found
+        other = decayed.search(self.problem, self.lower, self.upper)
+        if not other.complete:
+            return found
+        self.complete, self.boxes = True, 0
+        self.undecided.clear()
+        places = [(np.array([w[0], w[0] * b[0]]), np.full(2, radius)) for w, b, radius in other.points]
+        return [
+            refined(self.systems(), at, reach)
+            for at, reach in places
+            if ((at + reach >= self.lower) & (at - reach <= self.upper)).all()
+        ]
 
     def systems(self) -> list[System]:
         samples, l2 = self.gradient.samples, self.gradient.l2
@@ -603,11 +623,16 @@ class _Search:
             else:
                 self.critical(near.center[0], near.radius[0])
         self.sets = rest
+        self.complete = self.complete and self.is_all()
+
+    def is_all(self) -> bool:
+        """Are the sets in closed form all critical points?  With several outputs there are further saddles,
+        where W_1 is neither 0 nor of full row rank."""
+        assert self.listed is not None
         saddles = [found for found in self.listed.sets if found.kind == "saddle"]
-        if self.listed.attained is None or not (saddles or self.has_no_saddle()):
-            self.complete = False
-        if any(found.dimension is None for found in self.listed.sets):
-            self.complete = False
+        known = all(found.dimension is not None for found in self.listed.sets)
+        listed = bool(saddles) or self.has_no_saddle()
+        return span(self.problem) == 1 and self.listed.attained is not None and listed and known
 
     def has_no_saddle(self) -> bool:
         """a_0 = 0 exactly, as for f = 0."""

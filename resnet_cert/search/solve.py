@@ -18,7 +18,7 @@ import html
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
+from resnet_cert.problem.problem import Objective as Sought
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.report.files import write_whole
 from resnet_cert.search.derivatives import Augmented, Decayed, Function, Objective, OnBall, lowest_curvature
@@ -50,6 +51,8 @@ NULL = 1e-13
 Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing."""
 FAR = 1e6
 """A ball so many times as large as the point is left out at first."""
+NEARBY = 30.0
+"""From a point of at most this length the search on a ball is for a minimum nearby."""
 SHORTER = 0.7
 """A point that is no better is taken for another one when its length is at most this share."""
 RANK = 1e-9
@@ -179,6 +182,9 @@ class _Search:
         self.arrive(self.z, new=False)
         if self.is_there():
             return self.ended()
+        far = float(np.linalg.norm(self.z)) > NEARBY
+        if far and self.without_ball():
+            return self.ended()
         ball, start = self.ball, self.z
         if ball is not None and ball.norm > FAR * max(1.0, float(np.linalg.norm(start))):
             self.ball = None  # it is too far away to matter, unless the search goes there
@@ -188,7 +194,26 @@ class _Search:
             if float(np.linalg.norm(self.z[ball.held])) > ball.norm:
                 self.z = start
                 self.search()
+        if not (far or self.is_there()):
+            self.without_ball()
         return self.ended()
+
+    def without_ball(self) -> bool:
+        """Go where F alone leads to, or to the point of the ball in that direction, if that is lower; true
+        where nothing is left to do.  From far away that is shorter than the way along the sphere."""
+        problem, ball = self.problem, self.ball
+        if ball is None or problem.objective.l2 > 0.0 or problem.d1 < span(problem):
+            return False
+        plain = replace(problem, point=self.objective.point(self.z), objective=Sought())
+        free = _Search(plain, lambda step: None)
+        _BlockSearch(free).run()
+        z = free.z
+        if float(np.linalg.norm(z[ball.held])) > ball.norm:
+            z = ball.z(ball.coordinates(z))
+        if not self.objective.at(z)[0] < self.objective.at(self.z)[0]:
+            return False
+        self.arrive(z)
+        return self.is_there()
 
     def search(self) -> None:
         """By the convex function of the block where that is F, else step by step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -337,3 +337,31 @@ def test_with_fewer_samples_than_inputs_and_a_bias_without_decay(seed: int):
         found = best_regularised(problem).F_min
         assert arb(found.lower).union(arb(found.upper)).overlaps(truth)
     assert found.upper - found.lower <= 1e-9
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("n", [3, 700])
+def test_the_lower_bound_of_the_curvature_is_below_all_of_it(loss: str, n: int):
+    head = draw(1, "weights", loss, q=3, d1=2)
+    rng = np.random.default_rng(n)
+    times = -(-n // len(head.x))
+    x = np.concatenate([head.x * rng.normal(1.0, 0.2, head.x.shape) for _ in range(times)])
+    rows = {"omega": np.tile(head.omega, (times, 1))} if head.omega is not None else {}
+    problem = linear(x, np.tile(head.y, (times, 1)), loss, 3, **rows)
+    objective = Data.of(problem).objective(0.0)
+    d = objective.d
+    for scale in (0.0, 1.0, 5.0):
+        point = scale * rng.normal(size=(3, d))
+        point -= point.mean(axis=0)
+        B, whole = objective.least_block(point), np.zeros((3, d, 3, d))
+        blocks = [block.center for block in cast("list[Any]", objective.enclosed(point, blocks=True).blocks)]
+        if len(blocks[0]) == 3 * d:
+            whole = blocks[0].reshape(3, d, 3, d)
+        else:
+            for a in range(3):
+                whole[a, :, a] = blocks[min(a, len(blocks) - 1)]
+        across = np.eye(3) - (1.0 / 3.0 if objective.is_mean_free else 0.0)
+        excess = whole.reshape(3 * d, 3 * d) - np.kron(across, B.center)
+        size = float(np.max(np.abs(whole)))
+        assert np.linalg.eigvalsh(excess)[0] >= -1e-13 * size - float(B.radius)
+        assert np.linalg.eigvalsh(B.center)[0] > 0.0

@@ -288,6 +288,11 @@ def test_with_decay_every_critical_point_is_listed_and_no_other(seed: int) -> No
 
 
 @pytest.mark.long
+def test_where_boxes_of_w_and_v_are_left_those_of_w_and_their_ratio_decide() -> None:
+    assert decayed_landscape_is_right(50027)  # Poisson, three samples, l2 = 4e-10, a minimum at w = -83
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("first", range(8, 1008, 50))
 def test_with_decay_a_thousand_landscapes_are_right(first: int) -> None:
     assert [seed for seed in range(first, first + 50) if not decayed_landscape_is_right(seed)] == []
@@ -434,7 +439,7 @@ def second_picture_in_two_dimensions(scale: float) -> Landscape:
         f=[[1.0], [0.0], [0.0]],
         w=[w, 0.0],
         V=[[v], [0.0]],
-        loss=replace(base.loss, scale=6.0),  # three samples, of which one is that of the picture
+        loss={"kind": "squared", "scale": 6.0},  # three samples, of which one is that of the picture
         l2=0.25,
     )
     along_w = Direction(np.array([[1.0, 0.0]]), np.zeros((2, 1)))
@@ -467,7 +472,7 @@ def test_the_third_picture_in_two_dimensions_has_its_spurious_minimum_on_the_rim
         f=[[1.0], [0.0], [0.0]],
         w=[-1.0, 0.0],
         V=[[-1.5], [0.0]],
-        loss=replace(base.loss, scale=6.0),
+        loss={"kind": "squared", "scale": 6.0},
         norm=2.0,
     )
     along_w = Direction(np.array([[1.0, 0.0]]), np.zeros((2, 1)))
@@ -674,3 +679,11 @@ def test_a_coefficient_of_zero_is_the_plain_landscape() -> None:
     problem = load_problem(FIGURES["b"])
     plain = landscape(replace(problem, objective=Objective(0.0)))
     assert shown(plain) == shown(figure("a"))
+
+
+def test_a_list_without_the_saddles_of_rank_1_is_not_called_complete() -> None:
+    """W_1 of rank 1, W_1ᵀA_f = 0: a saddle of two outputs that is neither 0 nor listed."""
+    found = landscape(random_problem(1, n=20, d=3, k=2, q=2))
+    assert not found.complete
+    assert "they are not listed" in " ".join(run_text(random_problem(1, n=20, d=3, k=2, q=2)).split())
+    assert landscape(random_problem(1, n=20, d=3, k=2)).complete

@@ -702,3 +702,15 @@ def test_an_interrupt_leaves_the_best_point_so_far(how: signal.Signals, code: in
     reached = check(replace(problem, point=read_point(output)))
     assert reached.objective.F.upper < check(start).objective.F.lower
     assert reached.verdict is Verdict.REFUTED
+
+
+def test_on_a_ball_from_far_away_it_goes_where_F_alone_leads():
+    """‖V‖ = 1e5 within a ball that hardly matters: a way along its sphere ends in rounding."""
+    rng = np.random.default_rng(1)
+    x, f, y = rng.normal(size=(60, 3)), rng.normal(size=(60, 2)), rng.normal(size=(60, 2))
+    far = Problem.from_arrays(
+        x=x, y=y, f=f, W=3.0 * rng.normal(size=(2, 3)), V=5e4 * rng.normal(size=(3, 2)), epsilon=EPS, norm=2e5
+    )
+    solution = solve(far)
+    assert check(replace(far, point=solution.point)).verdict is Verdict.CERTIFIED
+    assert solution.stopped is None
