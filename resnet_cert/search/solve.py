@@ -105,11 +105,15 @@ class Solution:
         """The point, as `write_point` writes it."""
         write_point(str(path), self.point)
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
+    def __str__(self) -> str:
+        """How the search ended."""
         sizes = f"‖W‖ = {np.linalg.norm(self.point.W):.6g}, ‖V‖ = {np.linalg.norm(self.point.V):.6g}"
         end = self.stopped or "an ε-second-order stationary point, by float64's own word"
-        return f"<pre>{html.escape(f'{self.iterations} iterations: {end}; {sizes}')}</pre>"
+        return f"{self.iterations} iterations: {end}; {sizes}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:
