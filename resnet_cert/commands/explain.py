@@ -37,6 +37,10 @@ TOPICS = (
 WORDS = {
     "definition-1": "sopsp",
     "eps": "sopsp",
+    "epsilon": "sopsp",
+    "gradient": "setting",
+    "threshold": "sopsp",
+    "margin": "sopsp",
     "smallest-epsilon": "sopsp",
     "proposition-r": "regularized",
     "weight-decay": "regularized",
@@ -44,6 +48,18 @@ WORDS = {
     "witness": "verdict",
     "enclosure": "verdict",
     "gap": "setting",
+    "best-linear": "setting",
+    "left-to-gain": "augmented",
+    "linear-functional": "gap-bounds",
+    "first-order-bound": "gap-bounds",
+    "local-second-order-bound": "gap-bounds",
+    "cost-of-decay": "regularized",
+    "boundary": "regularized",
+    "vacuous": "hessian",
+    "curvature": "hessian",
+    "domain": "lipschitz",
+    "head": "vector",
+    "bias": "vector",
     "f-lin": "setting",
     "r": "break-even",
     "b": "lipschitz",
@@ -76,10 +92,11 @@ def explain(words: tuple[str, ...]) -> None:
         return
     topic = known(" ".join(words))
     if topic is None:
-        from resnet_cert.spec.faults import suggestion
+        from resnet_cert.spec.faults import nearest, suggestion
 
         asked = " ".join(words)
-        raise click.UsageError(f"unknown topic {asked!r}{suggestion(asked, TOPICS)}")
+        there = [*TOPICS, *WORDS] if nearest(asked, WORDS) else TOPICS
+        raise click.UsageError(f"unknown topic {asked!r}{suggestion(asked, there)}")
     write(rendered(page(topic), screen.color, screen.width), None)
 
 

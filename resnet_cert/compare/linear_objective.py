@@ -304,11 +304,15 @@ class SketchSums:
 def _sketch_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, held: bool) -> SketchSums:
     p, pi = rows.z @ point.T, rows.chunk.weights
     at = bend(design.problem.loss, p, rows.chunk)
-    blur = np.linalg.norm(at.first, axis=1) * np.linalg.norm(p, axis=1)
+    blur = _lengths(at.first) * _lengths(p)
     numbers = [pi @ at.value, pi @ np.abs(at.value), pi @ blur, np.sum(pi)]
     g = (pi[:, None] * at.first).T @ rows.z
     floats = blocks.whole(np.append(numbers, g), design.problem.chunk_rows)
     return SketchSums(floats, [at] if held else None)
+
+
+def _lengths(a: Array) -> Array:
+    return np.abs(a[:, 0]) if a.shape[1] == 1 else np.sqrt(np.einsum("ij,ij->i", a, a))
 
 
 def _at_bends(design: Design, rows: Rows, *, point: Array, part: Callable[[Rows, Bend], Array]) -> Array:

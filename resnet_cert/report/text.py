@@ -266,9 +266,11 @@ def _sets(found: Landscape) -> Iterator[str]:
         what = "Global minima of F over all (W, V)" if part.kind == "minimum" else "Saddles at W = 0"
         size = {None: "of a dimension that is not proven", 0: "one point", 1: "a curve"}
         extent = size.get(part.dimension, f"of dimension {part.dimension}")
-        W, V = (_array(a) for a in (part.through.head, part.through.V))
+        at = part.through
+        c = "" if at.c is None else f", c = {_array(at.c)}"
+        through = f"W = {_array(at.W)}{c}, V = {_array(at.V)}"
         bent = "" if part.lambda_min is None else f", λ_min = {enclosed(part.lambda_min, 4)} there"
-        yield f"{what}: F = {enclosed(part.value)}, {extent}, through W = {W}, V = {V}{bent}."
+        yield f"{what}: F = {enclosed(part.value)}, {extent}, through {through}{bent}."
 
 
 def _array(a: Array) -> str:
