@@ -521,11 +521,15 @@ class BoundTable:
 
         _save(path, formatter("json").bound(self, Style()), lambda: bound_figure(with_curve(self)))
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
+    def __str__(self) -> str:
+        """The text of the command `bound`."""
         from resnet_cert.report import Style, formatter
 
-        return f"<pre>{html.escape(formatter('text').bound(self, Style()))}</pre>"
+        return formatter("text").bound(self, Style()).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 @dataclass(frozen=True)
@@ -563,11 +567,15 @@ class Profile:
 
         _save(path, formatter("json").profile(self, Style(), None), lambda: profile_figure(self))
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
+    def __str__(self) -> str:
+        """The text of the command `profile`."""
         from resnet_cert.report import Style, formatter
 
-        return f"<pre>{html.escape(formatter('text').profile(self, Style(), None))}</pre>"
+        return formatter("text").profile(self, Style(), None).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ from resnet_cert.problem.problem import Problem
 from resnet_cert.results import BreakEvenRadius, Profile, ProfileRow
 
 BEYOND = 2.0**-36
-"""How far below F, relatively, the place lies whose F_lin is to be at most F; 2^6 times as far where it is
-not.
+"""How far below F, relative to its distance from both ends of F_lin, the place lies whose F_lin is to be at
+most F; 2^6 times as far where it is not.
 """
 TRIES = 5
 NARROW = 1e-7
@@ -73,8 +73,9 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
     if not (F.known and F.lower > least.lower):
         return replace(open_end, lower=_below(F, Seen.of(data, found, blocks=False), 0.0)), found
     lower, start = 0.0, found
+    room = min(abs(at_zero.upper - F.value), F.value - least.lower)  # to F_lin(0), and to inf F_lin
     for trial in range(TRIES):
-        beyond = max(4.0 * (F.upper - F.lower), BEYOND * abs(at_zero.upper - F.value)) * 2.0 ** (6 * trial)
+        beyond = max(4.0 * (F.upper - F.lower), BEYOND * room) * 2.0 ** (6 * trial)
         place = data.at_value(F.lower - beyond, start)
         seen = Seen.of(data, place, blocks=False)
         lower, start = max(lower, _below(F, seen, lower)), place

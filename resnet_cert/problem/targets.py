@@ -38,7 +38,7 @@ def with_loss(data: Distribution, loss: str | Mapping[str, Any] | Loss, q: int) 
         RequestError: there is no such loss, or it has no such entry.
     """
     if not isinstance(loss, (str, Mapping)):
-        if not hasattr(loss, "target_fault"):
+        if not (isinstance(loss, BuiltinLoss) or hasattr(loss, "target_fault")):
             wanted = "a loss by its name, or a mapping as in a spec"
             raise RequestError(f"loss: expected {wanted}, got {type(loss).__name__}", id="wrong-value")
         return data, loss

@@ -83,11 +83,15 @@ class SgdRun:
         else:
             write_whole(name, rendered(sgd_figure(self), name))
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
+    def __str__(self) -> str:
+        """The text of the command `sgd`."""
         from resnet_cert.report import Style, formatter
 
-        return f"<pre>{html.escape(formatter('text').sgd(self.report, Style()))}</pre>"
+        return formatter("text").sgd(self.report, Style()).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 @float64_scope()

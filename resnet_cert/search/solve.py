@@ -105,11 +105,15 @@ class Solution:
         """The point, as `write_point` writes it."""
         write_point(str(path), self.point)
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
+    def __str__(self) -> str:
+        """How the search ended."""
         sizes = f"‖W‖ = {np.linalg.norm(self.point.W):.6g}, ‖V‖ = {np.linalg.norm(self.point.V):.6g}"
         end = self.stopped or "an ε-second-order stationary point, by float64's own word"
-        return f"<pre>{html.escape(f'{self.iterations} iterations: {end}; {sizes}')}</pre>"
+        return f"{self.iterations} iterations: {end}; {sizes}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:
@@ -408,6 +412,9 @@ class _BlockSearch:
         self.A = np.concatenate([W, W[:, :d1] @ V], axis=1).ravel()
 
     def run(self) -> None:
+        zero = np.zeros_like(self.A)
+        if float(np.linalg.norm(self.A)) > NEARBY and self.Phi.at(zero)[0] < self.Phi.at(self.A)[0]:
+            self.A = zero  # Φ is convex: from 0, which is lower, the way is the shorter one
         for _ in range(ROUNDS):
             newton(self.Phi, self.A, self.after)
             value, slope = self.Phi.at(self.A)

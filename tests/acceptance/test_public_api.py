@@ -42,3 +42,9 @@ def test_a_function_is_not_hidden_by_the_module_of_its_name(name: str, before: s
     assert python(script + f"print({name}.__name__, resnet_cert.{name} is {name}, callable({name}))") == (
         f"{name} True True"
     )
+
+
+def test_a_result_prints_as_its_command_does():
+    table = resnet_cert.bound([0.1], b=1.0, r=1.0, mu0=1.0, mu1=1.0, mu2=1.0)
+    assert str(table).startswith("Theorem 3: F − min F_lin")
+    assert str(table) in table._repr_html_()

@@ -83,8 +83,11 @@ def test_zero_and_infinity_are_decided(name: str):
     for F in (nothing * 1.001, nothing + 5.0):
         assert break_even_radius(Enclosure.exact(F), linear).upper == 0.0
     below = -10.0 if linear.attained is False else lowest - 1e-6
-    if linear.attained is False:
-        assert break_even_radius(Enclosure.exact(1e-3), linear).infinite is False
+    for small in (1e-3, 1e-10) if linear.attained is False else ():
+        met = break_even_radius(Enclosure.exact(small), linear)
+        assert met.infinite is False
+        assert met.upper is not None
+        assert met.upper - met.lower < 1e-6 * met.upper
     never = break_even_radius(Enclosure.exact(below), linear)
     assert (never.infinite, never.value, never.upper, never.lower) == (True, None, None, math.inf)
 
