@@ -401,8 +401,8 @@ class Report:
         Raises:
             RequestError: it has another ending, or there is no file to be written there.
         """
+        from resnet_cert.problem.files import require_writable, write_whole
         from resnet_cert.report import ENDINGS, Style, formatter
-        from resnet_cert.report.files import require_writable, write_whole
 
         name = ENDINGS.get(Path(path).suffix)
         if name is None:
@@ -657,8 +657,8 @@ class Solved:
 
 
 def _save(path: str | Path, document: str, figure: Callable[[], Any]) -> None:
+    from resnet_cert.problem.files import write_whole
     from resnet_cert.report.figures import ENDINGS, rendered
-    from resnet_cert.report.files import write_whole
 
     name = str(path)
     if not name.endswith((".json", *ENDINGS)):

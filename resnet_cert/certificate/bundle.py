@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from resnet_cert.certificate.files import Undecided
 from resnet_cert.certificate.reading import Rejected
 from resnet_cert.outcomes import Diagnostic, RequestError
-from resnet_cert.report.files import written
+from resnet_cert.problem.files import written
 
 ENDING = ".zip"
 CERTIFICATE = "certificate.json"

@@ -24,9 +24,9 @@ from resnet_cert.certificate.comparison import BreakEvenClaim, break_even_claim
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError, Verdict
+from resnet_cert.problem.files import written
 from resnet_cert.problem.losses import ULPS, BuiltinLoss
 from resnet_cert.problem.problem import Direction, Problem
-from resnet_cert.report.files import written
 from resnet_cert.results import Report
 
 FORMAT = "resnet-cert/certificate/2"

@@ -21,8 +21,8 @@ from resnet_cert.commands.common import (
     write,
 )
 from resnet_cert.commands.program import Strict
+from resnet_cert.problem.files import require_writable, write_whole
 from resnet_cert.report import formatter
-from resnet_cert.report.files import require_writable, write_whole
 
 if TYPE_CHECKING:
     from resnet_cert.numerics.enclosure import Enclosure

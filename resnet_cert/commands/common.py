@@ -16,8 +16,8 @@ from click.shell_completion import CompletionItem
 
 from resnet_cert.commands import surroundings
 from resnet_cert.outcomes import Diagnostic, InternalError, RequestError
+from resnet_cert.problem.files import require_apart, require_writable, write_whole
 from resnet_cert.report import CHECK_FORMATS, FORMATS, Style
-from resnet_cert.report.files import require_apart, require_writable, write_whole
 
 if TYPE_CHECKING:
     from resnet_cert.commands.bar import Bar

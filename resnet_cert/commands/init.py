@@ -9,7 +9,7 @@ import click
 
 from resnet_cert.commands.common import write
 from resnet_cert.commands.program import Strict
-from resnet_cert.report.files import require_apart, require_writable
+from resnet_cert.problem.files import require_apart, require_writable
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 FIRST = "start"

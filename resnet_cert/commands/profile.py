@@ -16,8 +16,8 @@ from resnet_cert.commands.common import (
     write,
 )
 from resnet_cert.commands.program import Strict
+from resnet_cert.problem.files import write_whole
 from resnet_cert.report import formatter
-from resnet_cert.report.files import write_whole
 
 
 @click.command(cls=Strict, short_help="How large must a linear predictor be to do as well as the network?")

@@ -19,8 +19,8 @@ from resnet_cert.commands.common import (
     write,
 )
 from resnet_cert.commands.program import Strict
+from resnet_cert.problem.files import write_whole
 from resnet_cert.report import formatter
-from resnet_cert.report.files import write_whole
 
 
 @click.command(cls=Strict)

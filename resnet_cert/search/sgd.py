@@ -73,9 +73,9 @@ class SgdRun:
 
     def save(self, path: str | Path) -> None:
         """The JSON document (.json), or the picture (.png, .svg, .pdf)."""
+        from resnet_cert.problem.files import write_whole
         from resnet_cert.report import Style, formatter
         from resnet_cert.report.figures import rendered, sgd_figure
-        from resnet_cert.report.files import write_whole
 
         name = str(path)
         if name.endswith(".json"):

@@ -26,10 +26,10 @@ import numpy as np
 
 from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
 from resnet_cert.problem.problem import Objective as Sought
 from resnet_cert.problem.span import gradient_basis, span
-from resnet_cert.report.files import write_whole
 from resnet_cert.search.derivatives import Augmented, Decayed, Function, Objective, OnBall, lowest_curvature
 
 MARGIN = 16.0

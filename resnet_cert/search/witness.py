@@ -15,8 +15,8 @@ from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, inner, norm
 from resnet_cert.numerics.radius import Array, U, exponent
 from resnet_cert.outcomes import Verdict
+from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
-from resnet_cert.report.files import write_whole
 from resnet_cert.results import Descent
 from resnet_cert.search.derivatives import Objective
 

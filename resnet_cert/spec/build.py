@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from resnet_cert.outcomes import Diagnostic, InternalError, RequestError, Verdict, printable
+from resnet_cert.problem.files import require_apart
 from resnet_cert.problem.problem import (
     Distribution,
     Domain,
@@ -24,7 +25,6 @@ from resnet_cert.problem.problem import (
 )
 from resnet_cert.problem.problem import Fault as ProblemFault
 from resnet_cert.problem.wellformed import input_faults, shape_faults, value_faults
-from resnet_cert.report.files import require_apart
 from resnet_cert.results import Source
 from resnet_cert.spec import loss_models, models, network_models
 from resnet_cert.spec.code import running

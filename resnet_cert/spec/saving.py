@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.targets import FRAMEWORK_NAMES
-from resnet_cert.report.files import write_whole
 
 if TYPE_CHECKING:
     from resnet_cert.problem.problem import Problem

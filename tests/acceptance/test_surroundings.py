@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from resnet_cert.cli import cli
 from resnet_cert.outcomes import FAULTS, RequestError, printable
-from resnet_cert.report.files import require_writable, write_whole
+from resnet_cert.problem.files import require_writable, write_whole
 from resnet_cert.spec import load_problem
 
 CASES = Path(__file__).parent / "cases"
