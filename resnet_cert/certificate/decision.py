@@ -194,12 +194,12 @@ def _decided(certificate: Certificate, data: Data, so_far: Verification, limits:
     enclosed, skipped = _prove(certificate, stored, _claims(certificate, stored, limits), limits)
     so_far = replace(so_far, claim=replace(_claim(certificate), **enclosed))
     if skipped:
-        return so_far.undecided(f"nothing is decided: {'; '.join(skipped)}")
+        return so_far.undecided(f"nothing is decided: {'; '.join(dict.fromkeys(skipped))}")
     if data.radius is not None:
         # The features are known to within their radius: the verdict must hold for all of them.
         try:
             _, skipped = _prove(certificate, data, _of_features(certificate, data, limits), limits)
-            why = "; ".join(skipped)
+            why = "; ".join(dict.fromkeys(skipped))
         except Rejected as fault:
             why = str(fault)
         if why:

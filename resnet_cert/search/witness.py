@@ -24,7 +24,8 @@ HALVINGS = 64
 """Steps 2^-j of the size of the point are tried,"""
 SMALLER = 2.0**-8
 LEAST_STEP = 2.0**-1000
-"""then smaller ones by this factor, down to this."""
+LARGEST_STEP = 2.0**500
+"""then larger ones and smaller ones by this factor, within these."""
 TRIED = 6
 """Steps at which float64 sees a fall that are enclosed before the search goes on to smaller ones."""
 
@@ -171,6 +172,11 @@ def _descended(problem: Problem, witness: Witness) -> Witness:
 
 def _steps(size: float) -> list[float]:
     steps = [max(1.0, size) * 2.0**-power for power in range(HALVINGS)]
+    longer = steps[0] / SMALLER
+    while longer < LARGEST_STEP:  # tiny data: F changes far away alone
+        steps.append(longer)
+        longer /= SMALLER
+    steps.append(steps[HALVINGS - 1] * SMALLER)
     while steps[-1] > LEAST_STEP:
         steps.append(steps[-1] * SMALLER)
     return steps

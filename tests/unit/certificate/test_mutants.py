@@ -29,12 +29,14 @@ KINDS: list[dict[str, Any]] = [
     {"loss": "squared", "q": 2, "d1": 2, "d2": 1, "bias": True},
     {"loss": "softmax", "q": 3, "d1": 2, "bias": True},
     {"loss": "logistic", "q": 1, "d2": 0, "bias": False},
-    {"loss": "logistic", "q": 2, "d1": 3},
+    {"loss": "logistic", "q": 3, "d1": 3, "d2": 1, "bias": True},
     {"loss": "poisson", "q": 1},
-    {"loss": "pseudo_huber", "q": 2},
+    {"loss": "pseudo_huber", "q": 3, "d2": 1},
     {"loss": "weighted_squared", "q": 2, "d1": 2, "l2": 0.05, "bias": True},
     {"loss": "softmax", "q": 2, "l2": 0.1, "bias": True},
 ]
+CONSTRAINED = 1
+"""The kind whose points lie inside a ball."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ def bases(folder: Path) -> list[Base]:
                 document, arrays = forger.refuted_by_gradient(case)
             else:
                 document, arrays = forger.refuted_by_curvature(case)
+            if seed == CONSTRAINED:
+                norm = 1.0 + 2.0 * float(np.hypot(np.linalg.norm(head.head), np.linalg.norm(head.V)))
+                case = replace(case, extra=f"constraint: {{norm: {norm!r}}}")
+                document = forger.changed(document, ("claim", "objective", "norm"), norm.hex())
             found.append(Base(case, document, arrays, truth))
             if head.q == 1 and head.c is None and head.bypass is None and not head.l2:
                 found.append(Base(case, *forger.as_format_1(document, arrays), truth, True))
