@@ -50,7 +50,7 @@ MOST_STEPS = 20
 """Of Newton's method: what takes more is no minimum that is attained."""
 MOST_HELD = 2**25
 """The most numbers in the inputs from which a part is taken."""
-STRETCHES = (16.0, 256.0, 4096.0)
+STRETCHES = (2.0**4, 2.0**8, 2.0**12, 2.0**20, 2.0**40)
 """How many times longer a predictor that separates the data is made, to see how low its loss falls."""
 
 
