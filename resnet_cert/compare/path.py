@@ -33,7 +33,8 @@ NOTHING_LEFT = 2.0**-100
 """The same of a step that moves U by no more than rounding does."""
 GOES_WELL = 1e-3
 """How much of the decrement a step with an old Hessian may leave."""
-STEPS_TO_LAMBDA = 80
+STEPS_TO_LAMBDA, ARRIVED = 80, 2.0**-46
+"""Steps of the search for a λ, and the relative length of one that ends it."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def _found(
         pull = place.point @ objective.metric
         turn = solver(objective, place.at, place.lam, LOOSE)(pull)
         lam = newton(place, over, float(np.sum(pull * turn)))
+        if polished and abs(lam - place.lam) <= ARRIVED * place.lam:
+            return place
         if not polished and lam > 0.0 and abs(lam - place.lam) <= 1e-3 * place.lam:
             low, high = 0.0, math.inf  # what was found loosely is no bound this near
         floor = max(least, place.lam / 1e3 if high == math.inf or low == 0.0 else 0.0)
@@ -183,7 +186,7 @@ def _found(
             lam = place.lam * 100.0 if high == math.inf else math.sqrt(max(low, least, high * 1e-6) * high)
         lam = min(max(lam, floor, least), place.lam * 1e4 if place.lam else math.inf)
         polished = abs(lam - place.lam) <= 1e-3 * place.lam
-        arrived = abs(lam - place.lam) <= 2.0**-46 * place.lam
+        arrived = abs(lam - place.lam) <= ARRIVED * place.lam
         place = minimised(objective, _predicted(objective, place, lam, turn), lam, 0.0 if polished else 1e-8)
         if arrived or high <= low * (1.0 + 2.0**-50):
             break

@@ -365,3 +365,12 @@ def test_the_lower_bound_of_the_curvature_is_below_all_of_it(loss: str, n: int):
         size = float(np.max(np.abs(whole)))
         assert np.linalg.eigvalsh(excess)[0] >= -1e-13 * size - float(B.radius)
         assert np.linalg.eigvalsh(B.center)[0] > 0.0
+
+
+def test_on_a_tiny_ball_the_search_ends_where_it_has_arrived():
+    """Where Newton's step on λ is rounding, it is no reason to look elsewhere."""
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        x, y = rng.normal(size=(11, 3)), rng.choice([-1.0, 1.0], 11)
+        found = best_linear_predictor(linear(x, y, "logistic"), float(10.0 ** rng.uniform(-4.0, -2.0)), 1.0)
+        assert found.F_min.upper - found.F_min.lower <= 1e-13
