@@ -26,7 +26,7 @@ def heads(loss: str, corner: str, seed: int = 0) -> Head | None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("corner", CORNERS)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_verdicts_turn_at_the_smallest_epsilon(tmp_path: Path, loss: str, corner: str, seed: int) -> None:
     head = heads(loss, corner, seed)
     truth = None if head is None else HeadTruth(head)

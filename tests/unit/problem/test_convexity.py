@@ -183,7 +183,7 @@ def test_suprema_bound_the_derivatives_at_every_point(name: str, count: int) -> 
     y = rng.normal(size=count) if name != "poisson" else rng.poisson(2.0, count).astype(float)
     bounds = suprema(CustomLoss(LOSSES[name].function, "mine"), reach, y)
     with ctx.workprec(BITS):
-        for i in range(0, count, max(1, count // 20)):
+        for i in range(0, count, max(1, count // 6)):
             for share in (-1.0, -0.6, 0.0, 0.2, 1.0):
                 p = share * float(reach[i])
                 _, first, second = truth(LOSSES[name], p, float(y[i]))
