@@ -203,7 +203,7 @@ def _least(part: Problem) -> Enclosure:
     if at.blocks is None or not all(rows.error.exact for rows in objective.design.rows()):
         return unknown
     K, sine = at.blocks[0], 0.0
-    size = 2.0 ** math.frexp(float(np.trace(K.center)) / len(K.center) or 1.0)[1]
+    size = location.size_of(K)
     unseen = unseen_directions(lambda: _rays(objective))
     if unseen is not None:
         sine = unseen.sine

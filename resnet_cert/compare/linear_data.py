@@ -25,10 +25,10 @@ from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import Recedes, recedes, separates
 from resnet_cert.compare.row_space import Unseen, unseen_directions
 from resnet_cert.moments.executors import summed
-from resnet_cert.moments.moments import total_weight, value_sum, weight_sum
+from resnet_cert.moments.moments import MeanSums, value_sum, weight_sum
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array
-from resnet_cert.numerics.sums import Blocks, Sum, quotient
+from resnet_cert.numerics.sums import Blocks
 from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Chunk, Problem
@@ -155,8 +155,7 @@ class Data:
         loss = self.problem.loss
         if not isinstance(loss, BuiltinLoss):
             return 0.0 if loss.nonnegative else None
-        sums = summed(self.problem, _infimum_sums, features=False)
-        whole = quotient(sums.value.total(), total_weight(sums.weight))
+        whole = summed(self.problem, _infimum_sums, features=False).expectation()
         return Enclosure.around(float(whole.center), whole.radius).lower
 
     @cached_property
@@ -273,17 +272,6 @@ def _in_units(unseen: Unseen, units: Array) -> Unseen:
     return Unseen(unseen.Z * factor, unseen.sine * factor)
 
 
-@dataclass(frozen=True)
-class InfimumSums:
-    """Σ π inf ℓ and Σ π."""
-
-    value: Sum
-    weight: Sum
-
-    def __add__(self, other: InfimumSums) -> InfimumSums:
-        return InfimumSums(self.value + other.value, self.weight + other.weight)
-
-
-def _infimum_sums(problem: Problem, chunk: Chunk, blocks: Blocks) -> InfimumSums:
+def _infimum_sums(problem: Problem, chunk: Chunk, blocks: Blocks) -> MeanSums:
     least = cast(BuiltinLoss, problem.loss).infimum(chunk.y, chunk.omega)
-    return InfimumSums(value_sum(least, NOTHING, chunk.weight, blocks), weight_sum(chunk, blocks))
+    return MeanSums(weight_sum(chunk, blocks), value_sum(least, NOTHING, chunk.weight, blocks))

@@ -26,6 +26,7 @@ import numpy as np
 from resnet_cert.compare.design import HELD_BYTES, Design, Largest, Rows
 from resnet_cert.compare.row_space import Unseen
 from resnet_cert.moments.moments import (
+    MeanSums,
     Moments,
     MomentSums,
     Slopes,
@@ -37,7 +38,7 @@ from resnet_cert.moments.moments import (
 from resnet_cert.numerics.algebra import solve
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, U, gamma
-from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum, quotient
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
 from resnet_cert.problem.problem import Chunk
@@ -277,8 +278,7 @@ class LinearObjective:
         """
         problem = self.design.problem
         every = problem.n // (ENOUGH_ROWS * self.d + BLOCK_ROWS) if problem.loss.convex else 1
-        sums = self.design.summed(partial(_least_sums, point=point, every=max(1, every)))
-        B = quotient(sums.least.total(), total_weight(sums.weight))
+        B = self.design.summed(partial(_least_sums, point=point, every=max(1, every))).expectation()
         return Ball((B.center + B.center.T) / 2.0, B.radius + Radius.norm(B.center) * U)
 
     def largest_third(self, point: Array, q: float) -> Radius:
@@ -402,18 +402,8 @@ def _enclosed_sums(design: Design, rows: Rows, cut: Blocks, *, point: Array, blo
     return EnclosedSums(sums, bend, Largest(farthest))
 
 
-@dataclass(frozen=True)
-class LeastSums:
-    """Σ π of all rows, and Σ π c zzᵀ of some."""
-
-    weight: Sum
-    least: Sum
-
-    def __add__(self, other: LeastSums) -> LeastSums:
-        return LeastSums(self.weight + other.weight, self.least + other.least)
-
-
-def _least_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, every: int) -> LeastSums:
+def _least_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, every: int) -> MeanSums:
+    """c zzᵀ of some of the rows, over Σ π of all."""
     weight, loss, size = weight_sum(rows.chunk, blocks), design.problem.loss, Radius.norm(point)
     some = rows if every == 1 else rows[::every]
     cut = Blocks(blocks.first, len(some.z))
@@ -422,7 +412,7 @@ def _least_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, eve
     c = least_curvature(loss, cut.times(some.z, point.T), p_error, some.chunk)
     nothing = Radius.of(np.zeros(len(c)))
     at = Derivatives(c, nothing, c[:, None], nothing, c, nothing, Radius.size(c))
-    return LeastSums(weight, curvature_sum(at, some.chunk.weight, some.z, z_norm, some.error, cut))
+    return MeanSums(weight, curvature_sum(at, some.chunk.weight, some.z, z_norm, some.error, cut))
 
 
 def _largest_third(design: Design, rows: Rows, blocks: Blocks, *, point: Array, q: float) -> Largest:

@@ -101,10 +101,10 @@ def by_curvature(
     if at.blocks is None:
         Ks = [_shifted(cast(Ball, at.least), A.T @ A, error)]
         if objective.is_mean_free:
-            kappa = _size_of(Ks[0])
+            kappa = size_of(Ks[0])
             slope = added(slope, _mean_push(kappa, point))
     elif objective.is_mean_free:
-        kappa = _size_of(at.blocks[0])
+        kappa = size_of(at.blocks[0])
         Ks = [_with_mean_penalty(at.blocks[0], A.T @ A, error, kappa, objective.q)]
         slope = added(slope, _mean_push(kappa, point))
     else:
@@ -127,7 +127,7 @@ def _shifted(block: Ball, more: Array, error: Radius) -> Ball:
     return Ball(K, block.radius + error + Radius.norm(K) * (2.0 * U))
 
 
-def _size_of(K: Ball) -> float:
+def size_of(K: Ball) -> float:
     """κ of P = κ/2‖ΠU‖_F²: a power of two of the size of K's eigenvalues."""
     return 2.0 ** math.frexp(float(np.trace(K.center)) / len(K.center) or 1.0)[1]
 

@@ -24,7 +24,7 @@ from resnet_cert.moments.lipschitz import (
     lipschitz_constants,
     lipschitz_sums,
 )
-from resnet_cert.moments.moments import Slopes, total_weight, value_sum, weight_sum
+from resnet_cert.moments.moments import MeanSums, Slopes, total_weight, value_sum, weight_sum
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import Blocks, Sum, quotient
@@ -163,17 +163,6 @@ def constants_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> 
     return ConstantsSums(weight_sum(chunk, blocks), sums)
 
 
-@dataclass(frozen=True)
-class FormSums:
-    """Σ π δpᵀ∇²ℓ δp and Σ π.  Mergeable."""
-
-    weight: Sum
-    form: Sum
-
-    def __add__(self, other: FormSums) -> FormSums:
-        return FormSums(self.weight + other.weight, self.form + other.form)
-
-
 @QUIET
 def curvature_along(problem: Problem, direction: Direction, A_f: Ball | None = None) -> Enclosure:
     """D²F along a direction: one pass, or two where A_f is not known.  (Not divided by ‖direction‖².)"""
@@ -181,8 +170,7 @@ def curvature_along(problem: Problem, direction: Direction, A_f: Ball | None = N
     dW_1, W_1 = direction.dW[:, :d1], problem.W[:, :d1]
     p = head(problem)
     step = Linear(direction.dW, added(product(dW_1, problem.V), product(W_1, direction.dV)))
-    sums = summed(problem, functools.partial(form_sums, p=p, step=step))
-    form = quotient(sums.form.total(), total_weight(sums.weight))
+    form = summed(problem, functools.partial(form_sums, p=p, step=step)).expectation()
     bent = Enclosure.around(float(form.center), form.radius)
     if problem.loss.convex:
         bent = bent.intersect(lower=0.0)
@@ -190,9 +178,9 @@ def curvature_along(problem: Problem, direction: Direction, A_f: Ball | None = N
     return bent + 2.0 * inner(product(dW_1, direction.dV), A_f)
 
 
-def form_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear, step: Linear) -> FormSums:
-    """What some rows contribute, which begin with a block."""
+def form_sums(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear, step: Linear) -> MeanSums:
+    """δpᵀ∇²ℓ δp of some rows, which begin with a block."""
     norms = row_norms(chunk)
     at, error = p.at(chunk, norms, blocks)
     form, wrong = problem.loss.quadratic(at, error, chunk.y, chunk.omega, *step.at(chunk, norms, blocks))
-    return FormSums(weight_sum(chunk, blocks), value_sum(form, wrong, chunk.weight, blocks))
+    return MeanSums(weight_sum(chunk, blocks), value_sum(form, wrong, chunk.weight, blocks))

@@ -85,6 +85,21 @@ class MomentSums:
         return Moments(Enclosure.around(float(F.center), F.radius), *arrays)
 
 
+@dataclass(frozen=True)
+class MeanSums:
+    """Σ π and Σ π g of some samples, for one quantity g.  Mergeable."""
+
+    weight: Sum
+    part: Sum
+
+    def __add__(self, other: MeanSums) -> MeanSums:
+        return MeanSums(self.weight + other.weight, self.part + other.part)
+
+    def expectation(self) -> Ball:
+        """E[g]."""
+        return quotient(self.part.total(), total_weight(self.weight))
+
+
 def total_weight(weight: Sum) -> Enclosure:
     """Σ π."""
     ball = weight.total()
@@ -195,9 +210,8 @@ class Slopes:
 
     def times(self, data: Array, norm: Radius, off: Radius, blocks: Blocks) -> Sum:
         """Σ π∇ℓ gᵀ for vectors g that are data (m, l), with these norms, up to errors `off` (m,)."""
-        return blocks.sums_of_products(self.center, data, [self.part(data.shape[1], norm, off)], roundings=1)[
-            0
-        ]
+        _, error, size = self.part(data.shape[1], norm, off)
+        return blocks.sum_of_products(self.center, data, error, size, roundings=1)
 
     def part(self, columns: int, norm: Radius, off: Radius) -> tuple[int, Radius, Radius]:
         """So many columns of such data, as `Blocks.sums_of_products` takes them."""
