@@ -20,6 +20,13 @@ UNPUBLISHED = {"published": False}
 """Metadata of a field that the documents leave out: what only a sentence needs."""
 
 
+class ShownAsText:
+    """What a notebook shows as the text that it prints."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
 @dataclass(frozen=True)
 class Source:
     """The spec a report is about; both None for a problem made in Python.
@@ -30,8 +37,8 @@ class Source:
 
     path: str | None = None
     sha256: str | None = None
-    overrides: tuple[str, ...] = field(default=(), metadata={"published": False})
-    reads: tuple[str, ...] = field(default=(), metadata={"published": False})
+    overrides: tuple[str, ...] = field(default=(), metadata=UNPUBLISHED)
+    reads: tuple[str, ...] = field(default=(), metadata=UNPUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -493,7 +500,7 @@ class BoundConstants:
 
 
 @dataclass(frozen=True)
-class BoundTable:
+class BoundTable(ShownAsText):
     """Theorem 3 over several ε; target_eps: the largest ε whose bound is at most target_gap.
 
     curve: further rows, ε log-spaced around those of `rows`: what a picture shows.  F_lin_min: with weight
@@ -527,10 +534,6 @@ class BoundTable:
 
         return formatter("text").bound(self, Style()).rstrip("\n")
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return f"<pre>{html.escape(str(self))}</pre>"
-
 
 @dataclass(frozen=True)
 class ProfileRow:
@@ -541,7 +544,7 @@ class ProfileRow:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(ShownAsText):
     """min F_lin over ‖W‖_F ≤ r against r, log-spaced around the break-even radius, and F at the point.
 
     norm_W: ‖W‖_F of the point.
@@ -572,10 +575,6 @@ class Profile:
         from resnet_cert.report import Style, formatter
 
         return formatter("text").profile(self, Style(), None).rstrip("\n")
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ every step, not estimated: from the second moments for the squared loss and froz
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.problem.networks import NetworkFeatures
 from resnet_cert.problem.problem import GivenFeatures, Problem
-from resnet_cert.results import Curve, Repeats, Sgd
+from resnet_cert.results import Curve, Repeats, Sgd, ShownAsText
 
 Integers = npt.NDArray[np.int64]
 
@@ -54,7 +53,7 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class SgdRun:
+class SgdRun(ShownAsText):
     """The report and, for a picture, at the steps `at` (points,), from 1:
 
     curve: F(z_t, θ_t) of every run (points, runs);  average: over all steps up to there, of every run.
@@ -88,10 +87,6 @@ class SgdRun:
         from resnet_cert.report import Style, formatter
 
         return formatter("text").sgd(self.report, Style()).rstrip("\n")
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 @float64_scope()

@@ -14,7 +14,6 @@ Nothing here is proven; what is reached is for `check` to say.
 
 from __future__ import annotations
 
-import html
 import io
 import math
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
 from resnet_cert.problem.problem import Objective as Sought
 from resnet_cert.problem.span import gradient_basis, span
+from resnet_cert.results import ShownAsText
 from resnet_cert.search.derivatives import Augmented, Decayed, Function, Objective, OnBall, lowest_curvature
 
 MARGIN = 16.0
@@ -71,7 +71,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(ShownAsText):
     """The last point and the number of steps to it; stopped: why the search ended short of ε, or None.
 
     attained: is the infimum of the objective, over all points?  None where that is not known.
@@ -110,10 +110,6 @@ class Solution:
         sizes = f"‖W‖ = {np.linalg.norm(self.point.W):.6g}, ‖V‖ = {np.linalg.norm(self.point.V):.6g}"
         end = self.stopped or "an ε-second-order stationary point, by float64's own word"
         return f"{self.iterations} iterations: {end}; {sizes}"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:
