@@ -30,6 +30,7 @@ import numpy as np
 
 from resnet_cert.numerics.balls import QUIET, Balls, Bools, product
 from resnet_cert.numerics.krawczyk import RESOLUTION, Excluded, Zeros, distinct, inverses, krawczyk
+from resnet_cert.numerics.progress import told
 from resnet_cert.numerics.radius import FLOOR, Array, Radius, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.problem.ranges import Slopes
@@ -570,6 +571,7 @@ def all_zeros(
             order = np.argpartition(-np.sum(np.log2((high - low) / span + 1e-300), axis=1), batch)
         now, later = order[:batch], order[batch:]
         examined += len(now)
+        told("boxes", examined)
         seen = shells.contracted(low[now], high[now], start[now])
         middle, reach = 0.5 * (seen.low + seen.high)[:, of], 0.5 * (seen.high - seen.low)[:, of] * MORE
         alive = seen.alive & ~excluded(middle, reach)
