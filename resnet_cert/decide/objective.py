@@ -157,8 +157,8 @@ def unflat(vector: Array, W_shape: tuple[int, ...], V_shape: tuple[int, ...]) ->
 
 
 def plain(loss: Loss) -> tuple[Loss, float]:
-    """The loss as the compiled function knows it, and the factor of it that is left out: whatever evaluates its
-    proofs is no part of it."""
+    """The loss as the compiled function knows it, and the factor that is left out of it; whatever evaluates
+    the loss's proofs is no part of either."""
     if not isinstance(loss, BuiltinLoss):
         return loss, 1.0
     return replace(loss, scale=1.0, functions=NUMPY, called=None), loss.scale
@@ -206,7 +206,8 @@ def _compiled(loss: Loss, quickly: bool) -> Callable[..., Any]:
     ) -> Any:
         def G(W: Any, V: Any) -> Any:
             penalty = l2 * (jnp.sum(decayed * jnp.sum(W**2, axis=0)) + jnp.sum(V**2))
-            return jnp.sum(weight * (scale * objective(W, V, x, f, y, omega, loss))) + jnp.sum(weight) * penalty
+            each = scale * objective(W, V, x, f, y, omega, loss)
+            return jnp.sum(weight * each) + jnp.sum(weight) * penalty
 
         gradient = jax.grad(G, argnums=(0, 1))
         slope, along = jax.linearize(gradient, W, V)
