@@ -288,7 +288,7 @@ class Regularized:
     objective: its value at the point.  objective_lin_min: the least value at V = 0, min G_lin.  active: the
     point counts as on the boundary; multiplier: its μ then.  proposition_R: an upper bound of F − F_lin_min.
     gap: objective − objective_lin_min.  gap_bound: an upper bound of it, from ∇G and what decay can cost.
-    theorem3: None under a constraint.
+    theorem3: None under a constraint.  decays_bias: c counts in both norms.
     """
 
     l2: float
@@ -302,6 +302,7 @@ class Regularized:
     gap: Enclosure | None = None
     gap_bound: Enclosure | None = None
     theorem3: RegularizedTheorem3 | None = None
+    decays_bias: bool = field(default=True, metadata=UNPUBLISHED)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Found:
         """The same predictor in other coordinates."""
         ratio = self.objective.design.sigma / objective.design.sigma
         point = objective.coordinates(ratio * self.objective.W(self.place.point))
-        lam = self.place.lam / ratio**2
+        lam = float(np.float64(self.place.lam) / ratio / ratio)  # inf or NaN where floats end, and no fault
         return Found(objective, Place(point, lam, objective.sketch(point, lam), converged=False))
 
 

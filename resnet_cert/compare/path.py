@@ -116,7 +116,7 @@ def minimised(
                 size /= 2.0
                 trial = point + size * step
                 there = objective.sketch(trial, lam)
-            if size <= SHORTEST:
+            if size <= SHORTEST or (size < 1.0 and not there.value < at.value):  # as below
                 return Place(point, lam, at, converged=True)
         elif decrement >= before / 4.0:  # rounding is all that is left
             return Place(point, lam, at, converged=True)
