@@ -114,6 +114,7 @@ def regularized_here(
         G - least,
         gap_bound,
         theorem3,
+        problem.objective.decays_bias,
     )
 
 

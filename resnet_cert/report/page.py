@@ -80,9 +80,15 @@ def point_name(report: Report) -> str:
     return f"({_w(report)}, V)" if not report.problem.bias else f"({_w(report)}, c, V)"
 
 
+def _head(report: Report, of: str = "") -> str:
+    """All of the head, of which norms are taken: w, or (w, c) where it has a bias."""
+    w = _w(report) + of
+    return f"({w}, c{of})" if report.problem.bias else w
+
+
 def _length_of_w(report: Report, of: str = "") -> str:
-    """The Euclidean norm of w or of another such vector, which of matrices is Frobenius'."""
-    return f"‖w{of}‖" if report.problem.outputs == 1 else f"‖W{of}‖_F"
+    """The Euclidean norm of the head or of another one, which of matrices is Frobenius'."""
+    return f"‖{_head(report, of)}‖" + "_F" * (report.problem.outputs > 1)
 
 
 def _in_ball(report: Report) -> str:
@@ -102,6 +108,7 @@ def _judged(report: Report) -> str:
 
 def _facts(report: Report, digits: int) -> Pairs:
     size, objective, constants, w = report.problem, report.objective, report.constants, _w(report)
+    whole = _head(report)
     inputs = f"x in R^{size.d}" + (f", {size.bypass} bypass inputs" if size.bypass else "")
     rows = [("data", f"n = {size.n} samples, {inputs}, f(x) in R^{size.k}; loss {size.loss}")]
     if size.outputs > 1 or size.bias or size.bypass:
@@ -113,8 +120,8 @@ def _facts(report: Report, digits: int) -> Pairs:
     rows += [
         (
             f"point {point_name(report)}",
-            f"‖{w}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
-            f"domain ‖{w}‖, ‖V‖ < b = {plain(constants.b)}",
+            f"‖{whole}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
+            f"domain ‖{whole}‖, ‖V‖ < b = {plain(constants.b)}",
         ),
         ("objective", f"F = {enclosed(objective.F, digits)}"),
         ("best linear", _best_linear(report, digits)),
@@ -124,7 +131,10 @@ def _facts(report: Report, digits: int) -> Pairs:
         rows.append(("break-even", _break_even(report, objective.break_even_radius, digits)))
     if objective.block_gap is not None:
         rows.append(
-            ("left to gain", f"F − inf F over all ({w}, V) = {enclosed(objective.block_gap, digits)}")
+            (
+                "left to gain",
+                f"F − inf F over all {point_name(report)} = {enclosed(objective.block_gap, digits)}",
+            )
         )
     if report.augmented is not None:
         wider = report.augmented
@@ -186,20 +196,21 @@ def break_even_words(radius: BreakEvenRadius, own: float | None, length: str, di
 
 def _regularized(report: Report, about: Regularized, digits: int) -> Pairs:
     """What Definition 1 speaks of where it is not F: G, on a ball, and on its boundary the Lagrangian L."""
-    w = _w(report)
-    added = f" + {given(about.l2)}·(‖{w}‖² + ‖V‖²)" if about.l2 else ""
+    squares = _length_of_w(report) if about.decays_bias else f"‖{_w(report)}‖_F"
+    point = point_name(report) if about.decays_bias else f"({_w(report)}, V)"
+    added = f" + {given(about.l2)}·({squares}² + ‖V‖_F²)" if about.l2 else ""
     rows = [("judged", f"G = F{added} = {enclosed(about.objective, digits)}")]
     if about.norm is not None:
-        rows += [("constraint", f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
+        rows += [("constraint", f"‖{point}‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
         if about.active and about.norm_point.upper > about.norm:
             rows[-1] = (
                 "constraint",
-                f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)}: on the sphere of radius "
+                f"‖{point}‖ = {enclosed(about.norm_point, digits)}: on the sphere of radius "
                 f"{given(about.norm)}, to a relative 1e-6",
             )
     if about.active:
         held = about.multiplier is not None and about.multiplier.lower > 0.0
-        L = f"G + (μ/2)·‖({w}, V)‖², λ_min along the sphere" if held else f"G + (max(0, μ)/2)·‖({w}, V)‖²"
+        L = f"G + (μ/2)·‖{point}‖², λ_min along the sphere" if held else f"G + (max(0, μ)/2)·‖{point}‖²"
         rows += [("boundary", f"μ = {enclosed(about.multiplier, digits)}; L = {L}")]
     return [*rows, ("best at V = 0", f"min G = {enclosed(about.objective_lin_min, digits)}")]
 
@@ -255,7 +266,7 @@ def _theorems(report: Report, digits: int) -> Rows:
         at_least_row("1  ‖∇F‖ ≥ gap/D", gradient.norm, first.lower_bound, end)
         at_least_row("1  ‖∇F‖ ≥ gap/D, D refined", gradient.norm, first.lower_bound_refined, end)
     if second.applies is not False:
-        statement = f"2  at {_w(report)} = 0: left ≥ gap/{_length_of_w(report, '*')}"
+        statement = f"2  at {_head(report)} = 0: left ≥ gap/{_length_of_w(report, '*')}"
         at_least_row(statement, second.left, second.right, _holds(second.holds))
     if third.applies:
         at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
@@ -352,7 +363,7 @@ def _on_conditions(report: Report) -> Iterator[str]:
             test = f"; below ε = {at_least(hessian.informative_below)} it would be a test"
         yield (
             f"At ε = {given(report.epsilon)} the curvature condition tests nothing: √(μ2 ε) is at least "
-            f"‖∇²{_judged(report)}‖, so every point passes it{test}."
+            f"‖∇²F‖, so any curvature of that size passes it{test}."
         )
     if descent is None:
         return
