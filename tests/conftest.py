@@ -25,11 +25,20 @@ settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests too, with more random problems")
+    parser.addoption("--count", type=int, help="how many random problems a long test draws")
+    parser.addoption("--first", type=int, default=10_000, help="the first of their seeds")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("long" if config.getoption("--long") else "short")
     config.stash[RATIOS] = {}
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest) -> Callable[[int], range]:
+    """The seeds of a long test that draws so many problems if nothing else is said: --first and --count."""
+    first, count = (request.config.getoption(name) for name in ("--first", "--count"))
+    return lambda usual: range(first, first + (usual if count is None else count))
 
 
 @pytest.fixture
