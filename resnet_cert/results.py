@@ -252,7 +252,8 @@ class Augmented:
 
     gap = F − minimum ≤ linear_functional; lower_bound of ‖∇F‖ (Theorem 1 with this gap), None where W_1 has
     not full row rank and for another objective than F.  norm: ‖(U, Z)‖_F of the best one.  r: 1.01·norm if
-    the infimum over all (U, Z) is attained, else 1.01·‖(W, W_1V)‖_F, or 1 at W = 0.
+    the infimum over all (U, Z) is attained, else 1.01·‖(W, W_1V)‖_F, or 1 at W = 0; ten times that where the
+    minimiser is as large as rounding is small.
     """
 
     minimum: Enclosure

@@ -192,14 +192,16 @@ def _sum(weights: Array) -> Enclosure:
 
 
 def _least(part: Problem) -> Enclosure:
-    """inf F_lin of a part, its lower end proven by L ≥ L(Û) − ‖∇L(Û)‖²/(2m) on the row space."""
+    """inf F_lin of a part, its lower end proven by L ≥ L(Û) − ‖∇L(Û)‖²/(2m) on the row space, or the infimum
+    of the loss."""
     data = Data.of(part)
     objective = LinearObjective(data.scaled, data.ridge)
     place = path.origin(objective, data.scale)
     for share in DESCENT:
         place = path.minimised(objective, place, data.scale * share, steps=MOST_STEPS)
     at = objective.enclosed(place.point, blocks=True)
-    unknown = Enclosure(at.F.value, -math.inf, at.F.upper)
+    lowest = data.infimum_of_loss
+    unknown = Enclosure(at.F.value, -math.inf if lowest is None else min(lowest, at.F.value), at.F.upper)
     if at.blocks is None or not all(rows.error.exact for rows in objective.design.rows()):
         return unknown
     K, sine = at.blocks[0], 0.0
@@ -217,7 +219,10 @@ def _least(part: Problem) -> Enclosure:
     found = None
     if m > 0.0 and math.isfinite(slope.upper):
         found = location.reached(objective, place.point, slope, location.ZERO, m, float(at.farthest))
-    return unknown if found is None else at.F - slope.square() / (2.0 * found[0])
+    if found is None:
+        return unknown
+    lower = (at.F - slope.square() / (2.0 * found[0])).lower
+    return replace(unknown, lower=max(lower, unknown.lower))
 
 
 def _rays(objective: LinearObjective) -> Iterator[Array]:

@@ -76,7 +76,8 @@ class Found:
     @cached_property
     def enclosed_from_below(self) -> Enclosed:
         """with a lower bound of them, or with all of them."""
-        return replace(self.enclosed, least=self.objective.least_block(self.place.point))
+        at = self.enclosed
+        return at if at.least else replace(at, least=self.objective.least_block(self.place.point))
 
     @cached_property
     def enclosed_whole(self) -> Enclosed:
@@ -155,6 +156,8 @@ class Data:
         loss = self.problem.loss
         if not isinstance(loss, BuiltinLoss):
             return 0.0 if loss.nonnegative else None
+        if loss.reaches_zero:
+            return 0.0
         whole = summed(self.problem, _infimum_sums, features=False).expectation()
         return Enclosure.around(float(whole.center), whole.radius).lower
 
@@ -243,10 +246,10 @@ class Data:
             lambda at, least: path.at_radius(at.objective, at.place, target, least=least), known
         )
 
-    def at_value(self, value: float, known: Found) -> Found:
-        """The place of the path where Φ = value, or its end at λ = 0 where Φ is larger."""
+    def at_value(self, value: float, known: Found, reach: float = math.inf) -> Found:
+        """The place of the path where Φ = value, or less by a little (`path.at_value`)."""
         return self._on_path(
-            lambda at, least: path.at_value(at.objective, at.place, value, least=least), known
+            lambda at, least: path.at_value(at.objective, at.place, value, least=least, reach=reach), known
         )
 
     def _on_path(self, search: Search, known: Found | None) -> Found:

@@ -78,7 +78,7 @@ def by_curvature(
     """In the coordinates U, by the least eigenvalue of the Hessian; None where that is not positive."""
     if at.blocks is None and at.least is None:
         return None
-    T, W, unseen = objective.design.T, predictor(objective, point), objective.unseen
+    T, W, unseen = objective.design.T, predictor(objective, point), objective.unseen_at(lam)
     decay = objective.ridge + lam
     stretch = float(Radius.norm(T))
     slope, pull, offset = at.slope, ZERO, ZERO

@@ -44,10 +44,10 @@ Powers = npt.NDArray[np.int64]
 
 GRAM_WORK = 2**27
 """Up to so many multiplications the matrices are formed: some milliseconds."""
-POWER_STEP = 16
-"""Powers of two are multiples of it."""
+MODERATE, POWER_STEP = 32, 16
+"""Where all sizes are within 2^±32 there is no other unit than 1; beyond, powers of two, multiples of 16."""
 ROOM = 200
-"""In units of 2^(power − ROOM) bounds are near 2^200 at most: no product of four of them overflows, and what
+"""In their units bounds are near 2^200 at most then: no product of four of them overflows, and what
 underflows is nothing beside the largest."""
 NO_POWER = -1104
 """That of zeros: below the smallest number, so that any other one counts."""
@@ -78,28 +78,32 @@ class LipschitzConstants:
 class LipschitzSums:
     """Unnormalised sums over some samples, mergeable.
 
-    powers: of two, the `UNITS`.  terms: Σ π of the `TERMS`.  zeros: which of these are 0 themselves.
+    units: the powers of two in which the `UNITS` are.
+    terms: Σ π of the `TERMS`.  zeros: which of these are 0 themselves.
     grams: Σ π c zzᵀ for c = 1, L2, L3 J, or None where they would cost too much; a single 0 for c = 0.
+    d: columns of x.  wide: there are other units than 1.
     """
 
-    powers: Powers
+    units: Powers
     terms: Sum
     zeros: Bools
     grams: tuple[Sum, Sum, Sum] | None
     d: int
+    wide: bool
 
     def __add__(self, other: LipschitzSums) -> LipschitzSums:
-        powers = np.maximum(self.powers, other.powers)
-        one, two = self.in_units(powers), other.in_units(powers)
+        units = np.maximum(self.units, other.units)
+        one, two = self.in_units(units), other.in_units(units)
         grams = None
         if one.grams is not None and two.grams is not None:
             first, second, third = (a + b for a, b in zip(one.grams, two.grams, strict=True))
             grams = first, second, third
-        return LipschitzSums(powers, one.terms + two.terms, self.zeros & other.zeros, grams, self.d)
+        terms, wide = one.terms + two.terms, self.wide or other.wide
+        return LipschitzSums(units, terms, self.zeros & other.zeros, grams, self.d, wide)
 
-    def in_units(self, powers: Powers) -> LipschitzSums:
+    def in_units(self, units: Powers) -> LipschitzSums:
         """The same in larger units."""
-        down = self.powers - powers
+        down = self.units - units
         if not down.any():
             return self
         terms = Sum(
@@ -115,7 +119,7 @@ class LipschitzSums:
                 for gram, c in zip(grams, WEIGHTS, strict=True)
             )
             grams = first, second, third
-        return replace(self, powers=powers, terms=terms, grams=grams)
+        return replace(self, units=units, terms=terms, grams=grams)
 
 
 def _smaller_matrix(node: Node, down: Powers, of_weight: int, d: int) -> Node:
@@ -153,36 +157,38 @@ def lipschitz_sums(
         return None
     e_b = math.frexp(b)[1]
     p_x, p_f, *p_L = (power(size) for size in (x_norm, f_norm, *suprema))
-    p_J = POWER_STEP * round(max(p_x, p_f + e_b, NO_POWER) / POWER_STEP)
-    powers = np.array([p_x, p_f, p_J, *p_L])
+    p_J = max(p_x, p_f + e_b)
+    p_J = 0 if abs(p_J) <= MODERATE else POWER_STEP * round(max(p_J, NO_POWER) / POWER_STEP)
+    units = np.array([p_x, p_f, p_J, *p_L])
+    wide = any(p not in (0, NO_POWER) for p in units.tolist())
+    units -= ROOM * wide
     x, f, L1, L2, L3 = (
-        down(size, p - ROOM) for size, p in zip((x_norm, f_norm, *suprema), (p_x, p_f, *p_L), strict=True)
+        down(size, int(p)) for size, p in zip((x_norm, f_norm, *suprema), units[[0, 1, 3, 4, 5]], strict=True)
     )
     V_f = down(f, p_J - p_f - e_b) * math.ldexp(b, -e_b)
     J = hypot(down(x, p_J - p_x) + V_f, V_f)
-    x2, f2, L3J, pi = x * x, f * f, L3 * J, chunk.weights
+    x2, f2, L3J = x * x, f * f, L3 * J
     terms = [L1 * J, L2 * J * J, L1 * f, L3J * J * J, L2 * J * f, L1 * L1]
     terms += [x2, f2, L2 * x2, L2 * f2, L3J * x2, L3J * f2]
-    rows = len(chunk.x)
-    columns = [np.broadcast_to((term * pi).upper if not term.exact else 0.0, rows) for term in terms]
+    pi = 1.0 if chunk.weight is None else chunk.weight
+    bounds = blocks.bounds(*(term if chunk.weight is None else term * chunk.weight for term in terms))
     zeros = np.array([term.exact for term in terms])
     grams = None
     if matrices:
-        z = np.concatenate([_down(chunk.x, p_x), _down(chunk.f, p_f)], axis=1)
-        z2 = down(x2 + f2, 2 * ROOM)
-        weights = Radius.of(np.ones(rows)), down(L2, ROOM), down(L3J, 2 * ROOM)
+        z = np.concatenate([_down(chunk.x, int(units[0])), _down(chunk.f, int(units[1]))], axis=1)
+        weights, z2 = (Radius.of(np.ones(len(z))), L2, L3J), x2 + f2
         first, second, third = (_gram(c if c.exact else c * pi, z, z2, blocks) for c in weights)
         grams = first, second, third
-    sums = blocks.bounds(Radius(np.stack(columns, axis=1)))
-    return LipschitzSums(powers, sums, zeros, grams, chunk.x.shape[1])
+    return LipschitzSums(units, bounds, zeros, grams, chunk.x.shape[1], wide)
 
 
 def power(size: Radius) -> int:
-    """A power of two near the largest of these bounds, as a unit of them."""
+    """A power of two near the largest of these bounds, as a unit of them; 0 where they are moderate."""
     largest = 0.0 if size.exact else float(np.max(size.upper))
     if not 0.0 < largest < math.inf:
         return NO_POWER if largest == 0.0 else 0
-    return POWER_STEP * round(math.frexp(largest)[1] / POWER_STEP)
+    e = math.frexp(largest)[1]
+    return 0 if abs(e) <= MODERATE else POWER_STEP * round(e / POWER_STEP)
 
 
 def down(size: Radius, power: int) -> Radius:
@@ -210,13 +216,13 @@ def _gram(c: Radius, z: Array, z2: Radius, blocks: Blocks) -> Sum:
 
 def lipschitz_constants(sums: LipschitzSums, weight: Enclosure, b: float, k: int) -> LipschitzConstants:
     """μ0, μ1, μ2 from the sums over all samples, the total weight Σ π, and the number k of features."""
-    bounds, powers = sums.terms.total().radius / weight.lower, COUNTS @ (sums.powers - ROOM)
+    bounds, powers = sums.terms.total().radius / weight.lower, COUNTS @ sums.units
     found = [Scaled.of(NOTHING if zero else bounds[i], int(powers[i])) for i, zero in enumerate(sums.zeros)]
     L1J, L2JJ, L1_f, L3JJJ, L2Jf, L1_square, xx, ff, L2_xx, L2_ff, L3J_xx, L3J_ff = found
     zz, L2_zz, L3J_zz = xx + ff, L2_xx + L2_ff, L3J_xx + L3J_ff
     if sums.grams is not None:
         ones, seconds, thirds = (
-            _Gram(gram.total(), sums.powers[:2], int(c @ sums.powers), weight, sums.d)
+            _Gram(gram.total(), sums.units[:2], int(c @ sums.units), weight, sums.d, sums.wide)
             for gram, c in zip(sums.grams, WEIGHTS, strict=True)
         )
         zz, ff = ones.at_most(zz), ones.at_most(ff, of_features=True)
@@ -249,28 +255,32 @@ def _kappa_square(b: float) -> Scaled:
 
 @dataclass(frozen=True)
 class _Gram:
-    """Σ c zzᵀ in units of 2^of_weight·2^(powers of x, f)², and Σπ."""
+    """Σ c zzᵀ in units of 2^of_weight·2^(units of x, f)², and Σπ."""
 
     gram: Ball
-    powers: Powers
+    units: Powers
     of_weight: int
     weight: Enclosure
     d: int
+    wide: bool
 
     def at_most(self, trace: Scaled, *, of_features: bool = False) -> Scaled:
         """λ_max of E[c zzᵀ], or E[c ffᵀ], at most its trace.
 
         An entry is a sum over n of products of two columns, with 8 more roundings of each, in blocks of 512
         and a tree of at most 64 levels; so the matrix, or the part of it that is f's alone, is off by
-        γ_1024 Σ c‖z‖² in Frobenius' norm, and by what underflows in n m ≤ 2^27 products of numbers < 2^18.
+        γ_1024 Σ c‖z‖² in Frobenius' norm, and by what underflows in n m ≤ 2^27 products, magnified by entries
+        of zzᵀ < 2^66 and a weight < 2^66, or < 2^436 and < 2^418 in other units than 1.
         """
         if trace.bound.exact:
             return trace
-        unit = int(self.powers[1] if of_features else self.powers.max())
+        unit = int(self.units[1] if of_features else self.units.max())
         part = self.gram[self.d :, self.d :] if of_features else self.gram
-        center = part.center if of_features else _between(part.center, self.powers - unit, self.d)
+        center = part.center if of_features else _between(part.center, self.units - unit, self.d)
         whole = Radius.of(float(Scaled(trace.bound, trace.power - self.of_weight - 2 * unit)))
-        radius = whole * (self.weight.upper * gamma(1024)) + Radius.underflow(1) * 2.0**80
+        radius = whole * (self.weight.upper * gamma(1024)) + Radius.underflow(1) * 2.0 ** (
+            890 if self.wide else 170
+        )
         bound = eigenvalue_bound(Ball(center, radius if part.known else part.radius)) / self.weight.lower
         found = Scaled.of(bound, self.of_weight + 2 * unit)
         return found if found < trace else trace
