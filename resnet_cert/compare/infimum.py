@@ -51,7 +51,8 @@ MOST_STEPS = 20
 MOST_HELD = 2**25
 """The most numbers in the inputs from which a part is taken."""
 STRETCHES = (2.0**4, 2.0**8, 2.0**12, 2.0**20, 2.0**40)
-"""How many times longer a predictor that separates the data is made, to see how low its loss falls."""
+"""How long, in units of the inputs, a predictor that separates the data is made, or how many times longer, to
+see how low its loss falls."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,10 @@ def _between(lower: float, found: list[Enclosure]) -> Enclosure:
 
 
 def _stretched(data: Data, found: Found) -> Iterator[Enclosure]:
+    place = found.place
+    length = min(1.0, float(np.max(np.abs(place.point))))
     for times in STRETCHES:
-        place = found.place
-        longer = Place(place.point * times, 0.0, place.at, converged=False)
+        longer = Place(place.point / length * times, 0.0, place.at, converged=False)
         yield Seen.of(data, Found(found.objective, longer), blocks=False).F
 
 
