@@ -40,8 +40,6 @@ LOOKS = (4, 5, 6)
 """After these steps what recedes is told from what stays: it falls about as λ does,"""
 FALLS = 2.0**-3
 """and this much at least."""
-ACCURACY = 1e-12
-"""Of the places of the path, relative to F_lin."""
 CLOSE = 2.0**-40
 """A relative distance of both ends that need not be less."""
 DESCENT = (2.0**-10, 2.0**-25, 2.0**-45)
@@ -83,9 +81,7 @@ def infimum(data: Data, start: Found | None = None, enough: float = math.inf) ->
     for step in range(1, LOOKS[-1] + 1):
         if separates(problem, place.W):
             return Infimum(_between(lower, [best, *_stretched(data, place)]), tuple(places))
-        lam = data.scale * DOWN**step
-        place = place.moved(data.objective(lam))
-        place = Found(place.objective, path.minimised(place.objective, place.place, lam, ACCURACY))
+        place = data.at_multiplier(data.scale * DOWN**step, place)
         places.append(place)
         if step < LOOKS[0] - 1 or not (small and isinstance(problem.loss, BuiltinLoss)):
             continue
