@@ -8,13 +8,12 @@ Makes shards of n rows, d = k = 16, one output, where there are none, and times 
     one        one pass of ours: moments with radii at the point and at the origin, and the constants' sums
     workers    the same on that many local processes
 
-with the peak of memory (of the largest process).
+with the peak of memory (of the largest process).  Each takes as many threads as NumPy's BLAS may take here.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -23,10 +22,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-
-import numpy as np  # noqa: E402  (its threads are capped first)
+import numpy as np
 
 D = K = 16
 SHARD_ROWS = 250_000

@@ -78,7 +78,8 @@ class Found:
     @cached_property
     def enclosed_from_below(self) -> Enclosed:
         """with a lower bound of them, or with all of them."""
-        return replace(self.enclosed, least=self.objective.least_block(self.place.point))
+        at = self.enclosed
+        return at if at.least else replace(at, least=self.objective.least_block(self.place.point))
 
     @cached_property
     def enclosed_whole(self) -> Enclosed:
@@ -157,6 +158,8 @@ class Data:
         loss = self.problem.loss
         if not isinstance(loss, BuiltinLoss):
             return 0.0 if loss.nonnegative else None
+        if loss.reaches_zero:
+            return 0.0
         whole = summed(self.problem, _infimum_sums, features=False).expectation()
         return Enclosure.around(float(whole.center), whole.radius).lower
 

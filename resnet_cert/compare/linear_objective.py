@@ -266,8 +266,10 @@ class LinearObjective:
         return total / at.weight / (self.q - 1 if self.is_mean_free else self.q)
 
     def enclosed(self, point: Array, *, blocks: bool) -> Enclosed:
-        """Everything that is proven about F_lin at U."""
-        sums = self.design.summed(partial(_enclosed_sums, point=point, blocks=blocks))
+        """Everything that is proven about F_lin at U; without the blocks, and where a part of the samples is
+        enough for it, with `least`."""
+        every = 1 if blocks else self._every
+        sums = self.design.summed(partial(_enclosed_sums, point=point, blocks=blocks, every=every))
         at, weight = sums.moments.expectation(), total_weight(sums.moments.weight)
         units = self.design.units
         slope_x = at.A_f
@@ -280,9 +282,10 @@ class LinearObjective:
             at.g_W,
             _as_blocks(at) if blocks else None,
             slope_x,
-            sums.bend.total().radius / weight.lower,
+            sums.bend.total().radius[0] / weight.lower,
             Radius(sums.farthest.of[0]),
             Radius(sums.farthest.of[1]),
+            None if sums.least is None else _symmetric(sums.least.expectation()),
         )
 
     def least_block(self, point: Array) -> Ball:
@@ -291,10 +294,15 @@ class LinearObjective:
         B = E[c zzᵀ], c the `least_curvature` of a sample, and 0 for most where there are more samples than
         are needed: a convex loss bends no less for it.
         """
+        return _symmetric(
+            self.design.summed(partial(_least_sums, point=point, every=self._every)).expectation()
+        )
+
+    @property
+    def _every(self) -> int:
+        """Of so many samples one is enough for `least_block`."""
         problem = self.design.problem
-        every = problem.n // (ENOUGH_ROWS * self.d + BLOCK_ROWS) if problem.loss.convex else 1
-        B = self.design.summed(partial(_least_sums, point=point, every=max(1, every))).expectation()
-        return Ball((B.center + B.center.T) / 2.0, B.radius + Radius.norm(B.center) * U)
+        return max(1, problem.n // (ENOUGH_ROWS * self.d + BLOCK_ROWS)) if problem.loss.convex else 1
 
     def largest_third(self, point: Array, q: float) -> Radius:
         """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
@@ -371,19 +379,25 @@ def _traces(rows: Rows, bend: Bend) -> Array:
 
 @dataclass(frozen=True)
 class EnclosedSums:
-    """The moments, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖."""
+    """The moments, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖; a lower bound of the blocks."""
 
     moments: MomentSums
     bend: Sum
     farthest: Largest
+    least: MeanSums | None
 
     def __add__(self, other: EnclosedSums) -> EnclosedSums:
         return EnclosedSums(
-            self.moments + other.moments, self.bend + other.bend, self.farthest + other.farthest
+            self.moments + other.moments,
+            self.bend + other.bend,
+            self.farthest + other.farthest,
+            None if self.least is None or other.least is None else self.least + other.least,
         )
 
 
-def _enclosed_sums(design: Design, rows: Rows, cut: Blocks, *, point: Array, blocks: bool) -> EnclosedSums:
+def _enclosed_sums(
+    design: Design, rows: Rows, cut: Blocks, *, point: Array, blocks: bool, every: int
+) -> EnclosedSums:
     chunk, z, e = rows.chunk, rows.z, rows.error
     loss, size = design.problem.loss, Radius.norm(point)
     z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
@@ -414,7 +428,12 @@ def _enclosed_sums(design: Design, rows: Rows, cut: Blocks, *, point: Array, blo
     )
     bend = cut.bounds(size * chunk.weights * x_norm * x_norm)
     farthest = np.array([(z_norm + e).max().upper, x_norm.max().upper])
-    return EnclosedSums(sums, bend, Largest(farthest))
+    least = None if every == 1 else _least_sums(design, rows, cut, point=point, every=every)
+    return EnclosedSums(sums, bend, Largest(farthest), least)
+
+
+def _symmetric(B: Ball) -> Ball:
+    return Ball((B.center + B.center.T) / 2.0, B.radius + Radius.norm(B.center) * U)
 
 
 def _least_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, every: int) -> MeanSums:

@@ -111,6 +111,8 @@ def minimised(
             continue
         if not (decrement > 0.0 and math.isfinite(decrement)):
             return Place(point, lam, at, converged=decrement == 0.0)
+        if decrement <= at.noise and decrement >= before / 4.0:  # rounding is all that is left
+            return Place(point, lam, at, converged=True)
         size, trial = 1.0, point + step
         there = objective.sketch(trial, lam)
         if decrement > at.noise:
@@ -120,8 +122,6 @@ def minimised(
                 there = objective.sketch(trial, lam)
             if size <= SHORTEST or (size < 1.0 and not there.value < at.value):  # as below
                 return Place(point, lam, at, converged=True)
-        elif decrement >= before / 4.0:  # rounding is all that is left
-            return Place(point, lam, at, converged=True)
         point, at = trial, there
         if decrement <= NOTHING_LEFT * abs(at.value):
             return Place(point, lam, at, converged=True)

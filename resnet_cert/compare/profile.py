@@ -33,6 +33,7 @@ from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
+from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import BreakEvenRadius, Profile, ProfileRow
 
@@ -161,6 +162,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
         points: how many r, log-spaced around the break-even radius; where that is 0 or infinite, around ‖W*‖,
             or the point's own ‖W‖.
     """
+    require_sound_arithmetic()
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)

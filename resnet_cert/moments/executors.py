@@ -30,6 +30,7 @@ from resnet_cert.numerics.progress import is_watched, told
 from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
+from resnet_cert.numerics.threads import in_order
 from resnet_cert.outcomes import InternalError, RequestError
 from resnet_cert.problem.problem import Chunk, GivenFeatures, Problem
 
@@ -69,14 +70,20 @@ def summed_rows(
     problem: Problem, contribution: Contribution[Part], start: int, stop: int, *, features: bool
 ) -> Part:
     """The sum over the rows from `start`, the first of a block, to `stop`, some at a time."""
-    size = problem.chunk_rows
+    firsts = range(start, stop, problem.chunk_rows)
+
+    def piece(first: int) -> tuple[int, Chunk]:
+        return first, problem.chunk(slice(first, min(first + firsts.step, stop)), features=features)
+
+    def part(piece: tuple[int, Chunk]) -> Part:
+        first, chunk = piece
+        return contribution(problem, chunk, Blocks(first // BLOCK_ROWS, len(chunk.x)))
 
     def parts() -> Iterator[Part]:
-        for first in range(start, stop, size):
-            rows = slice(first, min(first + size, stop))
-            chunk = problem.chunk(rows, features=features)
-            yield contribution(problem, chunk, Blocks(first // BLOCK_ROWS, len(chunk.x)))
-            told("samples", rows.stop - start, stop - start)
+        at_once = len(firsts) if problem.chunk_fits else 1
+        for i, done in enumerate(in_order(part, map(piece, firsts), at_once), 1):
+            told("samples", min(i * firsts.step, stop - start), stop - start)
+            yield done
 
     return merged(parts())
 

@@ -93,7 +93,6 @@ def lipschitz_sums(
     if suprema is None:
         return None
     L1, L2, L3 = suprema
-    pi = chunk.weights
     J = hypot(h, V_f)
     z2, f2 = x_norm * x_norm + f_norm * f_norm, f_norm * f_norm
     L3J = L3 * J
@@ -109,17 +108,17 @@ def lipschitz_sums(
         L2 * f2,
         L3J * z2,
     ]
-    rows = len(chunk.x)
-    columns = [np.broadcast_to((term * pi).upper if not term.exact else 0.0, rows) for term in terms]
+    pi = 1.0 if chunk.weight is None else chunk.weight
+    bounds = blocks.bounds(*(term if chunk.weight is None else term * chunk.weight for term in terms))
     zeros = np.array([term.exact for term in terms])
     grams = None
     if matrices:
         z = np.concatenate([chunk.x, chunk.f], axis=1)
         first, second, third = (
-            _gram(c if c.exact else c * pi, z, z2, blocks) for c in (Radius.of(np.ones(rows)), L2, L3J)
+            _gram(c if c.exact else c * pi, z, z2, blocks) for c in (Radius.of(np.ones(len(z))), L2, L3J)
         )
         grams = first, second, third
-    return LipschitzSums(blocks.bounds(Radius(np.stack(columns, axis=1))), zeros, grams)
+    return LipschitzSums(bounds, zeros, grams)
 
 
 def _gram(c: Radius, z: Array, z2: Radius, blocks: Blocks) -> Sum:
