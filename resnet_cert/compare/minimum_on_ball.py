@@ -88,8 +88,8 @@ def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
 
 @QUIET
 def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
-    """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, or it stayed open whether
-    inf Φ is attained, in better coordinates, or by the infimum over all W.
+    """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, or it stayed open
+    whether inf Φ is attained, in better coordinates, or by the infimum over all W.
     """
     best = _minimum_on_ball(data, r, b)
     if _may_recede_in_part(best) and not _is_sharp(best, WIDE):

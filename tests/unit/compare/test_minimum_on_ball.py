@@ -377,11 +377,11 @@ def test_on_a_tiny_ball_the_search_ends_where_it_has_arrived():
 
 
 def test_nearly_equal_columns_with_softmax_leave_a_minimum():
-    for seed, attained in ((5, True), (7, False), (8, True)):
+    for seed, has_minimum in ((5, True), (7, False), (8, True)):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(11, 2))
         x[:, 1] = x[:, 0] + 1e-4 * rng.normal(size=11)
         y = np.eye(2)[rng.integers(0, 2, 11)]
         found = best_linear_predictor(linear(x, y, "softmax", 2), None, 1.0)
-        assert found.attained is attained, seed
-        assert not attained or width(found.norm) < 1e-6, seed
+        assert found.attained is has_minimum, seed
+        assert not has_minimum or width(found.norm) < 1e-6, seed
