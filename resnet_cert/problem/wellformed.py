@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.eigenvalues import spectral_norm
-from resnet_cert.numerics.enclosure import norm
+from resnet_cert.numerics.enclosure import compared, norm
 from resnet_cert.numerics.radius import Array
 from resnet_cert.problem.losses import PROBABILITY_TOLERANCE, BuiltinLoss
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, CHUNK_BYTES, Fault, GivenFeatures, Rows
@@ -337,10 +338,10 @@ def _objective_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
         return [Fault(("constraint", "norm"), wanted, "domain")]
     if not {"V"} < set(point):
         return []
-    length = (norm(problem.W * problem.decayed).square() + norm(point["V"]).square()).sqrt()
-    if length.lower > limit * (1.0 + BOUNDARY_WIDTH):
+    z = np.concatenate([(problem.W * problem.decayed).ravel(), point["V"].ravel()])
+    if compared(z, Fraction(limit) * Fraction(1.0 + BOUNDARY_WIDTH)) > 0:
         name = "w" if "w" in point else "W"
-        message = f"point: expected ‖({name}, V)‖ ≤ norm = {limit!r}, got ‖({name}, V)‖ = {length.value!r}"
+        message = f"point: expected ‖({name}, V)‖ ≤ norm = {limit!r}, got ‖({name}, V)‖ = {norm(z).value!r}"
         return [Fault(("point",), message, "domain")]
     return []
 
