@@ -166,7 +166,7 @@ def test_the_bounds_of_the_augmented_comparison_hold(seed: int):
 def test_a_point_at_zero_and_one_with_few_inputs_have_their_reasons():
     zero = network(0)
     zero = replace(zero, point=replace(zero.point, W=np.zeros((2, 2))))
-    assert "theorem 2" in (check(zero).theorem1.reason or "")
+    assert "Theorem 2" in (check(zero).theorem1.reason or "")
     few = check(network(1, q=3, d=2))
     assert not few.theorem1.applies
     assert "d = 2 < q = 3" in (few.theorem1.reason or "")
