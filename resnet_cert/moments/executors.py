@@ -184,6 +184,9 @@ def _versions() -> dict[str, str]:
 
 _here = _versions
 PATIENCE = "20s"
+KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**26}
+"""Distributed has workers give freed memory back at once; a pass needs it again for the next piece, and
+spends as long on getting it as on its own work."""
 CARRIED_BYTES = 2**24
 """Data in memory of at most so many bytes go with the tasks."""
 
@@ -317,6 +320,7 @@ def cluster(address: str) -> Iterator[Any]:
         RequestError: distributed is not installed, the address is none, or nobody answers there.
     """
     try:
+        import dask  # pyright: ignore[reportMissingImports]
         from distributed import Client, LocalCluster  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         needs = "a cluster needs the package distributed: pip install 'resnet-cert[distributed]'"
@@ -335,8 +339,14 @@ def cluster(address: str) -> Iterator[Any]:
             f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
         )
     with (
+        dask.config.set(
+            {f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in KEEPS_MEMORY.items()}
+        ),
         LocalCluster(
-            n_workers=int(count), threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR
+            n_workers=int(count),
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
         ) as local,
         Client(local, set_as_default=False) as client,
     ):
