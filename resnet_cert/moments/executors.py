@@ -183,7 +183,8 @@ def _versions() -> dict[str, str]:
 
 
 _here = _versions
-PATIENCE = "20s"
+PATIENCE, PATIENT = "20s", 3
+"""How long nobody may answer, and how many times that without a worker is the end."""
 KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**26}
 """Distributed has workers give freed memory back at once; a pass needs it again for the next piece, and
 spends as long on getting it as on its own work."""
@@ -200,7 +201,7 @@ class DaskExecutor:
 
     def __post_init__(self) -> None:
         """Raises: RequestError, for workers that are not there, or have other versions than this process."""
-        if not self.client.scheduler_info(n_workers=-1)["workers"]:
+        if not self._workers():
             raise RequestError(
                 f"the cluster at {self.client.scheduler.address} has no workers", "environment"
             )
@@ -212,7 +213,7 @@ class DaskExecutor:
                     raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
 
     def summed(self, problem: Problem, contribution: Contribution[Part], *, features: bool) -> Part:
-        from distributed import KilledWorker, as_completed  # pyright: ignore[reportMissingImports]
+        from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
 
         sent, pieces, held = self._deployed(problem)
         parts = [
@@ -222,15 +223,14 @@ class DaskExecutor:
             )
         ]
         try:
-            if is_watched():
-                for done, _ in enumerate(as_completed(parts, loop=self.client.loop), start=1):
-                    told("pieces", done, len(parts))
+            self._wait(parts, "pieces" if is_watched() else None)
             while len(parts) > 1:
                 pairs = [
                     self.client.submit(operator.add, *pair, pure=False)
                     for pair in zip(parts[::2], parts[1::2], strict=False)
                 ]
                 parts = [*pairs, *parts[2 * len(pairs) :]]
+            self._wait(parts)
             return parts[0].result()
         except KilledWorker as error:
             raise RequestError(
@@ -238,6 +238,32 @@ class DaskExecutor:
                 "they may have too little memory",
                 "environment",
             ) from None
+
+    def _wait(self, futures: list[Any], what: str | None = None) -> None:
+        """Until all are done or have failed; `what` is told of as they are.
+
+        Raises: RequestError, where no worker is left and none comes back.
+        """
+        from distributed import wait  # pyright: ignore[reportMissingImports]
+
+        waiting, alone = set(futures), 0
+        while waiting:
+            try:
+                with self.client.as_current():
+                    waiting = wait(waiting, timeout=PATIENCE, return_when="FIRST_COMPLETED").not_done
+                alone = 0
+            except TimeoutError:
+                alone = 0 if self._workers() else alone + 1
+            if alone == PATIENT:
+                raise RequestError(
+                    f"the cluster at {self.client.scheduler.address} lost its workers, and none came back",
+                    "environment",
+                )
+            if what is not None:
+                told(what, len(futures) - len(waiting), len(futures))
+
+    def _workers(self) -> Any:
+        return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def _deployed(self, problem: Problem) -> tuple[Any, list[tuple[int, int]], list[tuple[Any, Any]]]:
         """The problem on the workers, its pieces, and the features of each with their digests."""
