@@ -358,6 +358,7 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     """
     if problem.objective.norm is not None:
         raise RequestError(f"Theorem 3 does not apply: {not_plain(problem)}", id="theorem")
+    require_sound_arithmetic()
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)

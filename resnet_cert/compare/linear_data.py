@@ -41,6 +41,8 @@ SHORT_OF_NOTHING = 2.0**-33
 """The λ, relative to the curvature, from which on ill-conditioned data need coordinates of their own."""
 STEPS_TO_INFINITY = 12
 """Steps of the path, each to a 2^-8 of λ, after which no direction of recession is looked for along it."""
+ACCURACY = 1e-12
+"""Of a place whose λ is given, relative to Φ."""
 STEPS_OF_A_LEAP = 20
 """λ = 0 is tried first, in so many steps of Newton's method: where there is a minimiser it is mostly found
 so, and where there is none the data are mostly separated."""
@@ -235,6 +237,11 @@ class Data:
                 return Found(objective, place), False
             lam *= 2.0**-8
         return Found(objective, path.minimised(objective, place, 0.0)), None
+
+    def at_multiplier(self, lam: float, known: Found) -> Found:
+        """The place of λ, from another one."""
+        start = known.moved(self.objective(lam))
+        return Found(start.objective, path.minimised(start.objective, start.place, lam, ACCURACY))
 
     def on_ball(self, r: float, known: Found | None = None) -> Found:
         """The minimiser on ‖W‖_F ≤ r."""

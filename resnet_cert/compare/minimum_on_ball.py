@@ -88,8 +88,8 @@ def best_regularised(problem: Problem, r: float | None = None) -> LinearMinimum:
 
 @QUIET
 def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
-    """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, in better
-    coordinates, or by the infimum over all W.
+    """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, or it stayed open
+    whether inf Φ is attained, in better coordinates, or by the infimum over all W.
     """
     best = _minimum_on_ball(data, r, b)
     if _may_recede_in_part(best) and not _is_sharp(best, WIDE):
@@ -97,7 +97,8 @@ def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
 
         return on_large_ball(best)
     work = data.problem.n * data.problem.d**2
-    if data.ill_conditioned or not data.may_turn or work > MOST_TURNING or _is_sharp(best, WIDE):
+    is_settled = _is_sharp(best, WIDE) and (best.attained is not None or not data.recession.known)
+    if data.ill_conditioned or not data.may_turn or work > MOST_TURNING or is_settled:
         return best
     return _minimum_on_ball(data.orthogonalised(), r, b)
 

@@ -103,6 +103,8 @@ def minimised(
             tolerance = LOOSE if accuracy or decrement > FAR * highest else FIRM
             solve, is_old = solver(objective, at, lam, tolerance, rough), False
         step = -solve(at.gradient)
+        if objective.is_mean_free:  # which rounding would make grow where K is nearly singular
+            step = step - step.mean(axis=0)
         decrement = -float(np.sum(step * at.gradient))
         if is_old and not 0.0 < decrement <= before * GOES_WELL:
             solve = None

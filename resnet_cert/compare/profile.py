@@ -33,6 +33,7 @@ from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
+from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import BreakEvenRadius, Profile, ProfileRow
 
@@ -42,6 +43,8 @@ as far where it is not, and how often.
 """
 OUT_OF_REACH = 2.0**10
 """A path is left, and inf F_lin asked for, where what is as good as the network is so many times larger."""
+LEAST, HIGHER = 2.0**-60, 2.0**6
+"""From this λ, relative to the curvature, and by such steps, rounding troubles places less and less."""
 NARROW = 1e-7
 """A relative width of the break-even radius that needs no second derivatives to be narrower."""
 REACH = 10.0
@@ -74,10 +77,9 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
     if F.upper < least.lower and own == math.inf:
         return BreakEvenRadius(None, math.inf, None, True, (least - F).lower), linear.found
     lower, upper, value = 0.0, own, None
-    margins = [MARGIN * width * FARTHER**trial for trial in range(TRIES)]
     lowest = (F.lower + least.upper) / 2.0 if least.upper < F.lower else -math.inf
-    for beyond in margins:
-        target = max(F.lower - beyond, lowest)
+    for trial in range(TRIES):
+        target = max(F.lower - MARGIN * width * FARTHER**trial, lowest)
         start = data.at_value(target, start)
         seen = Seen.of(data, start, blocks=False)
         lower = max(lower, _below(F, seen, lower))
@@ -86,7 +88,7 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
         if seen.F.upper <= F.lower or seen.F.lower > F.upper or start.value > target:  # so is the path's end
             break
     if not upper - lower <= NARROW * upper < math.inf:
-        lower = _lifted(F, data, start, lower, margins)
+        lower = _lifted(F, data, start, lower)
     if upper == math.inf:
         return BreakEvenRadius(None, lower, math.inf, None), start
     lower = min(lower, upper)
@@ -94,15 +96,15 @@ def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, F
     return BreakEvenRadius(value, lower, upper, False), start
 
 
-def _lifted(F: Enclosure, data: Data, place: Found, lower: float, margins: list[float]) -> float:
-    """The lower end by second derivatives too, and, where F is about inf F_lin and λ about 0, from places at
-    which F_lin is larger by the margins."""
-    for beyond in [0.0, *margins]:
-        place = data.at_value(F.upper + beyond, place) if beyond else place
+def _lifted(F: Enclosure, data: Data, place: Found, lower: float) -> float:
+    """The lower end by second derivatives too, and, where F is about inf F_lin and λ about 0, from places of
+    larger λ: there rounding counts for less."""
+    lam, worse = max(place.place.lam, data.scale * LEAST), 0
+    while lam < data.scale and worse < 2:
         proven = _below(F, Seen.of(data, place, blocks=True), 0.0)
-        if 0.0 < proven <= lower:
-            break
-        lower = max(lower, proven)
+        worse = worse + 1 if 0.0 < proven <= lower else 0
+        lower, lam = max(lower, proven), lam * HIGHER
+        place = data.at_multiplier(lam, place)
     return lower
 
 
@@ -160,6 +162,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
         points: how many r, log-spaced around the break-even radius; where that is 0 or infinite, around ‖W*‖,
             or the point's own ‖W‖.
     """
+    require_sound_arithmetic()
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)

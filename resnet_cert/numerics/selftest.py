@@ -96,7 +96,7 @@ def _xla_flags() -> str | None:
             flags = Path(flags).read_text(encoding="utf-8", errors="replace")
     for flag, value in re.findall(r"--(xla\S*fast_math\S*?)(?:=(\S+))?(?:\s|$)", flags):
         if value.lower() not in ("false", "0"):
-            return f"{source} has --{flag}"
+            return f"{source} has --{flag}: take it out"
     return None
 
 

@@ -7,13 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from resnet_cert import Monitor, landscape, profile, sgd, solve
+from resnet_cert.check import bound_constants
 from resnet_cert.cli import cli
-from resnet_cert.outcomes import FAULTS, RequestError, printable
+from resnet_cert.outcomes import FAULTS, InternalError, RequestError, printable
 from resnet_cert.problem.files import require_writable, write_whole
 from resnet_cert.spec import load_problem
 
@@ -211,7 +215,7 @@ def test_closed_streams():
         ({"JAX_PLATFORMS": "abacus"}, "Backend 'abacus' is not in the list"),
         ({"JAX_ENABLE_X64": "maybe"}, "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
         ({"XLA_FLAGS": "--xla_nonsense=1"}, "XLA does not take XLA_FLAGS=--xla_nonsense=1: Unknown flag"),
-        ({"XLA_FLAGS": "nowhere"}, 'XLA_FLAGS=nowhere: Could not open file "nowhere"'),
+        ({"XLA_FLAGS": "nowhere", "JAX_DISABLE_JIT": "1"}, 'XLA_FLAGS=nowhere: Could not open file'),
     ],
 )  # fmt: skip
 def test_what_jax_and_xla_refuse_is_a_wrong_request(environment: dict[str, str], words: str):
@@ -230,6 +234,19 @@ def test_fast_math_is_refused_wherever_it_is_switched_on(flags: str):
     assert done.stdout == ""
     assert "float64 arithmetic cannot be trusted here" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        landscape, profile, solve, bound_constants, lambda problem: sgd(problem, 5),
+        lambda problem: Monitor(np.ones((2, 1)), np.ones(2)),
+    ],
+)  # fmt: skip
+def test_nothing_is_computed_with_fast_math(job: Callable[..., object], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XLA_FLAGS", FLAGS_OF_XLA)
+    with pytest.raises(InternalError, match="take it out"):
+        job(load_problem(Path("s.yaml")))
 
 
 def test_what_is_no_hindrance():

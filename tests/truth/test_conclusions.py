@@ -198,7 +198,8 @@ def _break_even_holds(head: Head, problem: Problem, report: Report, about: Any) 
     if found.infinite:
         assert least >= float((F - slack).mid()), about
         return
-    at_infimum = abs(float(F.mid()) - least) < 1e-11 * (1.0 + abs(least))  # so are all large predictors
+    width = report.objective.F.upper - report.objective.F.lower
+    at_infimum = float(F.mid()) - least < 1e7 * width  # to the accuracy of F so are all large predictors
     if found.infinite is None:
         assert at_infimum, about
     else:

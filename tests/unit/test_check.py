@@ -99,7 +99,7 @@ def test_example_1_has_the_constants_of_its_domain():
 def test_example_1_meets_the_theorems_as_it_must():
     report = check(example1(epsilon=1.0))
     assert not report.theorem1.applies
-    assert report.theorem1.reason == "w = 0: theorem 2 speaks of this point"
+    assert report.theorem1.reason == "w = 0: Theorem 2 speaks of this point"
     assert is_exactly(report.theorem2.gradient_norm, 0)
     assert is_exactly(report.theorem2.lambda_min, -EPS)
     assert is_exactly(report.theorem2.left, 1)  # ‖V‖√(0 + λ²) = 8·1/8

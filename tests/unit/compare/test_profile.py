@@ -178,6 +178,13 @@ def test_a_profile_falls_and_meets_F_in_its_middle(name: str):
         assert found.rows[4].F_lin_min.upper < found.F.lower
 
 
+def test_data_that_a_tiny_predictor_separates_are_separated():
+    x = np.array([[1.0], [-2.0]])
+    at = Head(x, np.array([[1.0], [0.0]]), x, np.array([[1e-12]]), np.ones((1, 1)), "logistic")
+    linear = best_linear_predictor(at.problem(), None, 1e-12)
+    assert infimum(linear.data, linear.found).F.upper < 1e-6
+
+
 # --- Where a part of the data recedes ---------------------------------------------------------------------
 
 
