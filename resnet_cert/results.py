@@ -252,7 +252,8 @@ class Augmented:
 
     gap = F − minimum ≤ linear_functional; lower_bound of ‖∇F‖ (Theorem 1 with this gap), None where W_1 has
     not full row rank and for another objective than F.  norm: ‖(U, Z)‖_F of the best one.  r: 1.01·norm if
-    the infimum over all (U, Z) is attained, else 1.01·‖(W, W_1V)‖_F, or 1 at W = 0.
+    the infimum over all (U, Z) is attained, else 1.01·‖(W, W_1V)‖_F, or 1 at W = 0; ten times that where the
+    minimiser is as large as rounding is small.
     """
 
     minimum: Enclosure
@@ -287,7 +288,7 @@ class Regularized:
     objective: its value at the point.  objective_lin_min: the least value at V = 0, min G_lin.  active: the
     point counts as on the boundary; multiplier: its μ then.  proposition_R: an upper bound of F − F_lin_min.
     gap: objective − objective_lin_min.  gap_bound: an upper bound of it, from ∇G and what decay can cost.
-    theorem3: None under a constraint.
+    theorem3: None under a constraint.  decays_bias: c counts in both norms.
     """
 
     l2: float
@@ -301,6 +302,7 @@ class Regularized:
     gap: Enclosure | None = None
     gap_bound: Enclosure | None = None
     theorem3: RegularizedTheorem3 | None = None
+    decays_bias: bool = field(default=True, metadata=UNPUBLISHED)
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,33 @@ import jax
 import pytest
 from hypothesis import settings
 
-LONG_EXAMPLES = 2000
+SHORT_EXAMPLES, LONG_EXAMPLES = 50, 2000
 LONGER = 4
 """How many times as many starts, and steps from each, a long search has."""
 RATIOS = pytest.StashKey[dict[str, float]]()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-settings.register_profile("short", deadline=None)
+settings.register_profile("short", deadline=None, max_examples=SHORT_EXAMPLES)
 settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests too, with more random problems")
+    parser.addoption("--count", type=int, help="how many random problems a long test draws")
+    parser.addoption("--first", type=int, default=10_000, help="the first of their seeds")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("long" if config.getoption("--long") else "short")
     config.stash[RATIOS] = {}
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest) -> Callable[[int], range]:
+    """The seeds of a long test that draws so many problems if nothing else is said: --first and --count."""
+    first, count = (request.config.getoption(name) for name in ("--first", "--count"))
+    return lambda usual: range(first, first + (usual if count is None else count))
 
 
 @pytest.fixture

@@ -86,15 +86,16 @@ def is_computed_mu2(mu2: float, b: float, data: Data, *, per_sample_only: bool =
     """
     formulas = _Formulas(b, data)
     claimed, most = arb(mu2), 1 + arb(ROUNDING)
+    least = arb(math.nextafter(mu2, 0.0)) if mu2 else claimed  # a μ2 that is no float is rounded up
     per_sample = formulas.per_sample()
-    if LOST > mu2 > 0.0 and not claimed <= per_sample * most:
+    if LOST > mu2 > 0.0 and not least <= per_sample * most:
         raise Undecided(f"μ2 is {per_sample.str(6)} at most, where floats lose it, and {mu2!r} is claimed")
-    if per_sample_only or not claimed <= per_sample * most:
-        return bool(per_sample <= claimed <= per_sample * most)
+    if per_sample_only or not least <= per_sample * most:
+        return bool(per_sample <= claimed and least <= per_sample * most)
     n, d, _, k, _ = data.sizes
     traces = n * (d + k) ** 2 > MATRIX_WORK
     matrix = formulas.trace_form() if traces else formulas.matrix_at_least()
-    if not claimed <= matrix * most:
+    if not least <= matrix * most:
         if per_sample <= claimed and formulas.may_be_lost():
             raise Undecided(f"μ2 is {matrix.str(6)} at most, where floats lose it, and {mu2!r} is claimed")
         return False
@@ -159,12 +160,11 @@ class _Formulas:
     def _vectors(self) -> list[Array]:
         """Where each of the matrices has its largest eigenvalue, as floats see it."""
         z, found = np.hstack([self.data.x, self.data.f]), list[Array]()
-        scale = float(np.max(np.abs(z))) or 1.0
-        z = z / scale
         for weights, first in self._weights():
+            part = z[:, first:]
+            part = part / (float(np.max(np.abs(part))) or 1.0)
             largest = functools.reduce(lambda one, other: other if other > one else one, weights)
             c = np.array([float((w / largest).mid()) for w in weights]) if largest > 0 else np.zeros(len(z))
-            part = z[:, first:]
             with np.errstate(all="ignore"):
                 found.append(_top((part.T * np.nan_to_num(c)) @ part))
         return found

@@ -30,7 +30,7 @@ from resnet_cert.certificate.reading import FORMATS, Certificate, Interval, Reje
 from resnet_cert.certificate.verification import AS_STORED, ENCLOSED, Bounds, Claim, Spec, Verification
 from resnet_cert.outcomes import Verdict
 
-PRECISIONS = (128, 256, 512, 1024)
+PRECISIONS = (128, 256, 512, 1024, 4096)
 EXACT_WORK = 10**7
 """Largest n·q²(d+k)² that is recomputed in rational numbers."""
 
@@ -46,9 +46,13 @@ class Limits:
     def within(seconds: float = 600.0, memory: float = 2.0e9) -> Limits:
         return Limits(time.monotonic() + seconds, memory)
 
+    def excess(self, step: Cost) -> str | None:
+        """Why a step would not end in time or not fit."""
+        return step.excess(self.until - time.monotonic(), self.memory)
+
     def require(self, what: str, step: Cost) -> None:
-        """Raises Undecided where a step would not end in time or not fit."""
-        excess = step.excess(self.until - time.monotonic(), self.memory)
+        """Raises Undecided in that case."""
+        excess = self.excess(step)
         if excess:
             raise Undecided(f"{what} {excess}")
 
@@ -277,7 +281,11 @@ def _claims(certificate: Certificate, data: Data, limits: Limits) -> dict[str, S
         )
     if upper is not None:
         claims["bounds.lambda_min.upper"] = Statement(
-            lambda facts: _curvature_at_most(facts, facts.field.number(upper)), cost.direction(c)
+            lambda facts: (
+                _curvature_at_most(facts, facts.field.number(upper))
+                or _curvature_below(c, limits, facts, -facts.field.number(upper))
+            ),
+            cost.direction(c),
         )
     if c.mu2_source == "computed" and c.mu2 is not None:
         mu2, scalar = c.mu2, c.format == FORMATS[0]
@@ -317,8 +325,8 @@ def _verdict(certificate: Certificate, data: Data, limits: Limits) -> dict[str, 
         def refuted(facts: Facts) -> bool:
             if facts.gradient_squared > facts.field.number(epsilon) ** 2:
                 return True
-            t = None if square is None or data.direction is None else facts.field.root(square)
-            return t is not None and _curvature_below(facts, t)
+            t = None if square is None else facts.field.root(square)
+            return t is not None and _curvature_below(certificate, limits, facts, t)
 
         return {"‖∇L‖ > ε or λ_min < −√(μ2 ε)": Statement(refuted, cost.direction(certificate))}
     return {}
@@ -358,10 +366,17 @@ def _curvature_at_most(facts: Facts, upper: Any) -> bool:
     return bool(size > 0 and form <= upper * size)
 
 
-def _curvature_below(facts: Facts, t: Any) -> bool:
-    """λ_min < −t by the direction of the certificate."""
-    form, size = facts.form
-    return bool(size > 0 and form < -t * size)
+def _curvature_below(certificate: Certificate, limits: Limits, facts: Facts, t: Any) -> bool:
+    """λ_min < −t: by the direction of the certificate, and where that is not it by S(t), if there is time."""
+    if facts.data.direction is not None:
+        form, size = facts.form
+        if size > 0 and form < -t * size:
+            return True
+    step = cost.exact(certificate, facts.multiplier is not None)
+    if ctx.prec < PRECISIONS[-1] and limits.excess(step):
+        return False  # the direction may do, at a higher precision
+    limits.require("S(t)", step)
+    return facts.curvature_below(t)
 
 
 def _enclosed(certificate: Certificate, facts: Facts) -> dict[str, Bounds]:

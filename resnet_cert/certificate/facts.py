@@ -21,7 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from flint import arb, fmpq, fmpq_mat
 
-from resnet_cert.certificate.fields import Field, Matrix, semidefinite, spectral_norm_at_most, squares
+from resnet_cert.certificate.fields import (
+    Field,
+    Matrix,
+    indefinite,
+    semidefinite,
+    spectral_norm_at_most,
+    squares,
+)
 from resnet_cert.certificate.losses import LOSSES, Derivatives
 
 Array = npt.NDArray[np.float64]
@@ -232,18 +239,34 @@ class Facts:
     def _least_rho(self) -> Any:
         return 2 * self.field.number(self.data.l2)
 
+    def curvature_below(self, t: Any) -> bool:
+        """λ_min(∇²L) < −t, with no direction: the matrix that would prove the opposite has a negative pivot.
+
+        Where W_1 dV = 0 and dW = 0, D²L is ρ‖dV‖².
+        """
+        mu = self.multiplier
+        if mu is not None and not mu <= 0:
+            return bool(mu > 0) and indefinite(self._on_tangent_space(t))
+        B, c = self.row_basis, t + self.rho
+        if B is None or (B.ncols() < len(self.data.V) and not c > 0):
+            return B is not None and bool(c < 0)
+        return indefinite(self._reduced(t, self.rho, B, self._across(B)))
+
     def _definite(self, t: Any, rho: Any) -> bool:
-        d1, B, c = self.data.V.shape[0], self.row_basis, t + rho
+        B, c = self.row_basis, t + rho
         if B is None:
             return False
-        if B.ncols() < d1 and not c > 0:  # some dV with W_1 dV = 0 couples to dW through A_f alone
-            return False
-        P = None
-        if B.ncols() < d1:
-            P = self.field.identity(d1)
-            if B.ncols():
-                P -= B * (B.transpose() * B).inv() * B.transpose()
-        return semidefinite(self._reduced(t, rho, B, P))
+        if B.ncols() < len(self.data.V) and not c > 0:
+            return False  # some dV with W_1 dV = 0 couples to dW through A_f alone
+        return semidefinite(self._reduced(t, rho, B, self._across(B)))
+
+    def _across(self, B: Matrix) -> Matrix | None:
+        """The projector P onto the kernel of W_1; None where that is {0}."""
+        d1 = len(self.data.V)
+        if B.ncols() == d1:
+            return None
+        P = self.field.identity(d1)
+        return P - B * (B.transpose() * B).inv() * B.transpose() if B.ncols() else P
 
     def _reduced(self, t: Any, rho: Any, B: Matrix, P: Matrix | None) -> Matrix:
         """∇²F + tI + ρ·(its part), on (dW, N) with dV = BN + dV_⊥, B of the row space of W_1.
@@ -343,8 +366,10 @@ class Facts:
 
     def _tangent_curvature_at_least(self, t: Any) -> bool:
         """λ_min(∇²L) ≥ −t on z^⊥, z = (W, V): of the whole matrix, seen from a basis of z^⊥."""
-        if self._definite(t, self.rho):  # on the whole space even
-            return True
+        return self._definite(t, self.rho) or semidefinite(self._on_tangent_space(t))  # or on the whole space
+
+    def _on_tangent_space(self, t: Any) -> Matrix:
+        """∇²L + tI in a basis of z^⊥."""
         H = self._reduced(t, self.rho, self.field.identity(len(self.data.V)), None)
         z = [*self._seen_W.entries(), *self.V.entries()]
         sizes = np.abs(np.concatenate([self.data.seen_W.ravel(), self.data.V.ravel()]))
@@ -354,7 +379,7 @@ class Facts:
         for column, i in enumerate(j for j in range(len(z)) if j != l):
             T[i, column] = z[l]
             T[l, column] = -z[i]
-        return semidefinite(T.transpose() * H * T)
+        return T.transpose() * H * T
 
     @cached_property
     def least_curvature(self) -> Any:

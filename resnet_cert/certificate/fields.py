@@ -89,6 +89,27 @@ def semidefinite(S: Matrix, *, strictly: bool = False) -> bool:
     return True
 
 
+def indefinite(S: Matrix) -> bool:
+    """S ⋡ 0: a pivot of LDLᵀ is negative after positive ones.
+
+    Args:
+        S: a symmetric matrix, of at most ELIMINATED_AT_MOST rows.
+    """
+    size = S.nrows()
+    if size > ELIMINATED_AT_MOST:
+        return False
+    rows = [row[: i + 1] for i, row in enumerate(S.tolist())]
+    for j in range(size):
+        pivot = rows[j][j]
+        if not pivot > 0:
+            return bool(pivot < 0)
+        for i in range(j + 1, size):
+            factor = rows[i][j] / pivot
+            for l in range(j + 1, i + 1):
+                rows[i][l] -= factor * rows[l][j]
+    return False
+
+
 def _near_identity(S: Matrix) -> bool:
     """S ≻ 0, since T = GSGᵀ has dominant positive diagonal entries, hence T ≻ 0, for some G.
 

@@ -35,43 +35,50 @@ TOPICS = (
 )
 """The pages in the order in which they are best read."""
 WORDS = {
-    "definition-1": "sopsp",
-    "eps": "sopsp",
-    "epsilon": "sopsp",
-    "gradient": "setting",
-    "threshold": "sopsp",
-    "margin": "sopsp",
-    "smallest-epsilon": "sopsp",
-    "proposition-r": "regularized",
-    "weight-decay": "regularized",
-    "multiplier": "regularized",
-    "witness": "verdict",
-    "enclosure": "verdict",
-    "gap": "setting",
-    "best-linear": "setting",
-    "left-to-gain": "augmented",
-    "linear-functional": "gap-bounds",
-    "first-order-bound": "gap-bounds",
-    "local-second-order-bound": "gap-bounds",
-    "cost-of-decay": "regularized",
-    "boundary": "regularized",
-    "vacuous": "hessian",
-    "curvature": "hessian",
-    "domain": "lipschitz",
-    "head": "vector",
-    "bias": "vector",
-    "f-lin": "setting",
-    "r": "break-even",
-    "b": "lipschitz",
-    "mu0": "lipschitz",
-    "mu1": "lipschitz",
-    "mu2": "lipschitz",
-    "lambda-min": "hessian",
-    "bypass": "vector",
-    "softmax": "vector",
-    "block-gap": "augmented",
+    word: topic
+    for topic, words in {
+        "setting": "data problem spec name n d k x y f loss point parameters objective f-lin f-lin-min "
+        "best-linear gap gradient gradient-norm norm-w norm-v norm-w-star ‖w*‖ attained falls-at-rim "
+        "assumption-1 assumption1",
+        "sopsp": "definition-1 eps epsilon threshold margin smallest-epsilon smallest-ε-for-both",
+        "theorem1": "theorem-1 lower-bound lower-bound-refined",
+        "theorem2": "theorem-2 left right",
+        "corollary1": "corollary-1 hypothesis landscape critical-points critical-sets kind saddle minimum "
+        "flat-valley complete proven",
+        "theorem3": "theorem-3 bound bound(ε) f-upper threshold-form polynomials polynomial-form form "
+        "refined-polynomial-form",
+        "theorem4": "theorem-4 sgd eta η delta δ average-objective best-objective curve",
+        "refined": "refined-form local-lemma",
+        "gap-bounds": "linear-functional first-order-bound local-second-order-bound first-order local",
+        "augmented": "s left-to-gain block-gap (x,-f) on-(x,-f)",
+        "break-even": "r radius break-even-radius infinite profile norm-w-frobenius",
+        "vector": "head outputs bias bypass softmax",
+        "deep": "comparators compare chain",
+        "regularized": "proposition-r weight-decay regularizer constraint multiplier μ boundary judged l g "
+        "l2 norm norm-point active cost-of-decay best-at-v-=-0 objective-lin-min gap-bound g-upper spurious "
+        "spurious-minimum on-rim",
+        "hessian": "lambda-min λ-min curvature method zero-multiplicity vacuous informative-below crosscheck "
+        "by-autodiff curvature-along-witness a-f",
+        "lipschitz": "b domain constants source mu0 mu1 mu2",
+        "verdict": "witness descent enclosure value lower upper reasons certified refuted undecided expect "
+        "holds applies reason versions total seconds status range",
+        "population": "confidence rigor gap-upper gradient-norm-upper a-f-norm-upper better-than-linear",
+        "certificate": "verify sha256",
+    }.items()
+    for word in words.split()
 }
 """What a report speaks of by another name, and the page that says what it is."""
+STATEMENTS = (
+    (r"F ≤ min F_lin on .*|on .*", "deep"),
+    (r".*\(x, f\).*|.*min Φ.*", "augmented"),
+    (r".*Proposition R|G .*", "regularized"),
+    (r"[123]  .*", "theorem{0[0]}"),
+    (r"F ≤ min F_lin", "corollary1"),
+    (r"gap ≤ .*", "gap-bounds"),
+    (r"‖∇[FGL]‖ ≤ ε|λ_min ≥ .*", "sopsp"),
+    (r"‖.*\*.*‖(_F)?|point .*", "setting"),
+)
+"""Rows of a report that are statements, and the pages behind them."""
 LIST_INDENT = 13
 FORMULA = "    "
 """How a formula begins."""
@@ -101,10 +108,16 @@ def explain(words: tuple[str, ...]) -> None:
 
 
 def known(asked: str) -> str | None:
-    """The topic of that name, or of that word of a report: "Proposition R", "mu2", "Theorem 3"."""
-    name = asked.lower().replace(" ", "-").replace("_", "-").replace("theorem-", "theorem")
-    name = {"λ-min": "lambda-min", "ε": "eps", "corollary-1": "corollary1"}.get(name, name).replace("μ", "mu")
-    return name if name in TOPICS else WORDS.get(name)
+    """The topic of that name, or of these words of a report: "mu2", "Proposition R", "F ≤ min F_lin"."""
+    name = asked.lower().replace(" ", "-").replace("_", "-")
+    plain = re.sub(r"^(theorem|corollary)-", r"\1", name.replace("μ", "mu").replace("ε*", "smallest-epsilon"))
+    for word in (name, plain):
+        if word in TOPICS or word in WORDS:
+            return word if word in TOPICS else WORDS[word]
+    for pattern, topic in STATEMENTS:
+        if re.fullmatch(pattern, asked):
+            return topic.format(asked)
+    return WORDS.get(plain.replace("ε", "eps"))
 
 
 def page(topic: str) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from resnet_cert.numerics.threads import have_threads
 from resnet_cert.outcomes import Diagnostic, RequestError
 
 HARMLESS = ("--xla_force_host_platform_device_count", "--xla_cpu_multi_thread_eigen")
@@ -21,10 +22,14 @@ WATCHED = ("JAX_", "XLA_", "CUDA_")
 def prepare() -> None:
     """Set what must be set before numpy, jax and matplotlib are loaded.
 
-    Two BLAS threads make small matrices slower, many times so on a busy machine; looking for an accelerator
-    costs seconds that a check in float64 never wins back; a backend of matplotlib's for a screen or notebook
-    is not wanted where files are drawn.
+    Two BLAS threads make small matrices slower, many times so on a busy machine, so they are left to pieces
+    of large data, unless the user has named a number; looking for an accelerator costs seconds that a check
+    in float64 never wins back; a backend of matplotlib's for a screen or notebook is not wanted where files
+    are drawn.
     """
+    if not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
+        ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        have_threads(len(ours))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["MPLBACKEND"] = "agg"
@@ -67,7 +72,7 @@ def require_flags() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if all(flag.partition("=")[0] in HARMLESS for flag in flags.split()):
         return
-    trial = "import jax; jax.jit(lambda x: x + 1)(1)"
+    trial = "import jax.numpy as jnp; (jnp.ones(2) + 1.0).block_until_ready()"
     try:
         done = subprocess.run([sys.executable, "-c", trial], capture_output=True, timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired):
@@ -93,7 +98,10 @@ def fault(error: BaseException) -> RequestError | None:
             for name, value in os.environ.items()
             if name.startswith(WATCHED) and "_CACHE_" not in name
         ]
-        return RequestError(f"JAX does not start with {', '.join(given)}: {reason}", id="environment")
+        told = f"JAX does not start with {', '.join(given)}: {reason}"
+        return RequestError(
+            f"{told}; JAX_PLATFORMS=cpu is enough" if "PLATFORMS" in told else told, id="environment"
+        )
     return None
 
 

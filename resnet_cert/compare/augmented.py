@@ -31,6 +31,8 @@ from resnet_cert.theory import theorems
 
 LARGER = 10.0
 """How many times larger than the network's own (U, Z) those are that Theorem 3 compares with."""
+FAR_LARGER = 1e8
+"""How many times larger a predictor is that only rounding makes one: where (x, f) is dependent but for it."""
 WIDE = 1e-9
 """A relative width of the infimum that may be mended."""
 
@@ -79,8 +81,16 @@ def network_radius(problem: Problem) -> float:
 
 
 def best_augmented(problem: Problem) -> LinearMinimum:
-    """min Φ over ‖(U, Z)‖_F ≤ r; see `Augmented` for its ball."""
-    return best_linear_predictor(joined(problem), None, network_radius(problem))
+    """min Φ over ‖(U, Z)‖_F ≤ r; see `Augmented` for its ball.
+
+    Where (x, f) is dependent but for rounding, the minimiser is as large as rounding is small, and what
+    float64 says of F_lin there is worth nothing: then a ball of the network's own order.
+    """
+    size = network_radius(problem)
+    best = best_linear_predictor(joined(problem), None, size)
+    if best.norm.value <= FAR_LARGER * size:
+        return best
+    return minimum_on_ball(best.data, LARGER * size, size)
 
 
 def of_like_size(problem: Problem, best: LinearMinimum) -> LinearMinimum:
@@ -129,13 +139,17 @@ def augmented_here(
     return Augmented(best.F_min, gap, functional, lower_bound, holds, best.r, best.norm.value, best.attained)
 
 
+def _is_narrow(x: Enclosure) -> bool:
+    return math.isfinite(x.upper) and x.upper - x.lower <= WIDE * abs(x.upper)
+
+
 def block_infimum(best: LinearMinimum) -> Enclosure:
     """inf Φ over all (U, Z), from its minimum on a ball: no radius is left in it."""
     if not best.attained:
         return infimum(best.data, best.found).F
     inside = best.falls_at_rim is False
     least = best.F_min if inside else minimum_on_ball(best.data, math.inf, math.inf).F_min
-    if least.upper - least.lower <= WIDE * abs(least.upper):
+    if _is_narrow(least):
         return least
     limit = infimum(best.data).F  # of a kernel that is not known as one: a smaller predictor is about as good
     return min(least, limit, key=lambda at: at.upper).intersect(lower=max(least.lower, limit.lower))

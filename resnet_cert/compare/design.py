@@ -22,6 +22,7 @@ from resnet_cert.moments.executors import Part, merged, summed
 from resnet_cert.numerics.algebra import eigvalsh, svd
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
+from resnet_cert.numerics.threads import in_order
 from resnet_cert.problem.problem import Chunk, Problem
 
 WELL_CONDITIONED, FAR_FROM_DEPENDENT = 1e-5, 1e-2
@@ -107,8 +108,9 @@ class Design:
         Args:
             part: a function of a module, or a `functools.partial` of one: it may travel.
         """
-        if self._is_kept or self.problem.executor is None:
-            return merged(part(self, rows, blocks) for rows, blocks in self.in_blocks())
+        if self._is_kept:
+            pieces = in_order(lambda piece: part(self, *piece), self.in_blocks(), len(self._held))
+            return merged(pieces)
         about = {"sigma": self.sigma, "units": self.units, "R": self.R}
         return summed(self.problem, partial(_contribution, part=part, about=about), features=False)
 

@@ -40,8 +40,6 @@ LOOKS = (4, 5, 6)
 """After these steps what recedes is told from what stays: it falls about as λ does,"""
 FALLS = 2.0**-3
 """and this much at least."""
-ACCURACY = 1e-12
-"""Of the places of the path, relative to F_lin."""
 CLOSE = 2.0**-40
 """A relative distance of both ends that need not be less."""
 DESCENT = (2.0**-10, 2.0**-25, 2.0**-45)
@@ -51,7 +49,8 @@ MOST_STEPS = 20
 MOST_HELD = 2**25
 """The most numbers in the inputs from which a part is taken."""
 STRETCHES = (2.0**4, 2.0**8, 2.0**12, 2.0**20, 2.0**40)
-"""How many times longer a predictor that separates the data is made, to see how low its loss falls."""
+"""How long, in units of the inputs, a predictor that separates the data is made, or how many times longer, to
+see how low its loss falls."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,7 @@ def infimum(data: Data, start: Found | None = None, enough: float = math.inf) ->
     for step in range(1, LOOKS[-1] + 1):
         if separates(problem, place.W):
             return Infimum(_between(lower, [best, *_stretched(data, place)]), tuple(places))
-        lam = data.scale * DOWN**step
-        place = place.moved(data.objective(lam))
-        place = Found(place.objective, path.minimised(place.objective, place.place, lam, ACCURACY))
+        place = data.at_multiplier(data.scale * DOWN**step, place)
         places.append(place)
         if step < LOOKS[0] - 1 or not (small and isinstance(problem.loss, BuiltinLoss)):
             continue
@@ -123,9 +120,10 @@ def _between(lower: float, found: list[Enclosure]) -> Enclosure:
 
 
 def _stretched(data: Data, found: Found) -> Iterator[Enclosure]:
+    place = found.place
+    length = min(1.0, float(np.max(np.abs(place.point))))
     for times in STRETCHES:
-        place = found.place
-        longer = Place(place.point * times, 0.0, place.at, converged=False)
+        longer = Place(place.point / length * times, 0.0, place.at, converged=False)
         yield Seen.of(data, Found(found.objective, longer), blocks=False).F
 
 
@@ -192,14 +190,16 @@ def _sum(weights: Array) -> Enclosure:
 
 
 def _least(part: Problem) -> Enclosure:
-    """inf F_lin of a part, its lower end proven by L ≥ L(Û) − ‖∇L(Û)‖²/(2m) on the row space."""
+    """inf F_lin of a part, its lower end proven by L ≥ L(Û) − ‖∇L(Û)‖²/(2m) on the row space, or the infimum
+    of the loss."""
     data = Data.of(part)
     objective = LinearObjective(data.scaled, data.ridge)
     place = path.origin(objective, data.scale)
     for share in DESCENT:
         place = path.minimised(objective, place, data.scale * share, steps=MOST_STEPS)
     at = objective.enclosed(place.point, blocks=True)
-    unknown = Enclosure(at.F.value, -math.inf, at.F.upper)
+    lowest = data.infimum_of_loss
+    unknown = Enclosure(at.F.value, -math.inf if lowest is None else min(lowest, at.F.value), at.F.upper)
     if at.blocks is None or not all(rows.error.exact for rows in objective.design.rows()):
         return unknown
     K, sine = at.blocks[0], 0.0
@@ -217,7 +217,10 @@ def _least(part: Problem) -> Enclosure:
     found = None
     if m > 0.0 and math.isfinite(slope.upper):
         found = location.reached(objective, place.point, slope, location.ZERO, m, float(at.farthest))
-    return unknown if found is None else at.F - slope.square() / (2.0 * found[0])
+    if found is None:
+        return unknown
+    lower = (at.F - slope.square() / (2.0 * found[0])).lower
+    return replace(unknown, lower=max(lower, unknown.lower))
 
 
 def _rays(objective: LinearObjective) -> Iterator[Array]:

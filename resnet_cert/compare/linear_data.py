@@ -41,6 +41,8 @@ SHORT_OF_NOTHING = 2.0**-33
 """The λ, relative to the curvature, from which on ill-conditioned data need coordinates of their own."""
 STEPS_TO_INFINITY = 12
 """Steps of the path, each to a 2^-8 of λ, after which no direction of recession is looked for along it."""
+ACCURACY = 1e-12
+"""Of a place whose λ is given, relative to Φ."""
 STEPS_OF_A_LEAP = 20
 """λ = 0 is tried first, in so many steps of Newton's method: where there is a minimiser it is mostly found
 so, and where there is none the data are mostly separated."""
@@ -76,7 +78,8 @@ class Found:
     @cached_property
     def enclosed_from_below(self) -> Enclosed:
         """with a lower bound of them, or with all of them."""
-        return replace(self.enclosed, least=self.objective.least_block(self.place.point))
+        at = self.enclosed
+        return at if at.least else replace(at, least=self.objective.least_block(self.place.point))
 
     @cached_property
     def enclosed_whole(self) -> Enclosed:
@@ -93,7 +96,7 @@ class Found:
         """The same predictor in other coordinates."""
         ratio = self.objective.design.sigma / objective.design.sigma
         point = objective.coordinates(ratio * self.objective.W(self.place.point))
-        lam = self.place.lam / ratio**2
+        lam = float(np.float64(self.place.lam) / ratio / ratio)  # inf or NaN where floats end, and no fault
         return Found(objective, Place(point, lam, objective.sketch(point, lam), converged=False))
 
 
@@ -155,6 +158,8 @@ class Data:
         loss = self.problem.loss
         if not isinstance(loss, BuiltinLoss):
             return 0.0 if loss.nonnegative else None
+        if loss.reaches_zero:
+            return 0.0
         whole = summed(self.problem, _infimum_sums, features=False).expectation()
         return Enclosure.around(float(whole.center), whole.radius).lower
 
@@ -233,6 +238,11 @@ class Data:
             lam *= 2.0**-8
         return Found(objective, path.minimised(objective, place, 0.0)), None
 
+    def at_multiplier(self, lam: float, known: Found) -> Found:
+        """The place of λ, from another one."""
+        start = known.moved(self.objective(lam))
+        return Found(start.objective, path.minimised(start.objective, start.place, lam, ACCURACY))
+
     def on_ball(self, r: float, known: Found | None = None) -> Found:
         """The minimiser on ‖W‖_F ≤ r."""
         target = r / self.scaled.sigma * INSIDE
@@ -243,10 +253,10 @@ class Data:
             lambda at, least: path.at_radius(at.objective, at.place, target, least=least), known
         )
 
-    def at_value(self, value: float, known: Found) -> Found:
-        """The place of the path where Φ = value, or its end at λ = 0 where Φ is larger."""
+    def at_value(self, value: float, known: Found, reach: float = math.inf) -> Found:
+        """The place of the path where Φ = value, or less by a little (`path.at_value`)."""
         return self._on_path(
-            lambda at, least: path.at_value(at.objective, at.place, value, least=least), known
+            lambda at, least: path.at_value(at.objective, at.place, value, least=least, reach=reach), known
         )
 
     def _on_path(self, search: Search, known: Found | None) -> Found:

@@ -16,6 +16,7 @@ enclosed, at one U, for the proof.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -43,15 +44,16 @@ from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import BuiltinLoss, Derivatives, FirstDerivatives, Loss
 from resnet_cert.problem.problem import Chunk
 
+STEEPER = 20
+"""The penalty on unseen directions is at most 2 to this power times as steep as λ."""
 ENOUGH_ROWS = 32
 """So many samples for each input are enough to see how F_lin bends at least."""
 
 
 @dataclass(frozen=True)
 class Bend:
-    """ℓ (m,), ∇ℓ (m, q) and ∇²ℓ = diag(diagonal) − off·offᵀ, (m, q) each, of some samples in float64.
-
-    off: None where ∇²ℓ is diagonal.
+    """ℓ (m,), ∇ℓ (m, q) and ∇²ℓ of some samples in float64: its diagonal (m, q), and its other entries −off_a
+    off_b, off (m, q) or None where they are 0.
     """
 
     value: Array
@@ -65,11 +67,12 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
     if loss.sum_free and p.shape[1] > 1:  # softmax: ∇ℓ = Ys − y, ∇²ℓ = Y(diag(s) − ssᵀ), Y = Σ y
         at = loss.first_derivatives(p, NOTHING, chunk.y, chunk.omega)
         y = cast(BuiltinLoss, loss).scale * chunk.y
-        share = np.maximum(at.first + y, 0.0)
-        Y = y.sum(axis=1, keepdims=True)
-        return Bend(
-            at.value, at.first, share, np.divide(share, np.sqrt(Y), out=np.zeros_like(share), where=Y > 0)
-        )
+        root = np.sqrt(y.sum(axis=1, keepdims=True))
+        off = np.divide(np.maximum(at.first + y, 0.0), root, out=np.zeros_like(y), where=root > 0.0)
+        rest, leader = root - off, off.argmax(axis=1)[:, None]
+        others = off.sum(axis=1, where=np.arange(off.shape[1]) != leader)  # nothing cancels in it
+        np.put_along_axis(rest, leader, others[:, None], axis=1)
+        return Bend(at.value, at.first, off * rest, off)
     if isinstance(loss, CustomLoss):
         value, first, second = loss.approximate(p[:, 0], chunk.y[:, 0])
         return Bend(value, first[:, None], np.maximum(second, 0.0)[:, None], None)
@@ -179,6 +182,15 @@ class LinearObjective:
             return scaled
         return solve(self.design.R, scaled.T).T
 
+    def slope_in_W(self, at: Sketch) -> float:
+        """‖∇(Φ + λ/2‖W‖_F²)‖ in W."""
+        slope = (
+            at.gradient / self.design.units
+            if self.design.R is None
+            else solve(self.design.T.T, at.gradient.T)
+        )
+        return float(np.linalg.norm(slope))
+
     @property
     def second_moments(self) -> Array:
         """(d, d) E[zzᵀ]."""
@@ -190,27 +202,30 @@ class LinearObjective:
         T = self.design.T
         return T.T @ T
 
-    @cached_property
-    def penalty(self) -> Array:
-        """(d, d): ½⟨U, U·penalty⟩ is what ρ and the unseen directions add."""
-        T = self.design.T
-        added = T.T @ (self.ridge[:, None] * T)
-        if self.unseen is not None:
-            seen = T.T @ self.unseen.Z
-            added = added + seen @ seen.T
-        return added
+    def unseen_at(self, lam: float) -> Unseen | None:
+        """The unseen directions, no longer than λ allows: where F_lin is tiny, so is λ, and the rounding of a
+        penalty much steeper would hide it."""
+        if self.unseen is None or not lam:
+            return self.unseen
+        factor = 2.0 ** min((math.frexp(lam)[1] + STEEPER) // 2, 0)
+        return Unseen(self.unseen.Z * factor, self.unseen.sine * factor)
 
     def added(self, lam: float) -> Array:
         """(d, d): ½⟨U, U·added⟩ is λ/2‖W‖_F² and all that is added to F_lin."""
-        return self.penalty + lam * self.metric if lam else self.penalty
+        T, unseen = self.design.T, self.unseen_at(lam)
+        added = T.T @ (self.ridge[:, None] * T) if self.ridge.any() else np.zeros_like(T)
+        if unseen is not None:
+            seen = T.T @ unseen.Z
+            added = added + seen @ seen.T
+        return added + lam * self.metric if lam else added
 
     def _squares(self, point: Array, lam: float) -> float:
         """⟨U, U·added⟩, by squares: it is small where terms of it cancel."""
-        T, squares = self.design.T, 0.0
+        T, squares, unseen = self.design.T, 0.0, self.unseen_at(lam)
         if lam or self.ridge.any():
             squares += float(np.sum(np.square((point @ T.T) * np.sqrt(self.ridge + lam))))
-        if self.unseen is not None:
-            squares += float(np.sum(np.square(point @ (T.T @ self.unseen.Z))))
+        if unseen is not None:
+            squares += float(np.sum(np.square(point @ (T.T @ unseen.Z))))
         return squares
 
     def sketch(self, point: Array, lam: float) -> Sketch:
@@ -251,8 +266,10 @@ class LinearObjective:
         return total / at.weight / (self.q - 1 if self.is_mean_free else self.q)
 
     def enclosed(self, point: Array, *, blocks: bool) -> Enclosed:
-        """Everything that is proven about F_lin at U."""
-        sums = self.design.summed(partial(_enclosed_sums, point=point, blocks=blocks))
+        """Everything that is proven about F_lin at U; without the blocks, and where a part of the samples is
+        enough for it, with `least`."""
+        every = 1 if blocks else self._every
+        sums = self.design.summed(partial(_enclosed_sums, point=point, blocks=blocks, every=every))
         at, weight = sums.moments.expectation(), total_weight(sums.moments.weight)
         units = self.design.units
         slope_x = at.A_f
@@ -265,9 +282,10 @@ class LinearObjective:
             at.g_W,
             _as_blocks(at) if blocks else None,
             slope_x,
-            sums.bend.total().radius / weight.lower,
+            sums.bend.total().radius[0] / weight.lower,
             Radius(sums.farthest.of[0]),
             Radius(sums.farthest.of[1]),
+            None if sums.least is None else _symmetric(sums.least.expectation()),
         )
 
     def least_block(self, point: Array) -> Ball:
@@ -276,10 +294,15 @@ class LinearObjective:
         B = E[c zzᵀ], c the `least_curvature` of a sample, and 0 for most where there are more samples than
         are needed: a convex loss bends no less for it.
         """
+        return _symmetric(
+            self.design.summed(partial(_least_sums, point=point, every=self._every)).expectation()
+        )
+
+    @property
+    def _every(self) -> int:
+        """Of so many samples one is enough for `least_block`."""
         problem = self.design.problem
-        every = problem.n // (ENOUGH_ROWS * self.d + BLOCK_ROWS) if problem.loss.convex else 1
-        B = self.design.summed(partial(_least_sums, point=point, every=max(1, every))).expectation()
-        return Ball((B.center + B.center.T) / 2.0, B.radius + Radius.norm(B.center) * U)
+        return max(1, problem.n // (ENOUGH_ROWS * self.d + BLOCK_ROWS)) if problem.loss.convex else 1
 
     def largest_third(self, point: Array, q: float) -> Radius:
         """max_i sup|ℓ‴|·‖z_i‖³ over predictions of U within q of `point`; infinite where it is not known."""
@@ -321,8 +344,11 @@ def _at_bends(design: Design, rows: Rows, *, point: Array, part: Callable[[Rows,
 
 def _hessian_product(rows: Rows, bend: Bend, *, direction: Array) -> Array:
     moved = rows.z @ direction.T
-    bent = bend.diagonal * moved
-    if bend.off is not None:
+    if bend.off is None:
+        bent = bend.diagonal * moved
+    else:  # from the prediction of the likeliest class, so that nothing cancels
+        moved -= np.take_along_axis(moved, bend.off.argmax(axis=1)[:, None], axis=1)
+        bent = (bend.diagonal + np.square(bend.off)) * moved
         bent -= bend.off * np.einsum("ij,ij->i", bend.off, moved)[:, None]
     return (rows.chunk.weights[:, None] * bent).T @ rows.z
 
@@ -343,32 +369,35 @@ def _curvature_blocks(rows: Rows, bend: Bend) -> Array:
     moved = ((np.sqrt(pi)[:, None] * bend.off)[:, :, None] * z[:, None, :]).reshape(len(z), -1)
     whole = -(moved.T @ moved).reshape(q, d, q, d)
     for a in range(q):
-        whole[a, :, a] += blocks[a]
+        whole[a, :, a] = blocks[a]
     return whole
 
 
 def _traces(rows: Rows, bend: Bend) -> Array:
-    traces = bend.diagonal.sum(axis=1)
-    if bend.off is not None:
-        traces = traces - np.square(bend.off).sum(axis=1)
-    return np.asarray(rows.chunk.weights @ traces)
+    return np.asarray(rows.chunk.weights @ bend.diagonal.sum(axis=1))
 
 
 @dataclass(frozen=True)
 class EnclosedSums:
-    """The moments, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖."""
+    """The moments, with E[∇ℓ xᵀ] for A_f; Σ π‖∇²ℓ‖‖x‖²; max ‖z‖ and max ‖x‖; a lower bound of the blocks."""
 
     moments: MomentSums
     bend: Sum
     farthest: Largest
+    least: MeanSums | None
 
     def __add__(self, other: EnclosedSums) -> EnclosedSums:
         return EnclosedSums(
-            self.moments + other.moments, self.bend + other.bend, self.farthest + other.farthest
+            self.moments + other.moments,
+            self.bend + other.bend,
+            self.farthest + other.farthest,
+            None if self.least is None or other.least is None else self.least + other.least,
         )
 
 
-def _enclosed_sums(design: Design, rows: Rows, cut: Blocks, *, point: Array, blocks: bool) -> EnclosedSums:
+def _enclosed_sums(
+    design: Design, rows: Rows, cut: Blocks, *, point: Array, blocks: bool, every: int
+) -> EnclosedSums:
     chunk, z, e = rows.chunk, rows.z, rows.error
     loss, size = design.problem.loss, Radius.norm(point)
     z_norm, x_norm = Radius.row_norms(z), Radius.row_norms(rows.x) + Radius.of(2.0**-1000)
@@ -399,7 +428,12 @@ def _enclosed_sums(design: Design, rows: Rows, cut: Blocks, *, point: Array, blo
     )
     bend = cut.bounds(size * chunk.weights * x_norm * x_norm)
     farthest = np.array([(z_norm + e).max().upper, x_norm.max().upper])
-    return EnclosedSums(sums, bend, Largest(farthest))
+    least = None if every == 1 else _least_sums(design, rows, cut, point=point, every=every)
+    return EnclosedSums(sums, bend, Largest(farthest), least)
+
+
+def _symmetric(B: Ball) -> Ball:
+    return Ball((B.center + B.center.T) / 2.0, B.radius + Radius.norm(B.center) * U)
 
 
 def _least_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, every: int) -> MeanSums:

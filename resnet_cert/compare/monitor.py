@@ -20,6 +20,7 @@ from resnet_cert.decide.lagrangian import slope
 from resnet_cert.moments.gradient import first_moments, lipschitz_pass
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure
+from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.arrays import float64_array
 from resnet_cert.problem.problem import Problem
@@ -75,6 +76,7 @@ class Monitor:
         options: as in `Problem.from_arrays`: bypass, probabilities, weight_decay, decay_bias, mu2, ...
     """
 
+    @QUIET
     def __init__(
         self,
         x: npt.ArrayLike,
@@ -86,6 +88,7 @@ class Monitor:
         r: float | None = None,
         **options: Any,
     ) -> None:
+        require_sound_arithmetic()
         self._x, self._y = float64_array(x, "x").copy(), float64_array(y, "y").copy()  # as they are now
         self._loss, self._features = loss, f
         self._b, self._r, self._options = b, r, options

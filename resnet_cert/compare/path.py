@@ -35,6 +35,12 @@ GOES_WELL = 1e-3
 """How much of the decrement a step with an old Hessian may leave."""
 STEPS_TO_LAMBDA, ARRIVED = 80, 2.0**-46
 """Steps of the search for a λ, and the relative length of one that ends it."""
+LOOSELY = 1e-8
+"""The accuracy of a place on the way to another one."""
+CLOSE = 2.0**-30
+"""How near a value of F_lin is met, relative to λ‖W‖²; ‖W‖² moves by twice that, relatively."""
+NO_LARGER = 2.0**20
+"""A predictor so many times larger that differs by rounding only is no longer looked for."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,16 @@ def minimised(
             tolerance = LOOSE if accuracy or decrement > FAR * highest else FIRM
             solve, is_old = solver(objective, at, lam, tolerance, rough), False
         step = -solve(at.gradient)
+        if objective.is_mean_free:  # which rounding would make grow where K is nearly singular
+            step = step - step.mean(axis=0)
         decrement = -float(np.sum(step * at.gradient))
         if is_old and not 0.0 < decrement <= before * GOES_WELL:
             solve = None
             continue
         if not (decrement > 0.0 and math.isfinite(decrement)):
             return Place(point, lam, at, converged=decrement == 0.0)
+        if decrement <= at.noise and decrement >= before / 4.0:  # rounding is all that is left
+            return Place(point, lam, at, converged=True)
         size, trial = 1.0, point + step
         there = objective.sketch(trial, lam)
         if decrement > at.noise:
@@ -110,10 +120,8 @@ def minimised(
                 size /= 2.0
                 trial = point + size * step
                 there = objective.sketch(trial, lam)
-            if size <= SHORTEST:
+            if size <= SHORTEST or (size < 1.0 and not there.value < at.value):  # as below
                 return Place(point, lam, at, converged=True)
-        elif decrement >= before / 4.0:  # rounding is all that is left
-            return Place(point, lam, at, converged=True)
         point, at = trial, there
         if decrement <= NOTHING_LEFT * abs(at.value):
             return Place(point, lam, at, converged=True)
@@ -127,48 +135,12 @@ def minimised(
 
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
     """The place with ‖W‖_F = r to about 1e-12, or that of `least` ≤ λ where it is in the ball already."""
-
-    def excess(place: Place) -> float:
-        return norm_W(objective, place) / r - 1.0 if r else math.inf
-
-    def newton(place: Place, excess: float, bend: float) -> float:
-        # ‖W(λ)‖ has the derivative −⟨UM, K⁻¹UM⟩/‖W‖; 1/‖W(λ)‖ is nearly linear in λ.
-        length = norm_W(objective, place)
-        return place.lam + excess * length * (length / bend) if bend > 0.0 else math.nan
-
-    return _found(objective, start, excess, newton, least)
-
-
-def at_value(objective: LinearObjective, start: Place, value: float, *, least: float = 0.0) -> Place:
-    """The place with F_lin = value to rounding, or that of `least` ≤ λ where F_lin is larger there."""
-
-    def excess(place: Place) -> float:  # falls as λ grows, as that of a radius does
-        return value - loss_value(objective, place)
-
-    def newton(place: Place, excess: float, bend: float) -> float:
-        # F_lin(λ) has the derivative λ⟨UM, K⁻¹UM⟩.
-        slope = place.lam * bend
-        return place.lam + excess / slope if slope > 0.0 else math.nan
-
-    return _found(objective, start, excess, newton, least)
-
-
-def _found(
-    objective: LinearObjective,
-    start: Place,
-    excess: Callable[[Place], float],
-    newton: Callable[[Place, float, float], float],
-    least: float,
-) -> Place:
-    """The place with excess 0, excess being a falling function of λ; at `least` if it is negative there.
-
-    newton: the next λ, from a place, its excess and ⟨UM, K⁻¹UM⟩ there.
-    """
-    place, polished = minimised(objective, start, max(start.lam, least), 1e-8), False
-    low, high = 0.0, math.inf  # excess > 0 at low, < 0 at high
+    place, polished = minimised(objective, start, max(start.lam, least), LOOSELY), False
+    low, high = 0.0, math.inf  # ‖W‖ > r at low, < r at high
     for _ in range(STEPS_TO_LAMBDA):
-        over = excess(place)
-        if over > 0.0:
+        length = norm_W(objective, place)
+        excess = length / r - 1.0 if r else math.inf
+        if excess > 0.0:
             low = place.lam
         elif place.lam <= least:
             break
@@ -176,32 +148,84 @@ def _found(
             high = place.lam
         pull = place.point @ objective.metric
         turn = solver(objective, place.at, place.lam, LOOSE)(pull)
-        lam = newton(place, over, float(np.sum(pull * turn)))
-        if polished and abs(lam - place.lam) <= ARRIVED * place.lam:
+        bend = float(np.sum(pull * turn))
+        # ‖W(λ)‖ has the derivative −⟨UM, K⁻¹UM⟩/‖W‖; 1/‖W(λ)‖ is nearly linear in λ.
+        newton = place.lam + excess * length * (length / bend) if bend > 0.0 else math.nan
+        if polished and abs(newton - place.lam) <= ARRIVED * place.lam:
             return place
-        if not polished and lam > 0.0 and abs(lam - place.lam) <= 1e-3 * place.lam:
+        if not polished and newton > 0.0 and abs(newton - place.lam) <= 1e-3 * place.lam:
             low, high = 0.0, math.inf  # what was found loosely is no bound this near
-        floor = max(least, place.lam / 1e3 if high == math.inf or low == 0.0 else 0.0)
-        if math.isnan(lam) or not low < lam < high:
-            lam = place.lam * 100.0 if high == math.inf else math.sqrt(max(low, least, high * 1e-6) * high)
-        lam = min(max(lam, floor, least), place.lam * 1e4 if place.lam else math.inf)
+        lam = _between(newton, place.lam, low, high, least)
         polished = abs(lam - place.lam) <= 1e-3 * place.lam
         arrived = abs(lam - place.lam) <= ARRIVED * place.lam
-        place = minimised(objective, _predicted(objective, place, lam, turn), lam, 0.0 if polished else 1e-8)
+        accuracy = 0.0 if polished else LOOSELY
+        place = minimised(objective, _predicted(objective, place, lam, turn), lam, accuracy)
         if arrived or high <= low * (1.0 + 2.0**-50):
             break
     return place if polished else minimised(objective, place, place.lam)
 
 
+def at_value(
+    objective: LinearObjective, start: Place, value: float, *, least: float = 0.0, reach: float = math.inf
+) -> Place:
+    """The place with F_lin = value − CLOSE·λ‖W‖², to a part of that, or that of `least` ≤ λ where F_lin is
+    larger there; or one with F_lin − value > reach·λ‖W‖² on the way.
+
+    By convexity a predictor with that value then has reach·‖W‖ at least: it is no use to go on.
+    """
+    place = minimised(objective, start, max(start.lam, least), LOOSELY)
+    low, high, is_near = 0.0, math.inf, False  # excess > 0 at low, < 0 at high
+    for _ in range(STEPS_TO_LAMBDA):
+        square = place.lam * norm_W(objective, place) ** 2
+        excess = value - CLOSE * square - loss_value(objective, place)
+        there = abs(excess) <= max(0.5 * CLOSE * square, place.at.noise)
+        flat = objective.slope_in_W(place.at) ** 2 <= CLOSE * place.lam * square
+        if (there and (flat or is_near)) or -excess > reach * square:
+            break
+        if excess > 0.0:
+            low = place.lam
+        elif place.lam <= least or square * NO_LARGER < place.at.noise:
+            break
+        else:
+            high = place.lam
+        pull = place.point @ objective.metric
+        turn = solver(objective, place.at, place.lam, LOOSE)(pull)
+        slope = place.lam * float(np.sum(pull * turn))  # dF_lin/dλ = λ⟨UM, K⁻¹UM⟩
+        newton = place.lam if there else place.lam + excess / slope if slope > 0.0 else math.nan
+        is_near = abs(newton - place.lam) <= 1e-3 * place.lam
+        if is_near:
+            low, high = 0.0, math.inf  # what was found loosely is no bound this near
+        lam = _between(newton, place.lam, low, high, least)
+        accuracy = (CLOSE * 2.0**-10 if is_near else LOOSELY) * min(
+            1.0, square / (abs(place.at.value) or 1.0)
+        )
+        place = minimised(objective, _predicted(objective, place, lam, turn), lam, accuracy)
+        if high <= low * (1.0 + 2.0**-50):
+            break
+    return place
+
+
+def _between(lam: float, here: float, low: float, high: float, least: float) -> float:
+    """The next λ: that of Newton's method, if it is between those that are known, and not too far."""
+    floor = max(least, here / 1e3 if high == math.inf or low == 0.0 else 0.0)
+    if math.isnan(lam) or not low < lam < high:
+        lam = here * 100.0 if high == math.inf else math.sqrt(max(low, least, high * 1e-6) * high)
+    return min(max(lam, floor, least), here * 1e4 if here else math.inf)
+
+
 def _predicted(objective: LinearObjective, place: Place, lam: float, turn: Array) -> Place:
-    """The place of λ to first order: dU/dλ = −K⁻¹(U·metric) = −turn."""
-    if lam == place.lam:
+    """The place of λ to first order, dU/dλ = −K⁻¹(U·metric) = −turn; far away in log λ, of which it is about
+    a linear function where losses fall for ever."""
+    if lam == place.lam or not (lam and place.lam and np.isfinite(turn).all()):
         return place
-    ratio = lam / place.lam if place.lam else math.inf
-    if not 0.5 < ratio < 2.0 or not np.isfinite(turn).all():
-        return place
-    point = place.point - (lam - place.lam) * turn
-    return replace(place, point=point, lam=math.nan)
+    ratio = lam / place.lam
+    if 0.5 < ratio < 2.0:
+        return replace(place, point=place.point - (lam - place.lam) * turn, lam=math.nan)
+    point = place.point - place.lam * math.log(ratio) * turn
+    here, there = objective.sketch(place.point, lam), objective.sketch(point, lam)
+    return (
+        Place(point, lam, there, False) if there.value < here.value else Place(place.point, lam, here, False)
+    )
 
 
 @dataclass(frozen=True)

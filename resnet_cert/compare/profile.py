@@ -13,14 +13,13 @@ below:  by duality m(ρ) ≥ F_lin(W) − λ/2(ρ² − ‖W‖²) − δ for ev
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from resnet_cert.compare import path
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.infimum import infimum
-from resnet_cert.compare.linear_data import Found
+from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.location import ZERO
 from resnet_cert.compare.minimum_on_ball import (
     LinearMinimum,
@@ -29,18 +28,23 @@ from resnet_cert.compare.minimum_on_ball import (
     enclosed_on,
     minimum_on_ball,
 )
+from resnet_cert.compare.star import within_span
 from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
+from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import BreakEvenRadius, Profile, ProfileRow
 
-BEYOND = 2.0**-36
-"""How far below F, relative to its distance from both ends of F_lin, the place lies whose F_lin is to be at
-most F; 2^6 times as far where it is not.
+MARGIN, FARTHER, TRIES = 4.0, 2.0**6, 5
+"""How far below F, in widths of its enclosure, the place lies whose F_lin is to be at most F; how many times
+as far where it is not, and how often.
 """
-TRIES = 5
+OUT_OF_REACH = 2.0**10
+"""A path is left, and inf F_lin asked for, where what is as good as the network is so many times larger."""
+LEAST, HIGHER = 2.0**-60, 2.0**6
+"""From this λ, relative to the curvature, and by such steps, rounding troubles places less and less."""
 NARROW = 1e-7
 """A relative width of the break-even radius that needs no second derivatives to be narrower."""
 REACH = 10.0
@@ -50,54 +54,85 @@ balls are cheap, those far beyond the break-even radius are not, and say nothing
 
 
 @QUIET
-def break_even_radius(F: Enclosure, linear: LinearMinimum) -> BreakEvenRadius:
+def break_even_radius(
+    F: Enclosure, linear: LinearMinimum, F_at_0: Enclosure | None = None
+) -> BreakEvenRadius:
     """r°, enclosed.
 
     Args:
         F: that of the network.  linear: the best linear predictor on any ball, where the search begins.
+        F_at_0: F_lin(0), where it is known.
     """
-    return _break_even(F, linear)[0]
+    return _break_even(F, linear, F_at_0)[0]
 
 
-def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, Found]:
+def _break_even(
+    F: Enclosure, linear: LinearMinimum, F_at_0: Enclosure | None = None
+) -> tuple[BreakEvenRadius, Found]:
     """The same, and the place of the path where F_lin is about F; that of `linear` where there is none."""
-    data, found = linear.data, linear.found
-    nothing = Found(found.objective, path.origin(found.objective, 0.0))
-    at_zero = Seen.of(data, nothing, blocks=False).F
-    if at_zero.upper <= F.lower or not data.problem.W.any():  # F(0, V) = F_lin(0)
-        return BreakEvenRadius(0.0, 0.0, 0.0, False), found
-    least = _infimum(F, linear)
-    if F.upper < least.lower:
-        return BreakEvenRadius(None, math.inf, None, True, (least - F).lower), found
-    open_end = BreakEvenRadius(None, 0.0, math.inf, None)
-    if not (F.known and F.lower > least.lower):
-        return replace(open_end, lower=_below(F, Seen.of(data, found, blocks=False), 0.0)), found
-    lower, start = 0.0, found
-    room = min(abs(at_zero.upper - F.value), F.value - least.lower)  # to F_lin(0), and to inf F_lin
+    data, start, own = linear.data, linear.found, _size_as_linear(linear.data.problem)
+    if F_at_0 is None:
+        nothing = Found(start.objective, path.origin(start.objective, 0.0))
+        F_at_0 = Seen.of(data, nothing, blocks=False).F
+    if own == 0.0 or F_at_0.upper <= F.lower:
+        return BreakEvenRadius(0.0, 0.0, 0.0, False), start
+    least, width = _known_infimum(F, linear), F.upper - F.lower
+    if not F.lower > least.upper and linear.attained is not True:
+        start = data.at_value(F.lower - MARGIN * width, start, OUT_OF_REACH)
+        if start.value > F.lower:
+            least = infimum(data, linear.found, F.upper).F
+    if F.upper < least.lower and own == math.inf:
+        return BreakEvenRadius(None, math.inf, None, True, (least - F).lower), linear.found
+    lower, upper, value = 0.0, own, None
+    lowest = (F.lower + least.upper) / 2.0 if least.upper < F.lower else -math.inf
     for trial in range(TRIES):
-        beyond = max(4.0 * (F.upper - F.lower), BEYOND * room) * 2.0 ** (6 * trial)
-        place = data.at_value(F.lower - beyond, start)
-        seen = Seen.of(data, place, blocks=False)
-        lower, start = max(lower, _below(F, seen, lower)), place
-        if seen.F.lower > F.upper:  # so is the path's end
-            break
+        target = max(F.lower - MARGIN * width * FARTHER**trial, lowest)
+        start = data.at_value(target, start)
+        seen = Seen.of(data, start, blocks=False)
+        lower = max(lower, _below(F, seen, lower))
         if seen.F.upper <= F.lower:
-            upper = (seen.length * data.scaled.sigma).upper
-            if upper - lower > NARROW * upper:
-                lower = max(lower, _below(F, Seen.of(data, place, blocks=True), lower))
-            lower = min(lower, upper)
-            return BreakEvenRadius(min(max(_crossing(F, seen), lower), upper), lower, upper, False), place
-    return BreakEvenRadius(None, lower, math.inf, None), start
+            upper, value = min((seen.length * data.scaled.sigma).upper, own), _crossing(F, seen)
+        if seen.F.upper <= F.lower or seen.F.lower > F.upper or start.value > target:  # so is the path's end
+            break
+    if not upper - lower <= NARROW * upper < math.inf:
+        lower = _lifted(F, data, start, lower)
+    if upper == math.inf:
+        return BreakEvenRadius(None, lower, math.inf, None), start
+    lower = min(lower, upper)
+    value = upper if value is None else min(max(value, lower), upper)
+    return BreakEvenRadius(value, lower, upper, False), start
 
 
-def _infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
-    """inf F_lin over all W, as far as it matters for F; its lower end is −∞ where nothing is known."""
+def _lifted(F: Enclosure, data: Data, place: Found, lower: float) -> float:
+    """The lower end by second derivatives too, and, where F is about inf F_lin and λ about 0, from places of
+    larger λ: there rounding counts for less."""
+    lam, worse = max(place.place.lam, data.scale * LEAST), 0
+    while lam < data.scale and worse < 2:
+        proven = _below(F, Seen.of(data, place, blocks=True), 0.0)
+        worse = worse + 1 if 0.0 < proven <= lower else 0
+        lower, lam = max(lower, proven), lam * HIGHER
+        place = data.at_multiplier(lam, place)
+    return lower
+
+
+def _size_as_linear(problem: Problem) -> float:
+    """‖W‖_F, or less of what shifts all predictions alike, where the block moves nothing and the network is a
+    linear predictor itself; else ∞."""
+    W, d1 = problem.W, problem.d1
+    if problem.loss.sum_free and (W[0] == W).all():
+        return 0.0
+    may_move = bool((W[:, :d1].any(axis=0) & problem.V.any(axis=1)).any())
+    if may_move and any(chunk.f.any() for chunk in problem.chunks(features=True)):
+        return math.inf
+    return within_span(problem, W).norm().upper
+
+
+def _known_infimum(F: Enclosure, linear: LinearMinimum) -> Enclosure:
+    """inf F_lin over all W, as far as it matters for F and is known soon; else its lower end is −∞."""
     lowest = linear.data.infimum_of_loss
     known = Enclosure(linear.F_min.value, -math.inf if lowest is None else lowest, linear.F_min.upper)
-    if F.upper < known.lower or F.lower > known.upper:  # on this ball already something is as good
+    if linear.attained is not True or F.upper < known.lower or F.lower > known.upper:
         return known
-    if linear.attained is not True:
-        return infimum(linear.data, linear.found, F.upper).F
     if linear.falls_at_rim is False:
         return linear.F_min
     return minimum_on_ball(linear.data, math.inf, math.inf).F_min
@@ -134,6 +169,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
         points: how many r, log-spaced around the break-even radius; where that is 0 or infinite, around ‖W*‖,
             or the point's own ‖W‖.
     """
+    require_sound_arithmetic()
     problem = problem.with_features_held()
     b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
     linear = best_linear_predictor(problem, problem.domain.r, b)

@@ -48,7 +48,9 @@ def recedes(problem: Problem) -> Recedes:
     """What is known of the loss and the targets."""
     if not isinstance(problem.loss, BuiltinLoss):
         return Recedes(problem, possible=True, known=False)
-    return Recedes(problem, possible=some_rows(problem, _helps), known=True)
+    no_samples = np.zeros((0, problem.q))
+    ever = problem.loss.recession(no_samples) is not None
+    return Recedes(problem, possible=ever and some_rows(problem, _helps), known=True)
 
 
 def _helps(problem: Problem, chunk: Chunk) -> bool:

@@ -114,6 +114,7 @@ def regularized_here(
         G - least,
         gap_bound,
         theorem3,
+        problem.objective.decays_bias,
     )
 
 
@@ -221,6 +222,6 @@ def _theorem3(
         bound,
         upper,
         not G.above(upper) if applies else None,
-        None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon:g}",
+        None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon!r}",
         True if upper.above(F_at_0) else False if upper.at_most(F_at_0) else None,
     )

@@ -141,9 +141,17 @@ def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
             break
     field, bits, at, lagrange = found  # pyright: ignore[reportPossiblyUnboundVariable]
 
+    with _precision(bits or PRECISIONS[-1]):
+        in_balls = (
+            (at.cast(BALLS), replace(lagrange, rho=arb(lagrange.rho))) if field.exact else (at, lagrange)
+        )
+
     def at_least(x: float) -> bool | None:
-        with _precision(bits):
+        with _precision(bits or PRECISIONS[-1]):
+            decided = holds(BALLS, geometry, *in_balls, -arb(x))
+        if decided is None and field.exact:  # rational numbers take far longer, at uneven scales
             return holds(field, geometry, at, lagrange, -field.number(x))
+        return decided
 
     arithmetic = "rational numbers" if bits is None else f"balls of {bits} bits"
     with ctx.workprec(PRECISIONS[-1]):

@@ -64,6 +64,9 @@ RATE = 1e10
 """Operations a second that the estimates of this module count on."""
 MOMENT_OPERATIONS = 3e9
 """S(t) is taken at once where it needs no more,"""
+PASS_OPERATIONS = 256.0
+"""or no more than this for each of the n·q(d + k) numbers of a pass over the data, for the other way, without
+the matrix, takes some passes more;"""
 SECONDS_OPERATIONS = 1.5e11
 """and where the bound leaves the curvature open if it needs no more than this."""
 MOST_ROWS = 20000
@@ -206,7 +209,8 @@ def takes_second_moments(problem: Problem) -> bool:
                 id="unfit-part",
             )
         return True
-    return problem.hessian == "auto" and operations(problem) <= MOMENT_OPERATIONS
+    passes = PASS_OPERATIONS * problem.n * problem.q * (problem.d + problem.k)
+    return problem.hessian == "auto" and operations(problem) <= max(MOMENT_OPERATIONS, passes)
 
 
 def by_hessian(problem: Problem, here: Moments, at: Slope, limit: Enclosure | None) -> Lagrangian:

@@ -21,10 +21,23 @@ boundary of the ball of radius ‖z‖, about which everything here is exact.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Protocol
 
+import numpy as np
+
 from resnet_cert.decide.hessian import Curvature, Reduction, Shift, curvature
-from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, norm, product, scaled
+from resnet_cert.numerics.enclosure import (
+    QUIET,
+    Ball,
+    Enclosure,
+    added,
+    compared,
+    inner,
+    norm,
+    product,
+    scaled,
+)
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Problem
 from resnet_cert.theory.theorems import hypot
 
@@ -154,7 +167,11 @@ def decayed(problem: Problem) -> Direction:
 def on_boundary(problem: Problem) -> bool:
     """‖z‖ is the norm of the constraint, to BOUNDARY_WIDTH."""
     most = problem.objective.norm
-    return most is not None and length(problem).upper >= most * (1.0 - BOUNDARY_WIDTH)
+    if most is None:
+        return False
+    z = decayed(problem)
+    entries = np.concatenate([z.dW.ravel(), z.dV.ravel()])
+    return compared(entries, Fraction(most) * Fraction(1.0 - BOUNDARY_WIDTH)) >= 0
 
 
 def length(problem: Problem) -> Enclosure:

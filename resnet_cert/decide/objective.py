@@ -3,9 +3,9 @@
 Nothing here is used to decide: it is the second opinion, and a compass.  The moments and the reduced Hessian
 come from formulas; jax.grad and a Hessian-vector product come from this definition alone.
 
-One function is compiled for each loss and size, and sizes are rounded up: samples to a power of two with rows
-of weight 0, inputs and features with columns of 0, which change neither F nor any derivative.  Bypass inputs
-and the bias are columns of x whose rows of V are 0 and stay it.
+One function is compiled for each kind of loss and size, and sizes are rounded up: samples with rows of weight
+0, inputs and features with columns of 0, which change neither F nor any derivative.  Bypass inputs and the
+bias are columns of x whose rows of V are 0 and stay it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ DENSE_WORK = 2**27
 """if also n(d + k) times that number is at most this: a fraction of a second."""
 BATCH = 16
 """Directions at a time, where a dense Hessian may be wanted: one compiled function serves one and many."""
-COLUMN_STEP = 32
-"""Numbers of columns are powers of two up to this, and multiples of it beyond."""
+ROWS, COLUMNS, COLUMN_STEP = 64, 8, 32
+"""The smallest numbers of rows and columns that are compiled for.  Columns are powers of two up to the last,
+and multiples of it beyond."""
+QUICKLY = {"xla_backend_optimization_level": 0}
+"""Compiled in half the time; a pass then takes a tenth longer, which one piece of data never makes up for."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Objective:
             dW[i, :, :d], dV[i, :d1, :k] = u.dW, u.dV
         W, V = _wide(problem.W, D), np.pad(problem.V, ((0, D - d1), (0, K - k)))
         decay = problem.objective.l2 if self.regularized else 0.0, _wide(problem.decayed[None, :], D)[0]
-        rows = 2 ** math.ceil(math.log2(problem.n)) if problem.n <= problem.chunk_rows else problem.chunk_rows
+        rows = min(_rows(problem.n), max(problem.chunk_rows, ROWS))
         sums = summed(
             problem,
             partial(_derivative_sums, rows=rows, batch=batch, point=(W, V), along=(dW, dV), decay=decay),
@@ -126,14 +129,15 @@ def _derivative_sums(
     rows: to which they are filled up;  batch: directions at a time;  point: (W, V);  along: (dW, dV), one
     after the other;  decay: l2 and the columns of W that it is about.
     """
-    compiled, (dW, dV) = _compiled(plain(problem.loss)), along
+    loss, scale = plain(problem.loss)
+    compiled, (dW, dV) = _compiled(loss, problem.n <= problem.chunk_rows), along
     omega = np.ones_like(chunk.y) if chunk.omega is None else chunk.omega
     columns = (*(part.shape[1] for part in point), problem.q, problem.q)
     data = [_wide(a, m, rows) for a, m in zip((chunk.x, chunk.f, chunk.y, omega), columns, strict=True)]
     data.append(np.concatenate([chunk.weights, np.zeros(rows - len(chunk.x))]))
     arrays = [jnp.asarray(a) for a in data]
     found = [
-        compiled(*point, dW[start : start + batch], dV[start : start + batch], *decay, *arrays)
+        compiled(*point, dW[start : start + batch], dV[start : start + batch], *decay, scale, *arrays)
         for start in range(0, len(dW), batch)
     ]
     value, gW, gV = found[0][:3]
@@ -152,15 +156,24 @@ def unflat(vector: Array, W_shape: tuple[int, ...], V_shape: tuple[int, ...]) ->
     return Direction(vector[:size].reshape(W_shape), vector[size:].reshape(V_shape))
 
 
-def plain(loss: Loss) -> Loss:
-    """The loss as the compiled function knows it: whatever evaluates its proofs is no part of it."""
-    return replace(loss, functions=NUMPY, called=None) if isinstance(loss, BuiltinLoss) else loss
+def plain(loss: Loss) -> tuple[Loss, float]:
+    """The loss as the compiled function knows it, and the factor that is left out of it; whatever evaluates
+    the loss's proofs is no part of either."""
+    if not isinstance(loss, BuiltinLoss):
+        return loss, 1.0
+    return replace(loss, scale=1.0, functions=NUMPY, called=None), loss.scale
+
+
+def _rows(count: int) -> int:
+    """A power of four up to 1024, of two beyond."""
+    exponent = math.ceil(math.log2(count))
+    return max(2 ** (exponent + exponent % 2 if exponent < 10 else exponent), ROWS)
 
 
 def _columns(count: int) -> int:
     if count > COLUMN_STEP:
         return -(-count // COLUMN_STEP) * COLUMN_STEP
-    return 2 ** math.ceil(math.log2(count)) if count else 1
+    return max(2 ** math.ceil(math.log2(max(count, 1))), COLUMNS)
 
 
 def _wide(a: Array, columns: int, rows: int | None = None) -> Array:
@@ -173,9 +186,9 @@ def _wide(a: Array, columns: int, rows: int | None = None) -> Array:
 
 
 @lru_cache(maxsize=32)
-def _compiled(loss: Loss) -> Callable[..., Any]:
+def _compiled(loss: Loss, quickly: bool) -> Callable[..., Any]:
     """One compiled function a loss, and one compilation a size: ΣπG, its gradient, and its Hessian along
-    directions dW (b, q, d), dV (b, d, k)."""
+    directions dW (b, q, d), dV (b, d, k), where the loss is `scale` times this one."""
 
     def derivatives(
         W: Any,
@@ -184,6 +197,7 @@ def _compiled(loss: Loss) -> Callable[..., Any]:
         dV: Any,
         l2: Any,
         decayed: Any,
+        scale: Any,
         x: Any,
         f: Any,
         y: Any,
@@ -192,7 +206,8 @@ def _compiled(loss: Loss) -> Callable[..., Any]:
     ) -> Any:
         def G(W: Any, V: Any) -> Any:
             penalty = l2 * (jnp.sum(decayed * jnp.sum(W**2, axis=0)) + jnp.sum(V**2))
-            return jnp.sum(weight * objective(W, V, x, f, y, omega, loss)) + jnp.sum(weight) * penalty
+            each = scale * objective(W, V, x, f, y, omega, loss)
+            return jnp.sum(weight * each) + jnp.sum(weight) * penalty
 
         gradient = jax.grad(G, argnums=(0, 1))
         slope, along = jax.linearize(gradient, W, V)
@@ -201,4 +216,4 @@ def _compiled(loss: Loss) -> Callable[..., Any]:
             products = (products[0][None], products[1][None])
         return G(W, V), *slope, *products
 
-    return jax.jit(derivatives)
+    return jax.jit(derivatives, compiler_options=QUICKLY if quickly else None)

@@ -18,26 +18,50 @@ All samples together, δp = M z for z = (x, f) and M = (dW, dW EV + W_1 dV), of 
 
 and the trace stands for λ_max where the matrix would cost too much.  Every larger number is a Lipschitz
 constant too, so all roundings go upward, and the least of both forms is taken.
+
+x, f, J, L1, L2, L3 are in units of their own, powers of two near their largest: no product of them meets an
+underflow or overflows, and what rounding adds to E[c ffᵀ] is relative to that, not to E[c xxᵀ].
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from resnet_cert.numerics.eigenvalues import eigenvalue_bound
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure
-from resnet_cert.numerics.radius import NOTHING, Array, Radius, hypot, total
-from resnet_cert.numerics.sums import Blocks, Sum
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, Scaled, gamma, hypot
+from resnet_cert.numerics.sums import Blocks, Node, Sum
 from resnet_cert.problem.losses import Bools, Loss
 from resnet_cert.problem.problem import Chunk
 
 Form = Literal["per-sample", "matrix"]
+Powers = npt.NDArray[np.int64]
 
 GRAM_WORK = 2**27
 """Up to so many multiplications the matrices are formed: some milliseconds."""
+MODERATE, POWER_STEP = 32, 16
+"""Where all sizes are within 2^±32 there is no other unit than 1; beyond, powers of two, multiples of 16."""
+ROOM = 200
+"""In their units bounds are near 2^200 at most then: no product of four of them overflows, and what
+underflows is nothing beside the largest."""
+NO_POWER = -1104
+"""That of zeros: below the smallest number, so that any other one counts."""
+
+UNITS = ("x", "f", "J", "L1", "L2", "L3")
+TERMS = (
+    *("L1 J", "L2 J J", "L1 f", "L3 J J J", "L2 J f", "L1 L1"),
+    *("x x", "f f", "L2 x x", "L2 f f", "L3 J x x", "L3 J f f"),
+)
+"""What is summed: those of the per-sample forms, L1², and the traces."""
+COUNTS = np.array([[term.split().count(unit) for unit in UNITS] for term in TERMS])
+"""(terms, units): which units a term is in."""
+WEIGHTS = np.array([[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 1, 0, 0, 1]])
+"""The same of the weights of the matrices, 1, L2 and L3 J."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +78,63 @@ class LipschitzConstants:
 class LipschitzSums:
     """Unnormalised sums over some samples, mergeable.
 
-    terms: Σ π of the summands of the per-sample forms (3), of L1², of L1‖f‖, then ‖z‖² and ‖f‖² times each of
-        1, L2 and L3 J (as traces).
-    zeros: which of these are 0 themselves.
+    units: the powers of two in which the `UNITS` are.
+    terms: Σ π of the `TERMS`.  zeros: which of these are 0 themselves.
     grams: Σ π c zzᵀ for c = 1, L2, L3 J, or None where they would cost too much; a single 0 for c = 0.
+    d: columns of x.  wide: there are other units than 1.
     """
 
+    units: Powers
     terms: Sum
     zeros: Bools
     grams: tuple[Sum, Sum, Sum] | None
+    d: int
+    wide: bool
 
     def __add__(self, other: LipschitzSums) -> LipschitzSums:
+        units = np.maximum(self.units, other.units)
+        one, two = self.in_units(units), other.in_units(units)
         grams = None
-        if self.grams is not None and other.grams is not None:
-            first, second, third = (a + b for a, b in zip(self.grams, other.grams, strict=True))
+        if one.grams is not None and two.grams is not None:
+            first, second, third = (a + b for a, b in zip(one.grams, two.grams, strict=True))
             grams = first, second, third
-        return LipschitzSums(self.terms + other.terms, self.zeros & other.zeros, grams)
+        terms, wide = one.terms + two.terms, self.wide or other.wide
+        return LipschitzSums(units, terms, self.zeros & other.zeros, grams, self.d, wide)
+
+    def in_units(self, units: Powers) -> LipschitzSums:
+        """The same in larger units."""
+        down = self.units - units
+        if not down.any():
+            return self
+        terms = Sum(
+            tuple(
+                replace(node, radius=node.radius * np.exp2(COUNTS @ down, dtype=np.float64))
+                for node in self.terms.nodes
+            )
+        )
+        grams = self.grams
+        if grams is not None:
+            first, second, third = (
+                Sum(tuple(_smaller_matrix(node, down[:2], int(c @ down), self.d) for node in gram.nodes))
+                for gram, c in zip(grams, WEIGHTS, strict=True)
+            )
+            grams = first, second, third
+        return replace(self, units=units, terms=terms, grams=grams)
+
+
+def _smaller_matrix(node: Node, down: Powers, of_weight: int, d: int) -> Node:
+    """2^of_weight·DMD with D = 2^down of x and of f, all ≤ 0."""
+    if len(node.value) == 1:  # a single 0
+        return node
+    factor = 2.0 ** float(of_weight)
+    radius = node.radius * factor + Radius.underflow(2 * node.value.size)
+    return replace(node, value=_between(node.value, down, d) * factor, radius=radius)
+
+
+def _between(M: Array, down: Powers, d: int) -> Array:
+    """DMD, D = diag(2^down_x, …, 2^down_f, …)."""
+    factors = np.exp2(np.repeat(down, [d, len(M) - d]), dtype=np.float64)
+    return M * factors * factors[:, None]
 
 
 def forms_matrices(n: int, m: int) -> bool:
@@ -87,39 +152,56 @@ def lipschitz_sums(
         x_norm, f_norm: (m,) the row norms ‖x‖, ‖f‖.
     """
     bound = Radius.of(b)
-    V_f = bound * f_norm
-    h = x_norm + V_f
-    suprema = loss.suprema(bound * h, chunk.y, chunk.omega)
+    suprema = loss.suprema(bound * (x_norm + bound * f_norm), chunk.y, chunk.omega)
     if suprema is None:
         return None
-    L1, L2, L3 = suprema
-    pi = chunk.weights
-    J = hypot(h, V_f)
-    z2, f2 = x_norm * x_norm + f_norm * f_norm, f_norm * f_norm
-    L3J = L3 * J
-    terms = [
-        L1 * J,
-        L2 * J * J + L1 * f_norm,
-        L3J * J * J + L2 * J * f_norm * 3.0,
-        L1 * L1,
-        L1 * f_norm,
-        z2,
-        f2,
-        L2 * z2,
-        L2 * f2,
-        L3J * z2,
-    ]
-    rows = len(chunk.x)
-    columns = [np.broadcast_to((term * pi).upper if not term.exact else 0.0, rows) for term in terms]
+    e_b = math.frexp(b)[1]
+    p_x, p_f, *p_L = (power(size) for size in (x_norm, f_norm, *suprema))
+    p_J = max(p_x, p_f + e_b)
+    p_J = 0 if abs(p_J) <= MODERATE else POWER_STEP * round(max(p_J, NO_POWER) / POWER_STEP)
+    units = np.array([p_x, p_f, p_J, *p_L])
+    wide = any(p not in (0, NO_POWER) for p in units.tolist())
+    units -= ROOM * wide
+    x, f, L1, L2, L3 = (
+        down(size, int(p)) for size, p in zip((x_norm, f_norm, *suprema), units[[0, 1, 3, 4, 5]], strict=True)
+    )
+    V_f = down(f, p_J - p_f - e_b) * math.ldexp(b, -e_b)
+    J = hypot(down(x, p_J - p_x) + V_f, V_f)
+    x2, f2, L3J = x * x, f * f, L3 * J
+    terms = [L1 * J, L2 * J * J, L1 * f, L3J * J * J, L2 * J * f, L1 * L1]
+    terms += [x2, f2, L2 * x2, L2 * f2, L3J * x2, L3J * f2]
+    pi = 1.0 if chunk.weight is None else chunk.weight
+    bounds = blocks.bounds(*(term if chunk.weight is None else term * chunk.weight for term in terms))
     zeros = np.array([term.exact for term in terms])
     grams = None
     if matrices:
-        z = np.concatenate([chunk.x, chunk.f], axis=1)
-        first, second, third = (
-            _gram(c if c.exact else c * pi, z, z2, blocks) for c in (Radius.of(np.ones(rows)), L2, L3J)
-        )
+        z = np.concatenate([_down(chunk.x, int(units[0])), _down(chunk.f, int(units[1]))], axis=1)
+        weights, z2 = (Radius.of(np.ones(len(z))), L2, L3J), x2 + f2
+        first, second, third = (_gram(c if c.exact else c * pi, z, z2, blocks) for c in weights)
         grams = first, second, third
-    return LipschitzSums(blocks.bounds(Radius(np.stack(columns, axis=1))), zeros, grams)
+    return LipschitzSums(units, bounds, zeros, grams, chunk.x.shape[1], wide)
+
+
+def power(size: Radius) -> int:
+    """A power of two near the largest of these bounds, as a unit of them; 0 where they are moderate."""
+    largest = 0.0 if size.exact else float(np.max(size.upper))
+    if not 0.0 < largest < math.inf:
+        return NO_POWER if largest == 0.0 else 0
+    e = math.frexp(largest)[1]
+    return 0 if abs(e) <= MODERATE else POWER_STEP * round(e / POWER_STEP)
+
+
+def down(size: Radius, power: int) -> Radius:
+    """size·2^−power, in steps that are floats."""
+    step = max(-1000, min(power, 1000))
+    if size.exact or not power:
+        return size
+    return down(size * 2.0**-step, power - step)
+
+
+def _down(a: Array, power: int) -> Array:
+    """The same of an array, exactly but for what underflows."""
+    return np.ldexp(a, -power) if power else a
 
 
 def _gram(c: Radius, z: Array, z2: Radius, blocks: Blocks) -> Sum:
@@ -134,47 +216,71 @@ def _gram(c: Radius, z: Array, z2: Radius, blocks: Blocks) -> Sum:
 
 def lipschitz_constants(sums: LipschitzSums, weight: Enclosure, b: float, k: int) -> LipschitzConstants:
     """μ0, μ1, μ2 from the sums over all samples, the total weight Σ π, and the number k of features."""
-    bounds = sums.terms.total().radius / weight.lower
-    means = [NOTHING if zero else bounds[i] for i, zero in enumerate(sums.zeros)]
-    mu0, mu1, mu2, L1_square, L1_f, zz, ff, L2_zz, L2_ff, L3J_zz = means
+    bounds, powers = sums.terms.total().radius / weight.lower, COUNTS @ sums.units
+    found = [Scaled.of(NOTHING if zero else bounds[i], int(powers[i])) for i, zero in enumerate(sums.zeros)]
+    L1J, L2JJ, L1_f, L3JJJ, L2Jf, L1_square, xx, ff, L2_xx, L2_ff, L3J_xx, L3J_ff = found
+    zz, L2_zz, L3J_zz = xx + ff, L2_xx + L2_ff, L3J_xx + L3J_ff
     if sums.grams is not None:
-        ones, seconds, thirds = (gram.total() for gram in sums.grams)
-        zz, ff = _least(zz, ones, weight), _least(ff, _of_features(ones, k), weight)
-        L2_zz, L2_ff = _least(L2_zz, seconds, weight), _least(L2_ff, _of_features(seconds, k), weight)
-        L3J_zz = _least(L3J_zz, thirds, weight)
-    kappa2 = _kappa_square(b)
+        ones, seconds, thirds = (
+            _Gram(gram.total(), sums.units[:2], int(c @ sums.units), weight, sums.d, sums.wide)
+            for gram, c in zip(sums.grams, WEIGHTS, strict=True)
+        )
+        zz, ff = ones.at_most(zz), ones.at_most(ff, of_features=True)
+        L2_zz, L2_ff = seconds.at_most(L2_zz), seconds.at_most(L2_ff, of_features=True)
+        L3J_zz = thirds.at_most(L3J_zz)
+    kappa2, slope, three = _kappa_square(b), L1_square.sqrt(), Scaled.of(Radius.of(3.0))
     kappa = kappa2.sqrt()
-    slope = L1_square.sqrt()
     crossed = slope * ff.sqrt()
-    others = (
+    per_sample = L1J, L2JJ + L1_f, L3JJJ + three * L2Jf
+    matrix = (
         kappa * slope * zz.sqrt(),
-        kappa2 * L2_zz + (L1_f if float(L1_f) <= float(crossed) else crossed),
-        kappa2 * L3J_zz + kappa * L2_zz.sqrt() * L2_ff.sqrt() * 3.0,
+        kappa2 * L2_zz + (crossed if crossed < L1_f else L1_f),
+        kappa2 * L3J_zz + three * kappa * L2_zz.sqrt() * L2_ff.sqrt(),
     )
-    chosen = [_smaller(mine, other) for mine, other in zip((mu0, mu1, mu2), others, strict=True)]
+    chosen = [_smaller(mine, other) for mine, other in zip(per_sample, matrix, strict=True)]
     (first, first_form), (second, second_form), (third, third_form) = chosen
     return LipschitzConstants(first, second, third, (first_form, second_form, third_form))
 
 
-def _smaller(per_sample: Radius, matrix: Radius) -> tuple[float, Form]:
-    mine, other = float(per_sample), float(matrix)
-    return (other, "matrix") if other < mine else (mine, "per-sample")
+def _smaller(per_sample: Scaled, matrix: Scaled) -> tuple[float, Form]:
+    return (float(matrix), "matrix") if matrix < per_sample else (float(per_sample), "per-sample")
 
 
-def _kappa_square(b: float) -> Radius:
+def _kappa_square(b: float) -> Scaled:
     """λ_max [[1 + b², b²], [b², b²]] = ½ + b² + √(¼ + b⁴)."""
-    square = Radius.of(b) * Radius.of(b)
-    return total(Radius.of(0.5), square, hypot(Radius.of(0.5), square))
+    size, half = Scaled.of(Radius.of(b)), Scaled.of(Radius.of(0.5))
+    square = size * size
+    return half + square + (half * half + square * square).sqrt()
 
 
-def _of_features(gram: Ball, k: int) -> Ball:
-    m = len(gram.center)
-    return gram[m - k :, m - k :] if m > 1 else gram
+@dataclass(frozen=True)
+class _Gram:
+    """Σ c zzᵀ in units of 2^of_weight·2^(units of x, f)², and Σπ."""
 
+    gram: Ball
+    units: Powers
+    of_weight: int
+    weight: Enclosure
+    d: int
+    wide: bool
 
-def _least(trace: Radius, gram: Ball, weight: Enclosure) -> Radius:
-    """λ_max(gram)/Σπ, at most the trace."""
-    if trace.exact:
-        return trace
-    bound = eigenvalue_bound(gram) / weight.lower
-    return bound if float(bound) < float(trace) else trace
+    def at_most(self, trace: Scaled, *, of_features: bool = False) -> Scaled:
+        """λ_max of E[c zzᵀ], or E[c ffᵀ], at most its trace.
+
+        An entry is a sum over n of products of two columns, with 8 more roundings of each, in blocks of 512
+        and a tree of at most 64 levels; so the matrix, or the part of it that is f's alone, is off by
+        γ_1024 Σ c‖z‖² in Frobenius' norm, and by what underflows in n m ≤ 2^27 products, magnified by entries
+        of zzᵀ < 2^66 and a weight < 2^66, or < 2^436 and < 2^418 in other units than 1.
+        """
+        if trace.bound.exact:
+            return trace
+        unit = int(self.units[1] if of_features else self.units.max())
+        part = self.gram[self.d :, self.d :] if of_features else self.gram
+        center = part.center if of_features else _between(part.center, self.units - unit, self.d)
+        whole = Radius.of(float(Scaled(trace.bound, trace.power - self.of_weight - 2 * unit)))
+        radius = whole * (self.weight.upper * gamma(1024)) + Radius.underflow(1) * 2.0 ** (
+            890 if self.wide else 170
+        )
+        bound = eigenvalue_bound(Ball(center, radius if part.known else part.radius)) / self.weight.lower
+        found = Scaled.of(bound, self.of_weight + 2 * unit)
+        return found if found < trace else trace

@@ -136,8 +136,7 @@ def residual(chunk: Chunk, V: Array, blocks: Blocks) -> Residual:
     if V_norm.exact or f_norm.exact:
         z[:, :d] = chunk.x
         return Residual(z, d, x_norm, x_norm, f_norm, NOTHING)
-    blocks.times(chunk.f, V.T, out=z[:, :d1])
-    z[:, :d1] += chunk.x[:, :d1]
+    np.add(blocks.times(chunk.f, V.T), chunk.x[:, :d1], out=z[:, :d1])
     z[:, d1:d] = chunk.x[:, d1:]
     h_norm = Radius.row_norms(z[:, :d])
     # Entry j: k products and k − 1 sums, then one more sum; Σ_l |V_jl||f_l| has norm ≤ ‖V‖_F ‖f‖.

@@ -308,6 +308,15 @@ def norm(v: Array) -> Enclosure:
     return Enclosure.around(total, error).sqrt() * scale
 
 
+def compared(v: Array, limit: Fraction) -> int:
+    """The sign of ‖v‖ − limit, limit > 0: in rational numbers where rounding leaves it open."""
+    length = norm(v)
+    if length.lower > limit or length.upper < limit:
+        return 1 if length.lower > limit else -1
+    square, other = sum(Fraction(x) ** 2 for x in v.ravel().tolist()), limit**2
+    return (square > other) - (square < other)
+
+
 def inner(u: Ball, v: Ball) -> Enclosure:
     """⟨u, v⟩ = Σ u_i v_i for two vectors, or two matrices, each known to within a ball."""
     a, b = u.center, v.center

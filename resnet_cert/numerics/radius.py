@@ -12,7 +12,9 @@ smallest subnormal number where it underflowed; `_up` makes up for either, once 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,20 @@ def exponent(x: Array) -> int:
     return int(np.frexp(np.max(np.abs(x)))[1])
 
 
+def _row_norms(v: Array) -> Array:
+    """Upper bounds of the norms of rows, each computed in a unit near its largest entry.
+
+    There the squares that underflow are worth less than a rounding.  Scaling back is exact, but for half of
+    the smallest subnormal number.
+    """
+    unit = np.frexp(np.max(np.abs(v), axis=1, initial=0.0))[1]
+    scaled = np.ldexp(v, -unit[:, None])
+    lengths = _up(np.sqrt(np.einsum("ij,ij->i", scaled, scaled)), 2 * v.shape[1] + 4)
+    bounds = np.ldexp(lengths, unit)
+    bounds = np.where(bounds < 2.0 * FLOOR, np.nextafter(bounds, np.inf), bounds)
+    return np.where(v.any(axis=1), bounds, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Radius:
     """Upper bounds, each ≥ 0: a number, or an array.
@@ -88,28 +104,21 @@ class Radius:
 
     @staticmethod
     def row_norms(v: Array) -> Radius:
-        """(m,) Euclidean norms of the rows of v (m, q).
-
-        Squares are taken of numbers scaled by a power of two, so that none overflows and those that underflow
-        are worth less than 2^-500 of the largest entry.
-        """
+        """(m,) Euclidean norms of the rows of v (m, q), a row by itself where squares may underflow."""
         if v.shape[1] == 1:
             return Radius.size(v[:, 0])
         squares = np.einsum("ij,ij->i", v, v)
-        largest = float(np.max(squares, initial=0.0))
-        roundings = v.shape[1] + 4
-        if 2.0**-760 < largest < 2.0**1000:
-            return Radius(_up(np.sqrt(squares) + 2.0**-500, roundings))
-        if not v.any():
-            return Radius(np.zeros(len(v)), exact=True)
+        if float(np.max(squares, initial=0.0)) < 2.0**1000:
+            lengths = np.sqrt(squares)
+            small = lengths < 2.0**-400
+            bounds = _up(lengths + 2.0**-500, v.shape[1] + 4)
+            if small.any():
+                bounds[small] = _row_norms(v[small])
+            return Radius(bounds, not v.any())
         finite = np.asarray(np.isfinite(v).all(axis=1))
-        if not finite.all():
-            known = Radius.row_norms(np.where(finite[:, None], v, 0.0)).upper
-            return Radius(np.where(finite, known, np.inf))
-        scale = 2.0 ** min(max(exponent(v), -1020), 1020)
-        scaled = v / scale
-        lengths = np.sqrt(np.einsum("ij,ij->i", scaled, scaled)) + 2.0**-500
-        return Radius(_up(_up(lengths, roundings) * scale))
+        bounds = np.full(len(v), np.inf)
+        bounds[finite] = _row_norms(v[finite])
+        return Radius(bounds)
 
     def __add__(self, other: Radius) -> Radius:
         if self.exact:
@@ -194,3 +203,50 @@ def hypot(*parts: Radius) -> Radius:
     for part in known[1:]:
         upper = np.hypot(upper, part.upper)
     return Radius(_up(upper, 16 * len(known)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaled:
+    """A bound of any scale, bound·2^power: what neither overflows nor meets `FLOOR` on its way."""
+
+    bound: Radius
+    power: int
+
+    @staticmethod
+    def of(bound: Radius, power: int = 0) -> Scaled:
+        """For one number; as 2^power times one in [½, 1), if that is possible."""
+        upper = float(bound)
+        if bound.exact or not 0.0 < upper < math.inf:
+            return Scaled(bound, 0)
+        mantissa, more = math.frexp(upper)
+        return Scaled(Radius.of(mantissa), power + more)
+
+    def __add__(self, other: Scaled) -> Scaled:
+        if self.bound.exact or other.bound.exact:
+            return other if self.bound.exact else self
+        low, high = sorted((self, other), key=lambda x: x.power)
+        shifted = Radius.of(np.ldexp(float(low.bound), max(low.power - high.power, -2000)))
+        return Scaled.of(high.bound + shifted, high.power)
+
+    def __mul__(self, other: Scaled) -> Scaled:
+        return Scaled.of(self.bound * other.bound, self.power + other.power)
+
+    def sqrt(self) -> Scaled:
+        odd = self.power % 2
+        return Scaled.of((self.bound * (1.0 + odd)).sqrt(), (self.power - odd) // 2)
+
+    def __lt__(self, other: Scaled) -> bool:
+        """Of the bounds as they are."""
+        if self.bound.exact or other.bound.exact or not (self.bound.known and other.bound.known):
+            return float(self.bound) < float(other.bound)
+        return (self.power, float(self.bound)) < (other.power, float(other.bound))
+
+    def __float__(self) -> float:
+        """The least float that is at least this; infinite where there is none."""
+        if self.bound.exact:
+            return 0.0
+        upper = float(np.ldexp(float(self.bound), min(max(self.power, -3000), 3000)))
+        if upper >= 2.0 * FLOOR:  # exact
+            return upper
+        exact = Fraction(float(self.bound)) * Fraction(2) ** max(self.power, -3000)
+        return upper if upper >= exact else math.nextafter(upper, math.inf)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import decimal
 import math
+import operator
 import os
 import re
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +96,7 @@ def _xla_flags() -> str | None:
             flags = Path(flags).read_text(encoding="utf-8", errors="replace")
     for flag, value in re.findall(r"--(xla\S*fast_math\S*?)(?:=(\S+))?(?:\s|$)", flags):
         if value.lower() not in ("false", "0"):
-            return f"{source} has --{flag}"
+            return f"{source} has --{flag}: take it out"
     return None
 
 
@@ -129,9 +131,16 @@ def _integers() -> Array:
     return ((7 * i + 11 * j + 3 * i * j) % 17 - 8).astype(np.float64)
 
 
+@cache
+def _exact_products() -> tuple[Array, Array]:
+    """AᵀB and AᵀA for A = `_integers`, B = A upside down, in integers: what they must be, found once."""
+    A = _integers().astype(np.int64)
+    return (A.T @ A[::-1]).astype(np.float64), (A.T @ A).astype(np.float64)
+
+
 def _products() -> str | None:
     A, B = _integers(), _integers()[::-1].copy()
-    exact = [(M.astype(np.int64).T @ N.astype(np.int64)).astype(np.float64) for M, N in ((A, B), (A, A))]
+    exact = _exact_products()
     if not (np.array_equal(A.T @ B, exact[0]) and np.array_equal(A.T @ A, exact[1])):
         return "a matrix product of integers is wrong"
     small = np.eye(SIZE) * 2.0**-540
@@ -162,27 +171,24 @@ def _factorisations() -> str | None:
     return "the Cholesky factorisation of an indefinite matrix succeeds"
 
 
+def _sines() -> Array:
+    """Full-precision numbers, (512, 4)."""
+    return np.sin(np.arange(1.0, 2049.0)).reshape(512, 4)
+
+
+@cache
+def _exact_dot_products() -> Array:
+    """AᵀA for A = `_sines`, in integers: exact before the division, whatever the rounding mode."""
+    unit = 2**80  # of which every entry is a multiple of 1/unit: |sin| > 2^-27 up to 2048
+    columns = [[int(math.ldexp(entry, 80)) for entry in column] for column in _sines().T.tolist()]
+    return np.array([[sum(map(operator.mul, a, b)) / unit**2 for b in columns] for a in columns])
+
+
 def _dot_products() -> str | None:
     """16 entries of a product of full-precision matrices against exactly rounded sums."""
-    A = np.sin(np.arange(1.0, 2049.0)).reshape(512, 4)
+    A = _sines()
     product = A.T @ A
     size = np.sqrt(np.outer(np.diagonal(product), np.diagonal(product)))
-    for i in range(4):
-        for j in range(4):
-            high, low = _two_product(A[:, i], A[:, j])
-            if not abs(product[i, j] - math.fsum(np.concatenate([high, low]))) <= gamma(513) * size[i, j]:
-                return "a dot product differs from the exact one"
+    if not (np.abs(product - _exact_dot_products()) <= gamma(513) * size).all():
+        return "a dot product differs from the exact one"
     return None
-
-
-def _two_product(x: Array, y: Array) -> tuple[Array, Array]:
-    """(p, e) with x·y = p + e exactly (Dekker 1971)."""
-    p = x * y
-    x_high, y_high = _high_part(x), _high_part(y)
-    x_low, y_low = x - x_high, y - y_high
-    return p, x_low * y_low - (((p - x_high * y_high) - x_low * y_high) - x_high * y_low)
-
-
-def _high_part(x: Array) -> Array:
-    scaled = x * (2.0**27 + 1.0)
-    return scaled - (scaled - x)

@@ -202,10 +202,11 @@ class Blocks:
         pieces of `rows` rows each: they add up to the same floats in any order."""
         return Sum((Node(0, self.first * BLOCK_ROWS // rows, value, NOTHING, NOTHING),))
 
-    def bounds(self, each: Radius) -> Sum:
-        """The sums of upper bounds (rows, t): a value of 0, and the bounds as its radius (t,)."""
+    def bounds(self, *each: Radius) -> Sum:
+        """The sums of t upper bounds a row: a value of 0, and the bounds as its radius (t,)."""
         nothing = Radius(np.zeros(self.count), exact=True)
-        return self._sum(np.zeros(self.count), self.radii(each), nothing)
+        radii = Radius(np.stack([self.radii(bounds).upper for bounds in each], axis=1))
+        return self._sum(np.zeros(self.count), radii, nothing)
 
     def count_rows(self) -> Sum:
         """How many rows there are, exactly."""

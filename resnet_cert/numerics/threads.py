@@ -1,19 +1,30 @@
 """How many threads linear algebra takes: one, where more would only wait for each other.
 
 On busy cores the threads of a BLAS spin while they wait, and a factorisation of a few hundred rows takes ten
-times as long with them as without.
+times as long with them as without.  Where there are many pieces of data, its threads do better with a piece
+each.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 SMALL = 2048
 """Up to this many rows one thread is as good as many."""
+MOST_PIECES = 8
+"""How many pieces of data are worked on at once, at most."""
+
+Piece = TypeVar("Piece")
+Made = TypeVar("Made")
 
 
 class _Cap:
@@ -27,6 +38,7 @@ class _Cap:
         self.held = threading.Lock()
         self.libraries = -1
         self.controllers: list[Any] = []
+        self.free = 1
 
     def set(self) -> list[tuple[Any, int]]:
         """One thread everywhere; what to give back."""
@@ -46,18 +58,52 @@ class _Cap:
 _CAP = _Cap()
 
 
+def have_threads(count: int) -> None:
+    """So many are free for pieces of data, though BLAS takes one."""
+    _CAP.free = count
+
+
 @contextmanager
-def small_algebra(size: int = 0) -> Iterator[None]:
+def small_algebra(size: int = 0) -> Iterator[int]:
     """One thread for factorisations of matrices of at most `size` ≤ SMALL rows; the caller's setting is
-    given back.  Larger matrices take what they get."""
+    given back.  Larger matrices take what they get.
+
+    Yields: how many threads are free for something else, with the caller's own.
+    """
     if size > SMALL or not _CAP.held.acquire(blocking=False):
-        yield
+        yield 1
         return
     before: list[tuple[Any, int]] = []
     try:
         before = _CAP.set()
-        yield
+        yield max([_CAP.free, *(threads for _, threads in before)])
     finally:
         for library, threads in before:
             library.set_num_threads(threads)
         _CAP.held.release()
+
+
+def in_order(task: Callable[[Piece], Made], pieces: Iterable[Piece], count: int) -> Iterator[Made]:
+    """task(piece) of each of `count` pieces, in their order, on as many threads as BLAS may take, which takes
+    one meanwhile.
+
+    The pieces are made on the calling thread, one ahead of the work.
+    """
+    if count < 2:
+        yield from map(task, pieces)
+        return
+    with small_algebra() as threads:
+        if threads == 1:
+            yield from map(task, pieces)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        at_once = min(threads, count, MOST_PIECES)
+        with ThreadPoolExecutor(at_once, "piece") as pool:
+            waiting: deque[Future[Made]] = deque()
+            for piece in pieces:
+                waiting.append(pool.submit(copy_context().run, task, piece))
+                if len(waiting) > at_once:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()

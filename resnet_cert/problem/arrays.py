@@ -16,8 +16,6 @@ import numpy as np
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 
-NARROW_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-"""Types of the package ml_dtypes, each of whose numbers is one of float64."""
 MOST_COLUMNS = 5  # that a message names
 
 
@@ -34,15 +32,20 @@ def float64_array(a: Any, name: str) -> Array:
             raise _refused(name, f"no masked entries, got {masked}: fill them or drop their samples")
         taken = taken.data
     kind, dtype = taken.dtype.kind, taken.dtype
-    if dtype.name not in NARROW_FLOATS and kind not in "iufb":
-        raise _refused(name, f"real numbers, got {_called(taken)}{_REMEDIES.get(kind, '')}")
+    if kind not in "iufb" and not is_narrow(dtype):
+        raise _refused(name, f"real numbers, got {_called(taken)}{_remedy(taken, name)}")
     with np.errstate(over="ignore"):
         numbers = np.array(taken, dtype=np.float64, order="C", copy=None)
     lost = _lost(taken, numbers)
     if lost is not None:
-        remedy = f"{lost!s} is not one of float64: round it as you mean it, {name}.astype(numpy.float64)"
+        remedy = f"{lost!s} is not one of float64: round it as you mean it, numpy.array({name}, float)"
         raise _refused(name, f"numbers that float64 holds, got {dtype}: {remedy}")
     return numbers
+
+
+def is_narrow(dtype: np.dtype[Any]) -> bool:
+    """A float or integer of the package ml_dtypes, such as bfloat16: its numbers are numbers of float64."""
+    return dtype.type.__module__ == "ml_dtypes" and "complex" not in dtype.name
 
 
 def _lost(taken: np.ndarray[Any, Any], numbers: Array) -> Any:
@@ -78,18 +81,41 @@ _REMEDIES = {
     "M": ": turn them into numbers, such as days since a date",
     "m": ": divide them by a unit, such as numpy.timedelta64(1, 's')",
     "U": ": turn words into numbers, or columns of 0 and 1",
+    "T": ": turn words into numbers, or columns of 0 and 1",
     "S": ": turn words into numbers, or columns of 0 and 1",
-    "O": ": make an array of numbers of it, by .astype(float) where all of them are numbers",
+    "O": ": make numbers of them, by numpy.array(…, dtype=float) where all of them are numbers",
+    "V": ": take the columns that are numbers, one beside the other",
 }
+
+
+def _remedy(a: np.ndarray[Any, Any], name: str) -> str:
+    kind, odd = a.dtype.kind, _odd(a) if a.dtype.kind == "O" else None
+    if kind == "O" and a.ndim == 0:
+        listed = hasattr(odd, "__iter__") and not isinstance(odd, (dict, str, bytes, type))
+        return f": numpy.array(list({name})), where these are numbers" if listed else ""
+    if isinstance(odd, (str, bytes)):
+        kind = "U"
+    elif hasattr(odd, "total_seconds"):
+        kind = "m"
+    elif hasattr(odd, "isoformat"):
+        kind = "M"
+    return _REMEDIES.get(kind, "")
+
+
+def _odd(a: np.ndarray[Any, Any]) -> Any:
+    """The first entry that is no number, or the first one."""
+    entries = a.ravel().tolist() or [None]
+    return next((entry for entry in entries if not isinstance(entry, (bool, int, float))), entries[0])
 
 
 def _called(a: np.ndarray[Any, Any]) -> str:
     """What the entries are, in words."""
+    if a.dtype.kind == "O" and a.ndim == 0:
+        return f"one object, {_shown(a.item())}"
     if a.dtype.kind == "O":
-        entries = a.ravel().tolist() or [None]
-        first = next((entry for entry in entries if not isinstance(entry, (bool, int, float))), entries[0])
-        return f"objects such as {_shown(first)}"
-    return {"U": "words", "S": "bytes", "M": "dates", "m": "durations"}.get(a.dtype.kind, str(a.dtype))
+        return f"objects such as {_shown(_odd(a))}"
+    kinds = {"U": "words", "T": "words", "S": "bytes", "M": "dates", "m": "durations"}
+    return kinds.get(a.dtype.kind, str(a.dtype))
 
 
 def _shown(entry: Any) -> str:
@@ -114,6 +140,10 @@ def _dense(a: Any, name: str) -> np.ndarray[Any, Any]:
         return _frame(a, a.get_columns(), name)
     elif library in ("pandas", "polars"):
         return _series(a, name)
+    elif isinstance(a, (list, tuple)) and any(map(_is_tensor, a)):
+        a = [float64_array(entry, f"{name}[{i}]") for i, entry in enumerate(a)]
+    elif isinstance(a, bytearray):
+        a = bytes(a)
     elif hasattr(a, "toarray") or hasattr(a, "todense"):
         raise _refused(name, f"a dense array, got a {type(a).__name__}: {name}.toarray()")
     try:
@@ -127,39 +157,64 @@ def _dense(a: Any, name: str) -> np.ndarray[Any, Any]:
         raise _refused(name, f"an array of numbers, got {got}") from error
 
 
+def _is_tensor(a: Any) -> bool:
+    return type(a).__module__.partition(".")[0] == "torch" and hasattr(a, "layout")
+
+
 def _of_torch(tensor: Any, name: str) -> Any:
-    if getattr(tensor, "layout", None) is not None and str(tensor.layout) != "torch.strided":
+    if not hasattr(tensor, "layout"):
+        return tensor
+    if getattr(tensor, "is_nested", False):
+        padded = f"torch.nested.to_padded_tensor({name}, 0)"
+        raise _refused(name, f"rows of one length, got a nested tensor: {padded}")
+    if str(tensor.layout) != "torch.strided":
         raise _refused(name, f"a dense tensor, got one of {tensor.layout}: {name}.to_dense()")
-    if tensor.device.type == "meta":
+    if getattr(tensor, "is_quantized", False):
+        raise _refused(name, f"numbers, got a quantized tensor: {name}.dequantize()")
+    if tensor.device.type == "meta" or type(tensor).__name__ == "FakeTensor":
         raise _refused(name, "a tensor with numbers, got one on the device meta, which has none")
     if tensor.device.type != "cpu":
         raise _refused(name, f"a tensor on the CPU, got one on {tensor.device}: {name}.cpu()")
     tensor = tensor.detach().resolve_conj().resolve_neg()
-    return tensor.float() if str(tensor.dtype) in ("torch.bfloat16", "torch.float8_e4m3fn") else tensor
+    return tensor.float() if str(tensor.dtype).startswith(("torch.bfloat16", "torch.float8")) else tensor
 
 
 def _frame(frame: Any, columns: list[Any], name: str) -> np.ndarray[Any, Any]:
     if not columns:
         return np.empty((len(frame), 0))
-    arrays, wrong = [], []
+    arrays, wrong, faults = [], [], []
     for column in columns:
+        at = f"{name}[{_shown(column.name)}]"
         try:
-            arrays.append(float64_array(_series(column, name), name))
-        except RequestError:
-            wrong.append(f"{str(column.name)!r} ({column.dtype})")
+            arrays.append(float64_array(_series(column, at), at))
+        except RequestError as fault:
+            faults.append(fault)
+            wrong.append(f"{_shown(column.name)} ({column.dtype})")
+    if len(wrong) == 1:
+        raise faults[0]
     if wrong:
         more = f" and {len(wrong) - MOST_COLUMNS} more" if len(wrong) > MOST_COLUMNS else ""
         listed = ", ".join(wrong[:MOST_COLUMNS]) + more
-        raise _refused(name, f"columns of numbers, got {listed}: turn them into numbers or leave them out")
+        first = faults[0].diagnostics[0].message
+        raise _refused(name, f"columns of numbers, got {listed}; {first}")
     return np.column_stack(arrays)
 
 
 def _series(series: Any, name: str) -> np.ndarray[Any, Any]:
     """Missing entries are NaN, which is refused with its place later."""
+    if not hasattr(series, "to_numpy") or not hasattr(series, "dtype"):
+        raise _refused(name, f"an array of numbers, got something else of type {type(series).__name__}")
     kind = str(series.dtype)
     if kind == "category" or kind.startswith(("Categorical", "Enum")):
-        raise _refused(name, f"numbers, got categories: {name}.cat.codes, or columns of 0 and 1")
-    values = series.to_numpy()
+        polars = type(series).__module__.startswith("polars")
+        codes = "to_physical()" if polars else "cat.codes" if hasattr(series, "cat") else "codes"
+        raise _refused(name, f"numbers, got categories: {name}.{codes}, or columns of 0 and 1")
+    if kind.startswith("Struct"):
+        raise _refused(name, f"numbers, got records: {name}.struct.unnest()")
+    try:
+        values = series.to_numpy()
+    except Exception as error:  # whatever that library raises of a type that NumPy has not
+        raise _refused(name, f"numbers that NumPy has, got {kind}: cast them to Float64") from error
     if values.dtype.kind == "O" and kind[:3] in ("Int", "UIn", "Flo", "boo", "Boo"):
         present = [entry if isinstance(entry, (bool, int, float)) else math.nan for entry in values]
         return np.array(present, dtype=np.float64)

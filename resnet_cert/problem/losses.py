@@ -351,6 +351,11 @@ class BuiltinLoss:
     def recession(self, y: Array) -> Recession | None:
         return self.formulas.recession(y)
 
+    @property
+    def reaches_zero(self) -> bool:
+        """inf_p ℓ(p; y) = 0 for every target."""
+        return isinstance(self.formulas, Separable) and self.formulas.one.infimum is np.zeros_like
+
     def infimum(self, y: Array, omega: Array | None = None) -> Array:
         """(m,): at most inf_p ℓ(p; y), up to a relative 2^-40 that is taken off."""
         return self.scale * self.formulas.infimum(y, omega)

@@ -29,7 +29,7 @@ from resnet_cert.outcomes import Diagnostic, RequestError, printable
 if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
 
-CHUNK_BYTES = 2**23
+CHUNK_BYTES = 2**24
 """Working memory for one chunk of rows; memory does not grow with n."""
 HELD_BYTES = 2**28
 """Features of a network that take no more than this are evaluated once and kept."""
@@ -313,10 +313,19 @@ class Problem:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of a chunk: whole blocks, n at the most."""
-        numbers_a_row = self.d + self.k + (1 if self.q == 1 else self.q * (self.q + 4))
-        wanted = CHUNK_BYTES // (8 * numbers_a_row)
-        return min(self.n, max(1, wanted // BLOCK_ROWS) * BLOCK_ROWS)
+        """Rows of a chunk, n at the most: as many blocks as a subtree of `numerics.sums` has."""
+        blocks = max(1, CHUNK_BYTES // self._block_bytes)
+        return min(self.n, BLOCK_ROWS << (blocks.bit_length() - 1))
+
+    @property
+    def chunk_fits(self) -> bool:
+        """A chunk takes no more memory than it should: there may be more than one."""
+        return self._block_bytes <= CHUNK_BYTES
+
+    @property
+    def _block_bytes(self) -> int:
+        """Of the data of a block, and of ∇²ℓ there."""
+        return 8 * BLOCK_ROWS * (self.d + self.k + (1 if self.q == 1 else self.q * (self.q + 4)))
 
     def chunks(self, *, features: bool = True) -> Iterator[Chunk]:
         """The samples in order, `chunk_rows` at a time (fewer in the last one).

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.eigenvalues import spectral_norm
-from resnet_cert.numerics.enclosure import norm
+from resnet_cert.numerics.enclosure import compared, norm
 from resnet_cert.numerics.radius import Array
 from resnet_cert.problem.losses import PROBABILITY_TOLERANCE, BuiltinLoss
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, CHUNK_BYTES, Fault, GivenFeatures, Rows
@@ -242,11 +243,20 @@ def _target_faults(problem: Problem) -> list[Fault]:
 
 
 def _labels_hint(y: Rows) -> str:
-    """What to write where labels 0 and 1 stand in place of −1 and 1."""
-    values = [chunk.ravel() for chunk in chunks_of(y)]
-    binary = all(np.isin(chunk, (0.0, 1.0)).all() for chunk in values)
-    write = "data.labels: {0: -1, 1: 1}, or loss: bce_with_logits (in Python 2*y - 1)"
-    return f"; for labels 0 and 1 write {write}" if binary else ""
+    """What to write where two other labels stand in place of −1 and 1."""
+    found: set[float] = set()
+    for chunk in chunks_of(y):
+        found.update(np.unique(chunk)[:3].tolist())
+        if len(found) > 2:
+            return ""
+    if found <= {0.0, 1.0}:
+        write = "data.labels: {0: -1, 1: 1}, or loss: bce_with_logits (in Python 2*y - 1)"
+        return f"; for labels 0 and 1 write {write}"
+    if len(found) < 2 or not all(label.is_integer() for label in found):
+        return ""
+    low, high = (f"{label:g}" for label in sorted(found))
+    python = f"(in Python numpy.where(y == {high}, 1, -1))"
+    return f"; for labels {low} and {high} write data.labels: {{{low}: -1, {high}: 1}} {python}"
 
 
 def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:
@@ -328,10 +338,10 @@ def _objective_faults(problem: Problem, point: dict[str, Array]) -> list[Fault]:
         return [Fault(("constraint", "norm"), wanted, "domain")]
     if not {"V"} < set(point):
         return []
-    length = (norm(problem.W * problem.decayed).square() + norm(point["V"]).square()).sqrt()
-    if length.lower > limit * (1.0 + BOUNDARY_WIDTH):
+    z = np.concatenate([(problem.W * problem.decayed).ravel(), point["V"].ravel()])
+    if compared(z, Fraction(limit) * Fraction(1.0 + BOUNDARY_WIDTH)) > 0:
         name = "w" if "w" in point else "W"
-        message = f"point: expected ‖({name}, V)‖ ≤ norm = {limit!r}, got ‖({name}, V)‖ = {length.value!r}"
+        message = f"point: expected ‖({name}, V)‖ ≤ norm = {limit!r}, got ‖({name}, V)‖ = {norm(z).value!r}"
         return [Fault(("point",), message, "domain")]
     return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -80,9 +81,15 @@ def point_name(report: Report) -> str:
     return f"({_w(report)}, V)" if not report.problem.bias else f"({_w(report)}, c, V)"
 
 
+def _head(report: Report, of: str = "") -> str:
+    """All of the head, of which norms are taken: w, or (w, c) where it has a bias."""
+    w = _w(report) + of
+    return f"({w}, c{of})" if report.problem.bias else w
+
+
 def _length_of_w(report: Report, of: str = "") -> str:
-    """The Euclidean norm of w or of another such vector, which of matrices is Frobenius'."""
-    return f"‖w{of}‖" if report.problem.outputs == 1 else f"‖W{of}‖_F"
+    """The Euclidean norm of the head or of another one, which of matrices is Frobenius'."""
+    return f"‖{_head(report, of)}‖" + "_F" * (report.problem.outputs > 1)
 
 
 def _in_ball(report: Report) -> str:
@@ -102,6 +109,7 @@ def _judged(report: Report) -> str:
 
 def _facts(report: Report, digits: int) -> Pairs:
     size, objective, constants, w = report.problem, report.objective, report.constants, _w(report)
+    whole = _head(report)
     inputs = f"x in R^{size.d}" + (f", {size.bypass} bypass inputs" if size.bypass else "")
     rows = [("data", f"n = {size.n} samples, {inputs}, f(x) in R^{size.k}; loss {size.loss}")]
     if size.outputs > 1 or size.bias or size.bypass:
@@ -113,8 +121,8 @@ def _facts(report: Report, digits: int) -> Pairs:
     rows += [
         (
             f"point {point_name(report)}",
-            f"‖{w}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
-            f"domain ‖{w}‖, ‖V‖ < b = {plain(constants.b)}",
+            f"‖{whole}‖ = {plain(size.norm_w)}, ‖V‖ = {plain(size.norm_V)}; {size.parameters} parameters; "
+            f"domain ‖{whole}‖, ‖V‖ < b = {plain(constants.b)}",
         ),
         ("objective", f"F = {enclosed(objective.F, digits)}"),
         ("best linear", _best_linear(report, digits)),
@@ -124,7 +132,10 @@ def _facts(report: Report, digits: int) -> Pairs:
         rows.append(("break-even", _break_even(report, objective.break_even_radius, digits)))
     if objective.block_gap is not None:
         rows.append(
-            ("left to gain", f"F − inf F over all ({w}, V) = {enclosed(objective.block_gap, digits)}")
+            (
+                "left to gain",
+                f"F − inf F over all {point_name(report)} = {enclosed(objective.block_gap, digits)}",
+            )
         )
     if report.augmented is not None:
         wider = report.augmented
@@ -186,20 +197,21 @@ def break_even_words(radius: BreakEvenRadius, own: float | None, length: str, di
 
 def _regularized(report: Report, about: Regularized, digits: int) -> Pairs:
     """What Definition 1 speaks of where it is not F: G, on a ball, and on its boundary the Lagrangian L."""
-    w = _w(report)
-    added = f" + {given(about.l2)}·(‖{w}‖² + ‖V‖²)" if about.l2 else ""
+    squares = _length_of_w(report) if about.decays_bias else f"‖{_w(report)}‖_F"
+    point = point_name(report) if about.decays_bias else f"({_w(report)}, V)"
+    added = f" + {given(about.l2)}·({squares}² + ‖V‖_F²)" if about.l2 else ""
     rows = [("judged", f"G = F{added} = {enclosed(about.objective, digits)}")]
     if about.norm is not None:
-        rows += [("constraint", f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
+        rows += [("constraint", f"‖{point}‖ = {enclosed(about.norm_point, digits)} ≤ {given(about.norm)}")]
         if about.active and about.norm_point.upper > about.norm:
             rows[-1] = (
                 "constraint",
-                f"‖({w}, V)‖ = {enclosed(about.norm_point, digits)}: on the sphere of radius "
+                f"‖{point}‖ = {enclosed(about.norm_point, digits)}: on the sphere of radius "
                 f"{given(about.norm)}, to a relative 1e-6",
             )
     if about.active:
         held = about.multiplier is not None and about.multiplier.lower > 0.0
-        L = f"G + (μ/2)·‖({w}, V)‖², λ_min along the sphere" if held else f"G + (max(0, μ)/2)·‖({w}, V)‖²"
+        L = f"G + (μ/2)·‖{point}‖², λ_min along the sphere" if held else f"G + (max(0, μ)/2)·‖{point}‖²"
         rows += [("boundary", f"μ = {enclosed(about.multiplier, digits)}; L = {L}")]
     return [*rows, ("best at V = 0", f"min G = {enclosed(about.objective_lin_min, digits)}")]
 
@@ -255,7 +267,7 @@ def _theorems(report: Report, digits: int) -> Rows:
         at_least_row("1  ‖∇F‖ ≥ gap/D", gradient.norm, first.lower_bound, end)
         at_least_row("1  ‖∇F‖ ≥ gap/D, D refined", gradient.norm, first.lower_bound_refined, end)
     if second.applies is not False:
-        statement = f"2  at {_w(report)} = 0: left ≥ gap/{_length_of_w(report, '*')}"
+        statement = f"2  at {_head(report)} = 0: left ≥ gap/{_length_of_w(report, '*')}"
         at_least_row(statement, second.left, second.right, _holds(second.holds))
     if third.applies:
         at_most_row("3  F ≤ min F_lin + bound(ε)", F, third.F_upper, _holds(third.holds))
@@ -307,7 +319,7 @@ def _sign(gap: Enclosure) -> str:
 
 def _sentences(report: Report) -> Iterator[str]:
     yield _meaning(report)
-    yield from map(_sentence, report.reasons)
+    yield from (_sentence(report, reason) for reason in report.reasons)
     yield from _on_conditions(report)
     yield from _not_applied(report)
     yield from _on_theorem3(report)
@@ -322,10 +334,28 @@ def _sentences(report: Report) -> Iterator[str]:
     yield from _on_expected(report)
 
 
-def _sentence(reason: str) -> str:
+EXPONENT = (r"e([+-])0(\d)\b", r"e\1\2")
+PHRASES = (
+    (r"gradient norm ≤ (\S+) is at most epsilon", r"‖∇F‖ is at most \1, so no more than ε"),
+    (r"gradient norm ≥ (\S+) exceeds epsilon", r"‖∇F‖ is at least \1, which exceeds ε"),
+    (r"gradient norm", "‖∇F‖"),
+    (r"lambda_min ≥ (\S+) is at least (.*) ≤ (\S+)", r"lambda_min ≥ \1 is at least \2, which is at most \3"),
+    (r"lambda_min ≥ (\S+) is at least ", r"λ_min is at least \1, so no less than "),
+    (r"lambda_min ≤ (\S+) lies below (.*) ≥ (\S+)", r"λ_min is at most \1, below \2, which is at least \3"),
+    (r"lambda_min ≤ (\S+) lies below ", r"λ_min is at most \1, below "),
+    (r"lambda_min", "λ_min"),
+    (r"-sqrt\(mu2 epsilon\)", "−√(μ2 ε)"),
+    (r"\bepsilon\b", "ε"),
+    (r"(?<!\.)\bmu2\b", "μ2"),
+    EXPONENT,
+)
+"""The words of reasons, as the JSON document has them, and the symbols of the page for them."""
+
+
+def _sentence(report: Report, reason: str) -> str:
     """A reason as a sentence, in the symbols of the page."""
-    for word, symbol in (("lambda_min", "λ_min"), ("-sqrt(mu2 epsilon)", "−√(μ2 ε)"), ("epsilon", "ε")):
-        reason = reason.replace(word, symbol)
+    for words, symbols in PHRASES:
+        reason = re.sub(words, symbols.replace("∇F", f"∇{_judged(report)}"), reason)
     first = reason[:1].upper() if reason[:1].isascii() else reason[:1]
     return f"{first}{reason[1:].rstrip('.')}."
 
@@ -352,7 +382,7 @@ def _on_conditions(report: Report) -> Iterator[str]:
             test = f"; below ε = {at_least(hessian.informative_below)} it would be a test"
         yield (
             f"At ε = {given(report.epsilon)} the curvature condition tests nothing: √(μ2 ε) is at least "
-            f"‖∇²{_judged(report)}‖, so every point passes it{test}."
+            f"‖∇²F‖, so any curvature of that size passes it{test}."
         )
     if descent is None:
         return
@@ -381,7 +411,7 @@ def _not_applied(report: Report) -> Iterator[str]:
         if theorem.applies is False and not instead:
             reasons.setdefault(theorem.reason or "", []).append(number)
     for reason, numbers in reasons.items():
-        why = f": {reason}" if reason else ""
+        why = f": {re.sub(*EXPONENT, reason)}" if reason else ""
         if len(numbers) == 1:
             yield f"Theorem {numbers[0]} does not apply{why}."
         else:

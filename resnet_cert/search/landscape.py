@@ -37,6 +37,7 @@ from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
 from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
 from resnet_cert.problem.span import span
@@ -296,6 +297,7 @@ def landscape(
         raise RequestError(
             f"expected a range W0:W1,V0:V1 with W0 < W1 and V0 < V1, got {tuple(box)}", id="wrong-value"
         )
+    require_sound_arithmetic()
     problem = problem.with_features_held()
     size = max(float(np.linalg.norm(problem.W, 2)), float(np.linalg.norm(problem.V, 2)))
     linear = best_linear_predictor(problem, problem.domain.r, problem.domain.b or 1.01 * size or 1.0)

@@ -27,6 +27,7 @@ from resnet_cert.compare.theorem4 import (
 )
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.problem.networks import NetworkFeatures
@@ -117,6 +118,7 @@ def sgd(
             fit into memory, there is a regularizer or a constraint, θ is to move and there is none, or a
             number is out of range.
     """
+    require_sound_arithmetic()
     _require_in_range(steps, delta, radius, repeat)
     if not problem.is_plain:
         raise RequestError(

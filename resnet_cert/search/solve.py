@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cert.numerics.radius import Array, Radius, U
+from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
@@ -124,6 +125,7 @@ def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -
         RequestError: F or ∇F overflows at the problem's point.
     """
     with np.errstate(all="ignore"):
+        require_sound_arithmetic()
         return _Search(problem.with_features_held(), watch).run()
 
 

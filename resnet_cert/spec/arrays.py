@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from resnet_cert.numerics.enclosure import Array
-from resnet_cert.problem.arrays import NARROW_FLOATS
+from resnet_cert.problem.arrays import is_narrow
 from resnet_cert.problem.problem import MappedRows, Rows
 from resnet_cert.spec.faults import Refused, listed, nearest, shortened, suggestion
 
@@ -65,6 +65,9 @@ def readable(name: str, kind: str = "") -> Iterator[None]:
         size = f" ({error})" if str(error) else ""
         raise Refused(f"cannot read {name}: it does not fit into memory{size}", "too-large") from None
     except Exception as error:
+        if "allow_pickle" in str(error):
+            objects = "it holds Python objects: write numbers, numpy.array(…, dtype=float)"
+            raise Refused(f"cannot read {name}{kind}: {objects}", "file-unreadable") from None
         reason = shortened(str(error) or type(error).__name__, 200)
         raise Refused(f"cannot read {name}{kind}: {reason}", "file-unreadable") from None
 
@@ -168,6 +171,6 @@ def open_npz(folder: Path, name: str) -> Iterator[Archive]:
 def _require_real(dtype: np.dtype[Any], what: str) -> None:
     """float64 holds every float16, bfloat16, float32, float64; integers beyond 2^53 are rounded, as decimals
     are."""
-    if (dtype.kind not in "iuf" or dtype.itemsize > 8) and dtype.name not in NARROW_FLOATS:
+    if (dtype.kind not in "iuf" or dtype.itemsize > 8) and not is_narrow(dtype):
         wanted = "expected real numbers (floats of at most 64 bits or integers)"
         raise Refused(f"{what}: {wanted}, got {dtype}", "array-type")

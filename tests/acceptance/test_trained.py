@@ -28,8 +28,8 @@ SAYS = {
     ],
     "dead-features": [  # a linear predictor itself
         "Weight decay can have cost at most 1.59e-17 here",
-        "The network does better than every linear predictor with ‖W‖_F < 3.148.",
-        "A linear predictor needs ‖W‖_F ≥ 3.148 to do as well; the network's own ‖W‖_F is 3.14801.",
+        "The network does better than every linear predictor with ‖(W, c)‖_F < 3.148.",
+        "A linear predictor needs ‖(W, c)‖_F ≥ 3.148 to do as well; the network's own ‖(W, c)‖_F is 3.14801.",
         "With these features no (W, c, V) has an F that is lower by more than 0.0801.",
     ],
     "softmax": [

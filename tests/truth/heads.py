@@ -329,6 +329,8 @@ def draw(
     q: int | None = None,
     d1: int | None = None,
     d2: int | None = None,
+    n: int | None = None,
+    k: int | None = None,
     bias: bool | None = None,
     l2: float = 0.0,
 ) -> Head:
@@ -336,7 +338,7 @@ def draw(
     rng = np.random.default_rng([seed, CORNERS.index(corner)])
     n, d1, k, q, d2 = (
         int(rng.integers(low, high)) if size is None else size
-        for size, low, high in ((None, 1, 7), (d1, 1, 4), (None, 1, 4), (q, 1, 4), (d2, 0, 2))
+        for size, low, high in ((n, 1, 7), (d1, 1, 4), (k, 1, 4), (q, 1, 4), (d2, 0, 2))
     )
     bias = bool(rng.random() < 0.5) if bias is None else bias
     n = 1 if corner == "one sample" else n

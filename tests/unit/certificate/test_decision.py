@@ -94,13 +94,17 @@ def test_an_exact_stationary_point_is_certified_at_epsilon_zero(tmp_path: Path) 
         assert decided(tmp_path, forger.certificate(case, "CERTIFIED", lower=0.0)).verdict is verdict
 
 
-def test_a_direction_proves_no_more_than_its_rayleigh_quotient(tmp_path: Path) -> None:
+def test_an_upper_end_is_shown_by_a_direction_or_else_by_the_matrix_itself(tmp_path: Path) -> None:
     head = draw(2, "generic", "softmax", q=2, d1=2, bias=True)
     H = forger.dense(HeadTruth(head).hessian_G)
     v = np.random.default_rng(3).normal(size=len(H))
-    quotient = float(v @ H @ v / (v @ v))
-    for factor, accepted in ((1e-12, True), (-1e-12, False)):
-        upper = quotient + factor * abs(quotient)
+    quotient, least = float(v @ H @ v / (v @ v)), float(np.linalg.eigvalsh(H)[0])
+    for upper, accepted in (
+        (quotient + 1e-12, True),
+        (quotient - 1e-12, True),
+        (least + 1e-9, True),
+        (least - 1e-9, False),
+    ):
         made = forger.certificate(forger.Case(head, 1.0), "UNDECIDED", upper=upper, direction=v)
         assert decided(tmp_path, made).accepted is accepted
     made = forger.certificate(forger.Case(head, 1e-3), "REFUTED", upper=-100.0, direction=0.0 * v)

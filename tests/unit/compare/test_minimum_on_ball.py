@@ -374,3 +374,14 @@ def test_on_a_tiny_ball_the_search_ends_where_it_has_arrived():
         x, y = rng.normal(size=(11, 3)), rng.choice([-1.0, 1.0], 11)
         found = best_linear_predictor(linear(x, y, "logistic"), float(10.0 ** rng.uniform(-4.0, -2.0)), 1.0)
         assert found.F_min.upper - found.F_min.lower <= 1e-13
+
+
+def test_nearly_equal_columns_with_softmax_leave_a_minimum():
+    for seed, has_minimum in ((5, True), (7, False), (8, True)):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(11, 2))
+        x[:, 1] = x[:, 0] + 1e-4 * rng.normal(size=11)
+        y = np.eye(2)[rng.integers(0, 2, 11)]
+        found = best_linear_predictor(linear(x, y, "softmax", 2), None, 1.0)
+        assert found.attained is has_minimum, seed
+        assert not has_minimum or width(found.norm) < 1e-6, seed

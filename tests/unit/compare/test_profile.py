@@ -98,6 +98,52 @@ def test_a_network_with_no_head_is_as_good_as_nothing_exactly():
     assert (found.value, found.lower, found.upper, found.infinite) == (0.0, 0.0, 0.0, False)
 
 
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+@pytest.mark.parametrize("n", [4, 12])
+def test_a_certain_network_is_met_by_a_certain_predictor(loss: str, n: int):
+    """At F from 1e-15 to 1e-45: nothing cancels in the search, with fewer samples than inputs as well."""
+    rng = np.random.default_rng(n)
+    x = rng.normal(size=(n, 6))
+    y = np.eye(3)[np.argmax(x @ rng.normal(size=(6, 3)), axis=1)]
+    at = Head(x, y, rng.normal(size=(n, 1)), rng.normal(size=(3, 6)), rng.normal(size=(6, 1)), loss)
+    linear = best_linear_predictor(at.problem(), None, 3.0)
+    for F in (1e-15, 1e-30, 1e-45):
+        found = break_even_radius(Enclosure.exact(F), linear)
+        assert found.upper is not None
+        assert found.upper - found.lower < 1e-6 * found.upper
+        assert not value(at, found.lower, at.problem()) < arb(F)
+        assert not value(at, found.upper * (1 + 1e-15), at.problem()) > arb(F)
+
+
+def test_softmax_with_one_output_is_constant():
+    at = head("softmax")
+    alone = replace(at, y=np.ones((len(at.y), 1)), W=at.W[:1])
+    assert profile(alone.problem(), 2).break_even_radius.upper == 0.0
+    alike = replace(at, W=np.tile(at.W[:1], (3, 1)))
+    assert profile(alike.problem(), 2).break_even_radius.upper == 0.0
+
+
+@pytest.mark.parametrize("name", ["squared", "softmax"])
+def test_a_network_without_features_is_a_linear_predictor_of_its_own_size(name: str):
+    at = head(name)
+    best = best_linear_predictor(at.problem(), None, 3.0).W_star.center
+    for still in (replace(at, W=best, V=0.0 * at.V), replace(at, W=best, f=0.0 * at.f)):
+        found = profile(still.problem(), 2).break_even_radius
+        assert found.infinite is False
+        assert found.upper is not None
+        assert found.upper <= np.linalg.norm(best) * (1 + 1e-12)
+        assert found.upper - found.lower < 1e-6 * found.upper
+
+
+def test_a_network_that_interpolates_is_met_where_linear_predictors_do():
+    rng = np.random.default_rng(3)
+    x, w = rng.normal(size=(5, 7)), rng.normal(size=(1, 7))
+    at = Head(x, x @ w.T, rng.normal(size=(5, 1)), w, 1e-13 * rng.normal(size=(7, 1)), "squared")
+    found = profile(at.problem(), 2).break_even_radius
+    assert found.upper is not None
+    assert found.upper - found.lower < 1e-6 * found.upper
+
+
 def test_infinity_is_not_claimed_where_a_minimum_is_met_to_rounding():
     linear = best_linear_predictor(head("squared").problem(), None, 3.0)
     found = break_even_radius(linear.F_min, linear)
@@ -130,6 +176,13 @@ def test_a_profile_falls_and_meets_F_in_its_middle(name: str):
         assert found.rows[3].r == pytest.approx(found.break_even_radius.value)
         assert found.rows[2].F_lin_min.lower > found.F.upper
         assert found.rows[4].F_lin_min.upper < found.F.lower
+
+
+def test_data_that_a_tiny_predictor_separates_are_separated():
+    x = np.array([[1.0], [-2.0]])
+    at = Head(x, np.array([[1.0], [0.0]]), x, np.array([[1e-12]]), np.ones((1, 1)), "logistic")
+    linear = best_linear_predictor(at.problem(), None, 1e-12)
+    assert infimum(linear.data, linear.found).F.upper < 1e-6
 
 
 # --- Where a part of the data recedes ---------------------------------------------------------------------

@@ -112,6 +112,7 @@ def test_what_the_bound_leaves_open_the_exact_method_decides_if_it_is_quick(
     eps, t = float(truth.norm) * 1.1, -float(truth.lambda_min) * 1.0001
     problem = head.problem(epsilon=eps)
     monkeypatch.setattr(deciding, "MOMENT_OPERATIONS", 0.0)
+    monkeypatch.setattr(deciding, "PASS_OPERATIONS", 0.0)
     auto = decided(problem, t * t / eps, escalate=False)
     assert (auto.verdict, auto.curvature.method) == (CERTIFIED, "reduced")
     monkeypatch.setattr(deciding, "SECONDS_OPERATIONS", 0.0)

@@ -12,6 +12,7 @@ from resnet_cert import Problem
 from resnet_cert.decide import objective
 from resnet_cert.decide.objective import DENSE_PARAMETERS, Objective, flat, unflat
 from resnet_cert.problem import problem as problems
+from resnet_cert.problem.losses import named_loss
 
 
 def direction_of(problem: Problem, seed: int = 0):
@@ -53,14 +54,15 @@ def test_no_corner_is_an_exception(corner: str) -> None:
 
 def test_one_compilation_serves_all_problems_of_a_size() -> None:
     objective._compiled.cache_clear()
-    for n, d1, k in ((33, 9, 5), (40, 12, 7), (64, 16, 8)):
+    for n, d1, k, scale in ((33, 9, 5, 1.0), (40, 12, 7, 1e-9), (64, 16, 8, 3.0)):
         rng = np.random.default_rng(n)
         problem = Problem.from_arrays(
             x=rng.normal(size=(n, d1)), y=rng.normal(size=n), f=rng.normal(size=(n, k)),
-            w=rng.normal(size=d1), V=rng.normal(size=(d1, k)),
+            w=rng.normal(size=d1), V=rng.normal(size=(d1, k)), loss=named_loss("squared", scale),
         )  # fmt: skip
         Objective(problem).along(direction_of(problem))
-    assert objective._compiled(objective.plain(problem.loss))._cache_size() == 1
+    loss, _ = objective.plain(problem.loss)
+    assert objective._compiled(loss, True)._cache_size() == 1
 
 
 def test_chunks_and_padding_do_not_change_the_results(monkeypatch: pytest.MonkeyPatch) -> None:

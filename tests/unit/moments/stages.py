@@ -146,10 +146,14 @@ def true_form(truth: HeadTruth, dW: Array, dV: Array) -> arb:
 SMALL = (0.0, 5e-324, 1e-310, 2.0**-1022)
 
 
-def extreme(seed: int, loss: str) -> Head:
-    """Entries from 5e-324 to 1e300: free scales, or scales that balance each other so that p is near 1."""
+def extreme(seed: int, loss: str, shape: dict[str, int] | None = None) -> Head:
+    """Entries from 5e-324 to 1e300: free scales, or scales that balance each other so that p is near 1.
+
+    shape: arguments of `heads.draw` in place of drawn ones.
+    """
     rng = np.random.default_rng([seed, 77])
-    head = heads.draw(seed, loss=loss, q=int(rng.integers(1, 4)), d1=int(rng.integers(1, 3)))
+    drawn = {"q": int(rng.integers(1, 4)), "d1": int(rng.integers(1, 3))}
+    head = heads.draw(seed, loss=loss, **(shape or drawn))
     s_x, s_f, s_V, s_W, s_y = 10.0 ** rng.uniform(-320.0, 290.0, 5)
     if rng.random() < 0.6:  # balanced
         power = rng.uniform(-150.0, 150.0, 2)

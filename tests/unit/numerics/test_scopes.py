@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from resnet_cert.numerics import jax64
 from resnet_cert.numerics.jax64 import float64_scope
-from resnet_cert.numerics.threads import SMALL, small_algebra
+from resnet_cert.numerics.threads import SMALL, in_order, small_algebra
 from resnet_cert.outcomes import InternalError
 
 
@@ -87,3 +87,36 @@ def test_two_threads_that_overlap_give_back_what_the_first_one_found():
         assert blas_threads() == {2}
         with small_algebra():
             assert blas_threads() == {1}
+
+
+def test_pieces_are_worked_on_by_the_threads_that_a_blas_would_take_and_come_in_order():
+    together = threading.Barrier(2, timeout=10.0)
+    seen: list[tuple[set[int], str]] = []
+
+    def task(piece: int) -> int:
+        if piece < 2:
+            together.wait()  # the first two are worked on at once
+        seen.append((blas_threads(), np.geterr()["over"]))
+        return piece * piece
+
+    with threadpool_limits(2, user_api="blas"), np.errstate(over="raise"):
+        assert list(in_order(task, iter(range(7)), 7)) == [0, 1, 4, 9, 16, 25, 36]
+        assert blas_threads() == {2}
+    assert seen == [({1}, "raise")] * 7
+
+
+@pytest.mark.parametrize(("threads", "count"), [(1, 7), (2, 1)])
+def test_one_thread_or_one_piece_stays_on_the_calling_thread(threads: int, count: int):
+    with threadpool_limits(threads, user_api="blas"):
+        workers = in_order(lambda _: threading.current_thread(), range(count), count)
+        assert set(workers) == {threading.current_thread()}
+
+
+def test_a_piece_that_fails_ends_the_work_and_gives_the_threads_back():
+    def task(piece: int) -> float:
+        return 1 / (3 - piece)
+
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(ZeroDivisionError):
+            list(in_order(task, range(9), 9))
+        assert blas_threads() == {2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -29,7 +30,8 @@ def refused(a: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "dtype", [np.float64, ">f8", np.float32, np.float16, np.longdouble, ml_dtypes.bfloat16]
+    "dtype",
+    [np.float64, ">f8", np.float32, np.float16, np.longdouble, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2],
 )
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_floats_are_taken_to_the_bit(dtype: Any, order: Any) -> None:
@@ -84,8 +86,12 @@ def test_booleans_are_one_and_zero_and_absent_numbers_stay() -> None:
         (scipy.sparse.csr_matrix(np.eye(2)), "got a csr_matrix: x.toarray()"),
         (scipy.sparse.csr_array(np.eye(2)), "got a csr_array: x.toarray()"),
         (np.array([(1.0, 2)], dtype=[("a", "f8"), ("b", "i4")]), "expected real numbers, got"),
-        ({"a": 1.0}, "got objects such as {'a': 1.0}"),
-        (lambda: 1.0, "got objects such as <function"),
+        ({"a": 1.0}, "got one object, {'a': 1.0}"),
+        (lambda: 1.0, "got one object, <function"),
+        ((i for i in range(3)), ": numpy.array(list(x)), where these are numbers"),
+        (bytearray(b"12"), "got bytes"),
+        (np.array(["a"], dtype=np.dtypes.StringDType()), "got words"),
+        ([date(2020, 1, 1)], "turn them into numbers, such as days since a date"),
     ],
 )
 def test_what_would_lose_something_is_refused(a: Any, words: str) -> None:
@@ -154,12 +160,18 @@ def test_tensors_are_taken_with_their_gradients_left_behind() -> None:
         np.testing.assert_array_equal(float64_array(torch.ones(2, 3, dtype=dtype).T, "x"), np.ones((3, 2)))
     np.testing.assert_array_equal(float64_array(torch.nn.Linear(3, 2).weight * 0 + 1, "x"), np.ones((2, 3)))
     np.testing.assert_array_equal(float64_array([torch.tensor(1.0), torch.tensor(2.0)], "x"), [1.0, 2.0])
+    rows = [torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(2, dtype=torch.float8_e5m2)]
+    np.testing.assert_array_equal(float64_array(rows, "x"), np.ones((2, 2)))
 
 
 def test_tensors_that_hold_no_numbers_here_are_refused() -> None:
     torch = pytest.importorskip("torch")
-    assert "got one on meta: x.cpu()" in refused(torch.ones(2, device="meta"))
+    assert "got one on the device meta" in refused(torch.ones(2, device="meta"))
     assert "x.to_dense()" in refused(torch.eye(2).to_sparse())
+    jagged = torch.nested.nested_tensor([torch.ones(2), torch.ones(1)], layout=torch.jagged)
+    assert "torch.nested.to_padded_tensor(x, 0)" in refused(jagged)
+    with pytest.raises(RequestError, match=r"x\[1\]: expected a tensor with numbers"):
+        float64_array([torch.ones(2), torch.ones(2, device="meta")], "x")
     assert "take its real part" in refused(torch.ones(2, dtype=torch.complex64))
 
 
@@ -177,10 +189,42 @@ def test_frames_and_series_are_taken(frames: Any) -> None:
 def test_columns_that_are_no_numbers_are_named(frames: Any) -> None:
     frame = frames.DataFrame({"a": [1, 2], "sex": ["f", "m"], "b": [None, "x"]})
     message = refused(frame)
-    assert "'sex'" in message
-    assert "'b'" in message
+    assert message.startswith("x: expected columns of numbers, got 'sex' (")
+    assert ", 'b' (" in message
     assert "'a'" not in message
     assert "got words" in refused(frame["sex"]) or "objects such as 'f'" in refused(frame["sex"])
+
+
+def test_a_single_column_that_is_no_numbers_has_its_own_remedy(frames: Any) -> None:
+    for column, words in (
+        (
+            [2**53 + 1, 1],
+            "9007199254740993 is not one of float64: round it as you mean it, numpy.array(x['b'], float)",
+        ),
+        (["f", "m"], "turn words into numbers"),
+        ([date(2020, 1, 1)] * 2, "such as days since a date"),
+    ):
+        with pytest.raises(RequestError, match=r"^error: x\['b'\]: expected ") as raised:
+            float64_array(frames.DataFrame({"a": [1, 2], "b": column}), "x")
+        assert words in str(raised.value)
+
+
+def test_frames_of_other_backends_are_taken() -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [True, False]})
+    for backend in ("numpy_nullable", "pyarrow"):
+        taken = float64_array(frame.convert_dtypes(dtype_backend=backend), "x")
+        np.testing.assert_array_equal(taken, [[1.0, 0.5, 1.0], [2.0, 1.5, 0.0]])
+    np.testing.assert_array_equal(float64_array(frame["a"].astype("Sparse[int]"), "x"), [1.0, 2.0])
+
+
+def test_what_has_no_rows_is_refused() -> None:
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    assert "DataFrameGroupBy" in refused(pandas.DataFrame({"a": [1]}).groupby("a"))
+    assert "of type Expr" in refused(polars.col("a"))
+    assert "x.struct.unnest()" in refused(polars.Series([{"a": 1}]))
+    assert "cast them to Float64" in refused(polars.Series([1], dtype=polars.Int128))
 
 
 def test_missing_entries_of_a_frame_are_nan_and_refused_with_their_place(frames: Any) -> None:
@@ -197,6 +241,7 @@ def test_categories_and_dates_of_a_frame_are_refused() -> None:
     assert "got dates" in refused(pandas.Series(pandas.to_datetime(["2020-01-01"])))
     polars = pytest.importorskip("polars")
     assert "x.collect()" in refused(polars.LazyFrame({"a": [1]}))
+    assert "x.to_physical()" in refused(polars.Series(["a"], dtype=polars.Categorical))
 
 
 @pytest.mark.parametrize(
@@ -223,5 +268,5 @@ def test_the_fields_own_words_for_losses_are_hints(loss: Any, words: str) -> Non
 
 def test_objects_that_are_no_numbers_are_shown_and_those_that_are_have_a_remedy() -> None:
     assert "objects such as 'a'" in refused(np.array([[1.0, "a"]], dtype=object))
-    assert ".astype(float)" in refused(np.array(NUMBERS, dtype=object))
+    assert "dtype=float) where all of them are numbers" in refused(np.array(NUMBERS, dtype=object))
     assert "objects such as 1.0" in refused(np.array(NUMBERS, dtype=object))

@@ -1,0 +1,51 @@
+"""A report does not depend on how many threads worked on the data."""
+
+from __future__ import annotations
+
+from concurrent import futures
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from resnet_cert import Problem, check
+from resnet_cert.numerics.sums import BLOCK_ROWS
+from resnet_cert.results import Report
+
+N = 5 * BLOCK_ROWS + 77
+
+
+def report(problem: Problem, count: int) -> Report:
+    with threadpool_limits(count, user_api="blas"):
+        return replace(check(problem, break_even=False), seconds=None, _made_from=None)
+
+
+@pytest.mark.parametrize("loss", ["squared", "softmax"])
+@pytest.mark.parametrize("hessian", ["exact", "bound"])
+def test_the_report_of_many_threads_is_that_of_one(
+    loss: str, hessian: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(4)
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(N, 3)), y=rng.integers(0, 3, N) if loss == "softmax" else rng.normal(size=(N, 3)),
+        f=rng.normal(size=(N, 2)), W=rng.normal(size=(3, 3)), V=rng.normal(size=(3, 2)),
+        loss=loss, hessian=hessian,
+    )  # fmt: skip
+    monkeypatch.setattr("resnet_cert.problem.problem.CHUNK_BYTES", 2**17)
+    monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BYTES", 0)
+    assert problem.chunk_rows == BLOCK_ROWS
+    assert problem.chunk_fits
+    started: list[int] = []
+    pool = futures.ThreadPoolExecutor
+
+    def counted(workers: int, name: str) -> object:
+        started.append(workers)
+        return pool(workers, name)
+
+    monkeypatch.setattr(futures, "ThreadPoolExecutor", counted)
+    one = report(problem, 1)
+    assert not started
+    assert report(problem, 3) == one
+    assert set(started) == {3}
