@@ -5,10 +5,11 @@
 Makes shards of n rows, d = k = 16, one output, where there are none, and times in processes of their own:
 
     numpy      np.load of each shard, and ZᵀZ of z = (x, f), 64k rows at a time
-    one        one pass of ours: moments with radii at the point and at the origin, and the constants' sums
-    workers    the same on that many local processes
+    ours       one pass of ours: moments with radii at the point and at the origin, and the constants' sums
+    local:1    the same on a worker, a process with one thread
+    local:2    the same on so many
 
-with the peak of memory (of the largest process).  Each takes as many threads as NumPy's BLAS may take here.
+with the peak of memory (of the largest process).  The first two take the threads that NumPy's BLAS may take.
 """
 
 from __future__ import annotations
@@ -81,14 +82,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10**7)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "resnet-cert-shards")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--one", choices=["numpy", "ours", "cluster"], help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = arguments.folder / str(arguments.rows)
     if arguments.one:
         if arguments.one == "numpy":
             seconds = timed(lambda: numpy_pass(folder))
         else:
-            seconds = our_pass(folder, arguments.workers if arguments.one == "cluster" else 0)
+            seconds = our_pass(folder, int(arguments.one.partition(":")[2] or 0))
         who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         peak = max(resource.getrusage(one).ru_maxrss for one in who) / 1024.0
         sys.stdout.write(f"{seconds} {peak} {time.process_time()}\n")
@@ -96,9 +97,9 @@ def main() -> None:
     if not folder.exists():
         make(folder, arguments.rows)
     first = None
-    for one in ("numpy", "ours", "cluster"):
+    for one in ("numpy", "ours", "local:1", f"local:{arguments.workers}"):
         command = [sys.executable, __file__, "--rows", str(arguments.rows), "--folder", str(arguments.folder)]
-        command += ["--workers", str(arguments.workers), "--one", one]
+        command += ["--one", one]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, peak, processor = map(float, done.stdout.split())
         first = seconds if first is None else first

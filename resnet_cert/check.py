@@ -69,8 +69,8 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK, BLOCK_WORK = 10**8, 5 * 10**8
-"""Largest n(qd)² and n(q(d + k))² for which break-even radius and block gap are computed without being asked
-for."""
+"""Largest n(qd)², but for squared loss, and n(q(d + k))² for which break-even radius and block gap are
+computed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,11 @@ def examine(
         arithmetic=arithmetic,
         escalate=escalate,
     )
+    gap_of_block = break_even
     if break_even is None:
         work, block = (problem.n * (problem.q * size) ** 2 for size in (problem.d, problem.d + problem.k))
-        break_even = work <= BREAK_EVEN_WORK and block <= BLOCK_WORK
+        break_even = work <= BREAK_EVEN_WORK or problem.loss.concordance == 0.0
+        gap_of_block = break_even and block <= BLOCK_WORK
     report = Report(
         name=problem.name,
         spec=spec or Source(),
@@ -182,7 +184,15 @@ def examine(
         crosscheck=crosscheck(problem, seen.here, decision, seen.lipschitz),
         **decided(problem, decision, constants),
         **compared(
-            problem, seen, decision, constants, linear, convex, augmented=augmented, break_even=break_even
+            problem,
+            seen,
+            decision,
+            constants,
+            linear,
+            convex,
+            augmented=augmented,
+            break_even=break_even,
+            gap_of_block=bool(gap_of_block),
         ),
         population=None
         if population is None
@@ -260,11 +270,12 @@ def compared(
     *,
     augmented: bool,
     break_even: bool,
+    gap_of_block: bool,
 ) -> dict[str, Any]:
     """The best linear predictors, and every theorem with the numbers of this point in it."""
     is_open = convex.status == "unknown"
     if is_open:
-        linear, augmented, break_even = without_convexity(linear), False, False
+        linear, augmented, break_even, gap_of_block = without_convexity(linear), False, False, False
     F, here, star = decision.F, seen.here, seen_from(problem, linear)
     gap = F - linear.F_min
     exactly = decision.verdict is Verdict.CERTIFIED and problem.epsilon == 0.0 and problem.is_plain
@@ -272,7 +283,7 @@ def compared(
         gap = gap.intersect(upper=0.0)  # Corollary 1
     m = (-decision.of_F.lambda_min).positive_part()
     gradient_norm = decision.slope.norm if problem.is_plain else gradient_of_F(problem, here)
-    best = best_augmented(problem) if augmented or break_even else None
+    best = best_augmented(problem) if augmented or gap_of_block else None
     first = theorem1_here(problem, gap, gradient_norm, star)
     second = theorem2_at_origin(problem, seen, linear, star)
     block = None if best is None else of_like_size(problem, best)
@@ -294,8 +305,8 @@ def compared(
             linear.norm.value,
             linear.attained,
             linear.falls_at_rim,
-            break_even_radius(F, linear) if break_even else None,
-            block_gap(problem, here, best) if best is not None and break_even else None,
+            break_even_radius(F, linear, seen.origin.F) if break_even else None,
+            block_gap(problem, here, best) if best is not None and gap_of_block else None,
         ),
         "theorem1": first,
         "theorem2": second,

@@ -12,14 +12,14 @@ import jax
 import pytest
 from hypothesis import settings
 
-LONG_EXAMPLES = 2000
+SHORT_EXAMPLES, LONG_EXAMPLES = 50, 2000
 LONGER = 4
 """How many times as many starts, and steps from each, a long search has."""
 RATIOS = pytest.StashKey[dict[str, float]]()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-settings.register_profile("short", deadline=None)
+settings.register_profile("short", deadline=None, max_examples=SHORT_EXAMPLES)
 settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES)
 
 

@@ -66,10 +66,11 @@ class FormatAndFile(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Destination:
         name, colon, file = str(value).partition(":")
         if name not in CHECK_FORMATS:
-            from resnet_cert.spec.faults import suggestion
+            from resnet_cert.spec.faults import nearest
 
-            near = suggestion(name, CHECK_FORMATS)
-            self.fail(f"expected one of {', '.join(CHECK_FORMATS)}, got {name!r}{near}", param, ctx)
+            near = nearest(name, CHECK_FORMATS)
+            hint = f"; did you mean {near!r}?" if near else ""
+            self.fail(f"expected one of {', '.join(CHECK_FORMATS)}, got {name!r}{hint}", param, ctx)
         if colon and not file:
             self.fail(f"expected a file after the colon, got {value!r}", param, ctx)
         return Destination(name, file or None)

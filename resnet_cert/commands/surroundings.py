@@ -98,7 +98,10 @@ def fault(error: BaseException) -> RequestError | None:
             for name, value in os.environ.items()
             if name.startswith(WATCHED) and "_CACHE_" not in name
         ]
-        return RequestError(f"JAX does not start with {', '.join(given)}: {reason}", id="environment")
+        told = f"JAX does not start with {', '.join(given)}: {reason}"
+        return RequestError(
+            f"{told}; JAX_PLATFORMS=cpu is enough" if "PLATFORMS" in told else told, id="environment"
+        )
     return None
 
 

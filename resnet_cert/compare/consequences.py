@@ -61,7 +61,7 @@ def theorem1_here(problem: Problem, gap: Enclosure, gradient_norm: Enclosure, st
 
 def _no_theorem1(problem: Problem, star: Star) -> str | None:
     if not problem.W.any():
-        return f"{'w' if problem.q == 1 else 'W'} = 0: theorem 2 speaks of this point"
+        return f"{'w' if problem.q == 1 else 'W'} = 0: Theorem 2 speaks of this point"
     if star.X is not None:
         return None
     if problem.q == 1:
@@ -166,7 +166,7 @@ def theorem3_here(
         row.refined_polynomial_form,
         upper,
         not gap.above(row.bound) if applies else None,
-        None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon:g}",
+        None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon!r}",
         form=binding_form(row),
         vacuous=True if upper.above(F_at_0) else False if upper.at_most(F_at_0) else None,
         augmented=augmented,

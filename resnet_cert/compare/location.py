@@ -63,6 +63,15 @@ def predictor(objective: LinearObjective, point: Array) -> Ball:
     return Ball(W, error.sum() * float(np.max(units)) + rounding)
 
 
+def in_coordinates(objective: LinearObjective, rows: Array) -> Ball:
+    """rows·T, (m, d)."""
+    design = objective.design
+    if design.R is None:
+        return product(rows, design.T)
+    center, error = doubled_product(rows, design.T)
+    return Ball(center, error.sum())
+
+
 def weighted(W: Ball, column: Array) -> Ball:
     """W·diag(column), columns ≥ 0."""
     if not column.any():
@@ -87,10 +96,10 @@ def by_curvature(
         slope = added(slope, product(weighted(W, decay), T))
     reach = r if math.isfinite(r) else (2.0 * W.norm() + 1.0).upper
     if unseen is not None:
-        seen = product(unseen.Z.T, T)
+        seen = in_coordinates(objective, unseen.Z.T)
         rows.append(seen.center)
         off = seen.radius
-        slope = added(slope, product(product(W, unseen.Z), seen))
+        slope = added(slope, product(product(point, seen.T), seen))  # WZ = U(ZᵀT)ᵀ, which cancels less
         image = Enclosure.exact(unseen.sine) * reach  # ‖W*Z‖ at most
         pull, offset = image * seen.norm(), image.square() * 0.5
     A = np.concatenate(rows)

@@ -91,16 +91,15 @@ def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     """min Φ on ‖W‖_F ≤ r, as in `_minimum_on_ball`; where the enclosure came out wide, or it stayed open
     whether inf Φ is attained, in better coordinates, or by the infimum over all W.
     """
-    best = _minimum_on_ball(data, r, b)
+    best, work = _minimum_on_ball(data, r, b), data.problem.n * data.problem.d**2
+    is_settled = _is_sharp(best, WIDE) and (best.attained is not None or not data.recession.known)
+    if not (is_settled or data.ill_conditioned) and data.may_turn and work <= MOST_TURNING:
+        best = _minimum_on_ball(data.orthogonalised(), r, b)
     if _may_recede_in_part(best) and not _is_sharp(best, WIDE):
         from resnet_cert.compare.infimum import on_large_ball  # rests on this module
 
         return on_large_ball(best)
-    work = data.problem.n * data.problem.d**2
-    is_settled = _is_sharp(best, WIDE) and (best.attained is not None or not data.recession.known)
-    if data.ill_conditioned or not data.may_turn or work > MOST_TURNING or is_settled:
-        return best
-    return _minimum_on_ball(data.orthogonalised(), r, b)
+    return best
 
 
 def _may_recede_in_part(best: LinearMinimum) -> bool:

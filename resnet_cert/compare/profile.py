@@ -54,20 +54,27 @@ balls are cheap, those far beyond the break-even radius are not, and say nothing
 
 
 @QUIET
-def break_even_radius(F: Enclosure, linear: LinearMinimum) -> BreakEvenRadius:
+def break_even_radius(
+    F: Enclosure, linear: LinearMinimum, F_at_0: Enclosure | None = None
+) -> BreakEvenRadius:
     """r°, enclosed.
 
     Args:
         F: that of the network.  linear: the best linear predictor on any ball, where the search begins.
+        F_at_0: F_lin(0), where it is known.
     """
-    return _break_even(F, linear)[0]
+    return _break_even(F, linear, F_at_0)[0]
 
 
-def _break_even(F: Enclosure, linear: LinearMinimum) -> tuple[BreakEvenRadius, Found]:
+def _break_even(
+    F: Enclosure, linear: LinearMinimum, F_at_0: Enclosure | None = None
+) -> tuple[BreakEvenRadius, Found]:
     """The same, and the place of the path where F_lin is about F; that of `linear` where there is none."""
     data, start, own = linear.data, linear.found, _size_as_linear(linear.data.problem)
-    nothing = Found(start.objective, path.origin(start.objective, 0.0))
-    if own == 0.0 or Seen.of(data, nothing, blocks=False).F.upper <= F.lower:
+    if F_at_0 is None:
+        nothing = Found(start.objective, path.origin(start.objective, 0.0))
+        F_at_0 = Seen.of(data, nothing, blocks=False).F
+    if own == 0.0 or F_at_0.upper <= F.lower:
         return BreakEvenRadius(0.0, 0.0, 0.0, False), start
     least, width = _known_infimum(F, linear), F.upper - F.lower
     if not F.lower > least.upper and linear.attained is not True:

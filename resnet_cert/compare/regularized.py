@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from resnet_cert.compare.consequences import bound_symbols
+from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Data
 from resnet_cert.compare.minimum_on_ball import (
     LinearMinimum,
@@ -130,7 +131,8 @@ def least_of_objective(problem: Problem) -> Enclosure:
     """min G_lin: the least value of the objective at V = 0, over all W that the constraint allows."""
     most = problem.objective.norm
     if most is None:
-        return best_regularised(problem).F_min
+        best = best_regularised(problem)
+        return best.F_min if best.attained or problem.objective.l2 else infimum(best.data, best.found).F
     if not problem.decayed.all():
         return least_in_cylinder(problem, most)
     if problem.objective.l2:
@@ -222,6 +224,6 @@ def _theorem3(
         bound,
         upper,
         not G.above(upper) if applies else None,
-        None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon:g}",
+        None if applies else f"the point is not certified an ε-SOPSP, ε = {problem.epsilon!r}",
         True if upper.above(F_at_0) else False if upper.at_most(F_at_0) else None,
     )

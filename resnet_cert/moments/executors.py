@@ -183,7 +183,11 @@ def _versions() -> dict[str, str]:
 
 
 _here = _versions
-PATIENCE = "20s"
+PATIENCE, PATIENT = "20s", 3
+"""How long nobody may answer, and how many times that without a worker is the end."""
+KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**26}
+"""Distributed has workers give freed memory back at once; a pass needs it again for the next piece, and
+spends as long on getting it as on its own work."""
 CARRIED_BYTES = 2**24
 """Data in memory of at most so many bytes go with the tasks."""
 
@@ -197,7 +201,7 @@ class DaskExecutor:
 
     def __post_init__(self) -> None:
         """Raises: RequestError, for workers that are not there, or have other versions than this process."""
-        if not self.client.scheduler_info(n_workers=-1)["workers"]:
+        if not self._workers():
             raise RequestError(
                 f"the cluster at {self.client.scheduler.address} has no workers", "environment"
             )
@@ -209,7 +213,7 @@ class DaskExecutor:
                     raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
 
     def summed(self, problem: Problem, contribution: Contribution[Part], *, features: bool) -> Part:
-        from distributed import KilledWorker, as_completed  # pyright: ignore[reportMissingImports]
+        from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
 
         sent, pieces, held = self._deployed(problem)
         parts = [
@@ -219,15 +223,14 @@ class DaskExecutor:
             )
         ]
         try:
-            if is_watched():
-                for done, _ in enumerate(as_completed(parts, loop=self.client.loop), start=1):
-                    told("pieces", done, len(parts))
+            self._wait(parts, "pieces" if is_watched() else None)
             while len(parts) > 1:
                 pairs = [
                     self.client.submit(operator.add, *pair, pure=False)
                     for pair in zip(parts[::2], parts[1::2], strict=False)
                 ]
                 parts = [*pairs, *parts[2 * len(pairs) :]]
+            self._wait(parts)
             return parts[0].result()
         except KilledWorker as error:
             raise RequestError(
@@ -235,6 +238,32 @@ class DaskExecutor:
                 "they may have too little memory",
                 "environment",
             ) from None
+
+    def _wait(self, futures: list[Any], what: str | None = None) -> None:
+        """Until all are done or have failed; `what` is told of as they are.
+
+        Raises: RequestError, where no worker is left and none comes back.
+        """
+        from distributed import wait  # pyright: ignore[reportMissingImports]
+
+        waiting, alone = set(futures), 0
+        while waiting:
+            try:
+                with self.client.as_current():
+                    waiting = wait(waiting, timeout=PATIENCE, return_when="FIRST_COMPLETED").not_done
+                alone = 0
+            except TimeoutError:
+                alone = 0 if self._workers() else alone + 1
+            if alone == PATIENT:
+                raise RequestError(
+                    f"the cluster at {self.client.scheduler.address} lost its workers, and none came back",
+                    "environment",
+                )
+            if what is not None:
+                told(what, len(futures) - len(waiting), len(futures))
+
+    def _workers(self) -> Any:
+        return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def _deployed(self, problem: Problem) -> tuple[Any, list[tuple[int, int]], list[tuple[Any, Any]]]:
         """The problem on the workers, its pieces, and the features of each with their digests."""
@@ -317,6 +346,7 @@ def cluster(address: str) -> Iterator[Any]:
         RequestError: distributed is not installed, the address is none, or nobody answers there.
     """
     try:
+        import dask  # pyright: ignore[reportMissingImports]
         from distributed import Client, LocalCluster  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         needs = "a cluster needs the package distributed: pip install 'resnet-cert[distributed]'"
@@ -335,8 +365,14 @@ def cluster(address: str) -> Iterator[Any]:
             f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
         )
     with (
+        dask.config.set(
+            {f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in KEEPS_MEMORY.items()}
+        ),
         LocalCluster(
-            n_workers=int(count), threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR
+            n_workers=int(count),
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
         ) as local,
         Client(local, set_as_default=False) as client,
     ):

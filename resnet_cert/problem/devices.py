@@ -32,7 +32,7 @@ def device(kind: str) -> Iterator[None]:
             found = jax.devices(kind)[0]
         except RuntimeError:
             there = ", ".join(sorted({d.platform for d in jax.devices()}))
-            wanted = f"expected a device of the kind {kind}, JAX has {there} here"
+            wanted = f"expected a device of the kind {kind}, JAX has {there} here: leave the device out"
             raise RequestError(wanted, "environment") from None
         with jax.default_device(found):
             yield

@@ -68,7 +68,8 @@ def require_apart(writes: Sequence[str], reads: Iterable[str]) -> None:
         lost = next((taken[identity] for identity in identities if identity in taken), None)
         if lost is not None:
             id = "output-read" if lost == "which is read" else "output-twice"
-            raise RequestError([Diagnostic(f"expected another file, not one {lost}", file=path, id=id)])
+            fault = f"expected another file, not one {lost}: name a new one"
+            raise RequestError([Diagnostic(fault, file=path, id=id)])
         taken.update(dict.fromkeys(identities, "which is written too"))
 
 

@@ -14,6 +14,7 @@ LOSS_WORDS = {
         (
             "ce", "xent", "crossentropy", "nll", "negativeloglikelihood", "categoricalcrossentropy",
             "sparsecategoricalcrossentropy", "softmaxcrossentropy", "logsoftmax", "multinomial",
+            "kldiv", "kullbackleibler",
         ),
         _CROSS_ENTROPY,
     ),

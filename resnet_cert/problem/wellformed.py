@@ -243,11 +243,20 @@ def _target_faults(problem: Problem) -> list[Fault]:
 
 
 def _labels_hint(y: Rows) -> str:
-    """What to write where labels 0 and 1 stand in place of −1 and 1."""
-    values = [chunk.ravel() for chunk in chunks_of(y)]
-    binary = all(np.isin(chunk, (0.0, 1.0)).all() for chunk in values)
-    write = "data.labels: {0: -1, 1: 1}, or loss: bce_with_logits (in Python 2*y - 1)"
-    return f"; for labels 0 and 1 write {write}" if binary else ""
+    """What to write where two other labels stand in place of −1 and 1."""
+    found: set[float] = set()
+    for chunk in chunks_of(y):
+        found.update(np.unique(chunk)[:3].tolist())
+        if len(found) > 2:
+            return ""
+    if found <= {0.0, 1.0}:
+        write = "data.labels: {0: -1, 1: 1}, or loss: bce_with_logits (in Python 2*y - 1)"
+        return f"; for labels 0 and 1 write {write}"
+    if len(found) < 2 or not all(label.is_integer() for label in found):
+        return ""
+    low, high = (f"{label:g}" for label in sorted(found))
+    python = f"(in Python numpy.where(y == {high}, 1, -1))"
+    return f"; for labels {low} and {high} write data.labels: {{{low}: -1, {high}: 1}} {python}"
 
 
 def _sum_faults(chunks: Iterator[Array], wanted: str) -> list[Fault]:

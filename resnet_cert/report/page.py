@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -318,7 +319,7 @@ def _sign(gap: Enclosure) -> str:
 
 def _sentences(report: Report) -> Iterator[str]:
     yield _meaning(report)
-    yield from map(_sentence, report.reasons)
+    yield from (_sentence(report, reason) for reason in report.reasons)
     yield from _on_conditions(report)
     yield from _not_applied(report)
     yield from _on_theorem3(report)
@@ -333,10 +334,28 @@ def _sentences(report: Report) -> Iterator[str]:
     yield from _on_expected(report)
 
 
-def _sentence(reason: str) -> str:
+EXPONENT = (r"e([+-])0(\d)\b", r"e\1\2")
+PHRASES = (
+    (r"gradient norm ≤ (\S+) is at most epsilon", r"‖∇F‖ is at most \1, so no more than ε"),
+    (r"gradient norm ≥ (\S+) exceeds epsilon", r"‖∇F‖ is at least \1, which exceeds ε"),
+    (r"gradient norm", "‖∇F‖"),
+    (r"lambda_min ≥ (\S+) is at least (.*) ≤ (\S+)", r"lambda_min ≥ \1 is at least \2, which is at most \3"),
+    (r"lambda_min ≥ (\S+) is at least ", r"λ_min is at least \1, so no less than "),
+    (r"lambda_min ≤ (\S+) lies below (.*) ≥ (\S+)", r"λ_min is at most \1, below \2, which is at least \3"),
+    (r"lambda_min ≤ (\S+) lies below ", r"λ_min is at most \1, below "),
+    (r"lambda_min", "λ_min"),
+    (r"-sqrt\(mu2 epsilon\)", "−√(μ2 ε)"),
+    (r"\bepsilon\b", "ε"),
+    (r"(?<!\.)\bmu2\b", "μ2"),
+    EXPONENT,
+)
+"""The words of reasons, as the JSON document has them, and the symbols of the page for them."""
+
+
+def _sentence(report: Report, reason: str) -> str:
     """A reason as a sentence, in the symbols of the page."""
-    for word, symbol in (("lambda_min", "λ_min"), ("-sqrt(mu2 epsilon)", "−√(μ2 ε)"), ("epsilon", "ε")):
-        reason = reason.replace(word, symbol)
+    for words, symbols in PHRASES:
+        reason = re.sub(words, symbols.replace("∇F", f"∇{_judged(report)}"), reason)
     first = reason[:1].upper() if reason[:1].isascii() else reason[:1]
     return f"{first}{reason[1:].rstrip('.')}."
 
@@ -392,7 +411,7 @@ def _not_applied(report: Report) -> Iterator[str]:
         if theorem.applies is False and not instead:
             reasons.setdefault(theorem.reason or "", []).append(number)
     for reason, numbers in reasons.items():
-        why = f": {reason}" if reason else ""
+        why = f": {re.sub(*EXPONENT, reason)}" if reason else ""
         if len(numbers) == 1:
             yield f"Theorem {numbers[0]} does not apply{why}."
         else:

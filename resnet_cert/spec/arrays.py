@@ -65,6 +65,9 @@ def readable(name: str, kind: str = "") -> Iterator[None]:
         size = f" ({error})" if str(error) else ""
         raise Refused(f"cannot read {name}: it does not fit into memory{size}", "too-large") from None
     except Exception as error:
+        if "allow_pickle" in str(error):
+            objects = "it holds Python objects: write numbers, numpy.array(…, dtype=float)"
+            raise Refused(f"cannot read {name}{kind}: {objects}", "file-unreadable") from None
         reason = shortened(str(error) or type(error).__name__, 200)
         raise Refused(f"cannot read {name}{kind}: {reason}", "file-unreadable") from None
 

@@ -15,13 +15,14 @@ from typing import Any
 import yaml
 
 from resnet_cert.outcomes import Diagnostic, RequestError
-from resnet_cert.spec.faults import Path, describe, shortened
+from resnet_cert.spec.faults import Fault, Path, describe, shortened
 
 MAX_DEPTH = 64  # a spec needs eight levels
 MAX_UNFOLDED = 10**6  # values that aliases may repeat in all
 BEYOND = 2**1024 - 2**970  # what is not below it rounds to infinity
 MAX_DIGITS = 400  # float64 ends before; Python does not read longer integers at any length
 
+_ZIP = b"PK\x03\x04"
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events and marks, ten times as fast
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -97,6 +98,11 @@ def read(data: bytes, file: str) -> Source:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if data.startswith(_ZIP):
+            fault = (
+                "expected a spec in YAML, got a zip archive: of an .npz the spec says data: {file: NAME.npz}"
+            )
+            raise RequestError([Diagnostic(fault, file, 1, 1, "not-text")]) from None
         line, column = _position(data[: error.start].decode("utf-8", "replace"))
         fault = f"expected UTF-8 text, got the byte 0x{data[error.start]:02x}"
         raise RequestError([Diagnostic(fault, file, line, column, "not-utf8")]) from None
@@ -110,7 +116,7 @@ def parse(text: str, file: str, *, column: int = 1) -> Source:
         RequestError: where there is no tree.  Faults that leave one are in its `faults`.
     """
     require_text(text, file, column)
-    composer = _Composer(file, column - 1)
+    composer = _Composer(file, column - 1, text)
     try:
         for event in yaml.parse(text, Loader=_PARSER):
             composer.take(event)
@@ -140,8 +146,8 @@ _Key = tuple[str | None, int, int]
 class _Composer:
     """Events to nodes, with a stack of its own: no depth of nesting reaches Python's."""
 
-    def __init__(self, file: str, shift: int) -> None:
-        self.file, self.shift = file, shift
+    def __init__(self, file: str, shift: int, text: str) -> None:
+        self.file, self.shift, self.text = file, shift, text
         self.root: Node | None = None
         self.stack: list[Node] = []
         self.keys: list[_Key | None] = []  # one for each of the stack: the key whose value comes next
@@ -174,6 +180,22 @@ class _Composer:
     def place(self, mark: Any) -> tuple[int, int]:
         return mark.line + 1, mark.column + 1 + (self.shift if mark.line == 0 else 0)
 
+    def path(self) -> Path:
+        """Of the value that comes next; of the mapping around it where a key comes next."""
+        parts: list[str | int] = []
+        for node in self.stack[:-1]:  # the last part of each is the next one of the stack
+            parts.append(len(node.items) - 1 if node.items is not None else next(reversed(node.value), ""))
+        if self.stack and self.stack[-1].items is not None:
+            parts.append(len(self.stack[-1].items))
+        elif self.stack and self.keys[-1] is not None:
+            parts.append(self.keys[-1][0] or "")
+        return tuple(part for part in parts if part != "")
+
+    def character(self, mark: Any) -> str:
+        """What stands there."""
+        lines = self.text.splitlines()
+        return lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
+
     def fault(self, message: str, mark: Any, id: str) -> None:
         self.faults.append(Diagnostic(message, self.file, *self.place(mark), id))
 
@@ -184,6 +206,8 @@ class _Composer:
     def syntax_error(self, error: yaml.MarkedYAMLError) -> RequestError:
         message = f"{error.context}: {error.problem}" if error.context else str(error.problem)
         at, since = error.problem_mark or error.context_mark, error.context_mark
+        if self.character(at) == "\t":
+            return self.error("found a tab, with which YAML does not indent: write spaces", at, "yaml-syntax")
         if since is not None and self.place(since) != self.place(at):
             line, column = self.place(since)
             message += f" (it began at line {line}, column {column})"
@@ -273,7 +297,8 @@ class _Composer:
                 self.unknown_tag(event)
                 value = None
         if isinstance(value, float) and not math.isfinite(value):
-            self.fault(f"expected a finite number, got {shortened(text)}", event.start_mark, "not-finite")
+            got = f"expected a finite number, got {shortened(text)}"
+            self.fault(Fault(self.path(), got, "not-finite").named(), event.start_mark, "not-finite")
             value = None
         node = Node(value, *self.place(event.start_mark))
         if event.anchor is not None:

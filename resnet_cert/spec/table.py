@@ -25,8 +25,23 @@ LONGEST_CELL = 80  # characters of a cell that a message repeats
 EXAMPLES = 3  # words of a column of words that a message repeats
 
 _DECIMAL = re.compile(r"\s*[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\s*")
-_DECIMAL_COMMA = re.compile(r"\s*[-+]?[0-9]+,[0-9]+\s*")
 ABSENT = ("nan", "inf", "na", "null", "none")
+REMEDIES = tuple(
+    (re.compile(pattern), remedy)
+    for pattern, remedy in (
+        (r"\s*(|[-+]?nan|n/?a|null|none|-|\?)\s*", "fill it in, or leave the row out"),
+        (
+            r"\s*[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?\s*",
+            "a decimal comma: write a point; thousands: no comma",
+        ),
+        (r"\s*[-+]?[0-9]+,[0-9]+\s*", "a decimal comma: write a point"),
+        (r"\s*[0-9]+[-/.][0-9]+[-/.][0-9]+.*", "a date: write a number, such as days since a first one"),
+        (r"\s*[0-9]+:[0-9]+.*", "a time: write a number, such as seconds"),
+        (r"\s*[-+]?[0-9.]+\s*%\s*", "write it without %"),
+        (r"\s*[^\w\s]?\s*[0-9.]+\s*[^\W\d_.]+\s*", "write the number without its unit"),
+    )
+)
+"""Of cells that are no numbers, by what they look like."""
 BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -292,10 +307,14 @@ class _Reader:
                 hint = f"expected numbers, got {shown}: {remedy}"
             self.faults.append(Fault(column.place, f"{self.name}, {name}: {hint}", id))
             expected = "a word as in the other rows" if column.labels is None else expected
+        elif cell.count == rows > 1 and column.labels is None and _alike(wrong):
+            shown = dict.fromkeys(_quoted(text) for _, text in wrong)
+            cells = ", ".join([*shown][:EXAMPLES]) + (", …" if len(shown) > EXAMPLES else "")
+            message = f"{self.name}, column {describe(column.name)}: expected {expected}, got {cells}"
+            self.report(Fault(column.place, f"{message}{_remedy(wrong[0][1])}, in every row", "csv-number"))
+            return
         for where, text in wrong:
-            got = repr(shortened(text, LONGEST_CELL)) if text.strip() else "nothing"
-            comma = " (a decimal comma: write a point)" if _DECIMAL_COMMA.fullmatch(text) else ""
-            message = f"{self.name}, {where}, {name}: expected {expected}, got {got}{comma}"
+            message = f"{self.name}, {where}, {name}: expected {expected}, got {_quoted(text)}{_remedy(text)}"
             id = "csv-number" if column.labels is None else "labels"
             self.report(Fault(column.place, message, id))
         self.more += count - len(wrong)
@@ -305,6 +324,21 @@ class _Reader:
             self.faults.append(fault)
         else:
             self.more += 1
+
+
+def _quoted(text: str) -> str:
+    return repr(shortened(text, LONGEST_CELL)) if text.strip() else "nothing"
+
+
+def _alike(wrong: list[tuple[str, str]]) -> bool:
+    """All of them are of one kind that has a remedy."""
+    remedies = {_remedy(text) for _, text in wrong}
+    return len(remedies) == 1 and "" not in remedies
+
+
+def _remedy(text: str) -> str:
+    """What to write in place of such a cell."""
+    return next((f" ({words})" for looks, words in REMEDIES if looks.fullmatch(text.lower())), "")
 
 
 def _is_word(text: str) -> bool:

@@ -76,7 +76,10 @@ def _file(suffixes: tuple[str, ...], others: tuple[str, ...], hint: str) -> Any:
     return _value(ends(*suffixes, *others), what, type="string", pattern=pattern)
 
 
-_NPY_HINT = " (.npy files are given as x: x.npy, y: y.npy)"
+_NPY_HINT = (
+    " (.npy files are given as x: x.npy, y: y.npy, .parquet ones as shards: NAME.parquet; save others as one "
+    "of these)"
+)
 _FUNCTION = r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"
 
 Text = Annotated[str, *_value(is_text, "a word", type="string", minLength=1)]

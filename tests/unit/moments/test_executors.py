@@ -182,6 +182,16 @@ def test_workers_that_always_die_are_a_clear_failure(monkeypatch: pytest.MonkeyP
             summed(problem, always_dies)
 
 
+def test_workers_that_do_not_come_back_are_a_clear_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_chunks(monkeypatch)
+    monkeypatch.setattr("resnet_cert.moments.executors.PATIENCE", "1s")
+    with cluster("local:1") as client:
+        problem = replace(made(), executor=DaskExecutor(client))
+        client.retire_workers(list(client.scheduler_info()["workers"]), close_workers=True, remove=True)
+        with pytest.raises(RequestError, match="none came back"):
+            first_moments(problem)
+
+
 def test_progress_is_told_piece_by_piece(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     in_small_chunks(monkeypatch)
     told: list[tuple[str, int, int | None]] = []

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flint import arb, arb_series, ctx
+from selections import first
 from user_losses import BITS, LOSSES, truth
 
 from resnet_cert.numerics.jax64 import float64_scope
@@ -176,7 +177,7 @@ def third(name: str, p: float, y: float) -> arb:
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-@pytest.mark.parametrize("count", [3, 300])
+@pytest.mark.parametrize("count", first(1, [20, 300]))
 def test_suprema_bound_the_derivatives_at_every_point(name: str, count: int) -> None:
     rng = np.random.default_rng(1)
     reach = np.abs(rng.normal(size=count)) * 10.0 ** rng.integers(-1, 2, count)

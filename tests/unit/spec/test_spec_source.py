@@ -91,12 +91,12 @@ def test_scalars_follow_the_core_schema(text: str, value: object) -> None:
 )
 def test_numbers_that_are_not_finite_are_refused_with_their_place(text: str) -> None:
     (fault,) = faults_of(f"a: 1\nb: [0.5, {text}]")
-    assert fault.startswith("s.yaml:2:10: error: expected a finite number, got ")
+    assert fault.startswith("s.yaml:2:10: error: b entry 2: expected a finite number, got ")
 
 
 def test_hexadecimal_numbers_beyond_float64_are_refused() -> None:
     (fault,) = faults_of("a: 0x1" + "0" * 256)
-    assert fault.startswith("s.yaml:1:4: error: expected a finite number, got 0x1000")
+    assert fault.startswith("s.yaml:1:4: error: a: expected a finite number, got 0x1000")
 
 
 def test_a_long_integer_with_leading_zeros_is_read() -> None:
@@ -188,7 +188,7 @@ def test_what_yaml_writes_is_read_back(tree: Any) -> None:
             "? {a: b}\n: {c: .nan}",
             [
                 "1:3: error: expected a word as a key, got a collection",
-                "2:7: error: expected a finite number, got .nan",
+                "2:7: error: c: expected a finite number, got .nan",
             ],
         ),
         (
@@ -210,14 +210,14 @@ def test_what_yaml_writes_is_read_back(tree: Any) -> None:
         (
             "a: .nan\n---\nb: 2",
             [
-                "1:4: error: expected a finite number, got .nan",
+                "1:4: error: a: expected a finite number, got .nan",
                 "2:1: error: expected one document, got a second one",
             ],
         ),
         ("a: b: c", ["1:5: error: mapping values are not allowed in this context"]),
         (
             "\ta: 1",
-            ["1:1: error: while scanning for the next token: found character that cannot start any token"],
+            ["1:1: error: found a tab, with which YAML does not indent: write spaces"],
         ),
         (
             "a: [1, 2",

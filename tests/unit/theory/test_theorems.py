@@ -709,7 +709,7 @@ def climb(inequality: Inequality, start: Tiny, steps: int, rng: np.random.Genera
 def search(inequality: Inequality, seed: str, longer: int = 1) -> float:
     """The largest ratio over several starts."""
     rng, largest = np.random.default_rng([*seed.encode()]), 0.0
-    for i in range(6 * longer):
+    for i in range(4 * longer):
         d = inequality.dimensions[i % len(inequality.dimensions)]
         start = draw(rng, d, logistic=bool(i % 2), at_origin=inequality.at_origin, samples=inequality.samples)
         largest = max(largest, climb(inequality, start, 250 * longer, rng))
