@@ -29,9 +29,10 @@ from resnet_cert.numerics.radius import NOTHING, Array, U
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.ranges import separable_slopes
+from resnet_cert.search.branches import all_zeros
 from resnet_cert.search.derivatives import Objective
 from resnet_cert.search.equations import HeadAndRatio, equations
-from resnet_cert.search.shells import Shells, all_zeros
+from resnet_cert.search.shells import Shells
 from resnet_cert.search.solve import trust_region
 
 MOST_UNKNOWNS = 6
@@ -39,7 +40,7 @@ BOX_WORK = 1.2e7
 """Boxes times samples, within these:"""
 LEAST_BOXES, MOST_BOXES = 4_000, 300_000
 BATCH_WORK = 2**16
-SHELL_WORK, MOST_SHELLS = 5e5, 60_000
+SHELL_WORK, MOST_SHELLS = 1e6, 100_000
 FEW_UNKNOWNS = 4
 STARTS = 24
 NEAR = 2.0**-12
@@ -132,25 +133,14 @@ def _all(shells: Shells, low: Array, high: Array, excluded: Excluded) -> Zeros:
             [shells.system], low, high, excluded=excluded, most_boxes=most, batch=max(16, BATCH_WORK // n)
         )
 
-    def by_shells() -> Zeros:
-        most = int(min(MOST_SHELLS, max(LEAST_BOXES, SHELL_WORK / n)))
-        return all_zeros(shells, low, high, excluded, most, max(16, BATCH_WORK // (8 * n)))
-
-    ways = [by_shells]
-    if shells.is_bent and m <= FEW_UNKNOWNS:
-        ways = (
-            [by_equations, by_shells]
-            if np.isfinite(high).all() and not shells.is_steep
-            else [by_shells, by_equations]
-        )
-    found = ways[0]()
-    for way in ways[1:]:
-        if found.complete:
-            break
-        other = way()
-        if other.complete or len(other.undecided[0]) < len(found.undecided[0]):
-            found = other
-    return found
+    if not isinstance(shells.loss, BuiltinLoss):  # that the loss is convex is not known everywhere
+        return by_equations()
+    most = int(min(MOST_SHELLS, max(LEAST_BOXES, SHELL_WORK / n)))
+    found = all_zeros(shells, low, high, excluded, most, max(16, BATCH_WORK // (8 * n)))
+    if m > FEW_UNKNOWNS or found.complete:
+        return found
+    other = by_equations()
+    return other if other.complete or len(other.undecided[0]) < len(found.undecided[0]) else found
 
 
 def _in_V(problem: Problem, center: Array, reach: Array) -> tuple[Array, Array]:

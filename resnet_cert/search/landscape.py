@@ -591,12 +591,13 @@ class _Search:
     def line(self) -> tuple[float, float, Balls] | None:
         """x·u + f·z = c, all of argmin Φ where the data lie on one line; None where they do not, or not
         proven."""
-        if self.listed is None or not self.listed.attained or data_rank(self.problem) != 1:
+        listed = self.listed
+        if listed is None or not (self.plane.whole and listed.attained) or data_rank(self.problem) != 1:
             return None
         chunk = self.problem.chunk(slice(0, self.problem.n))
         rows = np.concatenate([chunk.x, chunk.f], axis=1)
         x, f = (float(a) for a in rows[np.abs(rows).sum(axis=1).argmax()])
-        best = self.listed.best.W_star
+        best = listed.best.W_star
         u, z = best.center[0]
         c = Balls.exact(np.array([x])) * Balls.exact(u) + Balls.exact(np.array([f])) * Balls.exact(z)
         return x, f, c.widened(float(best.radius) * math.hypot(x, f) * (1.0 + 1e-12))

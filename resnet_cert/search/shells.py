@@ -24,35 +24,30 @@ That there is one zero, and only one, is proven by `equations.HeadAndRatio` in (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from resnet_cert.numerics.balls import QUIET, Balls, Bools, product
-from resnet_cert.numerics.krawczyk import RESOLUTION, Excluded, Zeros, distinct, inverses, krawczyk
-from resnet_cert.numerics.progress import told
+from resnet_cert.numerics.balls import Balls, Bools, product
+from resnet_cert.numerics.krawczyk import inverses, krawczyk
 from resnet_cert.numerics.radius import FLOOR, Array, Radius, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss, Loss
-from resnet_cert.problem.ranges import Slopes
 from resnet_cert.search.equations import HeadAndRatio, times
 
-NEWTON_STEPS = 3
-SIZES = (1.0, 0.25, 0.0625)
-BEYOND = 2.0
-"""T is evaluated at a point that is so many widths off a box, at most."""
-LITTLE = 0.02
-"""Where −2·l2 (1 − t) is at most this share of the data's curvature, the sum is nearly convex."""
+NEWTON_STEPS = 40
+CLOSE = 1e-11
+FIRST, GROWTH, SHELLS = 0.05, 1.25, 40
+NARROW = 1e-3
+WIDER = (2.0, 2.0, 2.0)
+SIZES = (1.0, 0.5, 0.125, 2.0**-6, 2.0**-10)
+LITTLE = 0.05
 PIECES = 400
-LARGER = 2.0
+LARGER = 1.5
 """A box (w, b) is examined for a single zero so much larger than it is,"""
 LEAST = 1e-8
 """and by this share of ‖(w, b)‖,"""
-READY = 1.0
-"""where Krawczyk's operator makes it no larger than so many times itself,"""
-TIGHT = 1e-5
-"""or where it is so small."""
-SHRUNK = 0.7
-"""A box of which less than this share of one side is left is made smaller again before it is halved."""
 MORE = 1.0 + 2.0**-40
 """Pays for the roundings of a bound made of few operations."""
 
@@ -106,16 +101,46 @@ def attainable(system: HeadAndRatio, loss: Loss) -> tuple[tuple[Array, Array], f
     return ((y - far) - 4.0 * U * np.abs(y), (y + far) + 4.0 * U * np.abs(y)), slack
 
 
-class Contracted(NamedTuple):
+Ints = npt.NDArray[np.int_]
+
+
+class Ellipsoid(NamedTuple):
+    """{Yᵀη : ‖η‖ ≤ length}: Y (B, j, j) with YPYᵀ ≥ I, length (B,)."""
+
+    Y: Array
+    length: Array
+
+    @property
+    def reach(self) -> Array:
+        """(B, j) of each coordinate."""
+        known = np.isfinite(self.length)[:, None]
+        length = np.where(known, self.length[:, None], 0.0)
+        return np.where(known, np.sqrt(np.sum(self.Y**2, axis=1)) * length * MORE + FLOOR, np.inf)
+
+    def sizes(self, rows: Array) -> Array:
+        """(B, n): sup of ⟨row, Yᵀη⟩ over ‖η‖ ≤ 1, rows (1 or B, n, j)."""
+        few = 4.0 * gamma(self.Y.shape[1] + 4)
+        moved = np.matmul(rows, np.swapaxes(self.Y, 1, 2))
+        size = np.sqrt(np.sum(self.Y**2, axis=(1, 2)))[:, None] * np.sqrt(np.sum(rows**2, axis=2))
+        return (np.sqrt(np.sum(moved**2, axis=2)) + few * size) * MORE + FLOOR
+
+    def spread(self, rows: Array) -> Array:
+        """(B, n): sup of ⟨row, ·⟩ over it."""
+        known = np.isfinite(self.length)[:, None]
+        length = np.where(known, self.length[:, None], 0.0)
+        return np.where(known, self.sizes(rows) * length * MORE + FLOOR, np.inf)
+
+
+class Examined(NamedTuple):
     """low, high: (B, M), a part of what was given that holds all of its critical points;  alive: (B,) False
-    where there are none.  spread: (B, m, M), which share of the reach in (w, z) that was given each unknown
-    causes in Krawczyk's operator."""
+    where there are none, or the one there is is among `found`.  at: (B, m), where (w, z) is about."""
 
     low: Array
     high: Array
     alive: Bools
-    spread: Array
     at: Array
+    score: Array
+    found: list[tuple[Array, Array, Array]]
 
 
 class Shells:
@@ -129,11 +154,10 @@ class Shells:
         self.d, self.d1, self.m = system.d, system.d1, system.z.shape[1]
         self.k = self.m - self.d
         self.S, self.t = self.m + self.k, self.m + self.k + 1
+        self.of = np.concatenate([np.arange(self.d), np.arange(self.m, self.S)])
         self.within, self.slack = attainable(system, loss)
         self.largest = largest
         self.is_bent = not (isinstance(loss, BuiltinLoss) and loss.kind == "squared")
-        self.is_steep = isinstance(loss, BuiltinLoss) and loss.kind == "poisson"
-        self.has_summit = isinstance(loss, BuiltinLoss)
         self.decay = 2.0 * system.l2
         z, weight = system.z, system.weight
         each = Balls(weight.center[:, None], weight.radius[:, None])
@@ -141,17 +165,71 @@ class Shells:
         scale = loss.scale if isinstance(loss, BuiltinLoss) else 1.0
         self.alone = Balls(each.center / scale, (each.radius / scale + 4.0 * U * each.center / scale))
         zero = Balls.exact(np.zeros((1, len(z))))
-        start = self._mean_loss(zero)
+        start = self.mean_loss(zero)
         self.start, self.least = float(start.upper[0]), float(start.lower[0]) - self.slack
         self.pull = min(_pull(self), self.slack)
         self.means = each * Balls.exact(z)  # (n, m): π (x, f)
-        self.turned = each * system.turned
         self.pairs = _pairs(self.means, z)
-        self.turned_pairs = _pairs(self.turned, z)
         relative = float(np.max(weight.radius / np.maximum(weight.center, FLOOR)))
-        self.typical = float(np.max(np.diagonal(self.squares)))
         self.few = 4.0 * (gamma(len(z) + 16) + relative) + 16.0 * U
-        self.usual = self.decay / max(float(np.sum(np.diagonal(self.squares)[self.d :])), FLOOR)
+        usual = self.decay / max(float(np.sum(np.diagonal(self.squares)[self.d :])), FLOOR)
+        self.little = LITTLE * usual, LITTLE
+        self._bound_level()
+
+    def _bound_level(self) -> None:
+        """Bounds of all (w, z) with Φ ≤ F(0), and so of critical points; `edge`: of t up to which the sum is
+        convex there.
+
+        Along a ray from the minimum, v_c + ρYᵀη, the slope is at least −‖YT_c‖ + ∫θ, where ℓ'' is at least θ
+        times what it is at v_c; where that is positive it stays so, Φ being convex.
+        """
+        self.edge, self.reach_v, self.middle_v = 0.75, np.full(self.m, np.inf), np.zeros(self.m)
+        if not isinstance(self.loss, BuiltinLoss):
+            return
+        z, y, weight = self.system.z, self.system.y, self.system.weight.center
+        v = np.zeros(self.m)
+        for _ in range(NEWTON_STEPS):
+            first, second = self.system.slopes(Balls.exact(z @ v), y)
+            H = (z.T * (weight * second.center)) @ z
+            T = (weight * first.center) @ z
+            step = np.linalg.lstsq(H, T, rcond=1e-14)[0]
+            v = v - step * min(1.0, 2.0 / (float(np.abs(z @ step).max()) + FLOOR))
+        if not np.isfinite(v).all():
+            return
+        self.middle_v = v
+        at = times(Balls.exact(v[None]), z)
+        first, second = self.system.slopes(at, y)
+        sigma = np.maximum(second.lower, 0.0)
+        around = self.ellipsoid(
+            sigma, np.zeros((1, self.m)), _mean(first, self.means), slice(0, self.m), z, None
+        )
+        if not np.isfinite(around.length).all():
+            return
+        norms = around.sizes(z[None])
+        value, slope, before = float(self.mean_loss(at).lower[0]), -float(around.length[0]), 0.0
+        best = np.inf
+        for rho in FIRST / norms.max() * GROWTH ** np.arange(SHELLS):
+            there = self.system.slopes(at.widened(norms * rho * MORE), y).second.lower
+            theta = float(np.clip((there / np.maximum(sigma, FLOOR)).min(), 0.0, 1.0)) * (1.0 - 64.0 * U)
+            run = rho - before
+            value += run * (slope + 0.5 * theta * run) - 64.0 * U * (abs(value) + run * abs(slope))
+            slope += theta * run * (1.0 - 64.0 * U)
+            before = rho
+            if slope > 0.0:
+                best = min(best, rho + max(0.0, self.start - value) / slope * MORE)
+        if not np.isfinite(best):
+            return
+        spread = norms * best * MORE
+        least, most = self.within
+        inside = at.widened(spread)
+        self.within = np.fmax(least, inside.lower[0]), np.fmin(most, inside.upper[0])
+        reach = np.sqrt(np.sum(around.Y[0] ** 2, axis=0)) * best * MORE
+        self.reach_v = (np.abs(v) + reach) * MORE + FLOOR
+        sigma = np.maximum(self.system.slopes(Balls.between(*self.within)[None], y).second.lower, 0.0)
+        H = (sigma @ self.pairs.center).reshape(self.m, self.m)
+        lost = self.few * float(np.trace(H)) + 64.0 * self.m * U * float(np.abs(H).sum())
+        bent = float(np.linalg.eigvalsh(0.5 * H + 0.5 * H.T)[0]) - lost
+        self.edge = max(self.edge, 1.0 + 0.9 * bent / self.decay)
 
     @property
     def squares(self) -> Array:
@@ -159,55 +237,36 @@ class Shells:
 
     # One step
 
-    def contracted(self, low: Array, high: Array, start: Array) -> Contracted:
-        given = 0.5 * (high - low)[:, : self.m] + FLOOR
+    def __call__(self, low: Array, high: Array, start: Array) -> Examined:
         alive = np.ones(len(low), dtype=bool)
 
         def narrowed(ends: tuple[Array, Array]) -> tuple[Array, Array]:
             """What is left, and 0 where that is nothing."""
             nonlocal alive
-            alive &= np.asarray((ends[0] <= ends[1]).all(axis=1))
+            alive &= ~(ends[0] > ends[1]).any(axis=1)
             return np.where(alive[:, None], ends[0], 0.0), np.where(alive[:, None], ends[1], 0.0)
 
         low, high = narrowed(self._tied(low, high))
         low, high = narrowed(self._bounded(low, high))
+        at, reach = self._pinned(low, high, start)
+        m = self.m
+        low[:, :m] = np.fmax(low[:, :m], at - reach - 4.0 * U * np.abs(at))
+        high[:, :m] = np.fmin(high[:, :m], at + reach + 4.0 * U * np.abs(at))
+        low, high = narrowed((low, high))
         p = times(self._head(low, high), self.system.z)
         least, most = np.maximum(p.lower, self.within[0]), np.minimum(p.upper, self.within[1])
-        alive &= (least <= most).all(axis=1)
+        alive &= ~(least > most).any(axis=1)
         p = Balls.between(least, np.maximum(least, most))
         first, _ = self.system.slopes(p, self.system.y)
-        slope = _mean(first, self.means)
-        low, high = narrowed(self._solved(low, high, slope))
+        low, high = narrowed(self._solved(low, high, _mean(first, self.means)))
         alive &= ~self._is_apart(low, high, first, p)
+        low, high = narrowed(self._tied(*narrowed((low, high))))
+        index = np.flatnonzero(alive)
+        a, z, none, found = self.by_equations(low[index][:, self.of], high[index][:, self.of])
+        low[np.ix_(index, self.of)], high[np.ix_(index, self.of)] = a, z
+        alive[index[none]] = False
         low, high = narrowed((low, high))
-        at = self._centre(low, high, start)
-        there = times(Balls.exact(at), self.system.z)
-        first, second = self._secants(p, there)
-        alive &= ~self._is_high(low, high, at, there, first)
-        low, high = narrowed(self._convex(low, high, at, first, second))
-        low, high, spread = self._krawczyk(low, high, at, first, second, slope, given)
-        low, high = narrowed((low, high))
-        return Contracted(low, high, alive, spread, at)
-
-    def _secants(self, p: Balls, there: Balls) -> Slopes:
-        """ℓ'(p_c), and (ℓ'(p) − ℓ'(p_c))/(p − p_c).
-
-        This is the mean of ℓ'' between p_c and p.  Where ℓ'' rises to one summit and falls beyond, the mean
-        does so too as p moves away from p_c: it is least at p_c or at an end of the range of p.
-        """
-        slopes, y = self.system.slopes, self.system.y
-        least, most = np.minimum(p.lower, there.lower), np.maximum(p.upper, there.upper)
-        first, at_c = slopes(there, y)
-        second = slopes(Balls.between(least, most), y).second
-        if not self.has_summit:
-            return Slopes(first, second)
-        lowest = at_c.lower
-        for end in (least, most):
-            rise, run = slopes(Balls.exact(end), y).first - first, Balls.exact(end) - there
-            mean = (rise * run.reciprocal()).lower
-            lowest = np.minimum(lowest, np.where(run.has_no_zero, mean, lowest))
-        low, high = np.fmax(second.lower, lowest), second.upper
-        return Slopes(first, Balls.between(np.minimum(low, high), high))
+        return Examined(low, high, alive, at, self.widths(low, high), found)
 
     def _head(self, low: Array, high: Array) -> Balls:
         """(w, z)."""
@@ -215,6 +274,10 @@ class Shells:
 
     def _number(self, low: Array, high: Array, of: int) -> Balls:
         return Balls.between(low[:, of], high[:, of])
+
+    def head_factors(self, t: Balls) -> Balls:
+        """2·l2 (D − t E) as (B, d)."""
+        return self._factors(t, t)[:, : self.d]
 
     def _factors(self, t: Balls, of_z: Balls) -> Balls:
         """(2·l2 (1 − t), 2·l2 D, of_z) as (B, m)."""
@@ -235,20 +298,20 @@ class Shells:
             square = Balls.between(low[:, columns], high[:, columns]).square()
             least = np.maximum(square.lower, 0.0)
             of_all = square.sum()
-            low[:, total] = np.maximum(low[:, total], np.maximum(of_all.lower, 0.0))
-            high[:, total] = np.minimum(high[:, total], of_all.upper)
+            low[:, total] = np.fmax(low[:, total], np.maximum(of_all.lower, 0.0))
+            high[:, total] = np.fmin(high[:, total], of_all.upper)
             others = least.sum(axis=1, keepdims=True) - least
             rest = (
                 np.maximum(high[:, total, None] * (1.0 + 64.0 * U) - others * (1.0 - 64.0 * U), 0.0) + FLOOR
             )
             # The sum of the others may be rounded up by the part that was taken off again.
             far = np.sqrt(rest + 64.0 * U * least.sum(axis=1, keepdims=True)) * MORE
-            low[:, columns] = np.maximum(low[:, columns], -far)
-            high[:, columns] = np.minimum(high[:, columns], far)
+            low[:, columns] = np.fmax(low[:, columns], -far)
+            high[:, columns] = np.fmin(high[:, columns], far)
         s = self._number(low, high, S)
         s = Balls(s.center[:, None], s.radius[:, None])
         z = s * Balls.between(low[:, m:S], high[:, m:S])
-        low[:, d:m], high[:, d:m] = np.maximum(low[:, d:m], z.lower), np.minimum(high[:, d:m], z.upper)
+        low[:, d:m], high[:, d:m] = np.fmax(low[:, d:m], z.lower), np.fmin(high[:, d:m], z.upper)
         b = Balls.between(low[:, d:m], high[:, d:m]) * s.reciprocal()
         low[:, m:S], high[:, m:S] = np.fmax(low[:, m:S], b.lower), np.fmin(high[:, m:S], b.upper)
         return low, high
@@ -256,15 +319,15 @@ class Shells:
     def _bounded(self, low: Array, high: Array) -> tuple[Array, Array]:
         """‖V‖² = st ≤ largest and 2·l2 st ≤ F(w, 0) − F;  2·l2 s ≤ sup −E[ℓ'(p) p]."""
         q = times(Balls.between(low[:, : self.d], high[:, : self.d]), self.system.z[:, : self.d])
-        most = (self._mean_loss(q).upper - self.least) / self.decay * MORE
+        most = (self.mean_loss(q).upper - self.least) / self.decay * MORE
         most = np.maximum(np.fmin(most, self.largest), 0.0)
         low, high = low.copy(), high.copy()
-        high[:, self.S] = np.minimum(high[:, self.S], self.pull / self.decay * MORE)
+        high[:, self.S] = np.fmin(high[:, self.S], self.pull / self.decay * MORE)
         for one, other in ((self.S, self.t), (self.t, self.S)):
             high[:, one] = np.fmin(high[:, one], most / low[:, other] * MORE)
         return low, high
 
-    def _mean_loss(self, p: Balls) -> Balls:
+    def mean_loss(self, p: Balls) -> Balls:
         """E[ℓ(p)] (B,)."""
         y = np.broadcast_to(self.system.y, p.center.shape).reshape(-1, 1)
         at = self.loss.derivatives(p.center.reshape(-1, 1), Radius.of(p.radius.ravel()), y, None)
@@ -288,114 +351,70 @@ class Shells:
         norm = Balls.between(low[:, : self.d], high[:, : self.d]).square().times(self.system.decayed).sum()
         return ((first * p).weighted(self.system.weight) + norm.times(self.decay)).has_no_zero
 
-    def _is_high(self, low: Array, high: Array, at: Array, there: Balls, first: Balls) -> Bools:
-        """F + 2·l2 wᵀDw > F(0), with F(p) ≥ F(p_c) + E[ℓ'(p_c)(p − p_c)]."""
-        if not self.has_summit:
-            return np.zeros(len(low), dtype=bool)
-        d, m = self.d, self.m
-        F = self._mean_loss(there)
-        far = np.maximum(high[:, :m] - at, at - low[:, :m]) * MORE
-        fall = np.einsum("bj,bj->b", _mean(first, self.means).size, far) * MORE
-        norm = Balls.between(low[:, :d], high[:, :d]).square().times(self.system.decayed).sum()
-        return np.asarray(F.lower - fall + norm.times(self.decay).lower > self.start)
-
-    def _centre(self, low: Array, high: Array, start: Array, *, only_z: bool = False) -> Array:
-        """Where T is small, near the box or not: by damped steps of Newton's method in float64.
-
-        z stays at 0 where s may be as small as 0, or w in the middle.
-        """
-        d, m = self.d, self.m
+    def _centre(self, low: Array, high: Array, start: Array) -> Array:
+        """Where the sum is least, in float64; with z = 0 where s may be as small as 0."""
+        m = self.m
         z, y, weight = self.system.z, self.system.y, self.system.weight.center
         s, t = (0.5 * low[:, i] + 0.5 * high[:, i] for i in (self.S, self.t))
         factor = self._factors(Balls.exact(t), Balls.exact(self.decay / s)).center
-        wide = BEYOND * (high[:, :m] - low[:, :m])
-        nearest, farthest = low[:, :m] - wide, high[:, :m] + wide
-        if (
-            self.is_bent
-        ):  # where the sum is not convex by little, its stationary points are those of one that is
-            little = factor[:, 0] > -LITTLE * self.typical
-            factor[:, : self.d1] = np.where(
-                little[:, None], np.maximum(factor[:, : self.d1], 0.0), factor[:, : self.d1]
-            )
-        at = np.clip(start, nearest, farthest)
-        held = np.zeros(at.shape, dtype=bool)
-        near_0 = low[:, self.S] < high[:, self.S] / 16.0
-        if only_z:
-            held[:, :d] = True
-            at[:, :d] = 0.5 * low[:, :d] + 0.5 * high[:, :d]
-        else:
-            held[near_0, d:] = True
-            at[near_0, d:] = np.clip(0.0, low[near_0, d:m], high[near_0, d:m])
+        held = np.zeros(start.shape, dtype=bool)
+        held[low[:, self.S] < high[:, self.S] / 16.0, self.d :] = True
+        at = np.where(held, 0.0, start)
 
-        def slope(at: Array) -> tuple[Array, Array]:
+        def derivatives(at: Array, of: Ints) -> tuple[Array, Array]:
             first, second = self.system.slopes(Balls.exact(at @ z.T), y)
-            return np.where(held, 0.0, (first.center * weight) @ z + factor * at), second.center
+            J = (second.center @ self.pairs.center).reshape(-1, m, m)
+            J[:, np.arange(m), np.arange(m)] += factor[of]
+            still = held[of]
+            J = np.where(still[:, :, None] | still[:, None, :], np.eye(m), J)
+            return np.where(still, 0.0, (first.center * weight) @ z + factor[of] * at), J
 
-        T, second = slope(at)
-        for _ in range(NEWTON_STEPS):
-            J = (second @ self.pairs.center).reshape(-1, m, m)
-            J[:, np.arange(m), np.arange(m)] += factor
-            J = np.where(held[:, :, None], np.eye(m), J)
-            scale = 1.0 / (np.abs(J[:, np.arange(m), np.arange(m)]) + FLOOR)
-            step = (inverses(J) @ T[:, :, None])[:, :, 0]
-            for size in SIZES:
-                trial = np.clip(at - size * step, nearest, farthest)
-                there, bent = slope(trial)
-                better = np.asarray(np.sum(there**2 * scale, axis=1) < np.sum(T**2 * scale, axis=1))[:, None]
-                at, T, second = (
-                    np.where(better, trial, at),
-                    np.where(better, there, T),
-                    np.where(better, bent, second),
-                )
-                step = np.where(better, 0.0, step)
-                if better.all():
-                    break
-        return at
+        return stationary(derivatives, at)
 
-    def _convex(self, low: Array, high: Array, at: Array, first: Balls, second: Balls) -> tuple[Array, Array]:
-        """(w, z) of a convex sum; where that may not be convex, z, in which it always is."""
-        m = self.m
+    def _pinned(self, low: Array, high: Array, start: Array) -> tuple[Array, Array]:
+        """(w, z) about, and how far from there it is in a critical point, at most; infinite if not known."""
+        at = self._centre(low, high, start)
+        if self.is_bent:
+            at = self._inside(at, high[:, self.t] > 1.0)
+        z, y = self.system.z, self.system.y
         s, t = self._number(low, high, self.S), self._number(low, high, self.t)
-        over_s = s.reciprocal().times(self.decay)
-        T = _mean(first, self.means) + _scaled(self._factors(t, over_s), at)
+        p = times(Balls.exact(at), z)
+        first, second = self.system.slopes(p, y)
+        T = _mean(first, self.means) + _scaled(self._factors(t, s.reciprocal().times(self.decay)), at)
         ends = Balls.exact(high[:, self.t]), Balls.exact(self.decay / high[:, self.S] * (1.0 - 4.0 * U))
-        reach = self._reach(second, self._factors(*ends).lower, T, slice(0, m))
-        known = np.isfinite(reach).all(axis=1)
-        low, high = low.copy(), high.copy()
-        low[known, :m] = np.maximum(low[known, :m], (at - reach - 4.0 * U * np.abs(at))[known])
-        high[known, :m] = np.minimum(high[known, :m], (at + reach + 4.0 * U * np.abs(at))[known])
-        rest = np.flatnonzero((low <= high).all(axis=1))
-        if len(rest):
-            low[rest], high[rest] = self._convex_in_z(low[rest], high[rest], at[rest])
-        return low, high
-
-    def _convex_in_z(self, low: Array, high: Array, start: Array) -> tuple[Array, Array]:
-        d, m = self.d, self.m
-        z_c = self._centre(low, high, start, only_z=True)[:, d:]
-        w = Balls.between(low[:, :d], high[:, :d])
-        there = times(w, self.system.z[:, :d]) + times(Balls.exact(z_c), self.system.z[:, d:])
-        p = times(self._head(low, high), self.system.z)
-        least, most = np.maximum(p.lower, self.within[0]), np.minimum(p.upper, self.within[1])
-        first, second = self._secants(Balls.between(least, np.maximum(least, most)), there)
-        over_s = self._number(low, high, self.S).reciprocal().times(self.decay)
-        T = _mean(first, self.means[:, d:]) + _scaled(
-            Balls(over_s.center[:, None], over_s.radius[:, None]), z_c
+        found = self.settled(
+            second.lower,
+            self._factors(*ends).lower,
+            T,
+            slice(0, self.m),
+            z,
+            lambda spread: self.system.slopes(p.widened(spread), y).second.lower,
         )
-        stiff = np.repeat((self.decay / high[:, self.S] * (1.0 - 4.0 * U))[:, None], self.k, axis=1)
-        reach = self._reach(second, stiff, T, slice(d, m)) + 4.0 * U * np.abs(z_c)
-        low, high = low.copy(), high.copy()
-        low[:, d:m], high[:, d:m] = np.fmax(low[:, d:m], z_c - reach), np.fmin(high[:, d:m], z_c + reach)
-        return low, high
+        # Beyond t = 1 the sum is known to be convex where the predictions are attainable.
+        inside = ((p.lower >= self.within[0]) & (p.upper <= self.within[1])).all(axis=1)
+        known = inside | (high[:, self.t] <= 1.0) | (not self.is_bent)
+        return at, np.where(known[:, None], found.reach, np.inf)
 
-    def _reach(self, second: Balls, least: Array, T: Balls, columns: slice) -> Array:
-        """How far from the centre a zero of T is in some of (w, z), at most; infinite if that is not known.
+    def _inside(self, at: Array, which: Bools) -> Array:
+        """Points where all predictions are attainable, on the way from those to the minimum of Φ."""
+        p, q = at @ self.system.z.T, self.system.z @ self.middle_v
+        room = np.where(p > q, self.within[1] - q, q - self.within[0])
+        part = np.min(np.where(np.abs(p - q) > 0.999 * room, 0.999 * room / np.abs(p - q), 1.0), axis=1)
+        part = np.where(which & np.isfinite(part), np.clip(part, 0.0, 1.0), 1.0)
+        return np.where(part[:, None] < 1.0, self.middle_v + part[:, None] * (at - self.middle_v), at)
+
+    def ellipsoid(
+        self, second: Array, least: Array, T: Balls, columns: slice, rows: Array, drift: Array | None
+    ) -> Ellipsoid:
+        """Where a zero of the gradient T of a convex function is, if its Hessian is at least
+        P = E[second (x, f)(x, f)ᵀ] + diag(least) there.
 
         Args:
-            second: of every sample, the mean of ℓ'' on the way.  least: bounds of the quadratic form's
-                diagonal.
+            second: (B, n), of every sample, at least 0.  least: (B, j).  T: at the centre;
+                with drift (B, n) there is Σ_i δ_i rows_i besides, |δ_i| ≤ drift_i.  rows: (n, j) (x, f).
         """
         m = least.shape[1]
-        H = (np.maximum(second.lower, 0.0) @ self.pairs.center).reshape(-1, self.m, self.m)
+        H = (second @ self.pairs.center).reshape(-1, self.m, self.m)
         H = H[:, columns, columns]
         H = 0.5 * H + 0.5 * np.swapaxes(H, 1, 2)
         P = H + least[:, :, None] * np.eye(m)
@@ -414,61 +433,65 @@ class Shells:
         epsilon = np.sqrt(np.sum(E.size**2, axis=(1, 2))) * MORE
         usable &= epsilon < 0.5
         eta = product(Y_exact, _column(_scaled(T, unit)))[:, :, 0].size
-        length = np.sqrt(np.sum(eta**2, axis=1)) / (1.0 - epsilon) * MORE
-        reach = np.sqrt(np.sum(Y**2, axis=1)) * unit * length[:, None] * MORE + FLOOR
-        return np.where(usable[:, None] & np.isfinite(reach), reach, np.inf)
+        Y = Y * unit[:, None, :]
+        if drift is not None:
+            few = 4.0 * gamma(m + 4)
+            moved = np.abs(np.matmul(rows[None], np.swapaxes(Y, 1, 2)))
+            moved += few * np.matmul(np.abs(rows)[None], np.swapaxes(np.abs(Y), 1, 2))
+            eta = eta + np.einsum("bnj,bn->bj", moved, drift) * MORE + FLOOR
+        # Y P Yᵀ ≥ (1 − ε)I
+        root = 1.0 / np.sqrt(1.0 - np.where(usable, epsilon, 0.0)) * MORE
+        Y = Y * root[:, None, None]
+        length = np.sqrt(np.sum(eta**2, axis=1)) * root * MORE
+        return Ellipsoid(Y, np.where(usable & np.isfinite(length), length, np.inf))
 
-    def _krawczyk(
-        self, low: Array, high: Array, at: Array, first: Balls, second: Balls, slope: Balls, given: Array
-    ) -> tuple[Array, Array, Array]:
-        """With the rows turned to the eigenvectors of the data where s > 0, and otherwise those of f times
-        s/(s + s°), 2·l2/s° about the size of the data."""
-        d, d1, m = self.d, self.d1, self.m
-        s, t = self._number(low, high, self.S), self._number(low, high, self.t)
-        whole = (low[:, self.S] > 0.0) & (
-            (low[:, self.S] > self.usual) | (high[:, self.S] < 4.0 * low[:, self.S])
-        )
-        beyond = (s + Balls.exact(np.full_like(s.center, self.usual))).reciprocal().times(self.decay)
-        of_z = _where(whole, s.reciprocal().times(self.decay), beyond)
-        theta = Balls.between(
-            low[:, self.S] / (low[:, self.S] + self.usual), high[:, self.S] / (high[:, self.S] + self.usual)
-        )
-        theta = _where(whole, Balls.exact(np.ones_like(s.center)), theta.widened(8.0 * U))
-        rows = np.where(whole[:, None, None], self.system.rows, np.eye(m))
-        each = Balls.exact(rows)
-        factor = self._factors(t, of_z)
-        ones = np.ones((len(low), m))
-        share = Balls(ones.copy(), np.zeros_like(ones))
-        share.center[:, d:], share.radius[:, d:] = theta.center[:, None], theta.radius[:, None]
-        H = _where(whole, _mean(second, self.turned_pairs), _scaled_rows(_mean(second, self.pairs), share))
-        H = Balls(H.center.reshape(-1, m, m), H.radius.reshape(-1, m, m))
-        J = H + each * Balls(factor.center[:, None, :], factor.radius[:, None, :])
-        T = _where(whole, _mean(first, self.turned), _mean(first, self.means) * share)
-        linear = _scaled(factor, at)
-        T = T + (each * Balls(linear.center[:, None, :], linear.radius[:, None, :])).sum()
-        rho = np.maximum(high[:, :m] - at, at - low[:, :m]) * (1.0 + 4.0 * U) + FLOOR
-        Y = inverses(J.center)
-        Y_exact = Balls.exact(Y)
-        step = product(Y_exact, _column(T))[:, :, 0]
-        rest = Balls.exact(np.eye(m)) - product(Y_exact, J)
-        K = (Balls.exact(at) - step).widened(np.einsum("bij,bj->bi", rest.size, rho) * MORE + FLOOR)
-        low, high = low.copy(), high.copy()
-        low[:, :m] = np.fmax(low[:, :m], K.lower)
-        high[:, :m] = np.fmin(high[:, :m], K.upper)
-        # What makes K wide: the range of the Jacobian over (w, z), and of the linear terms over s and t.
-        size = np.abs(Y)
-        by_head = (size @ H.radius) * given[:, None, :]
-        largest = np.abs(at) + rho
-        by_s = of_z.radius[:, None] * largest[:, d:] + theta.radius[:, None] * slope.size[:, d:]
-        by_s = size @ (np.abs(rows[:, :, d:]) @ by_s[:, :, None])
-        by_t = size @ (np.abs(rows[:, :, :d1]) @ (factor.radius[:, :d1] * largest[:, :d1])[:, :, None])
-        none = np.zeros((len(low), m, self.k))
-        return low, high, np.concatenate([by_head, none, by_s, by_t], axis=2) / given[:, :, None]
+    def settled(
+        self,
+        second: Array,
+        least: Array,
+        T: Balls,
+        columns: slice,
+        rows: Array,
+        second_within: Callable[[Array], Array],
+        drift: Array | None = None,
+    ) -> Ellipsoid:
+        """The same where P bounds the Hessian over the ellipsoid itself; of infinite length where that is
+        open.
 
-    # The search
+        Args:
+            second_within: ℓ'' at least, of predictions that change by at most so much
+                (B, n): ranges in which the ellipsoid is then seen to lie.
+        """
+        found = self.ellipsoid(np.maximum(second, 0.0), least, T, columns, rows, drift)
+        Y, length = found.Y.copy(), np.full_like(found.length, np.inf)
+        for wider in WIDER:
+            within = found.sizes(rows[None]) * found.length[:, None] * wider + FLOOR
+            there = second_within(within)
+            found = self.ellipsoid(np.maximum(there, 0.0), least, T, columns, rows, drift)
+            good = (found.sizes(rows[None]) * found.length[:, None] * MORE <= within).all(axis=1)
+            good &= (there >= -FLOOR).all(axis=1) & (found.length < length)
+            Y[good], length[good] = found.Y[good], found.length[good]
+            if not self.is_bent or np.isfinite(length).all():
+                break
+        return Ellipsoid(Y, length)
 
-    def unique(self, low: Array, high: Array) -> tuple[Bools, Bools, list[tuple[Array, Array, Array]]]:
-        """Of boxes (w, b): those with no zero; those with one alone, and where."""
+    def widths(self, low: Array, high: Array) -> Array:
+        """Of s and t, in halvings of s + s° and t + t°: by these alone a box is halved."""
+        score = np.full(low.shape, -1.0)
+        for of, least in ((self.S, self.little[0]), (self.t, self.little[1])):
+            score[:, of] = np.log2((high[:, of] + least) / (low[:, of] + least))
+        return score
+
+    def middle(self, low: Array, high: Array, across: Ints) -> Array:
+        """Where boxes are halved."""
+        least = np.where(across == self.S, *self.little)
+        return np.asarray(np.sqrt(low + least) * np.sqrt(high + least) - least)
+
+    def by_equations(
+        self, low: Array, high: Array
+    ) -> tuple[Array, Array, Bools, list[tuple[Array, Array, Array]]]:
+        """Of boxes (w, b) what is left by the equations in these alone; those of which nothing is; the zeros
+        that are alone in one."""
         c = 0.5 * low + 0.5 * high
         least = np.concatenate(
             [
@@ -484,7 +507,34 @@ class Shells:
         none |= (np.abs(K.center - c) - K.radius > r * (1.0 + 4.0 * U) + 4.0 * U * np.abs(c)).any(axis=1)
         alone = (np.abs(K.center - c) + K.radius < r * (1.0 - 8.0 * U)).all(axis=1) & ~none
         found = [(K.center[i], K.radius[i], np.stack([c[i], r[i]])) for i in np.flatnonzero(alone)]
-        return np.asarray(none), np.asarray(alone), found
+        return np.fmax(low, K.lower), np.fmin(high, K.upper), np.asarray(none | alone), found
+
+
+def stationary(derivatives: Callable[[Array, Ints], tuple[Array, Array]], start: Array) -> Array:
+    """Where T is about 0, by damped steps of Newton's method in float64.
+
+    Args:
+        derivatives: points (b, j) and their rows ↦ T (b, j) and its Jacobian.
+    """
+    at = start.copy()
+    rows = np.arange(len(at))
+    T, J = derivatives(at, rows)
+    for _ in range(NEWTON_STEPS):
+        step = (inverses(J[rows]) @ T[rows][:, :, None])[:, :, 0]
+        moving = (np.abs(step) > CLOSE * (np.abs(at[rows]) + FLOOR)).any(axis=1)
+        rows, step = rows[moving], step[moving]
+        left = np.arange(len(rows))
+        for size in SIZES:
+            trial = at[rows[left]] - size * step[left]
+            there = derivatives(trial, rows[left])
+            better = np.asarray(np.sum(there[0] ** 2, axis=1) < np.sum(T[rows[left]] ** 2, axis=1))
+            to = rows[left[better]]
+            at[to], T[to], J[to] = trial[better], there[0][better], there[1][better]
+            left = left[~better]
+        rows = np.delete(rows, left)
+        if not len(rows):
+            break
+    return at
 
 
 def _pull(shells: Shells) -> float:
@@ -539,86 +589,3 @@ def _mean(values: Balls, C: Balls) -> Balls:
     size = np.abs(C.center)
     spread = values.radius @ (size + C.radius) + np.abs(values.center) @ (few * size + C.radius)
     return Balls(values.center @ C.center, spread * (1.0 + few) * (1.0 + 32.0 * U) + FLOOR)
-
-
-@QUIET
-def all_zeros(
-    shells: Shells, lower: Array, upper: Array, excluded: Excluded, most_boxes: int, batch: int
-) -> Zeros:
-    """All zeros (w, b) with lower ≤ (w, b) ≤ upper, (m,) each.
-
-    Args:
-        excluded: center, reach (B, m) ↦ True where a box (w, b) need not be searched.
-    """
-    m = shells.m
-    far = np.maximum(np.abs(lower), np.abs(upper))
-    d = shells.d
-    s, t = (float(np.sum(far[part] ** 2)) * MORE for part in (slice(0, shells.d1), slice(d, m)))
-    low = np.concatenate([lower[:d], -s * far[d:] * MORE, lower[d:], [0.0, 0.0]])[None]
-    high = np.concatenate([upper[:d], s * far[d:] * MORE, upper[d:], [s, t]])[None]
-    of = np.concatenate([np.arange(d), np.arange(m, shells.S)])  # (w, b)
-    span = high[0] - low[0]
-    start = np.zeros((1, m))
-    found: list[tuple[Array, Array, Array]] = []
-    stuck: list[tuple[Array, Array]] = []
-    examined = 0
-    while len(low):
-        if examined + min(len(low), batch) > most_boxes:
-            stuck.append((low, high))
-            break
-        order = np.arange(len(low))
-        if len(low) > batch:
-            order = np.argpartition(-np.sum(np.log2((high - low) / span + 1e-300), axis=1), batch)
-        now, later = order[:batch], order[batch:]
-        examined += len(now)
-        told("boxes", examined)
-        seen = shells.contracted(low[now], high[now], start[now])
-        middle, reach = 0.5 * (seen.low + seen.high)[:, of], 0.5 * (seen.high - seen.low)[:, of] * MORE
-        alive = seen.alive & ~excluded(middle, reach)
-        a, z, spread, at = seen.low[alive], seen.high[alive], seen.spread[alive], seen.at[alive]
-        width = (high[now] - low[now])[alive]
-        ready = (spread.sum(axis=2) < READY).all(axis=1)
-        ready |= (z - a <= TIGHT * (np.abs(a) + RESOLUTION * span)).all(axis=1)
-        gone = np.zeros(len(a), dtype=bool)
-        index = np.flatnonzero(ready)
-        if len(index):
-            none, alone, some = shells.unique(a[index][:, of], z[index][:, of])
-            found += some
-            gone[index] = none | alone
-        a, z, spread, width, at = a[~gone], z[~gone], spread[~gone], width[~gone], at[~gone]
-        small = (z - a <= RESOLUTION * (span + np.abs(a))).all(axis=1)
-        stuck.append((a[small], z[small]))
-        again = ((z - a) < SHRUNK * width).any(axis=1) & ~small
-        halved = ~again & ~small
-        following = [
-            (low[later], high[later], start[later]),
-            (a[again], z[again], at[again]),
-            *_halves(a[halved], z[halved], at[halved], spread[halved], span, d),
-        ]
-        low, high, start = (np.concatenate(parts) for parts in zip(*following, strict=True))
-    at, radius = distinct([shells.system], found, lower, upper, m)
-    empty = np.zeros((0, m))
-    left_low, left_high = (np.concatenate([empty, *[part[i][:, of] for part in stuck]]) for i in (0, 1))
-    center = 0.5 * left_low + 0.5 * left_high
-    reach = np.maximum(left_high - center, center - left_low) * (1.0 + 4.0 * U) + FLOOR
-    return Zeros(at, radius, (center, reach))
-
-
-def _halves(
-    low: Array, high: Array, at: Array, spread: Array, span: Array, d: int
-) -> list[tuple[Array, Array, Array]]:
-    """Every box in two, across the unknown that makes Krawczyk's operator widest."""
-    if not len(low):
-        return []
-    score = spread.sum(axis=1)
-    unknown = ~np.isfinite(score).all(axis=1)
-    score[unknown] = ((high - low) / span)[unknown]
-    score = np.where(high > low, score, -1.0)
-    k = (low.shape[1] - 2 - d) // 2
-    score[:, d + k : -2] = -1.0
-    rows, across = np.arange(len(low)), np.argmax(score, axis=1)
-    middle = 0.5 * low[rows, across] + 0.5 * high[rows, across]
-    left, right = high.copy(), low.copy()
-    left[rows, across] = middle
-    right[rows, across] = middle
-    return [(low, left, at), (right, high, at)]

@@ -440,6 +440,13 @@ def test_the_circle_is_where_the_sphere_meets_the_plane() -> None:
         assert math.hypot(np.linalg.norm(point.W), np.linalg.norm(point.V)) == pytest.approx(10.0, rel=1e-13)
 
 
+def test_one_sample_on_a_ball_is_searched_on_a_plane() -> None:
+    """Data on one line, and more than two numbers a sample."""
+    found = landscape(random_problem(5, n=1, d=2, k=1, norm=2.0))
+    assert found.searched == "plane"
+    assert not found.plane.whole
+
+
 def second_picture_in_two_dimensions(scale: float) -> Landscape:
     """The second picture on (w_1, V_1), with a second input that tells a linear predictor to leave it alone.
 
