@@ -75,7 +75,8 @@ class Bar:
             console=Console(stderr=True, highlight=False, markup=False),
             transient=True,
         )
-        self.task = self.progress.add_task(printable(doing), total=None, what="")
+        self.doing = printable(doing)
+        self.task = self.progress.add_task(self.doing, total=None, what="")
         self.what: tuple[str, int | None] = ("", None)
         self.done = 0
         self.shown = threading.Timer(PATIENCE, self.show)
@@ -99,12 +100,14 @@ class Bar:
             self.progress.stop()
 
     def say(self, doing: str) -> None:
-        self.progress.update(self.task, description=printable(doing))
+        self.doing = printable(doing)
+        self.progress.update(self.task, description=self.doing)
 
     def step(self, what: str, done: int, total: int | None) -> None:
         """A `numerics.progress.Watch`: another thing that is counted, or a new pass, begins from 0."""
         if (what, total) != self.what or done < self.done:
             self.what = (what, total)
-            self.progress.reset(self.task, start=True, total=total, what=what)
+            self.progress.remove_task(self.task)  # for rich, a total of None is the one from before
+            self.task = self.progress.add_task(self.doing, total=total, what=what)
         self.done = done
         self.progress.update(self.task, completed=done)

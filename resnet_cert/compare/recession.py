@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from resnet_cert.compare.row_space import eliminated
 from resnet_cert.moments.executors import some_rows
 from resnet_cert.numerics.radius import Array, Radius, gamma
 from resnet_cert.problem.losses import Bools, BuiltinLoss, Rays
@@ -176,24 +177,9 @@ def _direction(helping: Array, fixed: Array) -> tuple[Bools, list[Fraction]] | N
 def _made_exact(u: list[Fraction], rows: Array) -> list[Fraction]:
     """A vector near u with which the products of the rows vanish exactly, where they do so about with u.
 
-    Gauss–Jordan elimination: the columns without a pivot keep their entries of u, the others follow.
+    The columns without a pivot of Gauss–Jordan elimination keep their entries of u, the others follow.
     """
-    work = [[Fraction(float(e)) for e in row] for row in rows if row.any()]
-    pivots: list[tuple[int, list[Fraction]]] = []
-    for row in work:
-        for column, pivot in pivots:
-            if row[column]:
-                factor = row[column]
-                row = [e - factor * p for e, p in zip(row, pivot, strict=True)]
-        if not any(row):
-            continue
-        column = max(range(len(row)), key=lambda j: abs(row[j]))
-        row = [e / row[column] for e in row]
-        pivots = [
-            (at, [e - other[column] * p for e, p in zip(other, row, strict=True)]) for at, other in pivots
-        ]
-        pivots.append((column, row))
-    exact = list(u)
+    exact, pivots = list(u), eliminated(rows)
     bound = {column for column, _ in pivots}
     for column, row in pivots:
         exact[column] = -sum((row[j] * exact[j] for j in range(len(row)) if j not in bound), Fraction(0))

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from resnet_cert.compare.consequences import bound_symbols
+from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Data
 from resnet_cert.compare.minimum_on_ball import (
     LinearMinimum,
@@ -130,7 +131,8 @@ def least_of_objective(problem: Problem) -> Enclosure:
     """min G_lin: the least value of the objective at V = 0, over all W that the constraint allows."""
     most = problem.objective.norm
     if most is None:
-        return best_regularised(problem).F_min
+        best = best_regularised(problem)
+        return best.F_min if best.attained or problem.objective.l2 else infimum(best.data, best.found).F
     if not problem.decayed.all():
         return least_in_cylinder(problem, most)
     if problem.objective.l2:

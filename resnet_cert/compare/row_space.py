@@ -2,27 +2,30 @@
 
 Where there are some, F_lin has many minimisers, and no curvature along z to locate one.  The minimiser of
 least norm lies in the row space, the span of the x_i.  So a penalty on directions known to be orthogonal to
-the row space leaves it where it is, and makes F_lin curved.  Such directions are proven in two ways: as the
+the row space leaves it where it is, and makes F_lin curved.  Such directions are proven in three ways: as the
 complement of fewer samples than inputs, or as linear relations between the inputs with integer coefficients,
-such as the columns of a category that sum to 1.
+such as the columns of a category that sum to 1, or as the kernel of a few rows in rational arithmetic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from resnet_cert.numerics.algebra import eigh
 from resnet_cert.numerics.eigenvalues import smallest_eigenvalue
 from resnet_cert.numerics.enclosure import Ball
-from resnet_cert.numerics.radius import Array, Radius, gamma
+from resnet_cert.numerics.radius import Array, Radius, U, gamma
 
 MOST_DISTINCT = 64
 """Rows an input above which it is not asked whether fewer than d of them are distinct."""
 LARGEST_COEFFICIENT = 64
 """The largest coefficient of a relation that is looked for."""
+MOST_RATIONAL = 2**12
+"""The most operations of an elimination in rational arithmetic."""
 NEGLIGIBLE = 1e-6
 """Relative size below which an entry, squared an eigenvalue, may be rounding."""
 
@@ -53,10 +56,52 @@ def unseen_directions(rows: Callable[[], Iterable[Array]]) -> Unseen | None:
         gram = sum((x.T @ x for x in rows()), start=np.zeros((d, d)))
     if not np.isfinite(gram).all():
         return None
-    relations = [z for z in _candidates(gram) if all(_vanishes(x, z) for x in rows())]
-    if not relations:
+    candidates = _candidates(gram)
+    relations = [z for z in candidates if z is not None and all(_vanishes(x, z) for x in rows())]
+    if len(relations) < len(candidates) and n <= MOST_DISTINCT * d:
+        distinct = np.unique(np.concatenate(list(rows())), axis=0)
+        kernel = _kernel(distinct) if distinct.size * d <= MOST_RATIONAL else None
+        if kernel is not None:
+            return kernel
+    return Unseen(_scaled(np.stack(relations)).T, 0.0) if relations else None
+
+
+def _kernel(rows: Array) -> Unseen | None:
+    """The kernel, rounded: w in the row space is orthogonal to the kernel itself, so that ‖Zᵀw‖ is at most
+    what rounding moves times ‖w‖."""
+    pivots, d = eliminated(rows), rows.shape[1]
+    free = [j for j in range(d) if j not in {column for column, _ in pivots}]
+    if not free:
         return None
-    return Unseen(_scaled(np.stack(relations)).T, 0.0)
+    vectors: list[list[Fraction]] = []
+    for j in free:
+        entries = {column: -row[j] for column, row in pivots} | {j: Fraction(1)}
+        largest = max(abs(entry) for entry in entries.values())
+        vectors.append([entries.get(i, Fraction(0)) / largest for i in range(d)])
+    Z = np.array(vectors, dtype=np.float64).T
+    if all(Fraction(float(entry)) == entry for vector in vectors for entry in vector):
+        return Unseen(Z, 0.0)
+    return Unseen(Z, float(Radius.norm(Z) * (2.0 * U) + Radius.underflow(Z.size)))
+
+
+def eliminated(rows: Array) -> list[tuple[int, list[Fraction]]]:
+    """The columns of the pivots of Gauss–Jordan elimination, and its rows."""
+    work = [[Fraction(float(e)) for e in row] for row in rows if row.any()]
+    pivots: list[tuple[int, list[Fraction]]] = []
+    for row in work:
+        for column, pivot in pivots:
+            if row[column]:
+                factor = row[column]
+                row = [e - factor * p for e, p in zip(row, pivot, strict=True)]
+        if not any(row):
+            continue
+        column = max(range(len(row)), key=lambda j: abs(row[j]))
+        row = [e / row[column] for e in row]
+        pivots = [
+            (at, [e - other[column] * p for e, p in zip(other, row, strict=True)]) for at, other in pivots
+        ]
+        pivots.append((column, row))
+    return pivots
 
 
 def _complement(rows: Array) -> Unseen | None:
@@ -86,8 +131,9 @@ def _scaled(rows: Array) -> Array:
     return np.asarray(np.ldexp(rows, -exponents), dtype=np.float64)
 
 
-def _candidates(gram: Array) -> list[Array]:
-    """Integer vectors that may be orthogonal to the data, from the numerical kernel of XᵀX."""
+def _candidates(gram: Array) -> list[Array | None]:
+    """Integer vectors that may be orthogonal to the data, from the numerical kernel of XᵀX; None for one of
+    it that is not of integers."""
     units = np.sqrt(np.diagonal(gram))
     units = np.where(units > 0.0, units, 1.0)
     eigenvalues, vectors = eigh(gram / units / units[:, None])
@@ -98,8 +144,7 @@ def _candidates(gram: Array) -> list[Array]:
         kernel[i] /= kernel[i, column]
         others = np.arange(len(kernel)) != i
         kernel[others] -= np.outer(kernel[others, column], kernel[i])
-    found = (_as_integers(np.where(np.abs(z) > NEGLIGIBLE, z, 0.0) / units) for z in kernel)
-    return [z for z in found if z is not None]
+    return [_as_integers(np.where(np.abs(z) > NEGLIGIBLE, z, 0.0) / units) for z in kernel]
 
 
 def _as_integers(z: Array) -> Array | None:

@@ -109,7 +109,7 @@ def zeros(
         left[largest] = False
         following = [(center[left], reach[left])]
         examined += len(c)
-        told("boxes", examined)
+        told("boxes at most", examined, most_boxes)
         if excluded is not None:
             kept = ~excluded(c, r)
             c, r = c[kept], r[kept]

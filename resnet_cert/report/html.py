@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -64,8 +65,8 @@ def _section(report: Report) -> Iterator[str]:
     said = page(report)
     yield '<section class="resnet-cert">\n'
     yield f"<h2>{_word(report.verdict)} {escape(said.title)}</h2>\n"
-    yield f'<p class="lead">{escape(said.sentences[0])}</p>\n'
-    yield "".join(f"<p>{escape(sentence)}</p>\n" for sentence in said.sentences[1:])
+    yield f'<p class="lead">{_words(said.sentences[0])}</p>\n'
+    yield "".join(f"<p>{_words(sentence)}</p>\n" for sentence in said.sentences[1:])
     yield _next_steps(said)
     yield _figure("Against the best linear predictor", gap_scale(report))
     yield _figure("Against the thresholds of ε", threshold_scale(report))
@@ -77,8 +78,13 @@ def _section(report: Report) -> Iterator[str]:
     yield "</section>\n"
 
 
+def _words(sentence: str) -> str:
+    """A sentence, what stands in `…` as code."""
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", escape(sentence))
+
+
 def _next_steps(said: Page) -> str:
-    items = "".join(f"<li>{escape(step)}</li>" for step in said.next_steps)
+    items = "".join(f"<li>{_words(step)}</li>" for step in said.next_steps)
     return f"<h3>What to do next</h3>\n<ul>{items}</ul>\n" if items else ""
 
 

@@ -32,6 +32,8 @@ OVERLAP = 0.035
 """Marks closer than this share of the picture are set apart."""
 SPREAD = 0.03
 """and drawn so far from where they belong, with a line to it."""
+SHARP = 1e-3
+"""A number is shown whose enclosure is no wider than so much of the picture; of another one its upper end."""
 LARGE = 1e4
 """Levels beyond are written as powers of ten."""
 
@@ -55,7 +57,10 @@ def landscape_figure(landscape: Landscape) -> Any:
 
     least = landscape.objective_lin_min.value
     saddles = [point.objective.value for point in landscape.critical_points if point.kind == "saddle"]
-    best = f"best at $V = 0$: ${plain(least, 4)}$"
+    at_zero = landscape.objective_lin_min
+    wide = at_zero.upper - at_zero.lower > SHARP * float(np.ptp(G))
+    shown = rf"\leq {plain(at_zero.upper, 4)}" if wide else plain(least, 4)
+    best = f"best at $V = 0$: ${shown}$"
     _level_lines(axes, s, t, G, [least], "dashed", 1.6, best)
     if least <= min([float(G.min()), *(p.objective.value for p in landscape.critical_points)]):
         axes.plot([], [], " ", label=f"{best}, nowhere less")

@@ -72,7 +72,7 @@ def bound(table: BoundTable, style: Style) -> str:
     parts: list[RenderableType] = []
     if table.rows and constants.l2:
         parts += [
-            "Theorem 3 with weight decay, G = F + l2(‖W‖² + ‖V‖²): G − min G_lin (‖W‖_F ≤ r) at any "
+            "Theorem 3 with weight decay, G = F + l2(‖W‖_F² + ‖V‖_F²): G − min G_lin (‖W‖_F ≤ r) at any "
             "ε-second-order stationary point of G is at most",
             "",
             _forms(table),
@@ -230,7 +230,7 @@ def landscape(found: Landscape, style: Style, picture: str | None) -> str:
 
 
 def _objective(found: Landscape) -> str:
-    name = f"G = F + {given(found.l2)}·(‖W‖² + ‖V‖²)" if found.l2 else "F"
+    name = f"G = F + {given(found.l2)}·(‖W‖_F² + ‖V‖_F²)" if found.l2 else "F"
     return name if found.norm is None else f"{name} on ‖(W, V)‖ ≤ {given(found.norm)}"
 
 
@@ -238,10 +238,13 @@ def _points(found: Landscape) -> Listing:
     """A column of multipliers is there where there are some."""
     plane, name = found.plane, "G" if found.l2 else "F"
     with_multiplier = any(point.multiplier is not None for point in found.critical_points)
-    headings = [*plane.names, name, "eigenvalues"] + ["μ"] * with_multiplier
+    on_plane = any(point.at is not None for point in found.critical_points)
+    headings = [*(plane.names if on_plane else ("W", "V")), name, "eigenvalues"] + ["μ"] * with_multiplier
     table = Listing("critical point", *headings)
     for point in found.critical_points:
         place = ("", "") if point.at is None else tuple(plain(float(x), 8) for x in point.at)
+        if not on_plane:
+            place = _array(point.point.W), _array(point.point.V)
         curvatures = ", ".join(plain(value, 3) for value in point.eigenvalues)
         cells = [*place, plain(point.objective.value, 8), curvatures]
         if with_multiplier:

@@ -94,7 +94,7 @@ def _search(
             order = np.argpartition(-np.sum(np.log2((high - low) / span + 1e-300), axis=1), batch)
         now, later = order[:batch], order[batch:]
         examined += len(now)
-        told("boxes", examined)
+        told("boxes at most", examined, most)
         seen = examine(low[now], high[now], start[now])
         found += seen.found
         middle, reach = 0.5 * (seen.low + seen.high)[:, of], 0.5 * (seen.high - seen.low)[:, of] * MORE

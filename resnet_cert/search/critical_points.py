@@ -17,11 +17,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from resnet_cert.compare.augmented import joined, on_inputs
+from resnet_cert.compare.augmented import block_infimum, joined, on_inputs
 from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
 from resnet_cert.compare.recession import separates
 from resnet_cert.decide.hessian import reduction
@@ -68,16 +69,11 @@ class ClosedForm:
     why: str
     best: LinearMinimum
     sets: tuple[CriticalSet, ...]
-    nonnegative: bool
 
-    @property
+    @cached_property
     def infimum(self) -> Enclosure:
-        """inf F over all (W, V); where min Φ is not attained, what is known of it."""
-        F_min = self.best.F_min
-        if self.best.attained:
-            return F_min
-        lower = 0.0 if self.nonnegative else -math.inf
-        return Enclosure(lower if self.nonnegative else F_min.value, lower, F_min.upper)
+        """inf F over all (W, V)."""
+        return block_infimum(self.best)
 
 
 def is_listed(problem: Problem) -> bool:
@@ -96,7 +92,7 @@ def closed_form(problem: Problem) -> ClosedForm:
     saddle = _saddles(plain)
     if saddle is not None:
         sets.append(saddle)
-    return ClosedForm(attained, descent, why, best, tuple(sets), problem.loss.nonnegative)
+    return ClosedForm(attained, descent, why, best, tuple(sets))
 
 
 class Attainment(NamedTuple):
@@ -148,7 +144,7 @@ def _attained(problem: Problem, best: LinearMinimum, reached: Point | None = Non
     if best.attained is False:
         away = _away(problem, best, reached)
         return Attainment(
-            False, away, "F falls on as W grows, for a linear function of (x, f) separates the data"
+            False, away, "F falls on as W grows, for a linear function of (x, f) separates a part of the data"
         )
     if best.attained is None:
         return Attainment(None, None, "it is not known whether min Φ is attained")

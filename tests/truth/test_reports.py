@@ -96,9 +96,11 @@ def near(rng: np.random.Generator, threshold: float) -> float:
     return threshold * (1.0 + float(rng.choice([-1.0, 1.0])) * 10.0 ** rng.uniform(-13, -1))
 
 
-def case(loss: str, corner: str, seed: int) -> Case:
+def case(loss: str, corner: str, seed: int, q: int | None = None) -> Case:
+    """A head of one to three outputs, or of q, with d1 from q − 2 to q + 1 inputs of the block."""
     rng = np.random.default_rng([seed, LOSSES.index(loss), CORNERS.index(corner), 7])
-    head = draw(seed * 1000 + LOSSES.index(loss), corner, loss)
+    d1 = None if q is None else int(rng.integers(max(1, q - 2), q + 2))
+    head = draw(seed * 1000 + LOSSES.index(loss), corner, loss, q=q, d1=d1)
     if rng.random() < 0.4:
         head = replace(head, l2=float(rng.choice([1e-3, 0.1, 1.0])))
     truth = HeadTruth(head)
@@ -227,3 +229,11 @@ def test_every_enclosure_holds_and_no_verdict_is_wrong(corner: str, shift: int):
 def test_many_enclosures_hold_and_no_verdict_is_wrong(loss: str, corner: str):
     for seed in range(100, 160):
         hold(case(loss, corner, seed))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_heads_of_four_outputs(loss: str, corner: str):
+    for seed in range(10):
+        hold(case(loss, corner, seed, 4))

@@ -40,6 +40,24 @@ def test_a_terminal_shows_how_far_and_how_fast(monkeypatch: pytest.MonkeyPatch) 
     assert "/s" in last
 
 
+def test_what_has_no_end_is_not_shown_with_that_of_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(bar, "PATIENCE", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("exploring", quiet=False):
+        time.sleep(0.1)
+        told("samples", 1797, 1797)
+        time.sleep(0.2)
+        stream.truncate(0)
+        for done in (100, 200):
+            told("boxes", done)
+            time.sleep(0.2)
+    assert "200 boxes" in stream.getvalue()
+    assert "/1797" not in stream.getvalue()
+
+
 def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, io.StringIO()) == ""
     assert shown(monkeypatch, Terminal(), quiet=True) == ""

@@ -108,11 +108,20 @@ def test_fewer_rows_than_columns_leave_a_complement(size):
             assert not seen > arb(unseen.sine) * norm([arb(e) for e in w])
 
 
-def test_rows_that_may_be_dependent_have_no_complement():
-    x = np.random.default_rng(4).normal(size=(3, 6))
+@pytest.mark.parametrize("exact", [True, False])
+def test_rows_that_depend_on_each_other_leave_the_kernel(exact: bool):
+    """Three rows whose third is the sum of the others, or about it, and their negatives."""
+    x = np.random.default_rng(4).normal(size=(3, 4))
+    x[:2] = np.round(x[:2] * 64.0) / 64.0 if exact else x[:2]
     x[2] = x[0] + x[1]
+    x = np.concatenate([x, -x])
     unseen = found(x)
-    assert unseen is None or unseen.sine == 0.0
+    assert unseen is not None
+    assert unseen.Z.shape == (4, 2 if exact else 1)
+    assert unseen.sine < 1e-14
+    for row in x:
+        seen = norm([arb(dot([rational(e) for e in row], [rational(e) for e in z])) for z in unseen.Z.T])
+        assert not seen > arb(unseen.sine) * norm([arb(rational(e)) for e in row])
 
 
 def test_without_a_sample_that_is_not_zero_nothing_is_seen():
