@@ -34,9 +34,9 @@ def _heading(report: Report) -> str:
 def _section(report: Report) -> Iterator[str]:
     said = page(report)
     yield _heading(report)
-    yield "\n".join(f"- {escaped(sentence)}" for sentence in said.sentences)
+    yield "\n".join(f"- {_words(sentence)}" for sentence in said.sentences)
     if said.next_steps:
-        yield "\n".join(["Next:", "", *(f"- {escaped(step)}" for step in said.next_steps)])
+        yield "\n".join(["Next:", "", *(f"- {_words(step)}" for step in said.next_steps)])
     yield _table(said.conditions)
     yield _table(Rows(("", ""), [*said.facts]))
     yield _table(said.theorems)
@@ -53,6 +53,12 @@ def _table(rows: Rows) -> str:
 
 def _cell(cell: str | Verdict) -> str:
     return f"**{cell.value}**" if isinstance(cell, Verdict) else escaped(cell)
+
+
+def _words(sentence: str) -> str:
+    """A sentence, what stands in `…` as code."""
+    parts = re.split(r"(`[^`]+`)", " ".join(sentence.split()))
+    return "".join(part if i % 2 else SPECIAL.sub(r"\\\1", part) for i, part in enumerate(parts))
 
 
 def escaped(text: str) -> str:

@@ -319,6 +319,7 @@ def _sign(gap: Enclosure) -> str:
 
 def _sentences(report: Report) -> Iterator[str]:
     yield _meaning(report)
+    yield from _on_expected(report)
     yield from (_sentence(report, reason) for reason in report.reasons)
     yield from _on_conditions(report)
     yield from _not_applied(report)
@@ -331,7 +332,6 @@ def _sentences(report: Report) -> Iterator[str]:
     for other in report.comparators:
         yield _against(report, other.name, other.gap, other.radius)
     yield from _on_population(report)
-    yield from _on_expected(report)
 
 
 EXPONENT = (r"e([+-])0(\d)\b", r"e\1\2")
