@@ -286,6 +286,19 @@ def test_what_is_no_certificate_is_rejected(tmp_path: Path, raw: bytes) -> None:
     assert decide(tmp_path / "certificate.json").exit_code == 30
 
 
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(("inputs", "file"), name) for name in ("", ".", "..", "a/b", "/", "../x")]
+    + [(("spec",), {"path": "p.yaml", "sha256": "0", "overrides": ["epsilon=1.0"] * 1001})],
+)
+def test_names_that_are_none_and_settings_without_end_are_rejected(
+    tmp_path: Path, at: tuple[str, ...], value: Any
+) -> None:
+    document, arrays = forger.certified(forger.at_threshold(draw(0), 1.1))
+    path = forger.write(tmp_path, forger.sealed(forger.changed(document, at, value)), arrays)
+    assert decide(path).exit_code == 30
+
+
 def test_a_truncated_certificate_or_data_file_is_rejected(tmp_path: Path) -> None:
     made = forger.certified(forger.at_threshold(draw(0), 1.1))
     path = forger.write(tmp_path, *made)
