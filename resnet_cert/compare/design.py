@@ -91,7 +91,7 @@ class Design:
 
     def rows(self) -> Iterator[Rows]:
         """All samples, some at a time."""
-        if self._is_kept:
+        if self.is_kept:
             return iter(self._held)
         return (self.of(chunk) for chunk in self.problem.chunks(features=False))
 
@@ -108,7 +108,7 @@ class Design:
         Args:
             part: a function of a module, or a `functools.partial` of one: it may travel.
         """
-        if self._is_kept:
+        if self.is_kept:
             pieces = in_order(lambda piece: part(self, *piece), self.in_blocks(), len(self._held))
             return merged(pieces)
         about = {"sigma": self.sigma, "units": self.units, "R": self.R}
@@ -119,7 +119,7 @@ class Design:
         return self.summed(partial(_leaf, part=part)).total().center
 
     @property
-    def _is_kept(self) -> bool:
+    def is_kept(self) -> bool:
         return 3 * self.problem.n * self.d * 8 <= HELD_BYTES  # as they are, in units, and z
 
     @cached_property

@@ -18,13 +18,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
 
-from resnet_cert.compare.design import HELD_BYTES, Design, Largest, Rows
+from resnet_cert.compare.design import Design, Largest, Rows
 from resnet_cert.compare.row_space import Unseen
 from resnet_cert.moments.moments import (
     MeanSums,
@@ -48,6 +48,10 @@ STEEPER = 20
 """The penalty on unseen directions is at most 2 to this power times as steep as λ."""
 ENOUGH_ROWS = 32
 """So many samples for each input are enough to see how F_lin bends at least."""
+HELD_BENDS = 2**26
+"""How the loss bends at each sample is kept where that takes no more than this."""
+CANCELS = 2.0**-20
+"""The part of the largest term of an expansion below which its sum is not taken from it."""
 
 
 @dataclass(frozen=True)
@@ -230,14 +234,48 @@ class LinearObjective:
 
     def sketch(self, point: Array, lam: float) -> Sketch:
         """Φ + λ/2‖W‖_F² at U."""
-        held = 3 * point.shape[0] * self.design.problem.n * 8 <= HELD_BYTES
+        at = self._expanded(point) or self._passed(point)
+        added = 0.5 * self._squares(point, lam)
+        return replace(
+            at,
+            value=at.value + added,
+            noise=at.noise + 2.0**-46 * abs(added),
+            gradient=at.gradient + point @ self.added(lam),
+        )
+
+    def _passed(self, point: Array) -> Sketch:
+        """F_lin at U, by a pass over the data."""
+        held = 3 * point.shape[0] * self.design.problem.n * 8 <= HELD_BENDS
         sums = self.design.summed(partial(_sketch_sums, point=point, held=held))
         (value, size, blur, weight), g = np.split(sums.floats.total().center, [4])
-        turned = point @ self.added(lam)
-        added = 0.5 * self._squares(point, lam)
-        noise = 2.0**-46 * (size / weight + abs(added)) + 4.0 * U * blur / weight
-        gradient = g.reshape(point.shape) / weight + turned
-        return Sketch(point, float(value / weight + added), float(noise), gradient, sums.bends, float(weight))
+        noise = (2.0**-46 * size + 4.0 * U * blur) / weight
+        gradient = g.reshape(point.shape) / weight
+        return Sketch(point, float(value / weight), float(noise), gradient, sums.bends, float(weight))
+
+    def _expanded(self, point: Array) -> Sketch | None:
+        """F_lin(B) + ⟨∇F_lin(B), U − B⟩ + c/2⟨U − B, (U − B)E[zzᵀ]⟩, which it is where ∇²ℓ = c·I, for a B
+        where it is known and not too much of that cancels; None for other losses, or where passes are quick.
+        """
+        c = self.constant_curvature
+        if c is None or self.design.is_kept:
+            return None
+        if not self._known:
+            self._known.append(self._passed(np.zeros_like(point)))
+        for at in reversed(self._known):
+            step = point - at.point
+            bent = step @ (c * self.second_moments)
+            parts = at.value, float(np.sum(at.gradient * step)), 0.5 * float(np.sum(bent * step))
+            value = sum(parts)
+            if value > CANCELS * max(map(abs, parts)):
+                noise = at.noise + 2.0**-46 * sum(map(abs, parts))
+                return Sketch(point, value, noise, at.gradient + bent, None, at.weight)
+        self._known.append(self._passed(point))
+        return self._known[-1]
+
+    @cached_property
+    def _known(self) -> list[Sketch]:
+        """F_lin where a pass has been made to expand it."""
+        return []
 
     def _over(self, at: Sketch, part: Callable[[Rows, Bend], Array]) -> Array:
         """Σ of a function of some rows, and of how the loss bends at their predictions."""
@@ -247,6 +285,8 @@ class LinearObjective:
 
     def hessian_product(self, at: Sketch, lam: float, direction: Array) -> Array:
         """∇²(Φ + λ/2‖W‖_F²) applied to a direction (q, d)."""
+        if self.constant_curvature is not None:
+            return direction @ (self.constant_curvature * self.second_moments + self.added(lam))
         product = self._over(at, partial(_hessian_product, direction=direction))
         return product / at.weight + direction @ self.added(lam)
 

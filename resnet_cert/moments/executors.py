@@ -80,7 +80,7 @@ def summed_rows(
         return contribution(problem, chunk, Blocks(first // BLOCK_ROWS, len(chunk.x)))
 
     def parts() -> Iterator[Part]:
-        at_once = len(firsts) if problem.chunk_fits else 1
+        at_once = len(firsts) if problem.chunk_is_small else 1
         for i, done in enumerate(in_order(part, map(piece, firsts), at_once), 1):
             told("samples", min(i * firsts.step, stop - start), stop - start)
             yield done

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
 
 CHUNK_BYTES = 2**24
-"""Working memory for one chunk of rows; memory does not grow with n."""
+"""Working memory for one chunk of rows, unless one block takes more; memory does not grow with n."""
+SMALL_CHUNK_BYTES = 2**26
+"""Of a chunk that there may be several of at once."""
 HELD_BYTES = 2**28
 """Features of a network that take no more than this are evaluated once and kept."""
 BOUNDARY_WIDTH = 1e-6
@@ -318,9 +320,9 @@ class Problem:
         return min(self.n, BLOCK_ROWS << (blocks.bit_length() - 1))
 
     @property
-    def chunk_fits(self) -> bool:
-        """A chunk takes no more memory than it should: there may be more than one."""
-        return self._block_bytes <= CHUNK_BYTES
+    def chunk_is_small(self) -> bool:
+        """There may be as many chunks in memory as threads."""
+        return self._block_bytes <= SMALL_CHUNK_BYTES
 
     @property
     def _block_bytes(self) -> int:

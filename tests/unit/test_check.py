@@ -444,8 +444,8 @@ def _start(threads: int) -> subprocess.Popen[str]:
     )
 
 
-def test_one_two_and_eight_threads_give_the_same_verdicts():
-    running = [_start(threads) for threads in (1, 2, 8)]
+def test_one_and_eight_threads_give_the_same_verdicts():
+    running = [_start(threads) for threads in (1, 8)]
     first, *others = [json.loads(process.communicate()[0]) for process in running]
     assert {verdict for verdict, _ in first} == {"REFUTED", "CERTIFIED"}
     for other in others:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from ill_conditioned import design
 
-from resnet_cert import Problem
-from resnet_cert.compare.design import doubled_product, orthogonalised, scaled_design
+from resnet_cert import Problem, check
+from resnet_cert.compare.design import Design, doubled_product, orthogonalised, scaled_design
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.numerics.radius import U
 
@@ -89,9 +90,42 @@ def test_what_is_not_held_is_made_again(loss: str, monkeypatch: pytest.MonkeyPat
     problem = Problem.from_arrays(x=x, y=y, f=f, W=np.ones((q, 3)), V=np.ones((3, 2)), loss=loss)
     held = best_linear_predictor(problem, 1.0, 1.0).F_min
     monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
-    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BENDS", 0)
     monkeypatch.setattr("resnet_cert.problem.problem.CHUNK_BYTES", 1)
     again = best_linear_predictor(problem, 1.0, 1.0).F_min
     assert again.lower <= held.upper
     assert held.lower <= again.upper
     assert again.upper - again.lower < 1e-9
+
+
+@pytest.mark.parametrize("noise", [0.3, 1e-9, 0.0])
+@pytest.mark.parametrize("q", [1, 3])
+def test_squared_losses_of_data_that_are_not_held_take_a_few_passes(
+    q: int, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(q)
+    x = rng.normal(size=(700, 3))
+    y = x @ rng.normal(size=(3, q)) + noise * rng.normal(size=(700, q)) + 1.0
+    problem = Problem.from_arrays(
+        x=x, y=y, f=rng.normal(size=(700, 2)), W=0.2 * np.ones((q, 3)), V=np.ones((3, 2)), c=np.ones(q)
+    )
+    held = check(problem)
+    monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
+    passes: list[object] = []
+    summed = Design.summed
+
+    def counted(design: Design, part: Any) -> Any:
+        passes.append(part)
+        return summed(design, part)
+
+    monkeypatch.setattr(Design, "summed", counted)
+    again = check(problem)
+    assert len(passes) < (10 if noise == 0.3 else 40)
+    for one, other in (
+        (again.objective.F_lin_min, held.objective.F_lin_min),
+        (again.objective.break_even_radius, held.objective.break_even_radius),
+    ):
+        assert one.lower <= other.upper
+        assert other.lower <= one.upper
+        assert one.upper - one.lower <= 1e-9 * max(abs(one.upper), 1.0)
+    assert again.objective.attained is held.objective.attained is True

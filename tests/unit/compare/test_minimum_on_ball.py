@@ -18,12 +18,8 @@ from polished import polished
 from resnet_cert import Problem
 from resnet_cert.compare import path
 from resnet_cert.compare.linear_data import Data
-from resnet_cert.compare.minimum_on_ball import (
-    LinearMinimum,
-    best_linear_predictor,
-    best_regularised,
-    minimum_on_ball,
-)
+from resnet_cert.compare.linear_minimum import LinearMinimum
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor, best_regularised, minimum_on_ball
 from resnet_cert.numerics.enclosure import Enclosure
 
 KINDS = ("generic", "one sample", "weights", "hard labels")

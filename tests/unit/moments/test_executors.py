@@ -94,7 +94,7 @@ def test_the_best_linear_predictor_is_that_of_one_process(loss: str, monkeypatch
     """Where the rows are too many to be kept, each pass of the search is spread over the workers."""
     in_small_chunks(monkeypatch)
     monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
-    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BENDS", 0)
     rng = np.random.default_rng(2)
     y = {
         "softmax": rng.integers(0, 3, N),

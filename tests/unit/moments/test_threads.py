@@ -34,9 +34,9 @@ def test_the_report_of_many_threads_is_that_of_one(
     )  # fmt: skip
     monkeypatch.setattr("resnet_cert.problem.problem.CHUNK_BYTES", 2**17)
     monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
-    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BYTES", 0)
+    monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BENDS", 0)
     assert problem.chunk_rows == BLOCK_ROWS
-    assert problem.chunk_fits
+    assert problem.chunk_is_small
     started: list[int] = []
     pool = futures.ThreadPoolExecutor
 

@@ -73,15 +73,6 @@ def test_an_infinite_radius_has_no_value(tmp_path: Path):
         assert document["break_even_radius"]["value"] is not None
 
 
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_pictures_are_written(spec: str, tmp_path: Path, ending: str):
-    profiled, bounded = tmp_path / f"p.{ending}", tmp_path / f"b.{ending}"
-    assert run("profile", spec, "--points", "3", "--output", str(profiled)).exit_code == 0
-    assert run("bound", "--eps", "1e-6:1:4", *ONES, "--s", "1", "--output", str(bounded)).exit_code == 0
-    assert profiled.stat().st_size > 1000
-    assert bounded.stat().st_size > 1000
-
-
 def test_a_picture_is_not_written_over_the_spec(spec: str):
     refused = run("profile", spec, "--output", spec)
     assert refused.exit_code == 2
