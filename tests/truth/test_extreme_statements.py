@@ -1,7 +1,7 @@
 """What is said at extreme scales beside the report's verdict, against balls of 4,000 bits.
 
 The problems are those of `test_extremes`: certificates and the verifier, μ0, μ1, μ2, min F_lin and the
-break-even radius, the forms of Theorem 3, and the constants of Theorem 4.
+break-even radius, the forms of Theorem 3, the constants of Theorem 4, and landscapes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from heads import LOSSES, Head, HeadTruth, balls
 from linear_heads import minimum
 from oracle_algebra import Vector, is_positive_semidefinite, norm, root, shifted
 from oracle_theorems import theorem3 as exact_theorem3
+from stages import holds
 from test_extremes import BITS, MOST, SHAPES, Truth, drawn, problem_of
 
 from resnet_cert import RequestError, check
@@ -32,6 +33,7 @@ from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import Verdict
 from resnet_cert.results import BoundConstants
+from resnet_cert.search.landscape import landscape
 from resnet_cert.search.sgd import sgd
 from resnet_cert.theory.bound import theorem3
 
@@ -252,3 +254,29 @@ def test_a_descent_says_nothing_wrong_at_any_scale(seeds) -> None:
         if found.constants.l:
             reached = arb(found.constants.D) / (arb(found.constants.l) * root(arb(5)))
             assert abs(arb(found.eta) - reached) <= reached * arb(2) ** -48 + arb(2) ** -1072, seed
+
+
+# --- Landscapes ---------------------------------------------------------------------------------------------
+
+
+def listed(seed: int) -> None:
+    """F of each point that is listed where it is exact."""
+    loss = LOSSES[seed % 3]
+    shape = {"n": 1 + seed % 3, "d1": 1, "k": 1, "q": 1, "d2": 0, "bias": 0}
+    head, limit = drawn(seed, loss, shape)
+    for point in landscape(problem_of(head, limit, epsilon=1.0)).critical_points:
+        F = HeadTruth(replace(head, W=point.point.W, V=point.point.V)).F
+        assert point.within > 0.0 or holds(point.F, F), seed
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_landscapes_list_nothing_wrong_at_any_scale() -> None:
+    for seed in range(3):
+        listed(seed)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_landscapes_list_nothing_wrong_at_any_scale_for_long(seeds) -> None:
+    for seed in seeds(2_000):
+        listed(seed)
