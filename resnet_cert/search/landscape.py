@@ -60,9 +60,9 @@ MARGIN = 1.2
 """The picture goes so much beyond what it must show,"""
 LEAST_RANGE = 3.0
 """and in (w, v) at least so far from 0: the pictures of the paper."""
-BOX_WORK = 4e7
+BOX_WORK = 1.5e7
 """Boxes times samples that a search may examine, within these:"""
-LEAST_BOXES, MOST_BOXES = 2_000, 200_000
+LEAST_BOXES, MOST_BOXES = 500, 200_000
 BATCH_WORK = 2**17
 NEAR = 1e-3
 """Relative size of the box in which a critical point in closed form is enclosed."""
