@@ -122,8 +122,8 @@ def sgd(
     _require_in_range(steps, delta, radius, repeat)
     if not problem.is_plain:
         raise RequestError(
-            "Theorem 4 is about F itself on a ball of its own (--radius): expected a problem without regularizer "
-            "and constraint; --set regularizer=null and --set constraint=null leave them out",
+            "Theorem 4 is about F itself on a ball of its own (--radius): expected a problem without "
+            "regularizer and constraint; --set regularizer=null and --set constraint=null leave them out",
             id="theorem",
         )
     require_enclosed(problem.loss)
