@@ -25,7 +25,8 @@ from resnet_cert.compare.consequences import (
     theorem2_here,
     theorem3_here,
 )
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, without_convexity
+from resnet_cert.compare.linear_minimum import LinearMinimum, without_convexity
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.population import population_here
 from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import least_on_ball, regularized_here

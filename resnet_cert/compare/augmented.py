@@ -20,7 +20,8 @@ import numpy as np
 
 from resnet_cert.compare.consequences import gradient_of_inputs, has_enough_inputs
 from resnet_cert.compare.infimum import infimum
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor, minimum_on_ball
+from resnet_cert.compare.linear_minimum import LinearMinimum
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor, minimum_on_ball
 from resnet_cert.compare.star import star
 from resnet_cert.moments.executors import light
 from resnet_cert.moments.moments import Moments

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from resnet_cert.compare.minimum_on_ball import LinearMinimum
+from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.compare.star import Star, quadratic_form, within_span
 from resnet_cert.decide.definition1 import corollary1_verdict
 from resnet_cert.moments.moments import Moments

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from resnet_cert.compare import location, path
 from resnet_cert.compare.linear_data import Data, Found
+from resnet_cert.compare.linear_minimum import MOST_WORK, LinearMinimum, Seen, enclosed_on
 from resnet_cert.compare.linear_objective import LinearObjective, bend
-from resnet_cert.compare.minimum_on_ball import MOST_WORK, LinearMinimum, Seen, enclosed_on
 from resnet_cert.compare.path import Place
 from resnet_cert.compare.recession import is_softmax, separates
 from resnet_cert.compare.row_space import unseen_directions

@@ -109,7 +109,7 @@ class Data:
     """What is known of the data of a linear predictor before anything is minimised.
 
     ridge: ρ (d,) of ½Σ ρ_j‖W_j‖².  may_turn: other coordinates may be better.  unseen: directions that the
-    data do not see, in the scaled inputs.
+    data do not see, in the scaled inputs; is_asked: they were looked for.
     """
 
     problem: Problem
@@ -119,6 +119,7 @@ class Data:
     may_turn: bool
     unseen: Unseen | None
     recession: Recedes
+    is_asked: bool = False
 
     @staticmethod
     def of(problem: Problem, ridge: Array | None = None) -> Data:
@@ -143,14 +144,15 @@ class Data:
         With decay no direction is set apart that they do not see: taking it out of W shortens W, but a column
         that is not decayed may do better with it.
         """
-        if self.ridge.any():
+        if self.is_asked or self.ridge.any():
             return self
         unseen = unseen_directions(lambda: (chunk.x for chunk in self.problem.chunks(features=False)))
-        return replace(self, unseen=None if unseen is None else _in_units(unseen, self.scaled.units))
+        unseen = None if unseen is None else _in_units(unseen, self.scaled.units)
+        return replace(self, unseen=unseen, is_asked=True)
 
     def orthogonalised(self) -> Data:
         """The same, in coordinates of its own."""
-        return replace(self if self.unseen else self.with_unseen(), ill_conditioned=True)
+        return replace(self.with_unseen(), ill_conditioned=True)
 
     @cached_property
     def infimum_of_loss(self) -> float | None:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.linear_minimum import LinearMinimum
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.first_order import bounded
 from resnet_cert.decide.lagrangian import slope
 from resnet_cert.moments.gradient import first_moments, lipschitz_pass

@@ -20,14 +20,9 @@ from resnet_cert.compare import path
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Data, Found
+from resnet_cert.compare.linear_minimum import LinearMinimum, Seen, enclosed_on
 from resnet_cert.compare.location import ZERO
-from resnet_cert.compare.minimum_on_ball import (
-    LinearMinimum,
-    Seen,
-    best_linear_predictor,
-    enclosed_on,
-    minimum_on_ball,
-)
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor, minimum_on_ball
 from resnet_cert.compare.star import within_span
 from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.gradient import first_moments

@@ -2,7 +2,7 @@
 
 It is not iff along some U no loss ever grows, and some falls: v·Ux_i ≥ 0 for all helping rays v of all
 samples (`losses.Recession`), = 0 for the fixed ones, and not all 0.  That it is, is proven where its
-minimiser is located (`minimum_on_ball`).  That it is not, by such a U: where all products are clearly
+minimiser is located (`linear_minimum`).  That it is not, by such a U: where all products are clearly
 positive in float64, or one found by a linear programme and put, in rational arithmetic, exactly where the
 products that vanish do so.
 """

@@ -12,8 +12,8 @@ import numpy as np
 from resnet_cert.compare.consequences import bound_symbols
 from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Data
+from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.compare.minimum_on_ball import (
-    LinearMinimum,
     best_linear_predictor,
     best_regularised,
     minimum_on_ball,

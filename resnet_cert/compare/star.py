@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.compare.minimum_on_ball import LinearMinimum
+from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, norm, product
 from resnet_cert.numerics.matrices import least_solution, nuclear_norm, smallest_singular_value

@@ -23,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from resnet_cert.compare.augmented import block_infimum, joined, on_inputs
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, best_linear_predictor
+from resnet_cert.compare.linear_minimum import LinearMinimum
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.recession import separates
 from resnet_cert.decide.hessian import reduction
 from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, slope

@@ -60,9 +60,9 @@ MARGIN = 1.2
 """The picture goes so much beyond what it must show,"""
 LEAST_RANGE = 3.0
 """and in (w, v) at least so far from 0: the pictures of the paper."""
-BOX_WORK = 4e7
+BOX_WORK = 1.5e7
 """Boxes times samples that a search may examine, within these:"""
-LEAST_BOXES, MOST_BOXES = 2_000, 200_000
+LEAST_BOXES, MOST_BOXES = 500, 200_000
 BATCH_WORK = 2**17
 NEAR = 1e-3
 """Relative size of the box in which a critical point in closed form is enclosed."""
@@ -865,7 +865,10 @@ def _undecided(low: Array, high: Array) -> Undecided:
 
 
 def hulls(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
-    """Boxes (u, m), put together where they are within a gap of each other: at most `MOST_LISTED`."""
+    """Boxes (u, m), put together where they are within a gap of each other: at most `MOST_LISTED`; one where
+    a range has no finite size, for no gap grows to it."""
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (gap > 0.0).all()):
+        return low.min(axis=0, keepdims=True), high.max(axis=0, keepdims=True)
     merged = _joined(low, high, gap)
     while len(merged[0]) > MOST_LISTED:
         gap = gap * 4.0
@@ -875,7 +878,7 @@ def hulls(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
 
 def _joined(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
     """One pass: boxes whose centres share a cell of a grid four gaps wide, as one."""
-    cells = np.floor((low + high) / 2.0 / (4.0 * gap))
+    cells = np.floor((low / 2.0 + high / 2.0) / (4.0 * gap))
     _, group = np.unique(cells, axis=0, return_inverse=True)
     group = group.ravel()
     shape = int(group.max()) + 1, low.shape[1]

@@ -176,7 +176,7 @@ class PlaneObjective:
             p = (powers @ flat.T).reshape(m * n, q)
             y = np.broadcast_to(self.y, (m, n, q)).reshape(m * n, q)
             omega = None if self.omega is None else np.broadcast_to(self.omega, (m, n, q)).reshape(m * n, q)
-            losses = self.loss.derivatives(p, NOTHING, y, omega).value.reshape(m, n)
+            losses = self.loss.first_derivatives(p, NOTHING, y, omega).value.reshape(m, n)
             found.append(losses @ share + self.gradient.l2 * (powers @ self.gradient.size.center))
         return np.concatenate(found)
 

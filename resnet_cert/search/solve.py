@@ -53,7 +53,9 @@ Curvatures that small, relative to the largest of scaled unknowns, are direction
 FAR = 1e6
 """A ball so many times as large as the point is left out at first."""
 NEARBY = 30.0
-"""From a point of at most this length the search on a ball is for a minimum nearby."""
+"""From a point of at most this length the search is for a minimum nearby."""
+QUARTERS = 24
+"""From a longer one it goes by as many factors of 4 towards 0 as lead down."""
 SHORTER = 0.7
 """A point that is no better is taken for another one when its length is at most this share."""
 RANK = 1e-9
@@ -294,6 +296,7 @@ class _Search:
         """
         split = self.objective.split
         if self.ball is None:
+            self.come_nearer()
             W, V = self.z[:split], self.z[split:]
             parts = [slice(0, split), slice(split, None)]
             for part in parts if np.linalg.norm(W) >= np.linalg.norm(V) else reversed(parts):
@@ -306,6 +309,15 @@ class _Search:
             trust_region(function, y, self.aim, self.moved)
             if not self.escape():
                 break
+
+    def come_nearer(self) -> None:
+        """From afar, to the lowest point on the way to 0: where the loss is straight that way is long."""
+        if float(np.linalg.norm(self.z)) <= NEARBY:
+            return
+        values = [self.objective.at(self.z / 4.0**power)[0] for power in range(QUARTERS)]
+        lowest = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
+        if lowest:
+            self.arrive(self.z / 4.0**lowest)
 
     def along_valleys(self) -> None:
         """Down G with the least V for every (W, W_1V)."""

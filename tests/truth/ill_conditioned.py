@@ -18,6 +18,21 @@ def design(rng: np.random.Generator, n: int, d: int, cond: float, scale: float) 
     return (left * np.geomspace(1.0, 1.0 / cond, d)) @ right * scale
 
 
+def of_a_kind(rng: np.random.Generator, n: int, d: int, cond: float, scale: float) -> Array:
+    """(n, d), ill-conditioned as people's tables are: columns of all sizes, two that are nearly equal, or one
+    far from zero beside an intercept."""
+    x = rng.normal(size=(n, d))
+    match rng.choice(["columns", "pair", "intercept"]):
+        case "columns":
+            x *= np.geomspace(1.0, 1.0 / cond, d)
+        case "pair":
+            x[:, 1] = x[:, 0] + x[:, 1] / cond
+        case _:
+            x[:, 0] += cond
+            x[:, -1] = 1.0
+    return x * scale
+
+
 @dataclass(frozen=True)
 class Argmin:
     """inf F_lin and ‖argmin F_lin‖."""

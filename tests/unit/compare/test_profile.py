@@ -18,7 +18,8 @@ from polished import polished
 
 from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
-from resnet_cert.compare.minimum_on_ball import LinearMinimum, Seen, best_linear_predictor
+from resnet_cert.compare.linear_minimum import LinearMinimum, Seen
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.path import origin
 from resnet_cert.compare.profile import break_even_radius, profile
 from resnet_cert.numerics.enclosure import Enclosure

@@ -715,3 +715,22 @@ def test_on_a_ball_from_far_away_it_goes_where_F_alone_leads():
     solution = solve(far)
     assert check(replace(far, point=solution.point)).verdict is Verdict.CERTIFIED
     assert solution.stopped is None
+
+
+def test_from_far_away_it_comes_nearer_first():
+    """‖V‖ about 1e5, a softmax that is straight there: a thousand steps, one flat piece after the other."""
+    rng = np.random.default_rng(1)
+    (n, d, k, q) = 100, 6, 5, 3
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(n, d)),
+        y=rng.integers(q, size=n),
+        f=rng.normal(size=(n, k)),
+        W=50.0 * rng.normal(size=(q, d)),
+        V=3e4 * rng.normal(size=(d, k)),
+        loss="softmax",
+        l2=2e-8,
+        epsilon=1e-6,
+    )
+    solution = solve(problem)
+    assert solution.stopped is None
+    assert solution.iterations < 100
