@@ -133,7 +133,8 @@ def _pool(batch: Batch, V: Affine, norm: Scaling | None, roundoff: float) -> Poo
     if batch.x.shape[1] != d1:
         raise RequestError(
             f"expected a block that adds V f to its input: V gives {d1} numbers, its input has "
-            f"{batch.x.shape[1]}; where the shortcut is a layer of its own, name it: skip=...",
+            f"{batch.x.shape[1]}; where the shortcut is a layer of its own, name it: skip=... (in an ONNX "
+            "file block=...)",
             id="model",
         )
     if batch.h.ndim != 2 or batch.h.shape[1] < d1:

@@ -44,9 +44,11 @@ def capture(
 
     Args:
         model: the file, or the model itself.
-        block: the tensor that is x, by its name in the graph; the graph's input by default.
-        head, V, norm: nodes, by their names or by those of their weights; a head is a Gemm, or a MatMul with
-            the Add after it, V that or a Conv.
+        block: what x is: a tensor by its name in the graph, or a node, whose output x then is; the graph's
+            input by default.
+        head, V, norm: nodes, by their names, by those of their weights, or by those of the modules that had
+            these ("head" for "head.weight"); a head is a Gemm, or a MatMul with the Add after it, V that or a
+            Conv.
         compare: tensors of the graph.
     """
     parts = {"block": block, "head": head, "V": V, "norm": norm, "compare": compare}
@@ -66,6 +68,9 @@ def captured_arrays(
     """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs."""
     loaded = onnx.load(str(model)) if isinstance(model, str | Path) else model
     network = _Onnx(loaded)
+    named = None if block is None else network.layers().get(block)
+    if isinstance(named, onnx.NodeProto):
+        block = network.output(named)
     return captured(network, loader, block=block, head=head, V=V, skip=None, norm=norm, compare=compare)
 
 
@@ -93,10 +98,17 @@ class _Onnx:
                 named[output] = output
         for node in self.model.graph.node:
             weights = [name for name in node.input if name in self.constants]
-            for name in (*weights, node.name):
+            modules = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
+            for name in (*modules, *weights, node.name):
                 if name:
                     named[name] = node
         return named
+
+    def output(self, node: onnx.NodeProto) -> str:
+        """The tensor that it gives, with the bias that is added after it."""
+        if node.op_type == "MatMul" and self._added(node) is not None:
+            return next(other.output[0] for other in self.model.graph.node if node.output[0] in other.input)
+        return node.output[0]
 
     def affine(self, layer: Any) -> Affine | None:
         if not isinstance(layer, onnx.NodeProto) or len(layer.input) < 2:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from resnet_cert.certificate.files import Undecided
+from resnet_cert.certificate.files import Undecided, opened
 from resnet_cert.certificate.reading import Rejected
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.files import written
@@ -78,7 +78,7 @@ def unpack(path: Path, folder: Path, most: int = MOST_BYTES) -> Path:
         Undecided: it unpacks to more than `most` bytes.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as bundle:
+        with opened(path) as file, zipfile.ZipFile(file) as bundle:
             members = bundle.infolist()
             _require_sound(members, most)
             for member in members:

@@ -6,8 +6,10 @@ import functools
 import operator
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from resnet_cert.outcomes import Diagnostic, RequestError
 
@@ -24,14 +26,10 @@ def read_file(path: Path, most: int) -> bytes:
         Undecided: it has more than `most` bytes.
     """
     try:
-        flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))  # by system
-        descriptor = os.open(path, functools.reduce(operator.or_, flags, os.O_RDONLY))
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise RequestError([Diagnostic("expected an ordinary file", str(path))])
-            if status.st_size > most:
-                raise Undecided(f"{path} has {status.st_size} bytes, more than the {most} that are read")
+        with opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise Undecided(f"{path} has {size} bytes, more than the {most} that are read")
             parts = bytearray()
             while len(parts) <= most and (part := file.read(min(2**24, most + 1 - len(parts)))):
                 parts += part
@@ -41,6 +39,21 @@ def read_file(path: Path, most: int) -> bytes:
     if len(parts) > most:
         raise Undecided(f"{path} has more than the {most} bytes that are read")
     return bytes(parts)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """An ordinary file; one of another kind, which nobody may ever write into, is not waited for.
+
+    Raises:
+        RequestError: it is none.
+    """
+    flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))  # by system
+    descriptor = os.open(path, functools.reduce(operator.or_, flags, os.O_RDONLY))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise RequestError([Diagnostic("expected an ordinary file", str(path))])
+        yield file
 
 
 def require_all(paths: Iterable[Path]) -> None:

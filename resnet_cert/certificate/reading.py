@@ -18,6 +18,7 @@ from resnet_cert.outcomes import Verdict
 
 FORMATS = ("resnet-cert/certificate/1", "resnet-cert/certificate/2")
 LARGEST_COUNT = 2**40
+MOST_OVERRIDES = 1000
 LOSSES = ("squared", "logistic", "pseudo_huber", "poisson", "softmax", "weighted_squared")
 SCALARS = LOSSES[:4]
 """The losses of format 1."""
@@ -292,7 +293,7 @@ def _positive(value: Any, at: str) -> float:
 
 
 def _file_name(value: Any, at: str) -> str:
-    if Path(_text(value, at)).name != value:
+    if Path(_text(value, at)).name != value or value in ("", ".."):
         raise Rejected(f"{at}: expected the name of a file beside the certificate, got {value!r}")
     return value
 
@@ -304,8 +305,7 @@ def _interval(value: Any, at: str) -> Interval:
 
 def _spec(value: Any, at: str) -> Named:
     entries = _keys(value, at, "path sha256 overrides")
-    return Named(
-        _text(entries["path"], f"{at}.path"),
-        _text(entries["sha256"], f"{at}.sha256"),
-        _texts(entries["overrides"], f"{at}.overrides"),
-    )
+    overrides = _texts(entries["overrides"], f"{at}.overrides")
+    if len(overrides) > MOST_OVERRIDES:
+        raise Rejected(f"{at}.overrides: expected at most {MOST_OVERRIDES}, got {len(overrides)}")
+    return Named(_text(entries["path"], f"{at}.path"), _text(entries["sha256"], f"{at}.sha256"), overrides)

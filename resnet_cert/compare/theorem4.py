@@ -25,7 +25,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from resnet_cert.numerics.radius import NOTHING, Array, Radius
+from resnet_cert.numerics.enclosure import QUIET
+from resnet_cert.numerics.radius import NOTHING, UNBOUNDED, Array, Radius, hypot
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.convexity import prove_convex
 from resnet_cert.problem.custom_loss import CustomLoss
@@ -34,6 +35,7 @@ from resnet_cert.problem.networks import NetworkFeatures
 from resnet_cert.results import SgdConstants
 
 
+@QUIET
 def theorem4_constants(
     loss: Loss, x: Array, y: Array, omega: Array | None, f_norm: Array, b: float
 ) -> SgdConstants:
@@ -50,26 +52,26 @@ def theorem4_constants(
     Raises:
         RequestError: the loss contradicts Assumption 1, or l or r overflows.
     """
-    size = np.hypot(np.linalg.norm(x, axis=1), f_norm)
-    with np.errstate(over="ignore", invalid="ignore"):
-        reach = b * size
-        if isinstance(loss, CustomLoss):
-            _require_convex(loss, reach, y[:, 0])
-        middle = loss.derivatives(np.zeros_like(y), NOTHING, y, omega)
-        slope = np.linalg.norm(middle.first, axis=1) + middle.first_error.upper
-        lowest = middle.value - middle.value_error.upper - slope * reach
-        if y.shape[1] == 1:
-            ends = [loss.derivatives(p[:, None], NOTHING, y, omega) for p in (reach, -reach)]
-            steepest = np.maximum(*(np.abs(end.first[:, 0]) + end.first_error.upper for end in ends))
-            highest = np.maximum(*(end.value + end.value_error.upper for end in ends))
-        else:
-            suprema = loss.suprema(Radius.of(reach), y, omega)
-            steepest = np.full_like(reach, np.inf) if suprema is None else suprema.first.upper
-            highest = middle.value + middle.value_error.upper + steepest * reach
-        if loss.nonnegative:
-            lowest = np.maximum(lowest, 0.0)
-        l = float(np.max(steepest * size))
-        r = float(np.max(np.maximum(highest, -lowest)))
+    size = hypot(Radius.row_norms(x), Radius.size(f_norm))
+    reach = np.broadcast_to((size * b).upper, len(x))
+    if isinstance(loss, CustomLoss):
+        _require_convex(loss, reach, y[:, 0])
+    middle = loss.derivatives(np.zeros_like(y), NOTHING, y, omega)
+    slope = Radius.row_norms(middle.first) + middle.first_error
+    lowest = middle.value - (middle.value_error + slope * size * b).upper
+    if y.shape[1] == 1:
+        ends = [loss.derivatives(p[:, None], NOTHING, y, omega) for p in (reach, -reach)]
+        slopes = (Radius.size(end.first[:, 0]) + end.first_error for end in ends)
+        steepest = Radius.of(np.maximum(*(slope.upper for slope in slopes)))
+        highest = np.maximum(*(end.value + end.value_error.upper for end in ends))
+    else:
+        suprema = loss.suprema(Radius.of(reach), y, omega)
+        steepest = UNBOUNDED if suprema is None else suprema.first
+        highest = middle.value + (middle.value_error + steepest * size * b).upper
+    if loss.nonnegative:
+        lowest = np.maximum(lowest, 0.0)
+    l = float((steepest * size).max())
+    r = float(np.max(np.maximum(highest, -lowest)))
     if not (math.isfinite(l) and math.isfinite(r)):
         raise RequestError(
             f"expected a smaller radius, got {b:g}: |ℓ| or |∇ℓ| overflows on that ball", id="unfit-part"
@@ -139,7 +141,7 @@ def largest_features(network: NetworkFeatures, x: Array) -> Array:
         raise RequestError(
             f"expected an activation of {', '.join(GROWTH)}, got {network.activation}", id="unfit-part"
         )
-    size = np.linalg.norm(x, axis=1)
+    size = np.broadcast_to(Radius.row_norms(x).upper, len(x))
     for number, (layer, norm) in enumerate(zip(network.layers, layer_norms(network), strict=True)):
         if number:
             size = GROWTH[network.activation](size, layer.weight.shape[1])

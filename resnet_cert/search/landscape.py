@@ -868,7 +868,10 @@ def _undecided(low: Array, high: Array) -> Undecided:
 
 
 def hulls(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
-    """Boxes (u, m), put together where they are within a gap of each other: at most `MOST_LISTED`."""
+    """Boxes (u, m), put together where they are within a gap of each other: at most `MOST_LISTED`; one where
+    a range has no finite size, for no gap grows to it."""
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (gap > 0.0).all()):
+        return low.min(axis=0, keepdims=True), high.max(axis=0, keepdims=True)
     merged = _joined(low, high, gap)
     while len(merged[0]) > MOST_LISTED:
         gap = gap * 4.0
@@ -878,7 +881,7 @@ def hulls(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
 
 def _joined(low: Array, high: Array, gap: Array) -> tuple[Array, Array]:
     """One pass: boxes whose centres share a cell of a grid four gaps wide, as one."""
-    cells = np.floor((low + high) / 2.0 / (4.0 * gap))
+    cells = np.floor((low / 2.0 + high / 2.0) / (4.0 * gap))
     _, group = np.unique(cells, axis=0, return_inverse=True)
     group = group.ravel()
     shape = int(group.max()) + 1, low.shape[1]

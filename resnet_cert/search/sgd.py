@@ -26,7 +26,7 @@ from resnet_cert.compare.theorem4 import (
     theorem4_terms,
 )
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
-from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import BuiltinLoss, Loss
@@ -123,7 +123,7 @@ def sgd(
     if not problem.is_plain:
         raise RequestError(
             "Theorem 4 is about F itself on a ball of its own (--radius): expected a problem without "
-            "regularizer and constraint",
+            "regularizer and constraint; --set regularizer=null and --set constraint=null leave them out",
             id="theorem",
         )
     require_enclosed(problem.loss)
@@ -132,11 +132,16 @@ def sgd(
     data = _held(problem)
     b = _default_radius(problem) if radius is None else radius
     if network is None:
-        f_norm = np.linalg.norm(data.f, axis=1)
+        f_norm = Radius.row_norms(data.f).upper
     else:
         f_norm = largest_features(network, data.x[:, : problem.d1])
     constants = theorem4_constants(problem.loss, data.x, data.y, data.omega, f_norm, b)
     eta = constants.D / (constants.l * math.sqrt(steps)) if constants.l else 0.0
+    if not math.isfinite(eta):
+        raise RequestError(
+            f"expected data of a size that SGD can move by: η = {b:g}/({constants.l:g}·√T) overflows",
+            id="unfit-part",
+        )
     F_lin_min = best_linear_predictor(problem, b, b).F_min.upper
     bound = F_lin_min + sum(theorem4_terms(constants, steps, delta))
 
@@ -165,6 +170,10 @@ def sgd(
         evaluated += len(block)
         watch(min(evaluated * stride, steps))
     average = total / evaluated
+    if not np.isfinite(average).all():
+        raise RequestError(
+            f"expected a smaller radius, got {b:g}: F overflows in float64 on the way", id="unfit-part"
+        )
     within = average - bound <= ROUNDING * (np.abs(average) + abs(bound))
     points, average_so_far = np.concatenate(curve), np.concatenate(running)
     at = 1 + stride * every * np.arange(len(points))

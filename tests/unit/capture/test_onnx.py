@@ -72,7 +72,14 @@ def arrays(*args: Any, **parts: Any) -> Any:
 
 
 @pytest.mark.parametrize("gemm", [True, False])
-@pytest.mark.parametrize("parts", [{}, {"block": "input", "V": "V.weight", "head": "head.weight"}])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"block": "input", "V": "V.weight", "head": "head.weight"},
+        {"V": "V", "head": "head"},
+    ],
+)
 def test_a_graph_of_dense_layers_is_captured(gemm: bool, parts: dict[str, str], tmp_path: Path) -> None:
     made = dense(gemm)
     x, y = samples()
@@ -80,6 +87,35 @@ def test_a_graph_of_dense_layers_is_captured(gemm: bool, parts: dict[str, str], 
     found = arrays(tmp_path / "net.onnx", (x, y), **parts)
     np.testing.assert_array_equal(found.x, x)
     assert found.f.shape == (40, 5)
+    assert_predicts(found, outputs(made, x))
+
+
+@pytest.mark.parametrize("gemm", [True, False])
+@pytest.mark.parametrize("block", ["inner", "inner.weight", "inner.out"])
+def test_x_may_be_named_by_the_module_that_gives_it(gemm: bool, block: str) -> None:
+    """As an exported stem: the block adds to what it gives, its bias included."""
+    rng = np.random.default_rng(0)
+    weights = {"inner.weight": rng.normal(size=(4, 7)), "inner.bias": rng.normal(size=4)}
+    weights |= {"V.weight": rng.normal(size=(4, 4)), "head.weight": rng.normal(size=(3, 4))}
+    node = helper.make_node
+    stem = [node("Gemm", ["input", "inner.weight", "inner.bias"], ["inner.out"], transB=1)]
+    if not gemm:
+        weights["inner.weight"] = weights["inner.weight"].T
+        stem = [node("MatMul", ["input", "inner.weight"], ["product"])]
+        stem += [node("Add", ["product", "inner.bias"], ["inner.out"])]
+    nodes = [
+        *stem,
+        node("Tanh", ["inner.out"], ["f"]),
+        node("Gemm", ["f", "V.weight"], ["Vf"], transB=1),
+        node("Add", ["inner.out", "Vf"], ["h"]),
+        node("Gemm", ["h", "head.weight"], ["output"], transB=1),
+    ]
+    made = model(nodes, weights, ["n", 7])
+    x, y = samples()
+    with pytest.raises(RequestError, match="in an ONNX file block="):
+        arrays(made, (x, y))
+    found = arrays(made, (x, y), block=block)
+    assert found.x.shape == (40, 4)
     assert_predicts(found, outputs(made, x))
 
 

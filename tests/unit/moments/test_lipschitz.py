@@ -209,6 +209,39 @@ def test_they_are_the_least_of_both_formulas_rounded_up(loss, b):
             assert arb(mu) <= sample.min(matrix) * (1 + arb(10) ** -8) + arb(10) ** -300
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-9, 1e-120, 1e120])
+@pytest.mark.parametrize("features", [1.0, 1e-3, 1e-9, 1e-170])
+def test_features_count_by_themselves_beside_inputs_of_any_other_size(size, features):
+    rng, n, d, k = np.random.default_rng(1), 120, 6, 6
+    x, f = size * rng.normal(size=(n, d)), size * features * rng.normal(size=(n, k))
+    y, zero = rng.integers(0, 2, (n, 1)).astype(float), np.zeros((1, d))
+    head = Head(x=x, y=y, f=f, W=zero, V=np.zeros((d, k)), loss="squared")
+    ours, b = constants(head.problem(), 0.1), 0.1
+    assert ours.forms[2] == "matrix"
+    exact = exact_constants(head, b)[1][2]
+    assert exact * (1 - arb(10) ** -11) <= arb(ours.mu2) <= exact * (1 + arb(10) ** -8) + arb(1e-323)
+
+
+def test_sums_of_pieces_of_different_sizes_are_those_of_the_whole():
+    rng, n, d, k = np.random.default_rng(2), 1024, 3, 2
+    x, f = rng.normal(size=(n, d)), rng.normal(size=(n, k)) * 1e-40
+    x[512:] *= 1e-50
+    loss = named_loss("squared")
+
+    def sums(rows: slice):
+        part = Chunk(x[rows], f[rows], np.zeros((rows.stop - rows.start, 1)))
+        norms = Radius.row_norms(part.x), Radius.row_norms(part.f)
+        blocks = Blocks(rows.start // 512, rows.stop - rows.start)
+        found = lipschitz_sums(loss, part, *norms, 1.0, blocks, matrices=True)
+        assert found is not None
+        return found
+
+    apart = lipschitz_constants(sums(slice(0, 512)) + sums(slice(512, n)), Enclosure.exact(float(n)), 1.0, k)
+    whole = lipschitz_constants(sums(slice(0, n)), Enclosure.exact(float(n)), 1.0, k)
+    assert mus(apart) == pytest.approx(mus(whole), rel=1e-12)
+    assert apart.forms == whole.forms
+
+
 def test_they_are_rounded_up_where_an_exponential_magnifies_every_rounding():
     for seed in range(60):
         head = draw(seed, "one sample", "poisson", q=1, d1=3, bias=False)

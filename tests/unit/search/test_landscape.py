@@ -26,7 +26,7 @@ from resnet_cert.report.figures import rendered
 from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
 from resnet_cert.search.critical_points import closed_form, exact_rank
-from resnet_cert.search.landscape import Landscape, Undecided, landscape
+from resnet_cert.search.landscape import Landscape, Undecided, hulls, landscape
 from resnet_cert.search.plane import plane_of, restricted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -708,3 +708,11 @@ def test_a_list_without_the_saddles_of_rank_1_is_not_called_complete() -> None:
     assert not found.complete
     assert "they are not listed" in " ".join(run_text(random_problem(1, n=20, d=3, k=2, q=2)).split())
     assert landscape(random_problem(1, n=20, d=3, k=2)).complete
+
+
+def test_boxes_of_a_range_without_a_finite_size_are_one() -> None:
+    low = np.full((500, 2), -np.inf)
+    low[:, 1] = np.arange(500.0)
+    for gap in (np.array([np.inf, 1.0]), np.array([np.nan, 1.0]), np.zeros(2)):
+        found = hulls(low, low + 1.0, gap)
+        assert [len(ends) for ends in found] == [1, 1]
