@@ -23,6 +23,7 @@ from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor, minimum_on_ball
 from resnet_cert.compare.star import star
+from resnet_cert.moments.executors import light
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, norm, product
@@ -56,7 +57,7 @@ class JoinedRows:
 def joined(problem: Problem) -> Problem:
     """The problem whose linear predictors are those on (x, f_θ(x)), at the network's own, (W, W_1V)."""
     W = np.concatenate([problem.W, problem.W[:, : problem.d1] @ problem.V], axis=1)
-    return on_inputs(problem, JoinedRows(problem), W)
+    return on_inputs(problem, JoinedRows(light(problem)), W)
 
 
 def on_inputs(problem: Problem, rows: Rows, W: Array, *, bias: Array | None = None) -> Problem:

@@ -18,19 +18,20 @@ the six statements has a sixth of 1 − confidence to fail.  `theory.bound` and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
+from resnet_cert.moments.executors import summed
 from resnet_cert.moments.gradient import FirstMoments, Linear, first_moments, head
 from resnet_cert.moments.lipschitz import lipschitz_constants, lipschitz_sums
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Ball, Enclosure, difference, norm, product
 from resnet_cert.numerics.radius import Array, Radius
-from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Chunk, Distribution, GivenFeatures, Point, Problem, Rows, Support
@@ -99,22 +100,36 @@ def _require_sample(problem: Problem, support: Support) -> None:
         raise RequestError("population: expected samples of equal weight, got probabilities")
     if not isinstance(problem.loss, BuiltinLoss) or problem.loss.formulas.weighted:
         raise RequestError(f"population: expected a loss without weights or code, got {problem.loss.name}")
-    first = 0
-    for start in range(0, problem.n, problem.chunk_rows):
-        chunk = problem.chunk(slice(start, min(start + problem.chunk_rows, problem.n)))
-        x = chunk.x[:, :-1] if problem.has_bias else chunk.x
-        bounds = [("‖x‖", x, support.x), ("‖f‖", chunk.f, support.f)]
-        if not problem.loss.formulas.labels:
-            bounds.append(("|y|", chunk.y, support.y))
-        for name, rows, bound in bounds:
-            lengths = Radius.row_norms(rows).upper
-            beyond = np.flatnonzero(lengths * (1.0 - 2.0**-40) > bound)
-            if beyond.size:
-                row = first + int(beyond[0])
-                raise RequestError(
-                    f"population: row {row + 1}: expected {name} ≤ {bound!r}, got {lengths[beyond[0]]:.9g}"
-                )
-        first += len(chunk.x)
+    outside = summed(problem, partial(_outside, support=support))
+    if outside.row is not None:
+        raise RequestError(f"population: row {outside.row + 1}: {outside.words}")
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """The first sample that lies outside of the stated bounds, if there is one, and what is wrong with it."""
+
+    row: int | None = None
+    words: str = ""
+
+    def __add__(self, other: _Outside) -> _Outside:
+        found = [one for one in (self, other) if one.row is not None]
+        return min(found, key=lambda one: one.row or 0, default=self)
+
+
+def _outside(problem: Problem, chunk: Chunk, blocks: Blocks, *, support: Support) -> _Outside:
+    x = chunk.x[:, :-1] if problem.has_bias else chunk.x
+    bounds = [("‖x‖", x, support.x), ("‖f‖", chunk.f, support.f)]
+    if not cast(BuiltinLoss, problem.loss).formulas.labels:
+        bounds.append(("|y|", chunk.y, support.y))
+    for name, rows, bound in bounds:
+        lengths = Radius.row_norms(rows).upper
+        beyond = np.flatnonzero(lengths * (1.0 - 2.0**-40) > bound)
+        if beyond.size:
+            row = int(beyond[0])
+            words = f"expected {name} ≤ {bound!r}, got {lengths[row]:.9g}"
+            return _Outside(blocks.first * BLOCK_ROWS + row, words)
+    return _Outside()
 
 
 @dataclass(frozen=True)
@@ -172,24 +187,12 @@ class _Differences:
 
 def _against(problem: Problem, u: Array) -> tuple[_Differences, float]:
     """D = ℓ(p; y) − ℓ(ux; y) over the samples, and an upper bound of the norm of the mean of ∇ℓ(ux; y) xᵀ."""
-    p, at_u = head(problem), Linear(u, Ball.exact(np.zeros((problem.q, problem.k))))
-    kept: list[Array] | None = [] if problem.n <= MOST_BETS else None
-    total = squares = slack = 0.0
-    for blocks, chunk in _in_blocks(problem):
-        norms = Radius.row_norms(chunk.x), Radius.row_norms(chunk.f)
-        ours, theirs = (
-            problem.loss.first_derivatives(*line.at(chunk, norms, blocks), chunk.y, chunk.omega)
-            for line in (p, at_u)
-        )
-        error = (ours.value_error + theirs.value_error).upper
-        D = (ours.value - theirs.value) + error * ROUNDING
-        slack += 2.0 * ROUNDING * float(np.sum(error))
-        total += float(np.sum(D))
-        squares += float(np.sum(np.square(D)))
-        if kept is not None:
-            kept.append(D)
+    kept = problem.n <= MOST_BETS
+    at_u = Linear(u, Ball.exact(np.zeros((problem.q, problem.k))))
+    sums = summed(problem, partial(_difference_sums, lines=(head(problem), at_u), kept=kept))
+    total, squares, slack = sums.floats.total().center.tolist()
     n = problem.n
-    values = None if kept is None else np.concatenate(kept)
+    values = np.concatenate(sums.values) if kept else None
     mean = total / n
     spread = squares - n * mean * mean if values is None else float(np.sum(np.square(values - mean)))
     bias = u[:, -1] if problem.has_bias else None
@@ -197,6 +200,33 @@ def _against(problem: Problem, u: Array) -> tuple[_Differences, float]:
     predictor = replace(problem, point=Point(u[:, :columns], np.zeros_like(problem.V), bias))
     g = first_moments(predictor).slope_x.norm().upper
     return _Differences(mean, slack / n, max(spread, 0.0) / max(n - 1, 1), n, values), g
+
+
+@dataclass(frozen=True)
+class _DifferenceSums:
+    """Σ D, Σ D² and a bound of how far Σ D is rounded up, as one vector; and the D, if they are kept.
+
+    `+` appends the rows that follow.
+    """
+
+    floats: Sum
+    values: list[Array]
+
+    def __add__(self, other: _DifferenceSums) -> _DifferenceSums:
+        return _DifferenceSums(self.floats + other.floats, self.values + other.values)
+
+
+def _difference_sums(
+    problem: Problem, chunk: Chunk, blocks: Blocks, *, lines: tuple[Linear, Linear], kept: bool
+) -> _DifferenceSums:
+    norms = Radius.row_norms(chunk.x), Radius.row_norms(chunk.f)
+    ours, theirs = (
+        problem.loss.first_derivatives(*line.at(chunk, norms, blocks), chunk.y, chunk.omega) for line in lines
+    )
+    error = (ours.value_error + theirs.value_error).upper
+    D = (ours.value - theirs.value) + error * ROUNDING
+    sums = np.array([np.sum(D), np.sum(np.square(D)), 2.0 * ROUNDING * np.sum(error)])
+    return _DifferenceSums(blocks.whole(sums, problem.chunk_rows), [D] if kept else [])
 
 
 def _bernstein(mean: float, variance: float, n: int, width: float, delta: float) -> float:
@@ -312,9 +342,3 @@ def _rows_of(problem: Problem, start: int, stop: int) -> Problem:
     else:
         taken = PartOfFeatures(features, start)
     return replace(problem, distribution=Distribution(**parts), features=taken, comparators={})
-
-
-def _in_blocks(problem: Problem) -> Iterator[tuple[Blocks, Chunk]]:
-    for start in range(0, problem.n, problem.chunk_rows):
-        chunk = problem.chunk(slice(start, min(start + problem.chunk_rows, problem.n)))
-        yield Blocks(start // BLOCK_ROWS, len(chunk.x)), chunk

@@ -268,19 +268,20 @@ class DaskExecutor:
     def _deployed(self, problem: Problem) -> tuple[Any, list[tuple[int, int]], list[tuple[Any, Any]]]:
         """The problem on the workers, its pieces, and the features of each with their digests."""
         key = id(problem.distribution), id(problem.features)
-        light = _light(problem)
+        _travel_by_value()
+        alone = light(problem)
         if key not in self._sent:  # the data are sent once, for all passes and points
             rows = self._rows(problem)
-            data = self._sent_data(light)
+            data = self._sent_data(alone)
             held: list[tuple[Any, Any]] = [(None, None)] * len(rows)
             if not isinstance(problem.features, GivenFeatures):
-                sent = self.client.submit(_with_data, light, *data, pure=False)
+                sent = self.client.submit(_with_data, alone, *data, pure=False)
                 f = [self.client.submit(_computed, sent, *piece, pure=False) for piece in rows]
                 digests = self.client.gather(self.client.map(_digest, f, pure=False))
                 held = list(zip(f, digests, strict=True))
             self._sent[key] = problem, data, rows, held
         _, data, rows, held = self._sent[key]
-        without_data: Any = replace(light, distribution=cast(Any, None), features=cast(Any, None))
+        without_data: Any = replace(alone, distribution=cast(Any, None), features=cast(Any, None))
         return self.client.submit(_with_data, without_data, *data, pure=False), rows, held
 
     def _sent_data(self, problem: Problem) -> list[Any]:
@@ -289,7 +290,7 @@ class DaskExecutor:
         import cloudpickle  # pyright: ignore[reportMissingImports]
 
         parts = [problem.distribution, problem.features]
-        if _size(problem) > CARRIED_BYTES:
+        if _size(parts) > CARRIED_BYTES:
             return self.client.scatter(parts, broadcast=True, hash=False)
         return [self.client.submit(pickle.loads, cloudpickle.dumps(part), pure=False) for part in parts]
 
@@ -301,26 +302,24 @@ class DaskExecutor:
         return [(start, min(start + size, problem.n)) for start in range(0, problem.n, size)]
 
 
-def _size(problem: Problem) -> int:
-    """The bytes of all arrays of the data that are in memory."""
-    features = problem.features
-    arrays = [
-        *vars(problem.distribution).values(),
-        features.f if isinstance(features, GivenFeatures) else None,
-    ]
-    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+def _size(parts: list[Any]) -> int:
+    """The bytes of all that is in memory, however it is nested, without a copy of it."""
+    import cloudpickle  # pyright: ignore[reportMissingImports]
+
+    arrays: list[pickle.PickleBuffer] = []
+    rest = cloudpickle.dumps(parts, protocol=5, buffer_callback=arrays.append)
+    return len(rest) + sum(array.raw().nbytes for array in arrays)
 
 
 def _with_data(problem: Problem, distribution: Any, features: Any) -> Problem:
     return replace(problem, distribution=distribution, features=features)
 
 
-def _light(problem: Problem) -> Problem:
+def light(problem: Problem) -> Problem:
     """The problem without what cannot travel, or must not: the cluster, and compiled programs."""
     from resnet_cert.problem.custom_loss import CustomLoss
 
     loss = problem.loss
-    _travel_by_value()
     return replace(
         problem,
         executor=None,

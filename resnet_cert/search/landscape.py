@@ -62,7 +62,9 @@ LEAST_RANGE = 3.0
 """and in (w, v) at least so far from 0: the pictures of the paper."""
 BOX_WORK = 1.5e7
 """Boxes times samples that a search may examine, within these:"""
-LEAST_BOXES, MOST_BOXES = 500, 200_000
+LEAST_BOXES, MOST_BOXES = 250, 200_000
+COUPLED = 4
+"""A sample of softmax counts so many times for each output."""
 BATCH_WORK = 2**17
 NEAR = 1e-3
 """Relative size of the box in which a critical point in closed form is enclosed."""
@@ -453,7 +455,8 @@ class _Search:
     def zeros(self, systems: list[System], *, outside: bool) -> list[tuple[Array, Array]]:
         """The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball.
         The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball."""
-        entries = max(1, self.gradient.samples.weight.center.size)
+        samples = self.gradient.samples
+        entries = max(1, samples.y.size * (1 if samples.slopes else COUPLED))
         budget = int(min(MOST_BOXES, max(LEAST_BOXES, BOX_WORK / entries)))
         found = zeros(
             systems,

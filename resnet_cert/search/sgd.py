@@ -123,7 +123,7 @@ def sgd(
     if not problem.is_plain:
         raise RequestError(
             "Theorem 4 is about F itself on a ball of its own (--radius): expected a problem without "
-            "regularizer and constraint",
+            "regularizer and constraint; --set regularizer=null and --set constraint=null leave them out",
             id="theorem",
         )
     require_enclosed(problem.loss)

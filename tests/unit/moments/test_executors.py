@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resnet_cert import check
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.objective import Objective, flat
 from resnet_cert.moments.executors import DaskExecutor, cluster, summed
@@ -23,7 +24,7 @@ from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem import problem as problems
 from resnet_cert.problem.networks import Layer, NetworkFeatures
-from resnet_cert.problem.problem import Chunk, Direction, Distribution, Problem
+from resnet_cert.problem.problem import Chunk, Direction, Distribution, Problem, Support
 from resnet_cert.problem.shards import open_shards
 
 distributed = pytest.importorskip("distributed", reason="a cluster needs the package distributed")
@@ -180,6 +181,17 @@ def test_workers_that_always_die_are_a_clear_failure(monkeypatch: pytest.MonkeyP
         problem = replace(made(), executor=DaskExecutor(client))
         with pytest.raises(RequestError, match="lost its workers"):
             summed(problem, always_dies)
+
+
+def test_statements_on_the_distribution_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_chunks(monkeypatch)
+    problem, support = made(), Support(confidence=0.9, x=9.0, f=9.0, y=1.0)
+    here = check(problem, population=support).population
+    with cluster("local:2") as client:
+        client.run(small_chunks)
+        assert check(problem, population=support, client=client).population == here
+        with pytest.raises(RequestError, match=r"row \d+: expected ‖f‖ ≤ 2\.0"):
+            check(problem, population=replace(support, f=2.0), client=client)
 
 
 def test_workers_that_do_not_come_back_are_a_clear_failure(monkeypatch: pytest.MonkeyPatch) -> None:
