@@ -503,7 +503,8 @@ def on_terminal(**environment: str) -> str:
     return written.decode()
 
 
-def test_colour_is_for_terminals_without_no_color():
-    assert "\x1b[" in on_terminal()
-    assert "\x1b[" not in on_terminal(NO_COLOR="1")
-    assert "\x1b[" not in on_terminal(TERM="dumb")
+@pytest.mark.parametrize(
+    ("environment", "coloured"), first(2, [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+)
+def test_colour_is_for_terminals_without_no_color(environment: dict[str, str], coloured: bool):
+    assert ("\x1b[" in on_terminal(**environment)) is coloured

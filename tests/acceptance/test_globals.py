@@ -49,7 +49,7 @@ def objective(parameters, noise):
 
 step = jax.jit(lambda parameters, noise: jax.tree.map(
     lambda a, g: a - 0.1 * g, parameters, jax.grad(objective)(parameters, noise)))
-for epoch in range(6):
+for epoch in range(3):
     key, of_epoch = jax.random.split(key)
     parameters = step(parameters, 0.01 * jax.random.normal(of_epoch, x.shape))
     f = features(parameters["theta"], x)
