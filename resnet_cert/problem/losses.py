@@ -542,7 +542,9 @@ def _rounded(result: Array, factor: Array, relative: float) -> Radius:
 
 def _column(error: Radius) -> Radius:
     """(m, 1), or one number for all."""
-    return error if error.exact or np.ndim(error.upper) == 0 else Radius(error.upper[:, None])
+    if error.exact:
+        return NOTHING
+    return error if np.ndim(error.upper) == 0 else Radius(error.upper[:, None])
 
 
 def _broadcast(bound: Radius, shape: tuple[int, ...]) -> Radius:

@@ -312,6 +312,14 @@ def test_without_features_and_inputs_they_are_exactly_zero():
     assert constants(linear, 1.0).mu2 == 0.0
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("q", [1, 2])
+def test_where_nothing_is_fed_in_they_are_zero_for_every_loss(loss, q):
+    head = draw(2, "generic", loss, q=max(q, 1 + (loss == "softmax")), d2=0, bias=False)
+    nothing = replace(head, x=np.zeros_like(head.x), f=np.zeros_like(head.f))
+    assert mus(constants(nothing.problem(), 2.0)) == (0.0, 0.0, 0.0)
+
+
 def test_large_data_form_no_matrix_and_small_ones_do(monkeypatch):
     problem = draw(1, "generic", "logistic", q=1).problem()
     with_matrices = mus(constants(problem, 1.0))
