@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -18,6 +19,13 @@ from resnet_cert.problem.arrays import float64_array, number
 from resnet_cert.problem.problem import Problem
 
 NUMBERS = [[1.0, 2.5], [-3.0, 0.125]]
+
+
+def matrix(rows: list[list[int]]) -> Any:
+    """NumPy's, which it would rather be without."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asmatrix(rows)
 
 
 def refused(a: Any) -> str:
@@ -49,7 +57,7 @@ def test_floats_are_taken_to_the_bit(dtype: Any, order: Any) -> None:
         np.array([[1, 2], [-3, 0]], dtype=np.int8),
         np.array([[1, 2], [-3, 0]]),
         np.ma.masked_array([[1.0, 2.0], [-3.0, 0.0]], mask=False),
-        np.asmatrix([[1, 2], [-3, 0]]),
+        matrix([[1, 2], [-3, 0]]),
         [np.array([1.0, 2.0]), np.array([-3.0, 0.0])],
         np.array([[1.0, 2.0], [-3.0, 0.0]])[::-1][::-1],
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from selections import first
 
 from resnet_cert import Problem, load_problem
 from resnet_cert.check import examine
@@ -59,7 +60,7 @@ def random_head(seed: int, **options: Any) -> Problem:
     )
 
 
-@pytest.mark.parametrize("name", REFUTED)
+@pytest.mark.parametrize("name", first(3, REFUTED))
 def test_a_witness_names_the_condition_and_leads_to_a_lower_point(name: str) -> None:
     problem = load_problem(CONFIGS / f"{name}.yaml")
     examination = examine(problem)
@@ -78,7 +79,7 @@ def test_a_witness_names_the_condition_and_leads_to_a_lower_point(name: str) -> 
     assert witness.objective_there.upper < witness.objective.lower
 
 
-@pytest.mark.parametrize("name", REFUTED)
+@pytest.mark.parametrize("name", first(3, REFUTED))
 def test_the_rate_is_the_derivative_along_the_direction(name: str) -> None:
     problem = load_problem(CONFIGS / f"{name}.yaml")
     witness = found(problem)
