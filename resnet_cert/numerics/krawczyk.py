@@ -33,7 +33,9 @@ RESOLUTION = 2.0**-40
 """until it is so small, relative to the range and to where it lies."""
 MOST_BOXES = 200_000
 """Beyond, what is left is not decided."""
-REFINEMENTS = 12
+REFINEMENTS = 48
+"""So often a box with one zero is made smaller at most, as long as it loses this share of a side."""
+LOST = 0.01
 
 
 class Enclosed(NamedTuple):
@@ -265,6 +267,6 @@ def refined(systems: Sequence[System], at: Array, radius: Array) -> tuple[Array,
                 center, reach = _covering(low, high)
                 if (reach <= radius).all():
                     at, radius = center, reach
-        if not (radius < 0.9 * before).any():
+        if not (radius < (1.0 - LOST) * before).any():
             break
     return at, radius

@@ -558,7 +558,9 @@ def _largest(each: Radius) -> Radius:
 
 def _norms(each: Radius) -> Radius:
     """(m,) the Euclidean norm of (m, q)."""
-    if each.exact or np.ndim(each.upper) < 2:
+    if each.exact:
+        return NOTHING
+    if np.ndim(each.upper) < 2:
         return each
     if each.upper.shape[1] == 1:
         return Radius(each.upper[:, 0])
@@ -567,7 +569,9 @@ def _norms(each: Radius) -> Radius:
 
 def _sums(each: Radius) -> Radius:
     """(m,) the sum of (m, q)."""
-    if each.exact or np.ndim(each.upper) < 2:
+    if each.exact:
+        return NOTHING
+    if np.ndim(each.upper) < 2:
         return each
     if each.upper.shape[1] == 1:
         return Radius(each.upper[:, 0])

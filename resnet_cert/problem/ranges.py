@@ -74,8 +74,13 @@ def _pseudo_huber(p: Balls, y: Array) -> Slopes:
     return Slopes(first.widened(FLOOR), _rising(np.hypot(1.0, far) ** -3.0, np.hypot(1.0, near) ** -3.0, 1.0))
 
 
+def exponential(p: Balls) -> Balls:
+    """e^p."""
+    return _rising(np.exp(p.lower), np.exp(p.upper), np.inf)
+
+
 def _poisson(p: Balls, y: Array) -> Slopes:
-    rate = _rising(np.exp(p.lower), np.exp(p.upper), np.inf)
+    rate = exponential(p)
     return Slopes(rate - Balls.exact(y), rate)
 
 

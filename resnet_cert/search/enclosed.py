@@ -24,7 +24,7 @@ from resnet_cert.numerics.krawczyk import Enclosed
 from resnet_cert.numerics.radius import FLOOR, Array, U, gamma
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.losses import BuiltinLoss, Loss
-from resnet_cert.problem.ranges import Slopes, separable_slopes, softmax_shares
+from resnet_cert.problem.ranges import Slopes, exponential, separable_slopes, softmax_shares
 
 MONOMIALS = 6
 COMPRESSED = 12
@@ -37,7 +37,7 @@ class Samples:
 
     coefficients: (N, 6), or (n, q, 6) where outputs are coupled;  y: (N,) or (n, q);  weight: (N,) or (n,),
     of sum about 1, with the factors of the loss.  slopes: of a loss that is a sum; None for softmax.
-    remainder: ‖M − RᵀR‖ of compressed samples.
+    remainder: ‖M − RᵀR‖ of compressed samples.  rates: the slopes are e^p − y.
     """
 
     coefficients: Balls
@@ -45,6 +45,7 @@ class Samples:
     weight: Balls
     slopes: Callable[[Balls, Array], Slopes] | None
     remainder: float = 0.0
+    rates: bool = False
 
 
 @QUIET
@@ -69,7 +70,8 @@ def samples(loss: Loss, coefficients: Balls, y: Array, omega: Array | None, weig
     if omega is not None:
         each = each.times(omega.ravel())
     flat = Balls(coefficients.center.reshape(n * q, MONOMIALS), coefficients.radius.reshape(n * q, MONOMIALS))
-    whole = Samples(flat, y.ravel(), each, slopes)
+    rates = isinstance(loss, BuiltinLoss) and loss.kind == "poisson"
+    whole = Samples(flat, y.ravel(), each, slopes, rates=rates)
     squared = isinstance(loss, BuiltinLoss) and loss.kind in ("squared", "weighted_squared")
     return _compressed(whole) if squared and n * q > COMPRESSED else whole
 
@@ -242,6 +244,55 @@ def _remainder(
         return gradient, None
     both = moved[:, :, None] * moved[:, None, :] + 2.0 * psi[:, None, None]
     return gradient, hessian.widened(remainder * both * (1.0 + 2.0**-40))
+
+
+@dataclass(frozen=True)
+class RateGradient(PlaneGradient):
+    """The gradient with the poisson loss, divided by the largest rate e^{p_0}: the same zeros and directions.
+
+    For each box p_0 is the largest prediction at its centre, and with φ_i = e^{p_i − p_0} − y_i e^{−p_0}
+
+        g = E[φ ∂p] + l2 e^{−p_0} ∂N,  N = ‖(W, V)‖²,
+        ∂_j g = E[(e^{p − p_0} ∂_j(p − p_0) + y e^{−p_0} ∂_j p_0) ∂p + φ ∂_j∂p]
+                + l2 e^{−p_0} (∂_j∂N − ∂_j p_0 ∂N).
+
+    Rates that overflow, or that vary by factors over a box, do so together: their ratios do not.  ∂_j g_i is
+    not symmetric.
+    """
+
+    def _derivatives(self, center: Array, reach: Array, *, second: bool = True) -> tuple[Balls, Balls]:
+        p, _, _ = polynomials(self.samples.coefficients, center, np.zeros_like(center))
+        largest = np.argmax(p.center, axis=1)
+        gradient, hessian = (Balls(np.zeros(s), np.zeros(s)) for s in ((len(center), 2), (len(center), 2, 2)))
+        for first in np.unique(largest):
+            boxes = np.flatnonzero(largest == first)
+            for all_, some in zip(
+                (gradient, hessian), self._divided(first, center[boxes], reach[boxes]), strict=True
+            ):
+                all_.center[boxes], all_.radius[boxes] = some.center, some.radius
+        return gradient, hessian
+
+    def _divided(self, first: int, center: Array, reach: Array) -> tuple[Balls, Balls]:
+        """By the rate of this sample."""
+        data, at = self.samples, slice(first, first + 1)
+        p, moved, bent = polynomials(data.coefficients, center, reach)
+        apart, moved_apart, _ = polynomials(data.coefficients - data.coefficients[at], center, reach)
+        ratio, inverse = exponential(apart), exponential(-p[:, at])
+        seen = inverse.times(data.y)
+        slope = ratio - seen
+        _, n, M = self.norm_squared(center, reach)
+        decay = inverse.times(self.l2)
+        second = ((bent[0], bent[1]), (bent[1], bent[2]))
+        gradient, rows = [], []
+        for i in (0, 1):
+            gradient.append((slope * moved[i]).weighted(data.weight) + n[:, i] * decay[:, 0])
+            row = []
+            for j in (0, 1):
+                change = ratio * moved_apart[j] + seen * moved[j][:, at]
+                sum_ = (change * moved[i] + slope * second[i][j]).weighted(data.weight)
+                row.append(sum_ + (M[:, i, j] - n[:, i] * moved[j][:, first]) * decay[:, 0])
+            rows.append(stacked(row))
+        return stacked(gradient), stacked(rows, axis=1)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ from resnet_cert.search.critical_points import (
     judged,
 )
 from resnet_cert.search.derivatives import Objective
-from resnet_cert.search.enclosed import InFeatures, OnSphere, PlaneGradient
+from resnet_cert.search.enclosed import InFeatures, OnSphere, PlaneGradient, RateGradient
 from resnet_cert.search.plane import Plane, PlaneObjective, plane_of, restricted
 from resnet_cert.search.solve import trust_region
 
@@ -395,6 +396,8 @@ class _Search:
         self.problem, self.plane, self.G, self.least, self.listed = problem, plane, G, least, listed
         self.lower, self.upper = np.array([frame[0], frame[2]]), np.array([frame[1], frame[3]])
         self.gradient: PlaneGradient = G.gradient
+        samples, size, l2 = G.gradient.samples, G.gradient.size, G.gradient.l2
+        self.rates = RateGradient(samples, size, l2) if samples.rates else None
         self.norm = problem.objective.norm
         self.sphere = None if self.norm is None else OnSphere(self.gradient, self.norm)
         self.points: list[CriticalPoint] = []
@@ -430,9 +433,11 @@ class _Search:
         from resnet_cert.search import decayed
 
         found = self.zeros(self.systems(), outside=True)
-        if self.complete or not (self.plane.whole and decayed.applies(self.problem)):
+        # Inside of a ball the critical points are those without it.
+        free = replace(self.problem, objective=replace(self.problem.objective, norm=None))
+        if self.complete or not (self.plane.whole and decayed.applies(free)):
             return found
-        other = decayed.search(self.problem, self.lower, self.upper)
+        other = decayed.search(free, self.lower, self.upper)
         if not other.complete:
             return found
         self.complete, self.boxes = True, 0
@@ -452,9 +457,8 @@ class _Search:
         rows = np.linalg.eigh((z * samples.weight.center[:, None]).T @ z)[1].T
         return [self.gradient, InFeatures(samples, rows, l2)]
 
-    def zeros(self, systems: list[System], *, outside: bool) -> list[tuple[Array, Array]]:
-        """The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball.
-        The zeros in the range, and what is not decided; outside: leave out what lies outside of the ball."""
+    def zeros(self, systems: Sequence[System], *, outside: bool) -> list[tuple[Array, Array]]:
+        """The zeros in the range, and what is not decided; outside: without what lies outside of the ball."""
         samples = self.gradient.samples
         entries = max(1, samples.y.size * (1 if samples.slopes else COUPLED))
         budget = int(min(MOST_BOXES, max(LEAST_BOXES, BOX_WORK / entries)))
@@ -553,10 +557,13 @@ class _Search:
     @QUIET
     def on_rim(self) -> None:
         assert self.sphere is not None
-        for at, reach in self.zeros([self.sphere], outside=False):
-            mu = self.sphere.multiplier(at[None], reach[None])
-            if mu.upper[0] < 0.0:
+        spheres = [self.sphere]
+        if self.rates is not None:
+            spheres.append(OnSphere(self.rates, self.sphere.norm))
+        for at, reach in self.zeros(spheres, outside=False):
+            if any(sphere.multiplier(at[None], reach[None]).upper[0] < 0.0 for sphere in spheres):
                 continue
+            mu = self.sphere.multiplier(at[None], reach[None])
             if not mu.lower[0] > 0.0:
                 if not (self.is_listed(at, reach) or self.is_on_curve(at, reach)):
                     self.open(at, reach)

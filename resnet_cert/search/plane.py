@@ -122,8 +122,7 @@ def _candidates(problem: Problem, function: Objective, best_linear: Array) -> li
 
 
 def _with_circle(plane: Plane, problem: Problem) -> Plane:
-    """The plane with the circle in which it meets the sphere ‖z‖ = norm (an ellipse if a bias is left out).
-    The plane with the circle in which it meets the sphere ‖z‖ = norm (an ellipse if a bias is left out)."""
+    """The plane with the circle in which it meets the sphere ‖z‖ = norm (an ellipse where a bias is free)."""
     norm = problem.objective.norm
     if norm is None:
         return plane

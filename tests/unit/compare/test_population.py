@@ -122,6 +122,15 @@ def test_many_samples_show_what_few_do_not() -> None:
     assert many.smallest_epsilon >= many.gradient_norm_upper
 
 
+@pytest.mark.parametrize("loss", ["squared", "pseudo_huber"])
+def test_where_every_loss_is_exactly_zero_the_gap_is_the_width_of_what_is_not_seen(loss: str) -> None:
+    zeros, support = np.zeros((6, 2)), Support(confidence=0.95, x=1.0, f=1.0, y=1.0)
+    nothing = Problem.from_arrays(
+        x=zeros, y=zeros, f=zeros, W=np.zeros((2, 2)), V=zeros[:2], loss=loss, epsilon=1.0
+    )
+    assert statement(nothing, support).gap_upper >= 0.0
+
+
 def test_a_linear_predictor_that_does_better_is_seen() -> None:
     worse = sample(400_000, 0, V=np.array([[-2.0], [0.0]]))
     assert statement(worse, Support(0.95, 1.5, 1.5, 2.0)).better_than_linear is False

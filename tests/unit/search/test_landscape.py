@@ -26,6 +26,7 @@ from resnet_cert.report.figures import rendered
 from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
 from resnet_cert.search.critical_points import closed_form, exact_rank
+from resnet_cert.search.enclosed import RateGradient, polynomials
 from resnet_cert.search.landscape import Landscape, Undecided, hulls, landscape
 from resnet_cert.search.plane import plane_of, restricted
 
@@ -362,6 +363,48 @@ def test_every_stationary_point_of_the_rim_is_listed(seed: int) -> None:
 @pytest.mark.parametrize("first", range(8, 508, 50))
 def test_five_hundred_rims_are_right(first: int) -> None:
     assert [seed for seed in range(first, first + 50) if not rim_is_right(seed)] == []
+
+
+@pytest.mark.parametrize(("n", "norm", "l2"), [(6, 40.0, 0.0), (2, 30.0, 0.1)])
+def test_rates_that_overflow_leave_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, n: int, norm: float, l2: float
+) -> None:
+    """Poisson on a ball with predictions of thousands: every box of it and of its rim is decided."""
+    monkeypatch.setattr("resnet_cert.search.landscape.MOST_BOXES", 50_000)
+    monkeypatch.setattr("resnet_cert.search.landscape.MOST_PIXELS", 21)
+    rng = np.random.default_rng(3)
+    x, f, y = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), np.abs(rng.normal(size=n))
+    found = landscape(
+        Problem.from_arrays(x=x, y=y, f=f, w=[0.1], V=[[0.0]], loss="poisson", norm=norm, l2=l2)
+    )
+    assert found.complete
+    assert any(point.kind == "minimum" for point in found.critical_points)
+
+
+def test_the_gradient_divided_by_a_rate_is_enclosed() -> None:
+    """At points z of boxes about c: g(z) = e^{−p_0(z)} ∇G(z), and g(z) ∈ g(c) + J(z − c)."""
+    problem = hard_problem(3, l2=0.1)
+    assert problem.loss.name == "poisson"
+    plane = plane_of(problem, np.ones((1, 1)))
+    whole = restricted(problem, plane).gradient
+    divided = RateGradient(whole.samples, whole.size, whole.l2)
+    rng = np.random.default_rng(0)
+    center, reach = rng.uniform(-2.0, 2.0, (200, 2)), rng.uniform(0.0, 0.3, (200, 2))
+    place = center + reach * rng.uniform(-1.0, 1.0, (200, 2))
+    found = divided(center, reach)
+
+    def predictions(at: np.ndarray) -> np.ndarray:
+        return polynomials(whole.samples.coefficients, at, 0.0 * at)[0].center
+
+    first = predictions(center).argmax(axis=1)
+    rate = np.exp(predictions(place)[np.arange(200), first])[:, None]
+    truth = whole(place, 0.0 * place).at.center / rate
+    slack = 1e-12 * (1.0 + np.abs(truth))
+    assert (np.abs(truth - found.over.center) <= found.over.radius + slack).all()
+    step = place - center
+    middle = found.at.center + np.einsum("bij,bj->bi", found.jacobian.center, step)
+    spread = found.at.radius + np.einsum("bij,bj->bi", found.jacobian.radius, np.abs(step))
+    assert (np.abs(truth - middle) <= spread + slack).all()
 
 
 def test_a_minimum_that_touches_the_rim_is_one() -> None:

@@ -499,6 +499,54 @@ def hard_problem(seed: int) -> Problem:
     return Problem.from_arrays(x=x, y=y, f=f, w=W, V=V, loss=loss, epsilon=EPS, l2=l2)
 
 
+def hard_head(seed: int) -> Problem:
+    """As hard, with up to three outputs, a bias, inputs that go round the block, decay, or on a ball."""
+    rng = np.random.default_rng(seed)
+    loss = ("squared", "softmax", "logistic", "poisson", "pseudo_huber")[seed % 5]
+    q, n = int(rng.choice([1, 2, 3])), int(rng.choice([6, 30, 200]))
+    q = 3 if loss == "softmax" else q
+    d, k = rng.integers(1, 6, size=2)
+    d = max(int(d), q)
+    x, f, y = rng.normal(size=(n, d)), rng.normal(size=(n, k)), rng.normal(size=(n, q))
+    y = {
+        "logistic": np.where(y > 0.0, 1.0, 0.0 if q > 1 else -1.0),
+        "poisson": np.abs(y),
+    }.get(loss, y)
+    if loss == "softmax":
+        y = np.eye(3)[rng.integers(3, size=n)]
+    W = rng.normal(size=(q, d)) * 10.0 ** rng.uniform(-1.0, 2.3)
+    V = rng.normal(size=(d, k)) * 10.0 ** rng.uniform(-1.0, 5.0) * (1e-4 if loss == "poisson" else 1.0)
+    more: dict[str, Any] = {}
+    if rng.integers(2):
+        more["c"] = rng.normal(size=q)
+    if rng.integers(2):
+        more["bypass"] = rng.normal(size=(n, 2))
+        W = np.concatenate([W, rng.normal(size=(q, 2))], axis=1)
+    kind = rng.integers(3)
+    if kind == 1:
+        more["l2"] = 10.0 ** rng.uniform(-10.0, 0.0)
+    if kind == 2:
+        size = sum(float(np.sum(part**2)) for part in (W, V, more.get("c", np.zeros(1))))
+        more["norm"] = np.sqrt(size) * rng.uniform(1.0, 2.0)
+    return Problem.from_arrays(x=x, y=y, f=f, W=W, V=V, loss=loss, epsilon=EPS, **more)
+
+
+def is_certified(problem: Problem) -> bool:
+    """At its end, or there is none, or nothing is open but that μ2 overflows.  Or F does at the start."""
+    try:
+        solution = solve(problem)
+    except RequestError:
+        return True
+    report = check(replace(problem, point=solution.point))
+    overflows = report.constants.mu2 is None and report.gradient.verdict is Verdict.CERTIFIED
+    return report.verdict is Verdict.CERTIFIED or solution.attained is False or overflows
+
+
+@pytest.mark.parametrize("seed", first(3, [910235, *range(400)]))
+def test_hard_heads_come_to_a_certified_point_or_there_is_none(seed: int):
+    assert is_certified(hard_head(seed))
+
+
 def ends_well(problem: Problem) -> bool:
     """‖∇G‖ ≤ ε at the end, or F overflows at the start."""
     try:

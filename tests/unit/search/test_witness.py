@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,57 @@ def test_squares_that_overflow_do_not_make_a_direction_of_zeros() -> None:
     assert witness.lower_point is not None
     tiny = unit(witness.direction)
     assert tiny is not None
+
+
+def scaled_point(seed: int) -> Problem:
+    """Data and points from 1e-140 to 1e140, w = 0 or out to where rates overflow, decay, and the rim."""
+    rng = np.random.default_rng(seed)
+    loss = ("squared", "logistic", "pseudo_huber", "poisson", "softmax")[seed % 5]
+    n, q = int(rng.choice([1, 3, 6])), 3 if loss == "softmax" else int(rng.integers(1, 3))
+    d, k = max(q, int(rng.integers(1, 4))), int(rng.integers(1, 4))
+    of_x = 10.0 ** rng.uniform(-140.0, 1.0 if loss == "poisson" else 140.0)
+    of_f, of_W = of_x * 10.0 ** rng.uniform(-3.0, 3.0), 10.0 ** rng.uniform(-3.0, 2.5) / of_x
+    x, f, y = rng.normal(size=(n, d)) * of_x, rng.normal(size=(n, k)) * of_f, rng.normal(size=(n, q))
+    y = {
+        "logistic": np.where(y > 0.0, 1.0, 0.0 if q > 1 else -1.0),
+        "poisson": np.abs(y),
+        "softmax": np.eye(3)[np.arange(n) % 3],
+    }.get(loss, y * 10.0 ** rng.uniform(-100.0, 100.0))
+    W = rng.normal(size=(q, d)) * of_W * (rng.integers(3) > 0)
+    V = rng.normal(size=(d, k)) * 10.0 ** rng.uniform(-3.0, 3.0) * of_x / of_f
+    size = float(np.hypot(np.linalg.norm(W), np.linalg.norm(V)))
+    kind = rng.integers(4)
+    more = ({}, {}, {"l2": 10.0 ** rng.uniform(-10.0, 0.0)}, {"norm": 1.0000001 * size})[kind]
+    return Problem.from_arrays(x=x, y=y, f=f, W=W, V=V, loss=loss, epsilon=0.0, **more)
+
+
+def squared_exactly(problem: Problem, point: Point) -> Fraction:
+    """n·(F + l2‖(W, V)‖²)·2 of the squared loss in rationals, at scale 1."""
+    exactly = np.vectorize(Fraction, otypes=[object])
+    [chunk] = problem.chunks()
+    x, f, y, W, V = (exactly(a) for a in (chunk.x, chunk.f, chunk.y, point.W, point.V))
+    square = ((W**2).sum() + (V**2).sum()) * Fraction(problem.objective.l2)
+    return (((x + f @ V.T) @ W.T - y) ** 2).sum() + 2 * len(y) * square
+
+
+@pytest.mark.parametrize("seed", first(2, range(400)))
+def test_at_every_scale_a_witness_is_one_or_refused(seed: int) -> None:
+    problem = scaled_point(seed)
+    examination = examine(problem)
+    if examination.report.verdict is not Verdict.REFUTED:
+        return
+    witness = find_witness(examination)
+    if isinstance(witness, str):
+        assert "underflows or overflows" in witness
+        return
+    length = np.hypot(np.linalg.norm(witness.direction.dW), np.linalg.norm(witness.direction.dV))
+    assert length == pytest.approx(1.0, abs=1e-14)
+    assert witness.rate.upper < 0.0
+    if witness.lower_point is not None:
+        assert witness.objective_there is not None
+        assert witness.objective_there.upper < witness.objective.lower
+        if problem.loss.name == "squared":
+            assert squared_exactly(problem, witness.lower_point) < squared_exactly(problem, problem.point)
 
 
 def test_a_certified_point_has_no_witness() -> None:
