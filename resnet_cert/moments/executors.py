@@ -248,6 +248,7 @@ class DaskExecutor:
 
         waiting, alone = set(futures), 0
         while waiting:
+            before = len(waiting)
             try:
                 with self.client.as_current():
                     waiting = wait(waiting, timeout=PATIENCE, return_when="FIRST_COMPLETED").not_done
@@ -260,7 +261,8 @@ class DaskExecutor:
                     "environment",
                 )
             if what is not None:
-                told(what, len(futures) - len(waiting), len(futures))
+                for left in range(before - 1, len(waiting) - 1, -1):
+                    told(what, len(futures) - left, len(futures))
 
     def _workers(self) -> Any:
         return self.client.scheduler_info(n_workers=-1)["workers"]

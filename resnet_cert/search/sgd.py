@@ -25,6 +25,7 @@ from resnet_cert.compare.theorem4 import (
     theorem4_constants,
     theorem4_terms,
 )
+from resnet_cert.decide.objective import QUICKLY
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.numerics.selftest import require_sound_arithmetic
@@ -38,6 +39,8 @@ Integers = npt.NDArray[np.int64]
 
 DATA_BYTES = 2**32
 """x and f are held in memory, for fresh samples are drawn from all of them; larger data are refused."""
+FEW = 1000
+"""Steps for which a program is not worth a long compilation."""
 BLOCK_ENTRIES = 2**21
 """Iterates are kept for a block of steps: about so many numbers.  As many activations, for F, at a time."""
 WORK_ENTRIES = 2**9
@@ -294,7 +297,7 @@ class _Draws:
 def _frozen(loss: Loss, data: _Data, b: float, eta: float, draws: _Draws, stride: int) -> Iterator[Array]:
     """F(z_t) at every stride-th step, (·, repeat) at a time."""
     g = np.hstack([data.x, data.f])
-    run, objective = _frozen_steps(loss), _objective(loss, g, data)
+    run, objective = _frozen_steps(loss, draws.steps <= FEW), _objective(loss, g, data)
     z: Any = np.zeros((draws.repeat, data.y.shape[1], g.shape[1]))
     for picks, count in draws.blocks(draws.block_steps(z[0].size, stride)):
         z, trajectory = run(z, picks, g, data.y, data.omega, eta, b)
@@ -302,7 +305,7 @@ def _frozen(loss: Loss, data: _Data, b: float, eta: float, draws: _Draws, stride
 
 
 @lru_cache(maxsize=8)
-def _frozen_steps(loss: Loss) -> Any:
+def _frozen_steps(loss: Loss, quickly: bool) -> Any:
     """z (repeat, q, m), picks (steps, repeat) ↦ the next z, and every z_t before its step (steps, repeat, q,
     m)."""
     slope = jax.grad(lambda p, y, omega: loss.value(p, y, omega).sum())
@@ -318,7 +321,7 @@ def _frozen_steps(loss: Loss) -> Any:
 
         return jax.lax.scan(step, z, picks)
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=QUICKLY if quickly else None)
 
 
 def _objective(loss: Loss, g: Array, data: _Data) -> Callable[[Array], Array]:
@@ -385,7 +388,7 @@ def _moving(
     stride: int,
 ) -> Iterator[Array]:
     """F(z_t, θ_t) at every stride-th step, (·, repeat) at a time."""
-    run = _moving_steps(loss, network.forward, d1)
+    run = _moving_steps(loss, network.forward, d1, draws.steps <= FEW)
     n, parameters = len(data.y), sum(layer.weight.size for layer in network.layers)
     together = max(1, BLOCK_ENTRIES // (n * max(len(layer.weight) for layer in network.layers)))
     states = [
@@ -410,7 +413,7 @@ def _start(network: NetworkFeatures, data: _Data, runs: int) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _moving_steps(loss: Loss, forward: Callable[[Any, Any], Any], d1: int) -> Any:
+def _moving_steps(loss: Loss, forward: Callable[[Any, Any], Any], d1: int, quickly: bool) -> Any:
     """(z, θ), picks (repeat, groups, stride) ↦ the next (z, θ), and F before every group (repeat, groups)."""
 
     def losses(state: Any, x: Any, y: Any, omega: Any) -> Any:
@@ -434,7 +437,8 @@ def _moving_steps(loss: Loss, forward: Callable[[Any, Any], Any], d1: int) -> An
 
         return jax.lax.scan(group, state, picks)
 
-    return jax.jit(jax.vmap(run, in_axes=(0, 0, None, None, None, None, None, None, None)))
+    together = jax.vmap(run, in_axes=(0, 0, None, None, None, None, None, None, None))
+    return jax.jit(together, compiler_options=QUICKLY if quickly else None)
 
 
 def _within(part: Any, limit: Any) -> Any:

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -542,9 +543,9 @@ def is_certified(problem: Problem) -> bool:
     return report.verdict is Verdict.CERTIFIED or solution.attained is False or overflows
 
 
-@pytest.mark.parametrize("seed", first(3, [910235, *range(400)]))
-def test_hard_heads_come_to_a_certified_point_or_there_is_none(seed: int):
-    assert is_certified(hard_head(seed))
+@pytest.mark.parametrize("seeds", first(1, [[910235, 0], *(range(i, i + 50) for i in range(0, 400, 50))]))
+def test_hard_heads_come_to_a_certified_point_or_there_is_none(seeds: Sequence[int]):
+    assert [seed for seed in seeds if not is_certified(hard_head(seed))] == []
 
 
 def ends_well(problem: Problem) -> bool:
