@@ -6,7 +6,7 @@ What a function returns as True is proven; False says only that it is not (not a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -75,17 +75,9 @@ def semidefinite(S: Matrix, *, strictly: bool = False) -> bool:
         return True
     if size > ELIMINATED_AT_MOST:
         return False
-    rows = [row[: i + 1] for i, row in enumerate(S.tolist())]
-    for j in range(size):
-        pivot = rows[j][j]
-        if not pivot > 0:
-            if not strictly and all(rows[i][j] == 0 for i in range(j, size)):
-                continue
+    for column in _columns(S):
+        if not column[0] > 0 and (strictly or not all(entry == 0 for entry in column)):
             return False
-        for i in range(j + 1, size):
-            factor = rows[i][j] / pivot
-            for l in range(j + 1, i + 1):
-                rows[i][l] -= factor * rows[l][j]
     return True
 
 
@@ -95,19 +87,28 @@ def indefinite(S: Matrix) -> bool:
     Args:
         S: a symmetric matrix, of at most ELIMINATED_AT_MOST rows.
     """
-    size = S.nrows()
-    if size > ELIMINATED_AT_MOST:
+    if S.nrows() > ELIMINATED_AT_MOST:
         return False
+    for column in _columns(S):
+        if not column[0] > 0:
+            return bool(column[0] < 0)
+    return False
+
+
+def _columns(S: Matrix) -> Iterator[list[Any]]:
+    """What is left of each column of S, from its pivot down, before LDLᵀ eliminates it; a pivot that is not
+    positive eliminates nothing."""
+    size = S.nrows()
     rows = [row[: i + 1] for i, row in enumerate(S.tolist())]
     for j in range(size):
-        pivot = rows[j][j]
-        if not pivot > 0:
-            return bool(pivot < 0)
+        column = [rows[i][j] for i in range(j, size)]
+        yield column
+        if not column[0] > 0:
+            continue
         for i in range(j + 1, size):
-            factor = rows[i][j] / pivot
+            factor = rows[i][j] / column[0]
             for l in range(j + 1, i + 1):
                 rows[i][l] -= factor * rows[l][j]
-    return False
 
 
 def _near_identity(S: Matrix) -> bool:

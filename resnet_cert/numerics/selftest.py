@@ -171,6 +171,7 @@ def _factorisations() -> str | None:
     return "the Cholesky factorisation of an indefinite matrix succeeds"
 
 
+@cache
 def _sines() -> Array:
     """Full-precision numbers, (512, 4)."""
     return np.sin(np.arange(1.0, 2049.0)).reshape(512, 4)
