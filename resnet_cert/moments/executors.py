@@ -223,7 +223,8 @@ class DaskExecutor:
             )
         ]
         try:
-            self._wait(parts, "pieces" if is_watched() else None)
+            if is_watched():
+                self._wait(parts, "pieces")
             while len(parts) > 1:
                 pairs = [
                     self.client.submit(operator.add, *pair, pure=False)
