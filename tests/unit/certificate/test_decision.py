@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from truth.heads import CORNERS, LOSSES, Head, HeadTruth, draw
 
-from resnet_cert.certificate.decision import Limits, decide
+from resnet_cert.certificate.cost import Limits
+from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.verification import Verification
 from resnet_cert.outcomes import Verdict
 
