@@ -108,7 +108,7 @@ def other_value(leaf: Any, rng: np.random.Generator) -> Any:
     if isinstance(leaf, bool):
         return not leaf
     if isinstance(leaf, int):
-        return int(leaf + rng.integers(-2, 3))
+        return leaf + int(rng.integers(-2, 3))
     if isinstance(leaf, str):
         words = [
             "CERTIFIED",
