@@ -13,6 +13,7 @@ import numpy.typing as npt
 from resnet_cert.capture.affine import Affine, Scaling
 from resnet_cert.capture.assemble import Batch, Captured, assembled
 from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.outcomes import RequestError
 
 BATCH = 512
@@ -125,7 +126,8 @@ def captured(
     between = _scaling(network, layers, roles.norm)
     last = network.channels_last(layers[roles.V])
     samples = (_batch(network, roles, last, inputs, y) for inputs, y in _chain(first, batches))
-    return assembled(samples, affine, end, between, network.roundoff)
+    with small_algebra(max(affine.matrix.shape)):
+        return assembled(samples, affine, end, between, network.roundoff)
 
 
 INPUT = "input"
