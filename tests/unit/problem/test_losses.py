@@ -144,7 +144,7 @@ def test_without_margins_some_are_not(kind: str, monkeypatch: pytest.MonkeyPatch
 def test_suprema_are_never_exceeded_and_nearly_reached(kind: str):
     rng = np.random.default_rng(5)
     loss, closest = named_loss(kind, 0.7), 0.0
-    for _ in range(60):
+    for _ in range(30):
         q = int(rng.integers(1, 4))
         p, y, omega = draw(kind, rng, 1, q)
         reach = float(rng.choice(SCALES)) * abs(rng.normal())
