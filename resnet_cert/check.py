@@ -48,6 +48,7 @@ from resnet_cert.moments.one_pass import Observed, observe, observe_first
 from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.convexity import with_assumption1
 from resnet_cert.problem.problem import Problem, Support
@@ -134,6 +135,7 @@ def check(
 
 
 @QUIET
+@small_algebra_within
 def examine(
     problem: Problem,
     *,
@@ -360,6 +362,7 @@ def gap_bounds(
 
 
 @QUIET
+@small_algebra_within
 def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundConstants, Enclosure]:
     """The constants of Theorem 3 for a problem, and its min F_lin; with weight decay min G_lin.
 

@@ -20,7 +20,7 @@ from flint import ctx
 
 from resnet_cert.certificate import cost, networks
 from resnet_cert.certificate.arrays import data_files
-from resnet_cert.certificate.cost import Cost
+from resnet_cert.certificate.cost import Cost, Limits
 from resnet_cert.certificate.facts import Array, Data
 from resnet_cert.certificate.files import Undecided, read_file, require_all
 from resnet_cert.certificate.reading import Certificate, Named, Rejected
@@ -28,7 +28,6 @@ from resnet_cert.certificate.verification import AS_STORED, BITWISE, Spec
 from resnet_cert.outcomes import RequestError
 
 if TYPE_CHECKING:
-    from resnet_cert.certificate.decision import Limits
     from resnet_cert.problem.problem import Problem
 
 LARGEST_SPEC = 2**24

@@ -28,7 +28,8 @@ def main(path: str, folder: str, budget: float, memory: float, arrays_only: bool
 
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            from resnet_cert.certificate.decision import Limits, decide_file
+            from resnet_cert.certificate.cost import Limits
+            from resnet_cert.certificate.decision import decide_file
 
             limits = Limits.within(budget, memory)
             answer = decide_file(

@@ -6,10 +6,12 @@ what takes hours, not for planning.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnet_cert.certificate.constants import MATRIX_WORK
+from resnet_cert.certificate.files import Undecided
 
 if TYPE_CHECKING:
     from resnet_cert.certificate.reading import Certificate
@@ -45,6 +47,28 @@ class Cost:
             allowed = f"the {memory / 1e9:.1f} GB of memory allowed"
             return f"would take about {self.bytes / 1e9:.1f} GB, more than {allowed}"
         return None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Until when, by `time.monotonic`, and with how many bytes the work has to be done."""
+
+    until: float
+    memory: float
+
+    @staticmethod
+    def within(seconds: float = 600.0, memory: float = 2.0e9) -> Limits:
+        return Limits(time.monotonic() + seconds, memory)
+
+    def excess(self, step: Cost) -> str | None:
+        """Why a step would not end in time or not fit."""
+        return step.excess(self.until - time.monotonic(), self.memory)
+
+    def require(self, what: str, step: Cost) -> None:
+        """Raises Undecided in that case."""
+        excess = self.excess(step)
+        if excess:
+            raise Undecided(f"{what} {excess}")
 
 
 def data_bytes(certificate: Certificate) -> float:

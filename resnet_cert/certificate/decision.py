@@ -7,7 +7,6 @@ be recomputed here raises `Undecided`, the reason of that verdict; any other exc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -19,12 +18,13 @@ from flint import arb, ctx
 
 from resnet_cert.certificate import cost
 from resnet_cert.certificate.arrays import read_arrays
+from resnet_cert.certificate.binding import bind, require_files, shortest
 from resnet_cert.certificate.bundle import ENDING, unpack
 from resnet_cert.certificate.constants import inside, is_computed_b, is_computed_mu2, threshold_squared
-from resnet_cert.certificate.cost import Cost
-from resnet_cert.certificate.facts import Data, Facts
-from resnet_cert.certificate.fields import BALLS, RATIONALS, Field
-from resnet_cert.certificate.files import Undecided
+from resnet_cert.certificate.cost import Cost, Limits
+from resnet_cert.certificate.facts import BOUNDARY_WIDTH, Data, Facts
+from resnet_cert.certificate.fields import BALLS, RATIONALS, Field, squares
+from resnet_cert.certificate.files import Undecided, read_file
 from resnet_cert.certificate.losses import LOSSES
 from resnet_cert.certificate.reading import FORMATS, Certificate, Interval, Rejected, read_certificate
 from resnet_cert.certificate.verification import AS_STORED, ENCLOSED, Bounds, Claim, Spec, Verification
@@ -33,28 +33,6 @@ from resnet_cert.outcomes import Verdict
 PRECISIONS = (128, 256, 512, 1024, 4096)
 EXACT_WORK = 10**7
 """Largest n·q²(d+k)² that is recomputed in rational numbers."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Until when, by `time.monotonic`, and with how many bytes the work has to be done."""
-
-    until: float
-    memory: float
-
-    @staticmethod
-    def within(seconds: float = 600.0, memory: float = 2.0e9) -> Limits:
-        return Limits(time.monotonic() + seconds, memory)
-
-    def excess(self, step: Cost) -> str | None:
-        """Why a step would not end in time or not fit."""
-        return step.excess(self.until - time.monotonic(), self.memory)
-
-    def require(self, what: str, step: Cost) -> None:
-        """Raises Undecided in that case."""
-        excess = self.excess(step)
-        if excess:
-            raise Undecided(f"{what} {excess}")
 
 
 Progress = Callable[[Verification], None]
@@ -84,9 +62,6 @@ def decide(
     Raises:
         RequestError: a file cannot be read, with all of those that are missing.
     """
-    from resnet_cert.certificate.binding import bind, require_files, shortest
-    from resnet_cert.certificate.files import read_file
-
     limits = limits or Limits.within()
     progress = progress or (lambda verification: None)
     so_far = Verification(True, Verdict.UNDECIDED, (), arrays_only=arrays_only)
@@ -172,9 +147,6 @@ def _require_allowed(data: Data) -> None:
 
 
 def _keeps_to(data: Data, norm: float) -> bool:
-    from resnet_cert.certificate.facts import BOUNDARY_WIDTH
-    from resnet_cert.certificate.fields import squares
-
     point = squares(map(arb, [*data.seen_W.ravel().tolist(), *data.V.ravel().tolist()]), arb(0))
     return bool(point <= (arb(norm) * arb(1.0 + BOUNDARY_WIDTH)) ** 2)
 

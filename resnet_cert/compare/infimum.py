@@ -7,7 +7,8 @@ Along some directions losses fall for ever, those of classes that recede.  Yet f
 ℓ' without some of the classes that a sample does not have, for log Σ_j e^{p_j} over fewer j is less; or
 without a whole sample, whose loss is at least 0.  Every choice of what is left out gives a bound.  The best
 leaves out what recedes: the minimum of what stays is attained, and is proven by its curvature on the row
-space.  What recedes is seen on the path of minimisers of F_lin + λ/2‖W‖² as λ falls, and need not be proven.
+space.  What recedes is seen on the path of minimisers of F_lin + λ/2‖W‖² as λ falls, or by a linear
+programme, and need not be proven.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_minimum import MOST_WORK, LinearMinimum, Seen, enclosed_on
 from resnet_cert.compare.linear_objective import LinearObjective, bend
 from resnet_cert.compare.path import Place
-from resnet_cert.compare.recession import is_softmax, separates
+from resnet_cert.compare.recession import is_softmax, receding_faces, separates
 from resnet_cert.compare.row_space import unseen_directions
 from resnet_cert.numerics.eigenvalues import smallest_eigenvalue
 from resnet_cert.numerics.enclosure import Ball, Enclosure
@@ -42,7 +43,7 @@ FALLS = 2.0**-3
 """and this much at least."""
 CLOSE = 2.0**-40
 """A relative distance of both ends that need not be less."""
-DESCENT = (2.0**-10, 2.0**-25, 2.0**-45)
+DESCENT = (2.0**-10, 2.0**-25, 2.0**-45, 0.0)
 """The λ, relative to the curvature, on the way to the minimum of what stays."""
 MOST_STEPS = 20
 """Of Newton's method: what takes more is no minimum that is attained."""
@@ -91,10 +92,15 @@ def infimum(data: Data, start: Found | None = None, enough: float = math.inf) ->
             best = min(best, Seen.of(data, place, blocks=False).F, key=lambda F: F.upper)
             if tried is None or (stays != tried).any():
                 lower, tried = max(lower, _by_what_stays(problem, stays)), stays
-            if lower > enough or best.upper - lower <= CLOSE * abs(best.upper):
+            if lower > enough or _is_close(_between(lower, [best])):
                 break
         before = now
-    return Infimum(_between(lower, [best]), tuple(places))
+    found = _between(lower, [best])
+    if small and not (lower > enough or _is_close(found)):
+        for face in receding_faces(problem):
+            lower = max(lower, _by_what_stays(problem, face.stays(problem)))
+        found = _between(lower, [best])
+    return Infimum(found, tuple(places))
 
 
 def on_large_ball(linear: LinearMinimum) -> LinearMinimum:
@@ -190,9 +196,22 @@ def _sum(weights: Array) -> Enclosure:
 
 
 def _least(part: Problem) -> Enclosure:
-    """inf F_lin of a part, its lower end proven by L ≥ L(Û) − ‖∇L(Û)‖²/(2m) on the row space, or the infimum
-    of the loss."""
+    """inf F_lin of a part, its lower end proven in the scaled inputs, or in coordinates of their own."""
     data = Data.of(part)
+    best = _least_as_scaled(data)
+    if _is_close(best) or not data.may_turn:
+        return best
+    data = data.orthogonalised()
+    other = enclosed_on(data, data.unconstrained()[0], math.inf, None).F_min
+    return max(best, other, key=lambda F: F.lower)
+
+
+def _is_close(F: Enclosure) -> bool:
+    return F.upper - F.lower <= CLOSE * abs(F.upper)
+
+
+def _least_as_scaled(data: Data) -> Enclosure:
+    """By L ≥ L(Û) − ‖∇L(Û)‖²/(2m) on the row space, or by the infimum of the loss."""
     objective = LinearObjective(data.scaled, data.ridge)
     place = path.origin(objective, data.scale)
     for share in DESCENT:

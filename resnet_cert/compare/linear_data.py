@@ -39,6 +39,10 @@ SETTLED = 1e-6
 """Relative length of a Newton step of a custom loss that has arrived."""
 SHORT_OF_NOTHING = 2.0**-33
 """The λ, relative to the curvature, from which on ill-conditioned data need coordinates of their own."""
+ABOUT, MOST_TURNS = 2.0**4, 4
+"""Coordinates suit a λ that is larger or smaller by no more than this factor; so often others are taken."""
+ALIKE = 1e-6
+"""What a predictor may change when it is moved to them."""
 STEPS_TO_INFINITY = 12
 """Steps of the path, each to a 2^-8 of λ, after which no direction of recession is looked for along it."""
 ACCURACY = 1e-12
@@ -91,6 +95,11 @@ class Found:
         step = path.solver(self.objective, self.place.at, 0.0)(self.place.at.gradient)
         length = float(np.linalg.norm(self.place.point))
         return float(np.linalg.norm(step)) <= SETTLED * (1.0 + length)
+
+    def is_as(self, other: Found) -> bool:
+        """‖W‖ and Φ are those of another place, whose coordinates may not be good enough for it."""
+        pairs = (self.norm, other.norm), (self.value, other.value)
+        return all(math.isclose(one, two, rel_tol=ALIKE) for one, two in pairs)
 
     def moved(self, objective: LinearObjective) -> Found:
         """The same predictor in other coordinates."""
@@ -269,11 +278,15 @@ class Data:
             start = known if known.objective.design is objective.design else known.moved(objective)
         found = Found(objective, search(start, least))
         if self.ill_conditioned:
-            if found.place.lam <= least:
-                found = found.moved(self.objective(0.0))
-                found = Found(found.objective, search(found, 0.0))
-            found = found.moved(self.objective(found.place.lam))
-            found = Found(found.objective, search(found, 0.0))
+            for _ in range(MOST_TURNS):
+                lam = found.place.lam
+                moved = found.moved(self.objective(lam))
+                place = search(moved, 0.0)
+                if not (place.converged and moved.is_as(found)):
+                    break
+                found = Found(moved.objective, place)
+                if lam / ABOUT <= place.lam <= lam * ABOUT:
+                    break
         return found
 
 

@@ -136,7 +136,7 @@ def enclosed_on(
     sharp: form second derivatives where the enclosure is wide without them.
     """
     ball = Enclosure.exact(r) / data.scaled.sigma if math.isfinite(r) else Enclosure(math.inf, 0.0, math.inf)
-    found = _inside(found, ball.lower if math.isfinite(r) else math.inf)
+    outside, found = found, _inside(found, ball.lower if math.isfinite(r) else math.inf)
     if not data.is_convex_on(r):
         return without_convexity(_from(Seen.of(data, found, blocks=False), ball, r, attained, chosen))
     plain = Seen.of(data, found, blocks=False)
@@ -146,7 +146,19 @@ def enclosed_on(
         if at is None:
             break
         best = _from(replace(plain, at=at), ball, r, attained, chosen)
+    if sharp and found is not outside and not is_sharp(best):
+        return _raised(best, Seen.of(data, outside, blocks=True).least_on(ball))
     return best
+
+
+def _raised(linear: LinearMinimum, least: Enclosure | None) -> LinearMinimum:
+    """The same, known from below by duality from a place a little outside of the ball as well."""
+    F = linear.F_min
+    if least is None or not least.lower > F.lower:
+        return linear
+    return replace(
+        linear, F_min=Enclosure(F.value, min(least.lower, F.upper), F.upper), lower_from="strong convexity"
+    )
 
 
 def without_convexity(linear: LinearMinimum) -> LinearMinimum:

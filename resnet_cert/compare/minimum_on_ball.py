@@ -81,8 +81,7 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     if attained is None:
         start, attained = data.unconstrained(found)
         if attained is None:
-            located = _locates(start)
-            attained = True if located else False if data.recession.is_unattained(start.W) else None
+            attained = True if _locates(start) else data.recession.is_attained(start.W)
         if r is None:
             chosen = start.place.converged if attained else not known and start.settled
             radius = 1.01 * start.norm if chosen else b

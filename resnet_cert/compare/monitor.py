@@ -22,6 +22,7 @@ from resnet_cert.moments.gradient import first_moments, lipschitz_pass
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure
 from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.arrays import float64_array
 from resnet_cert.problem.problem import Problem
@@ -119,6 +120,10 @@ class Monitor:
         problem = Problem.from_arrays(
             x=self._x, y=self._y, f=features, W=W, V=V, c=c, loss=self._loss, r=self._r, **self._options
         )
+        with small_algebra(problem.side):
+            return self._at(problem, features)
+
+    def _at(self, problem: Problem, features: Array) -> Progress:
         size = max(spectral_norm(problem.W).upper, spectral_norm(problem.V).upper)
         b = ROOM * max(size, 1.0) if self._b is None else self._b
         while size >= b:

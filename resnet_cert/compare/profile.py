@@ -29,6 +29,7 @@ from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
 from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import BreakEvenRadius, Profile, ProfileRow
 
@@ -157,6 +158,7 @@ def _crossing(F: Enclosure, seen: Seen) -> float:
 
 
 @QUIET
+@small_algebra_within
 def profile(problem: Problem, points: int = 25) -> Profile:
     """min F_lin over ‖W‖_F ≤ r against r, F, and where they meet.
 

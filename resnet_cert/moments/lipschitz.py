@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from resnet_cert.numerics.eigenvalues import eigenvalue_bound
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure
-from resnet_cert.numerics.radius import NOTHING, Array, Radius, Scaled, gamma, hypot
+from resnet_cert.numerics.radius import FLOOR, NOTHING, Array, Radius, Scaled, gamma, hypot
 from resnet_cert.numerics.sums import Blocks, Node, Sum
 from resnet_cert.problem.losses import Bools, Loss
 from resnet_cert.problem.problem import Chunk
@@ -49,8 +49,8 @@ MODERATE, POWER_STEP = 32, 16
 ROOM = 200
 """In their units bounds are near 2^200 at most then: no product of four of them overflows, and what
 underflows is nothing beside the largest."""
-NO_POWER = -1104
-"""That of zeros: below the smallest number, so that any other one counts."""
+NO_POWER = -6000
+"""That of zeros: below the smallest bound, so that any other one counts."""
 
 UNITS = ("x", "f", "J", "L1", "L2", "L3")
 TERMS = (
@@ -152,21 +152,21 @@ def lipschitz_sums(
         x_norm, f_norm: (m,) the row norms ‖x‖, ‖f‖.
     """
     bound = Radius.of(b)
-    suprema = loss.suprema(bound * (x_norm + bound * f_norm), chunk.y, chunk.omega)
+    suprema = loss.suprema_in_units(bound * (x_norm + bound * f_norm), chunk.y, chunk.omega)
     if suprema is None:
         return None
-    e_b = math.frexp(b)[1]
-    p_x, p_f, *p_L = (power(size) for size in (x_norm, f_norm, *suprema))
+    e_b, known = math.frexp(b)[1], np.array(suprema.powers)
+    p_x, p_f = power(x_norm), power(f_norm)
+    p_L = [power(size, int(p)) for size, p in zip(suprema[:3], known, strict=True)]
     p_J = max(p_x, p_f + e_b)
     p_J = 0 if abs(p_J) <= MODERATE else POWER_STEP * round(max(p_J, NO_POWER) / POWER_STEP)
     units = np.array([p_x, p_f, p_J, *p_L])
     wide = any(p not in (0, NO_POWER) for p in units.tolist())
     units -= ROOM * wide
-    x, f, L1, L2, L3 = (
-        down(size, int(p)) for size, p in zip((x_norm, f_norm, *suprema), units[[0, 1, 3, 4, 5]], strict=True)
-    )
-    V_f = down(f, p_J - p_f - e_b) * math.ldexp(b, -e_b)
-    J = hypot(down(x, p_J - p_x) + V_f, V_f)
+    x, f = x_norm.shifted(-int(units[0])), f_norm.shifted(-int(units[1]))
+    L1, L2, L3 = (size.shifted(int(p)) for size, p in zip(suprema[:3], known - units[3:], strict=True))
+    V_f = f.shifted(p_f + e_b - p_J) * math.ldexp(b, -e_b)
+    J = hypot(x.shifted(p_x - p_J) + V_f, V_f)
     x2, f2, L3J = x * x, f * f, L3 * J
     terms = [L1 * J, L2 * J * J, L1 * f, L3J * J * J, L2 * J * f, L1 * L1]
     terms += [x2, f2, L2 * x2, L2 * f2, L3J * x2, L3J * f2]
@@ -182,21 +182,16 @@ def lipschitz_sums(
     return LipschitzSums(units, bounds, zeros, grams, chunk.x.shape[1], wide)
 
 
-def power(size: Radius) -> int:
-    """A power of two near the largest of these bounds, as a unit of them; 0 where they are moderate."""
-    largest = 0.0 if size.exact else float(np.max(size.upper))
-    if not 0.0 < largest < math.inf:
-        return NO_POWER if largest == 0.0 else 0
-    e = math.frexp(largest)[1]
+def power(size: Radius, known: int = 0) -> int:
+    """A power of two near the largest of these bounds, times 2^known, as a unit of them; 0 where they are
+    moderate."""
+    if size.exact:
+        return NO_POWER
+    largest = max(float(np.max(size.upper)), FLOOR)
+    if not largest < math.inf:
+        return 0
+    e = math.frexp(largest)[1] + known
     return 0 if abs(e) <= MODERATE else POWER_STEP * round(e / POWER_STEP)
-
-
-def down(size: Radius, power: int) -> Radius:
-    """size·2^−power, in steps that are floats."""
-    step = max(-1000, min(power, 1000))
-    if size.exact or not power:
-        return size
-    return down(size * 2.0**-step, power - step)
 
 
 def _down(a: Array, power: int) -> Array:

@@ -142,6 +142,13 @@ class Radius:
     def __getitem__(self, index: Any) -> Radius:
         return NOTHING if self.exact else Radius(self.upper[index])
 
+    def shifted(self, power: int) -> Radius:
+        """Times 2^power, in steps that are floats."""
+        step = max(-1000, min(power, 1000))
+        if self.exact or not power:
+            return self
+        return (self * 2.0**step).shifted(power - step)
+
     def sqrt(self) -> Radius:
         return self if self.exact else Radius(_up(np.sqrt(self.upper)))
 

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -25,17 +26,31 @@ MOST_PIECES = 8
 
 Piece = TypeVar("Piece")
 Made = TypeVar("Made")
+Others = ParamSpec("Others")
+
+
+class Sized(Protocol):
+    @property
+    def side(self) -> int:
+        """Of its largest matrices."""
+        ...
+
+
+OfSize = TypeVar("OfSize", bound=Sized)
 
 
 class _Cap:
-    """The cap, shared by all Python threads: who comes first sets it, and takes it back.
+    """The cap, shared by all Python threads: who comes first sets it, and takes it back; inside, that thread
+    may set it again.
 
-    Who comes in between does without one when the first leaves, which costs time and nothing else.  (OpenBLAS
-    takes no number from threads but the main one.)
+    Another one that comes in between does without one when the first leaves, which costs time and nothing
+    else.  (OpenBLAS takes no number from threads but the main one.)
+
+    free: how many threads there are for pieces of data.
     """
 
     def __init__(self) -> None:
-        self.held = threading.Lock()
+        self.held = threading.RLock()
         self.libraries = -1
         self.controllers: list[Any] = []
         self.free = 1
@@ -73,14 +88,30 @@ def small_algebra(size: int = 0) -> Iterator[int]:
     if size > SMALL or not _CAP.held.acquire(blocking=False):
         yield 1
         return
-    before: list[tuple[Any, int]] = []
+    before, free = [], _CAP.free
     try:
         before = _CAP.set()
-        yield max([_CAP.free, *(threads for _, threads in before)])
+        _CAP.free = max([free, *(threads for _, threads in before)])
+        yield _CAP.free
     finally:
+        _CAP.free = free
         for library, threads in before:
             library.set_num_threads(threads)
         _CAP.held.release()
+
+
+def small_algebra_within(
+    task: Callable[Concatenate[OfSize, Others], Made],
+) -> Callable[Concatenate[OfSize, Others], Made]:
+    """`small_algebra` for all of a task, by the size of its first argument: products of a few thousand rows
+    gain nothing by threads that wait for each other, and there are hundreds of them."""
+
+    @wraps(task)
+    def capped(of: OfSize, *arguments: Others.args, **options: Others.kwargs) -> Made:
+        with small_algebra(of.side):
+            return task(of, *arguments, **options)
+
+    return capped
 
 
 def in_order(task: Callable[[Piece], Made], pieces: Iterable[Piece], count: int) -> Iterator[Made]:

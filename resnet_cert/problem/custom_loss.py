@@ -154,7 +154,10 @@ class CustomLoss:
             return None
         from resnet_cert.problem.convexity import suprema
 
-        return Suprema(*map(Radius.of, suprema(self, np.broadcast_to(reach.upper, len(y)), y[:, 0])))
+        first, second, third = suprema(self, np.broadcast_to(reach.upper, len(y)), y[:, 0])
+        return Suprema(Radius.of(first), Radius.of(second), Radius.of(third))
+
+    suprema_in_units = suprema
 
     @property
     def concordance(self) -> None:

@@ -61,11 +61,21 @@ class FirstDerivatives(NamedTuple):
 
 
 class Suprema(NamedTuple):
-    """‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖ at most over ‖p‖ ≤ reach, (m,) each."""
+    """‖∇ℓ‖, ‖∇²ℓ‖, ‖∇³ℓ‖ at most over ‖p‖ ≤ reach, (m,) each, in units of 2^powers."""
 
     first: Radius
     second: Radius
     third: Radius
+    powers: tuple[int, int, int] = (0, 0, 0)
+
+    def map(self, change: Callable[[Radius], Radius]) -> Suprema:
+        return Suprema(change(self.first), change(self.second), change(self.third), self.powers)
+
+    @property
+    def plain(self) -> Suprema:
+        """In units of 1."""
+        first, second, third, (one, two, three) = self
+        return Suprema(first.shifted(one), second.shifted(two), third.shifted(three))
 
 
 class Rays(NamedTuple):
@@ -131,7 +141,11 @@ class Loss(Protocol):
         ...
 
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema | None:
-        """Over ‖p‖ ≤ reach (m,); None where not known."""
+        """Over ‖p‖ ≤ reach (m,), in units of 1; None where not known."""
+        ...
+
+    def suprema_in_units(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema | None:
+        """The same in units that hold what is no float."""
         ...
 
     @property
@@ -343,10 +357,13 @@ class BuiltinLoss:
             return form, wrong
         return self.scale * form, wrong * self.scale + _rounded(self.scale * form, form, 2.0 * U)
 
-    @np.errstate(over="ignore")
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
-        first, second, third = self.formulas.suprema(self.functions, reach, y, omega)
-        return Suprema(first * self.scale, second * self.scale, third * self.scale)
+        return self.suprema_in_units(reach, y, omega).plain
+
+    @np.errstate(over="ignore")
+    def suprema_in_units(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
+        bounds = self.formulas.suprema(self.functions, reach, y, omega)
+        return bounds.map(lambda bound: bound * self.scale)
 
     def recession(self, y: Array) -> Recession | None:
         return self.formulas.recession(y)
@@ -501,9 +518,9 @@ class Separable:
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
         bounds = self.one.suprema(fn, _column(reach), y)
         if self.weighted:
-            bounds = Suprema(*(Radius.size(_present(omega)) * bound for bound in bounds))
-        first, second, third = (_broadcast(bound, y.shape) for bound in bounds)
-        return Suprema(_norms(first), _largest(second), _largest(third))
+            bounds = bounds.map(lambda bound: Radius.size(_present(omega)) * bound)
+        first, second, third, powers = bounds.map(lambda bound: _broadcast(bound, y.shape))
+        return Suprema(_norms(first), _largest(second), _largest(third), powers)
 
     def recession(self, y: Array) -> Recession | None:
         """An output that is flat on a side may move there forever; any other one has to stay."""
@@ -649,14 +666,16 @@ _LOGISTIC_THIRD = math.log(2.0 + math.sqrt(3.0))
 
 
 def _logistic_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
-    # |σ(p) − y| ≤ σ(R) − min(y, 1 − y) for |p| ≤ R; the last term pays for that cancellation.
+    # |σ(p) − y| ≤ σ(R) − min(y, 1 − y) for |p| ≤ R: the sum of (1 − e^{−R})/(2(1 + e^{−R})) ≥ 0 and of
+    # ½ − min(y, 1 − y) ≥ 0.
     R = np.broadcast_to(reach.upper, y.shape)
     e = fn.exp(-np.minimum(R, _LOGISTIC_THIRD))
     third = -fn.expm1(-np.minimum(R, _LOGISTIC_THIRD)) * e / ((1.0 + e) * (1.0 + e) * (1.0 + e))
-    largest = 1.0 / (1.0 + fn.exp(-R))
-    slope = largest - np.minimum(y, 1.0 - y) + 2 * ELEMENTARY
+    slope = -fn.expm1(-R) / (2.0 * (1.0 + fn.exp(-R))) + (0.5 - np.minimum(y, 1.0 - y))
     return Suprema(
-        Radius.of(slope) * SUPREMUM, Radius(np.full_like(y, 0.25)), Radius.of(third + FLOOR) * SUPREMUM
+        Radius.of(slope + FLOOR) * SUPREMUM,
+        Radius(np.full_like(y, 0.25)),
+        Radius.of(third + FLOOR) * SUPREMUM,
     )
 
 
@@ -721,10 +740,15 @@ def _pseudo_huber_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
     nearest = np.maximum(np.abs(y) * (1.0 - 4 * U) - reach.upper, 0.0)
     at = np.clip(0.5, nearest, farthest)
     near, s = fn.hypot1(nearest), fn.hypot1(at)
+    # Far from all targets, at = nearest, ℓ″ and ℓ‴ are no floats: s is in units of 2^e, about the least.
+    e = max(0, math.frexp(float(np.min(near)))[1] // 16 * 16 - 64)
+    root = at / s
+    near, s = np.ldexp(near, -e), np.ldexp(s, -e)
     return Suprema(
         Radius.of(farthest / fn.hypot1(farthest) + FLOOR) * SUPREMUM,
         Radius.of(1.0 / near / near / near + FLOOR) * SUPREMUM,
-        Radius.of(3.0 * at / s / s / s / s / s + FLOOR) * SUPREMUM,
+        Radius.of(3.0 * root / s / s / s / s + FLOOR) * SUPREMUM,
+        (0, -3 * e, -4 * e),
     )
 
 
@@ -762,10 +786,11 @@ def _poisson_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> S
 
 
 def _poisson_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
-    rate = fn.exp(np.broadcast_to(reach.upper, y.shape))
-    # The last term pays for the cancellation in rate − y.
-    first = np.maximum(rate - y, y - fn.exp(-reach.upper)) + 2 * ELEMENTARY * (rate + y)
-    bound = Radius.of(rate) * SUPREMUM
+    R = np.broadcast_to(reach.upper, y.shape)
+    # max(e^R − y, y − e^{−R}), in which only the lesser one cancels: the larger is at least |y − 1|, and half
+    # of (e^R − 1) + (1 − e^{−R}), so that it is off by a small multiple of ELEMENTARY, relatively.
+    first = np.maximum(fn.expm1(R) + (1.0 - y), (y - 1.0) - fn.expm1(-R))
+    bound = Radius.of(fn.exp(R)) * SUPREMUM
     return Suprema(Radius.of(first + FLOOR) * SUPREMUM, bound, bound)
 
 

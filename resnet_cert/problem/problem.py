@@ -302,6 +302,11 @@ class Problem:
         return self.q * self.d + self.d1 * self.k
 
     @property
+    def side(self) -> int:
+        """Of the largest matrices of a pass."""
+        return max(self.d, self.k, self.q)
+
+    @property
     def is_plain(self) -> bool:
         return self.objective.is_plain
 

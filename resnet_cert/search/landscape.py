@@ -39,6 +39,7 @@ from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
 from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
 from resnet_cert.problem.span import span
@@ -281,6 +282,7 @@ def _set_document(found: CriticalSet) -> dict[str, Any]:
     }
 
 
+@small_algebra_within
 def landscape(
     problem: Problem,
     *,

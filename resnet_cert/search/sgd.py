@@ -29,6 +29,7 @@ from resnet_cert.decide.objective import QUICKLY
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.problem.networks import NetworkFeatures
@@ -94,6 +95,7 @@ class SgdRun(ShownAsText):
 
 
 @float64_scope()
+@small_algebra_within
 def sgd(
     problem: Problem,
     steps: int,

@@ -25,6 +25,7 @@ import numpy as np
 
 from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.numerics.selftest import require_sound_arithmetic
+from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
@@ -50,8 +51,7 @@ DENSE_NEWTON = 700
 DENSE_STEP = 160
 """and that of G."""
 NULL = 1e-13
-"""Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing.
-Curvatures that small, relative to the largest of scaled unknowns, are directions of which Φ knows nothing."""
+"""Curvatures that small, relative to the largest of scaled unknowns: directions of which Φ knows nothing."""
 FAR = 1e6
 """A ball so many times as large as the point is left out at first."""
 NEARBY = 30.0
@@ -117,6 +117,7 @@ class Solution(ShownAsText):
         return f"{self.iterations} iterations: {end}; {sizes}"
 
 
+@small_algebra_within
 def solve(problem: Problem, watch: Callable[[Step], None] = lambda step: None) -> Solution:
     """A point where ‖∇F‖ ≤ ε and λ_min(∇²F) ≥ −√(μ2 ε), with a margin, sought from the problem's own point.
 

@@ -14,6 +14,7 @@ from resnet_cert.decide.lagrangian import length, objective, on_boundary
 from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, inner, norm
 from resnet_cert.numerics.radius import Array, U, exponent
+from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import Verdict
 from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
@@ -75,8 +76,7 @@ def find_witness(examination: Examination) -> Witness | str:
 
 
 def descent(examination: Examination) -> Descent | None:
-    """How far the objective falls along the witness; None where the point is not refuted, or none is proven.
-    How far the objective falls along the witness; None where the point is not refuted, or none is proven."""
+    """How far the objective falls along the witness; None where it is not refuted, or nothing is proven."""
     found = find_witness(examination)
     if isinstance(found, str) or found.objective_there is None:
         return None
@@ -140,6 +140,7 @@ def objective_at(problem: Problem, point: Point) -> Enclosure:
 
 
 @QUIET
+@small_algebra_within
 def _descended(problem: Problem, witness: Witness) -> Witness:
     """The lowest of the first steps at which the objective is proven to be lower."""
     function = Objective(problem)

@@ -270,7 +270,7 @@ def test_what_is_no_hindrance():
 @pytest.mark.parametrize("command", first(1, ["landscape s.yaml", "sgd s.yaml --steps 3"]))
 def test_a_picture_is_the_same_with_a_broken_matplotlibrc_and_a_notebooks_backend(command: str):
     pytest.importorskip("matplotlib")
-    assert process(*command.split(), "--output", "a.svg").returncode == 0
+    assert run(*command.split(), "--output", "a.svg").exit_code == 0
     Path("matplotlibrc").write_bytes(b"\xff\xfe nonsense : : :\nfont.size: 40\n")
     done = process(*command.split(), "--output", "b.svg", MPLBACKEND="nonsense", MATPLOTLIBRC="nowhere")
     assert (done.returncode, done.stderr) == (0, "")

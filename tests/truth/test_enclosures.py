@@ -218,7 +218,7 @@ def test_every_number_of_many_reports_holds_the_truth_and_no_verdict_is_wrong(fa
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "family",
-    first(3, ["zero_w", "near_minimum", "uneven_columns", "gaussian", "strict_minimum", "saddle"]),
+    first(2, ["zero_w", "near_minimum", "uneven_columns", "gaussian", "strict_minimum", "saddle"]),
 )
 def test_no_verdict_is_wrong_within_a_few_places_of_both_thresholds(family, mode):
     found = []
@@ -304,8 +304,8 @@ def test_the_bound_of_theorem_3_is_rounded_up_by_little_whatever_r(r):
 
 @pytest.mark.usefixtures("without_crosscheck")
 @pytest.mark.parametrize("family", BENIGN)
-def test_a_margin_of_1e_8_is_decided_in_float64_and_every_margin_in_balls(family):
-    for seed in range(6):
+def test_a_margin_of_1e_8_is_decided_in_float64_and_every_margin_in_balls(family, longer):
+    for seed in range(3 * longer):
         sample = make(family, seed)
         truth = Truth(sample)
         epsilon, mu2 = margin(truth, np.random.default_rng([crc32(family.encode()), seed, 2]))
@@ -322,7 +322,7 @@ def test_a_margin_of_1e_8_is_decided_in_float64_and_every_margin_in_balls(family
 @pytest.mark.usefixtures("without_crosscheck")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whether_F_lin_has_a_minimiser_is_found_out(family, longer):
-    for seed in range(4 * longer):
+    for seed in range(2 * longer):
         sample = make(family, seed)
         at = Case(sample, {"epsilon": 0.1, "mu2": 1.0}, "float64")
         assert at.report.objective.attained == attained(sample), at

@@ -6,9 +6,12 @@ import jax
 import numpy as np
 import pytest
 from heads import CORNERS, LOSSES, HeadTruth, draw
+from selections import first
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", first(3, ["weighted_squared", "softmax", "poisson", "logistic", "pseudo_huber", "squared"])
+)
 def test_the_oracle_agrees_with_autodiff(loss: str):
     head = draw(LOSSES.index(loss), CORNERS[0], loss, q=2, d1=2, d2=1, bias=True, l2=0.25)
     truth, problem = HeadTruth(head), head.problem()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -16,12 +15,14 @@ from typing import Any
 import forger
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from selections import first
 from truth.heads import Head, draw
 
 from resnet_cert import RequestError
 from resnet_cert.certificate import bundle, supervision
 from resnet_cert.certificate.supervision import verify
+from resnet_cert.cli import cli
 from resnet_cert.outcomes import Verdict
 
 ONE = np.ones((1, 1))
@@ -301,17 +302,14 @@ def test_a_file_that_changes_meanwhile_is_never_accepted_for_what_it_was_not(
 # The command
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "resnet_cert", "verify", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
-    )
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["verify", *arguments], env={"COLUMNS": "200"})
 
 
 def test_the_first_line_says_it_all_and_the_json_document_says_the_same(tmp_path: Path) -> None:
     path = of_spec(tmp_path, SPEC)
     text, document = run(str(path)), run(str(path), "--format", "json")
-    assert (text.returncode, document.returncode) == (0, 0)
+    assert (text.exit_code, document.exit_code) == (0, 0)
     assert text.stdout.splitlines()[0] == f"CERTIFIED, ε = 2.0, for {tmp_path / 'problem.yaml'}"
     said = json.loads(document.stdout)
     assert (said["schema"], said["verdict"], said["features"]) == (
@@ -323,9 +321,9 @@ def test_the_first_line_says_it_all_and_the_json_document_says_the_same(tmp_path
     assert run(str(path), "--arrays").stdout.startswith("ARRAYS ONLY: CERTIFIED")
     (tmp_path / "problem.yaml").unlink()
     gone = run(str(path))
-    assert (gone.returncode, gone.stdout) == (2, "")
+    assert (gone.exit_code, gone.stdout) == (2, "")
     assert "problem.yaml" in gone.stderr
-    assert run(str(path), "--budget", "0").returncode == 2
+    assert run(str(path), "--budget", "0").exit_code == 2
 
 
 def test_the_documentation_has_the_answers_sentences() -> None:

@@ -23,7 +23,8 @@ from flint import arb
 from truth.heads import Head, HeadTruth, draw
 
 from resnet_cert import RequestError
-from resnet_cert.certificate.decision import Limits, decide
+from resnet_cert.certificate.cost import Limits
+from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.supervision import verify
 from resnet_cert.certificate.verification import Verification
 from resnet_cert.outcomes import Verdict
@@ -107,7 +108,7 @@ def other_value(leaf: Any, rng: np.random.Generator) -> Any:
     if isinstance(leaf, bool):
         return not leaf
     if isinstance(leaf, int):
-        return int(leaf + rng.integers(-2, 3))
+        return leaf + int(rng.integers(-2, 3))
     if isinstance(leaf, str):
         words = [
             "CERTIFIED",

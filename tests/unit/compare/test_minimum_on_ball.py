@@ -104,6 +104,41 @@ def test_ill_conditioned_designs_at_any_scale(loss: str, q: int, longer: int):
             assert width(found.norm) < 1e-6, (seed, cond)
 
 
+def labelled(loss: str, q: int, seed: int) -> tuple[Array, Array, float]:
+    """x, hard targets as the formulas know them, and cond(X): often a part of them can be separated."""
+    rng = np.random.default_rng([seed, q, len(loss), 77])
+    d, cond = int(rng.integers(1, 5)), 10.0 ** rng.uniform(0, 15)
+    n = max(int(rng.integers(3, 14)), d)
+    made = design if rng.random() < 0.5 or d == 1 else of_a_kind
+    x = made(rng, n, d, cond, 10.0 ** rng.choice([0, -150, 150, -60, 5, 0, 0]))
+    p = (x / np.max(np.abs(x), axis=0)) @ rng.normal(size=(q, d)).T
+    p = p + rng.choice([0, 0.3, 3.0]) * rng.normal(size=p.shape) * np.abs(p).mean()
+    if rng.random() < 0.4:  # an input that only some samples see
+        group = rng.random(n) < 0.5
+        if d > 1:
+            x[group, -1] = 0.0
+        if rng.random() < 0.5:
+            p[~group] = np.abs(p[~group])
+    return x, (p > 0.0).astype(float) if loss == "logistic" else np.clip(np.rint(p), 0.0, 9.0), cond
+
+
+@pytest.mark.parametrize(("loss", "q"), [("logistic", 1), ("logistic", 3), ("poisson", 3)])
+def test_hard_labels_on_ill_conditioned_designs(loss: str, q: int, longer: int):
+    """`attained` agrees with the exact cone of each output, and no enclosure is wide."""
+    for seed in range(3 * longer):
+        x, y, cond = labelled(loss, q, seed)
+        given = 2.0 * y - 1.0 if loss == "logistic" else y
+        n, d = x.shape
+        exact = all(
+            attained(Sample(x, given[:, a], np.zeros((n, 1)), np.zeros(d), np.zeros((d, 1)), loss=loss))
+            for a in range(q)
+        )
+        for r in (None, 10.0 ** np.random.default_rng(seed).uniform(-3, 6) / np.max(np.abs(x))):
+            found = best_linear_predictor(linear(x, given[:, 0] if q == 1 else y, loss, q), r, 1.0)
+            assert found.attained is exact or (found.attained is None and cond > 1e12), (seed, r)
+            assert cond > 1e12 or found.F_min.upper < 1e-12 or width(found.F_min) < 1e-6, (seed, r)
+
+
 CASES: dict[str, tuple[list[list[float]], list[float], list[float], float]] = {
     "exact fit": ([[1e4, 1], [10001, 1], [10002, 1]], [-1, 0, 1], [1, -10001], 0.0),
     "pressure": (
@@ -154,13 +189,13 @@ def test_data_that_a_plane_separates_have_no_minimum():
         ([[1, 0], [1, 0], [0, 1], [1, 1]], [1, -1, 1, 1], False),  # along (0, 1) no loss grows
         ([[0.1, 0.3], [0.1, 0.3], [0, 1], [1, 1]], [1, -1, 1, 1], True),
         ([[1, 3], [1, 3], [3, -1], [2, 6]], [1, -1, 1, 1], False),
-        ([[0.1, 0.3], [0.1, 0.3], [0.3, -0.1], [1, 3]], [1, -1, 1, 1], None),  # 3·0.1 is not 0.3 in floats
+        ([[0.1, 0.3], [0.1, 0.3], [0.3, -0.1], [1, 3]], [1, -1, 1, 1], True),  # 3·0.1 is not 0.3 in floats
         ([[1, 0], [1, 0]], [1, -1], True),
         ([[1, 5e-324], [1, 1e-323]], [-1, 1], False),  # along (−1.5, 2^1074), which is no float
     ],
 )
 def test_where_some_products_vanish_it_is_decided_exactly(
-    x: list[list[float]], y: list[float], attained: bool | None
+    x: list[list[float]], y: list[float], attained: bool
 ):
     found = best_linear_predictor(linear(np.array(x, float), np.array(y, float), "logistic"), 5.0, 1.0)
     assert found.attained is attained

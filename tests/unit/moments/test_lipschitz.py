@@ -132,7 +132,7 @@ def exact_suprema(loss: str, P: arb, y: float) -> tuple[arb, arb, arb]:
             return (P.exp() - target).max(target - (-P).exp()), P.exp(), P.exp()
         case "logistic":
             e = (-P.min((2 + arb(3).sqrt()).log())).exp()
-            return 1 / (1 + (-P).exp()), one / 4, (1 - e) * e / (1 + e) ** 3
+            return 1 / (1 + (-P).exp()) - target.min(1 - target), one / 4, (1 - e) * e / (1 + e) ** 3
         case _:
             far, near = P + abs(target), (abs(target) - P).max(arb(0))
             at = (one / 2).max(near).min(far)
@@ -290,6 +290,35 @@ def test_no_underflow_takes_them_below_their_formulas(loss, scale, x, y, f, b):
         assert exact <= arb(mu)
 
 
+@pytest.mark.parametrize(
+    ("loss", "x", "y", "f", "b"),
+    [
+        ("poisson", [[1e-9, 3e-10]], [1.0], 1e-9, 0.5),  # e^P − y cancels
+        ("poisson", [[1e-30, 3e-10], [1e-9, 2e-12]], [1.0, 1.0 + 2.0**-40], 1e-12, 2.0),
+        ("poisson", [[1e-3, 3e-4]], [0.999], 1e-3, 0.5),
+        ("logistic", [[1e-9, 3e-10]], [0.5], 1e-9, 0.5),  # so does σ(P) − ½
+        ("logistic", [[1e-20, 3e-10]], [0.5 - 2.0**-45], 1e-9, 0.5),
+        ("pseudo_huber", [[1e100, 3e99]], [1e110], 1e-200, 0.5),  # ℓ'' is no float
+        ("pseudo_huber", [[1e150, 3e150], [1e152, 0.0]], [1e160, -1e170], 1e-150, 0.01),
+        ("pseudo_huber", [[1e200, 3e200], [1e-3, 0.0]], [1e301, -1e300], 1e-110, 1e-3),
+        ("pseudo_huber", [[1e290, 0.0]], [1e301], 0.0, 1.0),
+    ],
+)
+def test_no_cancellation_and_no_end_of_floats_makes_them_larger(
+    loss: str, x: list[list[float]], y: list[float], f: float, b: float
+):
+    features, zero = np.full((len(x), 1), f), np.zeros((1, 2))
+    head = Head(x=np.array(x), y=np.array(y)[:, None], f=features, W=zero, V=zero.T, loss=loss)
+    problem = Problem.from_arrays(
+        x=head.x, y=head.y, f=head.f, W=head.W, V=head.V, loss=replace(named_loss(loss), signed=False)
+    )
+    ours, (sample, matrix) = constants(problem, b), exact_constants(head, b)
+    for mu, form, one, other in zip(mus(ours), ours.forms, sample, matrix, strict=True):
+        least = one if form == "per-sample" else other
+        assert least * (1 - arb(10) ** -11 * (form == "matrix")) <= arb(mu)
+        assert arb(mu) <= one.min(other) * (1 + arb(10) ** -8) + arb(10) ** -305
+
+
 def test_a_norm_of_subnormal_numbers_is_not_rounded_down():
     """‖∇F‖ = 6.987e-24 at the origin: x = (5e-324, 5e-324), y = 1e300."""
     problem = Problem.from_arrays(x=[[5e-324, 5e-324]], y=[1e300], f=[[0.0]], w=[0.0, 0.0], V=[[0.0], [0.0]])
@@ -336,6 +365,8 @@ def test_a_loss_without_suprema_has_none():
 
         def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> None:
             return None
+
+        suprema_in_units = suprema
 
     problem = replace(draw(1, "generic", "squared", q=1).problem(), loss=Unknown())
     assert observe(problem, 1.0).lipschitz is None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent import futures
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from resnet_cert import Problem, check
+from resnet_cert import Monitor, Problem, check, landscape, profile, sgd, solve
 from resnet_cert.numerics.sums import BLOCK_ROWS
+from resnet_cert.problem.problem import Chunk
 from resnet_cert.results import Report
 
 N = 5 * BLOCK_ROWS + 77
@@ -49,3 +51,32 @@ def test_the_report_of_many_threads_is_that_of_one(
     assert not started
     assert report(problem, 3) == one
     assert set(started) == {3}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        check,
+        solve,
+        profile,
+        lambda problem: sgd(problem, 10),
+        lambda problem: landscape(problem, box=(-1.0, 1.0, -1.0, 1.0)),
+        lambda problem: Monitor([[1.0], [2.0]], [1.0, -1.0], f=lambda x: x)([[1.0]], [[0.5]]),
+    ],
+    ids=["check", "solve", "profile", "sgd", "landscape", "Monitor"],
+)
+def test_small_problems_are_worked_on_with_one_thread_from_python(
+    task: Callable[[Problem], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+    chunk = Problem.chunk
+
+    def seen(problem: Problem, rows: slice, **options: bool) -> Chunk:
+        threads.update(i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas")
+        return chunk(problem, rows, **options)
+
+    monkeypatch.setattr(Problem, "chunk", seen)
+    one_each = {"x": [[1.0], [2.0]], "f": [[1.0], [1.5]], "y": [1.0, -1.0], "w": [1.0], "V": [[0.5]]}
+    with threadpool_limits(2, user_api="blas"):
+        task(Problem.from_arrays(**one_each))
+    assert threads == {1}

@@ -67,6 +67,14 @@ def test_small_algebra_has_one_thread_and_gives_back_the_caller_s():
             assert blas_threads() == {2}
 
 
+def test_pieces_inside_of_small_algebra_have_the_threads_that_it_took():
+    with threadpool_limits(2, user_api="blas"), small_algebra() as free:
+        assert free == 2
+        workers = in_order(lambda _: threading.current_thread(), range(5), 5)
+        assert threading.current_thread() not in set(workers)
+        assert blas_threads() == {1}
+
+
 def test_two_threads_that_overlap_give_back_what_the_first_one_found():
     inside, leave = threading.Event(), threading.Event()
 

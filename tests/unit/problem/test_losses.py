@@ -144,7 +144,7 @@ def test_without_margins_some_are_not(kind: str, monkeypatch: pytest.MonkeyPatch
 def test_suprema_are_never_exceeded_and_nearly_reached(kind: str):
     rng = np.random.default_rng(5)
     loss, closest = named_loss(kind, 0.7), 0.0
-    for _ in range(60):
+    for _ in range(30):
         q = int(rng.integers(1, 4))
         p, y, omega = draw(kind, rng, 1, q)
         reach = float(rng.choice(SCALES)) * abs(rng.normal())
@@ -152,7 +152,7 @@ def test_suprema_are_never_exceeded_and_nearly_reached(kind: str):
         for t in (*rng.random(10), 1.0):
             point = p[0] / np.linalg.norm(p[0]) * (t * reach)
             at = loss.derivatives(point[None], NOTHING, y, omega)
-            first = float(np.linalg.norm(at.first))
+            first = float(np.linalg.norm(at.first)) - float(at.first_error.max())
             S = at.second[0] * np.eye(q) if at.second.ndim == 1 else at.second[0]
             second = float(np.linalg.norm(np.diag(S) if S.ndim == 1 else S, 2))
             assert first <= float(bounds.first.upper[0]) * (1 + 1e-12)
