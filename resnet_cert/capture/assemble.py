@@ -72,13 +72,14 @@ class Captured:
 
 
 def assembled(
-    batches: Iterable[Batch], V: Affine, head: Affine, norm: Scaling | None, roundoff: float
+    batches: Iterable[Batch], V: Affine, head: Affine, norm: Scaling | None, roundoff: float, about_x: str
 ) -> Captured:
     """The arrays of all batches.
 
     Args:
         V: the last layer of the block;  head: W and c;  norm: between the two, folded into the head.
         roundoff: the unit roundoff u of the network's arithmetic.
+        about_x: what x is taken to be, and how another one is named, for messages.
 
     Raises:
         RequestError: the network's own numbers are not those of p = W(x + V f) + c.
@@ -91,10 +92,10 @@ def assembled(
     start = 0
     for batch in batches:
         if pool is None:
-            pool = _pool(batch, V, norm, roundoff)
+            pool = _pool(batch, V, norm, roundoff, about_x)
         x, f = pool(_float64(batch.x)), V.inputs(_float64(batch.f), pool)
         h, error = _block(batch, V, norm, roundoff, pool)
-        _require_near(batch.h[:, :d1], h, error, start, "the head reads", "x + V f")
+        _require_near(batch.h[:, :d1], h, error, start, "the head reads", "x + V f", about_x)
         read = np.concatenate([h, _float64(batch.h[:, d1:])], axis=1)
         bias = 0.0 if head.bias is None else head.bias
         p = read @ head.weight.T + bias
@@ -127,14 +128,13 @@ def assembled(
     )
 
 
-def _pool(batch: Batch, V: Affine, norm: Scaling | None, roundoff: float) -> Pool:
+def _pool(batch: Batch, V: Affine, norm: Scaling | None, roundoff: float, about_x: str) -> Pool:
     """What the head reads of the positions of the block: the one of `POOLS` that gives its input."""
     d1 = len(V.matrix)
     if batch.x.shape[1] != d1:
         raise RequestError(
-            f"expected a block that adds V f to its input: V gives {d1} numbers, its input has "
-            f"{batch.x.shape[1]}; where the shortcut is a layer of its own, name it: skip=... (in an ONNX "
-            "file block=...)",
+            f"expected a block that adds V f to its input x: V gives {d1} numbers, x has "
+            f"{batch.x.shape[1]}; {about_x}",
             id="model",
         )
     if batch.h.ndim != 2 or batch.h.shape[1] < d1:
@@ -150,7 +150,8 @@ def _pool(batch: Batch, V: Affine, norm: Scaling | None, roundoff: float) -> Poo
         if (np.abs(_float64(batch.h[:, :d1]) - h) <= error).all():
             return pool
     raise RequestError(
-        f"expected a head that reads {' or '.join(POOLS)} of x + V f, and it reads none of them", id="model"
+        f"expected a head that reads {' or '.join(POOLS)} of x + V f, and it reads none of them; {about_x}",
+        id="model",
     )
 
 
@@ -173,7 +174,7 @@ def _gamma(terms: int, roundoff: float) -> float:
 
 
 def _require_near(
-    seen: npt.NDArray[Any], ours: Array, error: Array, start: int, what: str, formula: str
+    seen: npt.NDArray[Any], ours: Array, error: Array, start: int, what: str, formula: str, about: str = ""
 ) -> None:
     """Refuse arrays that do not give the network's own numbers."""
     if seen.shape != ours.shape:
@@ -187,7 +188,7 @@ def _require_near(
     raise RequestError(
         f"the network is not p = W(x + V f) + c: sample {start + i}, component {j}: {what} {seen[i, j]:.9g} "
         f"where {formula} is {ours[i, j]:.9g}; difference {difference[i, j]:.3g}, rounding explains "
-        f"{error[i, j]:.3g}",
+        f"{error[i, j]:.3g}" + (f"; {about}" if about else ""),
         id="model",
     )
 

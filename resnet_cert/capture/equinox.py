@@ -12,7 +12,7 @@ import numpy.typing as npt
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
 from resnet_cert.capture.calls import recording
-from resnet_cert.capture.walk import Layer, Seen, captured
+from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -83,6 +83,8 @@ def _with(state: Any) -> Call:
 
 
 class _Equinox:
+    naming_x = NAMING_X
+
     def __init__(self, model: eqx.Module, state: Any, call: Call) -> None:
         self.model, self.state, self.call = model, state, call
         self.copy = eqx.nn.inference_mode(model)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
 from resnet_cert.capture.calls import recording
-from resnet_cert.capture.walk import Layer, Seen, captured
+from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -63,6 +63,8 @@ def captured_arrays(
 
 
 class _Flax:
+    naming_x = NAMING_X
+
     def __init__(self, model: nnx.Module) -> None:
         self.model = model
         self.copy = nnx.clone(model)

@@ -11,17 +11,18 @@ import numpy.typing as npt
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
 from resnet_cert.capture.calls import recording
-from resnet_cert.capture.walk import Layer, Seen, captured
+from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
 
 try:
     import keras
-except ImportError:
-    raise RequestError(
-        "this needs Keras: pip install 'resnet-cert[keras]' and a backend", id="needs-package"
-    ) from None
+except ImportError as error:
+    fault = "this needs Keras: pip install 'resnet-cert[keras]'"
+    if error.name != "keras":
+        fault = f"Keras does not start: {error}; KERAS_BACKEND=jax takes the JAX that is here"
+    raise RequestError(fault, id="needs-package") from None
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
@@ -66,6 +67,8 @@ def captured_arrays(
 
 
 class _Keras:
+    naming_x = NAMING_X
+
     def __init__(self, model: Any) -> None:
         self.model = model
         self.dtype = model.compute_dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ except ImportError:
 
 FLOATS: dict[int, type] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
+PASSES_ON = ("BatchNormalization", "Dropout", "Identity")
+"""Nodes that may stand between V and the addition."""
+
 
 def capture(
     model: str | Path | onnx.ModelProto,
@@ -44,8 +47,8 @@ def capture(
 
     Args:
         model: the file, or the model itself.
-        block: what x is: a tensor by its name in the graph, or a node, whose output x then is; the graph's
-            input by default.
+        block: what x is: a tensor by its name in the graph, or a node, whose output x then is; by default
+            what the graph adds to the output of V.
         head, V, norm: nodes, by their names, by those of their weights, or by those of the modules that had
             these ("head" for "head.weight"); a head is a Gemm, or a MatMul with the Add after it, V that or a
             Conv.
@@ -71,10 +74,13 @@ def captured_arrays(
     named = None if block is None else network.layers().get(block)
     if isinstance(named, onnx.NodeProto):
         block = network.output(named)
-    return captured(network, loader, block=block, head=head, V=V, skip=None, norm=norm, compare=compare)
+    parts = {"block": block, "head": head, "V": V, "skip": None, "norm": norm, "compare": compare}
+    return captured(network, loader, shortcut=network.shortcut, **parts)
 
 
 class _Onnx:
+    naming_x = "block=... names the tensor that is x, or the node that gives it"
+
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         graph = model.graph
@@ -85,6 +91,9 @@ class _Onnx:
                 if value is not None:
                     self.constants[node.output[0]] = numpy_helper.to_array(value.t)
         self.inputs = [entry for entry in graph.input if entry.name not in self.constants]
+        shape = self.inputs[0].type.tensor_type.shape.dim
+        self.batch = shape[0].dim_value if shape else 0
+        """Samples that the graph takes at a time; 0: any number."""
         kind = self.inputs[0].type.tensor_type.elem_type
         self.dtype = FLOATS.get(kind, np.float32)
         self.roundoff = float(np.finfo(self.dtype).eps) / 2.0
@@ -109,6 +118,17 @@ class _Onnx:
         if node.op_type == "MatMul" and self._added(node) is not None:
             return next(other.output[0] for other in self.model.graph.node if node.output[0] in other.input)
         return node.output[0]
+
+    def shortcut(self, layer: Any) -> str | None:
+        """The tensor that is added to what V gives; None where there is none."""
+        gives = self.output(layer)
+        for node in self.model.graph.node:  # in the order of their calls
+            if gives in node.input and node.op_type in PASSES_ON:
+                gives = node.output[0]
+            elif gives in node.input and node.op_type == "Add":
+                others = [name for name in node.input if name != gives and name not in self.constants]
+                return others[0] if others else None
+        return None
 
     def affine(self, layer: Any) -> Affine | None:
         if not isinstance(layer, onnx.NodeProto) or len(layer.input) < 2:
@@ -153,6 +173,27 @@ class _Onnx:
         return layer.op_type != "Conv"
 
     def run(self, inputs: Any, watch: Sequence[str]) -> tuple[Array, dict[str, Seen]]:
+        """In pieces where the graph takes a fixed number of samples, the last one filled up."""
+        fed = self._fed(inputs)
+        if not self.batch:
+            return self._run(fed, watch)
+        m, size, pieces = len(next(iter(fed.values()))), self.batch, []
+        for start in range(0, m, size):
+            piece = {name: a[start : start + size] for name, a in fed.items()}
+            short = size - len(next(iter(piece.values())))
+            filled = {name: np.concatenate([a, *[a[-1:]] * short]) for name, a in piece.items()}
+            pieces.append(self._run(filled, watch))
+
+        def joined(parts: Iterable[Array]) -> Array:
+            return np.concatenate(list(parts))[:m]
+
+        def seen(name: str) -> Seen:
+            each = [part[name] for _, part in pieces]
+            return Seen(joined(part.given for part in each), joined(part.gave for part in each))
+
+        return joined(p for p, _ in pieces), {name: seen(name) for name in pieces[0][1]}
+
+    def _run(self, fed: dict[str, npt.NDArray[Any]], watch: Sequence[str]) -> tuple[Array, dict[str, Seen]]:
         layers = self.layers()
         nodes = {name: layers[name] for name in watch}
         order = {id(node): number for number, node in enumerate(self.model.graph.node)}
@@ -161,7 +202,6 @@ class _Onnx:
             name: (node, node) if isinstance(node, str) else (node.input[0], node.output[0])
             for name, node in nodes.items()
         }
-        fed = self._fed(inputs)
         wanted = dict.fromkeys(name for pair in tensors.values() for name in pair if name not in fed)
         output = self.model.graph.output[0].name
         session = self._session(tuple(wanted))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
-from resnet_cert.capture.walk import Layer, Seen, captured
+from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -97,6 +97,8 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 class _Torch:
+    naming_x = NAMING_X
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         parameter = next(model.parameters(), torch.zeros(0))

@@ -3,7 +3,7 @@ passes through them, assemble."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ class Network(Protocol):
     """A model of one framework."""
 
     roundoff: float
+    naming_x: str
 
     def layers(self) -> Mapping[str, Layer]:
         """Every layer by its name."""
@@ -82,8 +83,11 @@ def captured(
     skip: Layer | None,
     norm: Layer | None,
     compare: Sequence[Layer] | Mapping[str, Layer],
+    shortcut: Callable[[Layer], str | None] | None = None,
 ) -> Captured:
     """See `capture.torch.capture`.
+
+    shortcut: what finds `skip` from the layer of V, where neither it nor the block is named.
 
     Raises:
         RequestError: a layer is not there or not of its kind, or the network is not of that form.
@@ -101,6 +105,8 @@ def captured(
     found_head, found_V = name(head), name(last)
     if found_head is None or found_V is None:
         found_V, found_head = _defaults(network, layers, first[0], name(block), found_V, found_head)
+    if shortcut is not None and block is None and skip is None:
+        skip = shortcut(layers[found_V])
     readouts = (
         compare if isinstance(compare, Mapping) else {_label(layers, layer): layer for layer in compare}
     )
@@ -126,12 +132,23 @@ def captured(
     between = _scaling(network, layers, roles.norm)
     last = network.channels_last(layers[roles.V])
     samples = (_batch(network, roles, last, inputs, y) for inputs, y in _chain(first, batches))
+    about_x = f"here x is {_origin(roles)}; {network.naming_x}"
     with small_algebra(max(affine.matrix.shape)):
-        return assembled(samples, affine, end, between, network.roundoff)
+        return assembled(samples, affine, end, between, network.roundoff, about_x)
 
 
 INPUT = "input"
 """The network's own input, where the name of a layer is expected."""
+
+
+NAMING_X = "block=... names the layer whose input is x, skip=... the one whose output is x"
+"""How x is found in a framework of layers."""
+
+
+def _origin(roles: Roles) -> str:
+    if roles.skip is not None:
+        return f"what {roles.skip} gives"
+    return "the network's own input" if roles.block is None else f"that of {roles.block}"
 
 
 def _batch(network: Network, roles: Roles, last: bool, inputs: Any, y: Any) -> Batch:
@@ -177,8 +194,10 @@ def _defaults(
                 "expected a dense layer as the head, and none is called; name it: head=...", id="model"
             )
         head = called[-1]
+    _require(network.affine(layers[head]), head, "an affine layer as the head")
     if V is None:
-        before = called[: called.index(head)] if head in called else []
+        of_head = known[id(layers[head])]  # a layer may have several names
+        before = called[: called.index(of_head)] if of_head in called else []
         inside = [name for name in before if block is None or f"{name}.".startswith(f"{block}.")]
         if not before:
             raise RequestError(

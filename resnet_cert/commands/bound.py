@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resnet_cert.commands.common import (
+    FILE,
     Command,
     Number,
     format_option,
@@ -48,7 +49,7 @@ def constant_options(command: Command) -> Command:
 
 
 @click.command(cls=Strict, short_help="Theorem 3 over ε: how far above the best linear predictor?")
-@click.argument("spec", required=False)
+@click.argument("spec", type=FILE, required=False)
 @click.option("--eps", metavar="X[,X...]|A:B:N", help="Values of ε; A:B:N are N from A to B, log-spaced.")
 @constant_options
 @click.option("--d", type=COUNT, metavar="N", help="Inputs of the block; one more than outputs by default.")
@@ -59,7 +60,9 @@ def constant_options(command: Command) -> Command:
     "--s", type=Number(), metavar="X", help="Also against predictors Ux + Zf, ‖U‖_F ≤ r and ‖Z‖_F ≤ s."
 )
 @click.option("--target-gap", type=Number(), metavar="X", help="Find the largest ε whose bound is at most X.")
-@click.option("--output", metavar="FILE.png", help="Draw every form against ε there; .svg and .pdf as well.")
+@click.option(
+    "--output", type=FILE, metavar="FILE.png", help="Draw every form against ε there; .svg and .pdf as well."
+)
 @spec_options
 @format_option
 @quiet_option

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from resnet_cert.commands.common import (
+    FILE,
     Destination,
     FormatAndFile,
     Number,
@@ -43,7 +44,7 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 
 
 @click.command(cls=Strict, short_help="Is the point of each SPEC an ε-second-order stationary point?")
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.argument("specs", type=FILE, nargs=-1, required=True, metavar="SPEC...")
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @spec_options
 @click.option(
@@ -61,8 +62,8 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     show_default=True,
     help="The mildest verdict with an exit code other than 0.",
 )
-@click.option("--output", metavar="FILE", help="Write the result there, whole or not at all.")
-@click.option("--certificate", metavar="FILE", help="Write there what `verify` decides again.")
+@click.option("--output", type=FILE, metavar="FILE", help="Write the result there, whole or not at all.")
+@click.option("--certificate", type=FILE, metavar="FILE", help="Write there what `verify` decides again.")
 @click.option(
     "--arithmetic",
     type=click.Choice(["float64", "ball"]),
@@ -71,7 +72,9 @@ def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     help="ball: evaluate the loss in Arb and decide there.",
 )
 @click.option("--no-escalate", is_flag=True, help="Do not go on in ball arithmetic by itself.")
-@click.option("--witness", metavar="FILE.npz", help="If refuted, write there a direction and a lower point.")
+@click.option(
+    "--witness", type=FILE, metavar="FILE.npz", help="If refuted, write there a direction and a lower point."
+)
 @click.option("--augmented", is_flag=True, help="Compare with the best linear predictor on (x, f(x)) too.")
 @click.option(
     "--break-even/--no-break-even",

@@ -50,6 +50,18 @@ class Number(click.ParamType):
         return number
 
 
+class FileName(click.types.StringParamType):
+    """The name of a file, which the shell completes."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE = FileName()
+
+
 @dataclass(frozen=True)
 class Destination:
     """A format and the file that it is written to; None: where the command writes its result."""
@@ -111,6 +123,13 @@ def format_option(command: Command) -> Command:
 def quiet_option(command: Command) -> Command:
     return click.option(
         "-q", "--quiet", is_flag=True, help="The result alone: no progress, no notes on standard error."
+    )(command)
+
+
+def always_quiet(command: Command) -> Command:
+    """Takes -q as every command does, and has nothing else to say anyway."""
+    return click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, help="As for every command: the result alone."
     )(command)
 
 

@@ -11,7 +11,7 @@ from importlib import metadata
 import click
 
 from resnet_cert import __version__
-from resnet_cert.commands.common import write
+from resnet_cert.commands.common import quiet_option, write
 from resnet_cert.commands.program import Strict
 from resnet_cert.outcomes import InternalError
 
@@ -33,9 +33,13 @@ WIDTH = 14
 
 
 @click.command(cls=Strict)
-def doctor() -> int:
-    """Versions, devices, threads, the float environment, a self-test: what a bug report needs."""
-    for name, value in _surroundings():
+@quiet_option
+def doctor(quiet: bool) -> int:
+    """Versions, devices, threads, the float environment, a self-test: what a bug report needs.
+
+    With -q the self-test alone.
+    """
+    for name, value in () if quiet else _surroundings():
         write(f"{name:<{WIDTH}}{value}\n", None)
     fault = _self_test()
     write(f"{'self-test':<{WIDTH}}{'passed' if fault is None else f'FAILED: {fault}'}\n", None)

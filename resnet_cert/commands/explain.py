@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from resnet_cert.commands.common import style, write
+from resnet_cert.commands.common import always_quiet, style, write
 from resnet_cert.commands.program import Strict
 
 PAGES = Path(__file__).resolve().parent.parent / "theory" / "explanations"
@@ -90,6 +90,7 @@ def _completed(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 @click.command(cls=Strict)
 @click.argument("words", nargs=-1, metavar="[TOPIC]", shell_complete=_completed)
+@always_quiet
 def explain(words: tuple[str, ...]) -> None:
     """Explain a theorem, a definition or a number of the report.  Without TOPIC: list the topics."""
     screen = style(None, 0)

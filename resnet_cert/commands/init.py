@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from resnet_cert.commands.common import write
+from resnet_cert.commands.common import FILE, quiet_option, write
 from resnet_cert.commands.program import Strict
 from resnet_cert.problem.files import require_apart, require_writable
 
@@ -24,9 +24,12 @@ def _completed(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 @click.command(cls=Strict)
 @click.argument("example", required=False, metavar="[EXAMPLE]", shell_complete=_completed)
-@click.option("--output", metavar="FILE", help="Write the spec there, and its schema for editors beside it.")
+@click.option(
+    "--output", type=FILE, metavar="FILE", help="Write the spec there, and its schema for editors beside it."
+)
 @click.option("--list", "lists", is_flag=True, help="List the examples.")
-def init(example: str | None, output: str | None, lists: bool) -> None:
+@quiet_option
+def init(example: str | None, output: str | None, lists: bool, quiet: bool) -> None:
     """Write a commented spec that runs, to begin with."""
     if lists:
         width = max(map(len, names()))
@@ -51,7 +54,8 @@ def init(example: str | None, output: str | None, lists: bool) -> None:
         raise click.UsageError(f"expected a new file, got {output}, which exists")
     write(json.dumps(spec_schema(), indent=2) + "\n", schema)
     write(spec, output)
-    click.echo(f"wrote {output} and {schema}; now run: resnet-cert check {output}", err=True)
+    if not quiet:
+        click.echo(f"wrote {output} and {schema}; now run: resnet-cert check {output}", err=True)
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resnet_cert.commands.common import (
+    FILE,
     format_option,
     load,
     progress,
@@ -49,9 +50,12 @@ class Range(click.ParamType):
 
 
 @click.command(cls=Strict, short_help="Find, prove and draw the critical points on a plane of (W, V).")
-@click.argument("spec")
+@click.argument("spec", type=FILE)
 @click.option(
-    "--output", metavar="FILE.png", help="Draw the picture there; .svg and .pdf as well.  Else a map in text."
+    "--output",
+    type=FILE,
+    metavar="FILE.png",
+    help="Draw the picture there; .svg and .pdf as well.  Else a map in text.",
 )
 @click.option(
     "--range",
@@ -63,6 +67,7 @@ class Range(click.ParamType):
 @click.option("--grid", is_flag=True, help="With --format json: the values that the picture shows, too.")
 @click.option(
     "--directions",
+    type=FILE,
     metavar="FILE.npz",
     help="Arrays dw1, dV1, dw2, dV2 (dW1, … for several outputs) that span the plane, in place of gradient "
     "and lowest curvature.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from resnet_cert.commands.common import (
+    FILE,
     format_option,
     load,
     progress,
@@ -21,8 +22,10 @@ from resnet_cert.report import formatter
 
 
 @click.command(cls=Strict, short_help="How large must a linear predictor be to do as well as the network?")
-@click.argument("spec")
-@click.option("--output", metavar="FILE.png", help="Draw the picture there; .svg and .pdf as well.")
+@click.argument("spec", type=FILE)
+@click.option(
+    "--output", type=FILE, metavar="FILE.png", help="Draw the picture there; .svg and .pdf as well."
+)
 @click.option(
     "--points",
     type=click.IntRange(min=2, max=1000),

@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from resnet_cert.commands.common import (
+    FILE,
     Number,
     format_option,
     load,
@@ -24,7 +25,7 @@ from resnet_cert.report import formatter
 
 
 @click.command(cls=Strict)
-@click.argument("spec")
+@click.argument("spec", type=FILE)
 @click.option("--steps", type=click.IntRange(min=1), required=True, metavar="T", help="Number of steps.")
 @click.option(
     "--delta",
@@ -57,7 +58,10 @@ from resnet_cert.report import formatter
     help="Run N times, with different draws.",
 )
 @click.option(
-    "--output", metavar="FILE.png", help="Draw the objective over the steps; .svg and .pdf as well."
+    "--output",
+    type=FILE,
+    metavar="FILE.png",
+    help="Draw the objective over the steps; .svg and .pdf as well.",
 )
 @spec_options
 @format_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resnet_cert.commands.common import (
+    FILE,
     Number,
     format_option,
     load,
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Strict, short_help="Go from a point to an ε-second-order stationary point.")
-@click.argument("spec")
+@click.argument("spec", type=FILE)
 @click.option(
-    "--output", required=True, metavar="POINT.npz", help="Write the point there: arrays w (or W), V, and c."
+    "--output",
+    required=True,
+    type=FILE,
+    metavar="POINT.npz",
+    help="Write the point there: arrays w (or W), V, and c.",
 )
 @click.option("--eps", type=Number(), metavar="X", help="ε in place of the spec's epsilon.")
 @click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from resnet_cert.commands.common import (
+    FILE,
     Number,
     format_option,
     progress,
@@ -18,7 +19,7 @@ from resnet_cert.report import formatter
 
 
 @click.command(cls=Strict, short_help="Decide a certificate again, by other code.")
-@click.argument("certificate", metavar="FILE")
+@click.argument("certificate", type=FILE, metavar="FILE")
 @click.option("--arrays", is_flag=True, help="Of the stored arrays alone, whatever spec is named.")
 @click.option(
     "--budget",

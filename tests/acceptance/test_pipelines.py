@@ -252,3 +252,16 @@ def test_the_shells_are_given_their_completion(shell: str, monkeypatch: pytest.M
     assert found == ["markdown"]
     found = [item.value for item in complete.get_completions(["init"], "cl")]
     assert found == ["classes"]
+    for words in (["check"], ["solve"], ["verify"], ["check", "--certificate"], ["landscape", "--output"]):
+        assert [item.type for item in complete.get_completions(words, "con")] == ["file"]
+
+
+@pytest.mark.parametrize("command", list(cli.commands))
+def test_every_command_can_be_quiet(command: str) -> None:
+    assert "--quiet" in run(command, "--help").stdout
+
+
+def test_init_and_doctor_say_no_more_than_they_must(tmp_path: Path) -> None:
+    made = run("init", "-q", "--output", str(tmp_path / "spec.yaml"))
+    assert (made.exit_code, made.stdout, made.stderr) == (0, "", "")
+    assert run("doctor", "-q").stdout == "self-test     passed\n"

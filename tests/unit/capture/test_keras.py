@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,3 +106,11 @@ def test_what_is_not_of_the_form_is_refused() -> None:
         arrays(functional(True, "relu"), samples(), skip="stem")
     with pytest.raises(RequestError, match="expected an affine layer, got another kind of layer: inner"):
         arrays(functional(True), samples(), skip="stem", V="inner")
+
+
+def test_a_backend_that_is_missing_is_named() -> None:
+    code = "import sys; sys.modules['tensorflow'] = None; import resnet_cert.capture.keras"
+    environment = dict(os.environ) | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "Keras does not start" in done.stderr
+    assert "KERAS_BACKEND=jax" in done.stderr

@@ -78,6 +78,8 @@ def arrays(*args: Any, **parts: Any) -> Any:
         {},
         {"block": "input", "V": "V.weight", "head": "head.weight"},
         {"V": "V", "head": "head"},
+        {"head": "head"},
+        {"V": "V.weight"},
     ],
 )
 def test_a_graph_of_dense_layers_is_captured(gemm: bool, parts: dict[str, str], tmp_path: Path) -> None:
@@ -90,9 +92,27 @@ def test_a_graph_of_dense_layers_is_captured(gemm: bool, parts: dict[str, str], 
     assert_predicts(found, outputs(made, x))
 
 
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_a_graph_that_takes_a_fixed_number_of_samples_is_run_in_pieces(size: int) -> None:
+    made = dense(True)
+    x, y = samples()
+    found = arrays(made, (x, y))
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = size
+    pieces = arrays(made, (x, y))
+    assert pieces.f.shape == found.f.shape
+    np.testing.assert_allclose(pieces.f, found.f, rtol=1e-6, atol=1e-6)
+    assert_predicts(pieces, outputs(dense(True), x))
+
+
+def test_a_head_that_is_not_affine_is_named() -> None:
+    with pytest.raises(RequestError, match="an affine layer as the head, got another kind of layer: f"):
+        arrays(dense(True), samples(), head="f")
+
+
 @pytest.mark.parametrize("gemm", [True, False])
-@pytest.mark.parametrize("block", ["inner", "inner.weight", "inner.out"])
-def test_x_may_be_named_by_the_module_that_gives_it(gemm: bool, block: str) -> None:
+@pytest.mark.parametrize("block", [None, "inner", "inner.weight", "inner.out"])
+def test_x_is_what_is_added_to_V_f_or_named_by_what_gives_it(gemm: bool, block: str | None) -> None:
     """As an exported stem: the block adds to what it gives, its bias included."""
     rng = np.random.default_rng(0)
     weights = {"inner.weight": rng.normal(size=(4, 7)), "inner.bias": rng.normal(size=4)}
@@ -112,8 +132,8 @@ def test_x_may_be_named_by_the_module_that_gives_it(gemm: bool, block: str) -> N
     ]
     made = model(nodes, weights, ["n", 7])
     x, y = samples()
-    with pytest.raises(RequestError, match="in an ONNX file block="):
-        arrays(made, (x, y))
+    with pytest.raises(RequestError, match="x has 7; here x is the network's own input; block="):
+        arrays(made, (x, y), block="input")
     found = arrays(made, (x, y), block=block)
     assert found.x.shape == (40, 4)
     assert_predicts(found, outputs(made, x))

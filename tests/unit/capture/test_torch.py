@@ -237,7 +237,7 @@ def test_a_wrong_weight_of_one_part_in_a_thousand_is_found() -> None:
         ({"block": "block", "norm": "stem"}, "expected a normalisation by stored statistics"),
         (
             {"block": "stem"},
-            "expected a block that adds V f to its input: V gives 5 numbers, its input has 7",
+            "expected a block that adds V f to its input x: V gives 5 numbers, x has 7; here x is",
         ),
     ],
 )
