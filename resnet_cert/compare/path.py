@@ -197,7 +197,8 @@ def at_value(
         is_near = abs(newton - place.lam) <= 1e-3 * place.lam
         if is_near:
             low, high = 0.0, math.inf  # what was found loosely is no bound this near
-        lam = _leap(place.lam, slope, loss_value(objective, place), value)
+        here = loss_value(objective, place) if objective.may_fall_for_ever else 0.0
+        lam = _leap(place.lam, slope, here, value)
         if not low < lam:
             lam = _between(newton, place.lam, low, high, least)
         lam = max(lam, least)
@@ -218,7 +219,7 @@ def _leap(lam: float, slope: float, here: float, value: float) -> float:
         slope: dF_lin/dλ.
     """
     exponent = lam * slope / here if here > 0.0 else 0.0
-    if not (0.0 < value < here * NEARER and 0.25 < exponent < 4.0):
+    if not (0.0 < value < here * NEARER and 0.5 < exponent < 1.5):
         return 0.0
     return float(lam * max((value / here) ** (1.0 / exponent), FARTHEST))
 
