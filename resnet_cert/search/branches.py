@@ -17,6 +17,9 @@ from resnet_cert.search.boxes import searched
 from resnet_cert.search.heads import Heads
 from resnet_cert.search.shells import MORE, Shells
 
+Part = tuple[list[tuple[Array, Array, Array]], tuple[Array, Array]]
+"""The zeros that are alone in a box, and the ends of the boxes (w, b) that are left."""
+
 
 @QUIET
 def all_zeros(
@@ -37,7 +40,7 @@ def all_zeros(
     far = np.maximum(np.abs(lower), np.abs(upper))
     s, t = (float(np.sum(far[part] ** 2)) * MORE for part in (slice(0, shells.d1), slice(d, m)))
     z = np.fmin(s * far[d:] * MORE, shells.reach_v[d:])
-    parts = []
+    parts: list[Part] = []
     by_shells = d > 1
     few = representers.applies(shells)
     if by_shells and (shells.is_bent or not few):  # where ℓ' is linear few samples need nothing convex
@@ -45,19 +48,23 @@ def all_zeros(
         high = np.concatenate([upper[:d], z, upper[d:], [s, min(t, shells.edge)]])
         parts.append(searched(shells, low, high, m, excluded, most_boxes // 2, batch))
     least_t = shells.edge if parts else 0.0
-    rest = representers.all_with(shells, least_t, *given, excluded, most_boxes) if few else None
-    if rest is not None:
+    rest: list[Part] = []
+    by_numbers = representers.all_with(shells, least_t, *given, excluded, most_boxes) if few else None
+    if by_numbers is not None:
         # They are alone in boxes of other unknowns, and so nowhere in one of (w, b) that is known.
         nowhere = np.full((2, m), -1.0)
-        parts.append(([(at, radius, nowhere) for at, radius in rest[0]], rest[1]))
-    elif t > least_t or not parts:
+        rest.append(([(at, radius, nowhere) for at, radius in by_numbers[0]], by_numbers[1]))
+    is_open = not rest or (len(rest[0][1][0]) > 0 and len(shells.system.y) >= m)
+    if is_open and (t > least_t or not parts):
         heads = Heads(shells, least_t)
         if parts and np.isfinite(z).all():  # s√t = ‖z‖
             size = float(np.sqrt(np.sum(z**2)) / np.sqrt(least_t)) * MORE
             far = np.sqrt(size) * MORE
             d1 = shells.d1
             lower[:d1], upper[:d1] = np.maximum(lower[:d1], -far), np.minimum(upper[:d1], far)
-        parts.append(searched(heads, lower, upper, shells.k, excluded, most_boxes, batch))
+        rest.append(searched(heads, lower, upper, shells.k, excluded, most_boxes, batch))
+    if rest:
+        parts.append(min(rest, key=lambda part: len(part[1][0])))
     found = [zero for some, _ in parts for zero in some]
     at, radius = distinct([shells.system], found, *given, m)
     left_low, left_high = (np.concatenate([box[i] for _, box in parts]) for i in (0, 1))

@@ -81,7 +81,8 @@ def all_with(
         parts = [(True, 0.0, 1.0 - ABOUT), (False, 1.0 - ABOUT, 1.0 + ABOUT), (True, 1.0 + ABOUT, far)]
     m = system.head + system.n
     found: list[tuple[Array, Array, Array]] = []
-    left: list[Balls] = []
+    nothing = np.zeros((0, shells.m))
+    left = [Balls(nothing, nothing)]
     for divided, start, end in parts:
         ends = max(start, least_t), min(end, far)
         if ends[0] >= ends[1]:
@@ -90,9 +91,7 @@ def all_with(
         low, high = examine.range(lower, upper, ends)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             return None
-        zeros, boxes = searched(
-            examine, low, high, m, out, most_boxes // len(parts), max(64, BATCH_WORK // m**2)
-        )
+        zeros, boxes = searched(examine, low, high, m, out, most_boxes, max(64, BATCH_WORK // m**2))
         found += zeros
         left.append(system.turned_back(Balls.between(*boxes)))
     at, radius = distinct([system], found, np.full(m, -np.inf), np.full(m, np.inf), m)
