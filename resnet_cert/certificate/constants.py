@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 
 import numpy as np
@@ -69,13 +70,15 @@ def _norm_at_least(M: Array, limit: arb) -> bool:
 
 
 def _top(gram: Array) -> Array:
-    """A unit vector close to that of the largest eigenvalue; any one where the numbers overflow."""
-    from scipy.linalg import eigh
+    """A unit vector close to that of the largest eigenvalue; any one where that is not found."""
+    if np.isfinite(gram).all():
+        with suppress(np.linalg.LinAlgError):
+            if len(gram) < 300:  # to import SciPy takes longer
+                return np.linalg.eigh(gram)[1][:, -1]
+            from scipy.linalg import eigh
 
-    if not np.isfinite(gram).all():
-        return np.eye(len(gram))[0]
-    last = len(gram) - 1
-    return eigh(gram, subset_by_index=(last, last))[1][:, 0]
+            return eigh(gram, subset_by_index=(len(gram) - 1, len(gram) - 1))[1][:, 0]
+    return np.eye(len(gram))[0]
 
 
 def is_computed_mu2(mu2: float, b: float, data: Data, *, per_sample_only: bool = False) -> bool:

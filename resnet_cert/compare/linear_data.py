@@ -39,9 +39,10 @@ SETTLED = 1e-6
 """Relative length of a Newton step of a custom loss that has arrived."""
 SHORT_OF_NOTHING = 2.0**-33
 """The λ, relative to the curvature, from which on ill-conditioned data need coordinates of their own."""
-ABOUT, MOST_TURNS = 2.0**4, 4
-"""Coordinates suit a λ that is larger or smaller by no more than this factor; so often others are taken."""
-ALIKE = 1e-6
+ABOUT, CLOSER, MOST_TURNS = 2.0**4, 2.0**-36, 6
+"""Coordinates suit a λ that is larger or smaller by no more than the first factor; where the search in them
+does not arrive, those of a λ smaller by the second; so often others are taken."""
+ALIKE = 2.0**-10
 """What a predictor may change when it is moved to them."""
 STEPS_TO_INFINITY = 12
 """Steps of the path, each to a 2^-8 of λ, after which no direction of recession is looked for along it."""
@@ -281,14 +282,17 @@ class Data:
             start = known if known.objective.design is objective.design else known.moved(objective)
         found = Found(objective, search(start, least))
         if self.ill_conditioned:
+            lam = found.place.lam
             for _ in range(MOST_TURNS):
-                lam = found.place.lam
                 moved = found.moved(self.objective(lam))
-                place = search(moved, 0.0)
-                if not (place.converged and moved.is_as(found)):
+                if not moved.is_as(found):
                     break
-                found = Found(moved.objective, place)
-                if lam / ABOUT <= place.lam <= lam * ABOUT:
+                place, before = search(moved, 0.0), lam
+                if not place.converged:  # too far at once
+                    lam *= CLOSER
+                    continue
+                found, lam = Found(moved.objective, place), place.lam
+                if before / ABOUT <= lam <= before * ABOUT:
                     break
         return found
 

@@ -7,13 +7,15 @@ the data recedes.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from resnet_cert.compare import location
+from resnet_cert.compare.dual import dual_bound
 from resnet_cert.compare.infimum import on_large_ball
 from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_minimum import LinearMinimum, bent, enclosed_on, is_sharp
 from resnet_cert.compare.recession import separates
-from resnet_cert.numerics.enclosure import QUIET
+from resnet_cert.numerics.enclosure import QUIET, Enclosure
 from resnet_cert.problem.problem import Problem
 
 WIDE = 2.0**-28
@@ -45,8 +47,16 @@ def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     if not (is_settled or data.ill_conditioned) and data.may_turn and work <= MOST_TURNING:
         best = _minimum_on_ball(data.orthogonalised(), r, b)
     if _may_recede_in_part(best) and not is_sharp(best, WIDE):
-        return on_large_ball(best)
-    return best
+        best = on_large_ball(best)
+    return best if is_sharp(best, WIDE) else _by_duality(best)
+
+
+def _by_duality(best: LinearMinimum) -> LinearMinimum:
+    """The same, known from below by the dual problem too."""
+    F, lower = best.F_min, dual_bound(best.data, best.found, best.r)
+    if not lower > F.lower:
+        return best
+    return replace(best, F_min=Enclosure(F.value, min(lower, F.upper), F.upper), lower_from="duality")
 
 
 def _may_recede_in_part(best: LinearMinimum) -> bool:

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from resnet_cert.compare.design import NEGLIGIBLE, doubled_product
-from resnet_cert.compare.row_space import eliminated
+from resnet_cert.compare.row_space import Rational, solution_near
 from resnet_cert.moments.executors import some_rows
 from resnet_cert.numerics.algebra import svd
 from resnet_cert.numerics.radius import Array, Radius, gamma
@@ -129,7 +129,7 @@ class Face:
     have v·Ux > 0.
     """
 
-    direction: list[Fraction]
+    direction: Rational
     recedes: Bools
 
     def stays(self, problem: Problem) -> Bools:
@@ -149,7 +149,7 @@ class Face:
 def receding_faces(problem: Problem) -> Iterator[Face]:
     """What may recede; none where it costs too much to ask, or nothing does."""
     rows = _affordable(problem)
-    if rows is not None:
+    if rows is not None and len(rows[0]):
         yield from (face for _, face in _faces(*rows) if face.recedes.any())
 
 
@@ -160,14 +160,16 @@ def _is_attained(problem: Problem) -> bool | None:
     if rows is None or sum(part.size for part in rows) > MOST_RATIONAL:
         return None
     helping, fixed = rows
+    if not len(helping):
+        return True
     for seen, face in _faces(helping, fixed):
         if face.recedes.any():
-            u = _made_exact(face.direction, np.concatenate([helping[~face.recedes], fixed]))
+            u = _vanishing(face.direction, np.concatenate([helping[~face.recedes], fixed]))
             products = [_product(row, u) for row in helping]
             if all(p >= 0 for p in products) and any(p > 0 for p in products):
                 return False
         elif (weights := _balancing(seen, len(helping))) is not None:
-            exact = _made_exact(weights, np.concatenate([helping, fixed]).T)
+            exact = _vanishing(weights, np.concatenate([helping, fixed]).T)
             if all(weight > 0 for weight in exact[: len(helping)]):
                 return True
     return None
@@ -227,7 +229,7 @@ class Seen:
         more = _exponents(turned, axis=1)
         return Seen(columns, T, np.ldexp(turned, -more), (lengths + more)[:, 0])
 
-    def direction(self, u: Array) -> list[Fraction]:
+    def direction(self, u: Array) -> Rational:
         """In the coordinates that were given, where it may be beyond all floats."""
         exact = list(map(Fraction, u.tolist()))
         units = [Fraction(2) ** -exponent for exponent in self.columns.tolist()]
@@ -289,7 +291,7 @@ def _face(seen: Seen, m: int) -> Face | None:
     return Face(seen.direction(u), t > 0.5)
 
 
-def _balancing(seen: Seen, m: int) -> list[Fraction] | None:
+def _balancing(seen: Seen, m: int) -> Rational | None:
     """λ ≤ 1, the least of them as large as it can be, with Σ λ_i h_i = 0 up to fixed rays; None for none."""
     from scipy.optimize import linprog
 
@@ -308,17 +310,11 @@ def _balancing(seen: Seen, m: int) -> list[Fraction] | None:
     return [Fraction(weight) / Fraction(2) ** exponent for weight, exponent in pairs]
 
 
-def _made_exact(u: list[Fraction], rows: Array) -> list[Fraction]:
-    """A vector near u with which the products of the rows vanish exactly, where they do so about with u.
-
-    The columns without a pivot of Gauss–Jordan elimination keep their entries of u, the others follow.
-    """
-    exact, pivots = list(u), eliminated(rows)
-    bound = {column for column, _ in pivots}
-    for column, row in pivots:
-        exact[column] = -sum((row[j] * exact[j] for j in range(len(row)) if j not in bound), Fraction(0))
-    return exact
+def _vanishing(u: Rational, rows: Array) -> Rational:
+    """A vector near u with which the products of the rows vanish exactly, where they do so about with u."""
+    exact = solution_near(u, rows.tolist(), [Fraction(0)] * len(rows))
+    return u if exact is None else exact  # there is one: 0
 
 
-def _product(row: Array, u: list[Fraction]) -> Fraction:
+def _product(row: Array, u: Rational) -> Fraction:
     return sum((Fraction(float(a)) * b for a, b in zip(row, u, strict=True) if a), Fraction(0))

@@ -84,10 +84,32 @@ def _kernel(rows: Array) -> Unseen | None:
     return Unseen(Z, float(Radius.norm(Z) * (2.0 * U) + Radius.underflow(Z.size)))
 
 
-def eliminated(rows: Array) -> list[tuple[int, list[Fraction]]]:
-    """The columns of the pivots of Gauss–Jordan elimination, and its rows."""
-    work = [[Fraction(float(e)) for e in row] for row in rows if row.any()]
-    pivots: list[tuple[int, list[Fraction]]] = []
+Rational = list[Fraction]
+
+
+def solution_near(near: Rational, rows: list[Rational], right: Rational) -> Rational | None:
+    """u near one that is given with row·u = b for all rows and their b, where it is about so; None for none.
+
+    The columns without a pivot of Gauss–Jordan elimination keep their entries, the others follow.
+    """
+    size = len(near)
+    pivots = eliminated([[*row, b] for row, b in zip(rows, right, strict=True)], size)
+    if any(column == size for column, _ in pivots):
+        return None
+    exact, bound = list(near), {column for column, _ in pivots}
+    for column, row in pivots:
+        given = sum((row[j] * near[j] for j in range(size) if j not in bound), Fraction(0))
+        exact[column] = row[size] - given
+    return exact
+
+
+def eliminated(rows: Array | list[Rational], width: int | None = None) -> list[tuple[int, Rational]]:
+    """The columns of the pivots of Gauss–Jordan elimination, and its rows.
+
+    width: so many columns are for pivots, and others only where they are all that is left of a row.
+    """
+    work = [[Fraction(e) for e in row] for row in rows if any(row)]
+    pivots: list[tuple[int, Rational]] = []
     for row in work:
         for column, pivot in pivots:
             if row[column]:
@@ -95,7 +117,8 @@ def eliminated(rows: Array) -> list[tuple[int, list[Fraction]]]:
                 row = [e - factor * p for e, p in zip(row, pivot, strict=True)]
         if not any(row):
             continue
-        column = max(range(len(row)), key=lambda j: abs(row[j]))
+        column = max(range(len(row)), key=lambda j: abs(row[j]) if width is None or j < width else 0)
+        column = column if row[column] else len(row) - 1
         row = [e / row[column] for e in row]
         pivots = [
             (at, [e - other[column] * p for e, p in zip(other, row, strict=True)]) for at, other in pivots

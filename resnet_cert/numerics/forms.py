@@ -21,12 +21,11 @@ from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 import numpy as np
-from jax.extend.core import Literal
 
 from resnet_cert.numerics import intervals as ia
 from resnet_cert.numerics.enclosure import Array
 from resnet_cert.numerics.intervals import Interval
-from resnet_cert.numerics.jaxpr import CALLS, apply, called, constant, live_equations, trace
+from resnet_cert.numerics.jaxpr import CALLS, apply, called, constant, is_literal, live_equations, trace
 
 ZERO, ONE = Interval.exact(np.zeros(1)), Interval.exact(np.ones(1))
 log = ia.increasing(np.log, root=1.0)
@@ -358,7 +357,7 @@ class _Run:
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
         def read(variable: Any) -> Number:
-            return self._constant(variable.val) if isinstance(variable, Literal) else known[variable]
+            return self._constant(variable.val) if is_literal(variable) else known[variable]
 
         for equation in live_equations(jaxpr):
             inputs = [read(variable) for variable in equation.invars]

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.extend import core
-from jax.extend.core import Literal
 
 from resnet_cert.numerics import intervals as ia
 from resnet_cert.numerics.intervals import Interval, increasing
@@ -73,7 +73,7 @@ def _run(
     known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
     def read(variable: Any) -> Interval:
-        return constant(variable.val) if isinstance(variable, Literal) else known[variable]
+        return constant(variable.val) if is_literal(variable) else known[variable]
 
     for equation in live_equations(jaxpr):
         outputs = apply(equation, [read(variable) for variable in equation.invars], watch)
@@ -85,13 +85,18 @@ def constant(value: Any) -> Interval:
     return Interval.exact(np.asarray(value, dtype=np.float64)[np.newaxis])
 
 
+def is_literal(variable: Any) -> bool:
+    """A number in the program: other than a variable it has a value.  (To import JAX's class takes long.)"""
+    return hasattr(variable, "val")
+
+
 def live_equations(jaxpr: Any) -> list[Any]:
     """The equations that the outputs depend on, in order."""
-    needed = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    needed = {variable for variable in jaxpr.outvars if not is_literal(variable)}
     live = []
     for equation in reversed(jaxpr.eqns):
         if needed.intersection(equation.outvars):
-            needed.update(variable for variable in equation.invars if not isinstance(variable, Literal))
+            needed.update(variable for variable in equation.invars if not is_literal(variable))
             live.append(equation)
     return live[::-1]
 
@@ -132,20 +137,23 @@ def has_own_rule(equation: Any) -> bool:
     return equation.primitive.name.startswith("custom_")
 
 
+def _of_jax(equation: Any) -> str | None:
+    """The name of the function with a rule of its own that an equation calls, if it stands in JAX itself."""
+    if equation.primitive.name != "custom_jvp_call":
+        return None
+    name, _, place = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info).partition(" at ")
+    home = Path(str(sys.modules["jax"].__file__)).parent
+    return name if place.startswith(f"{home}{os.sep}") else None
+
+
 def is_smooth_call(equation: Any) -> bool:
     """JAX's own log(e^x + e^y): analytic, though its program goes through a maximum."""
-    if equation.primitive.name != "custom_jvp_call":
-        return False
-    source = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
-    return source.startswith(f"logaddexp at {_HOME}")
+    return _of_jax(equation) == "logaddexp"
 
 
 def is_jax_call(equation: Any) -> bool:
     """A rule of JAX's own, such as that of relu."""
-    if equation.primitive.name != "custom_jvp_call":
-        return False
-    source = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
-    return f" at {_HOME}" in source
+    return _of_jax(equation) is not None
 
 
 def undecided(equation: Any, inputs: Sequence[Interval]) -> Any:
@@ -200,9 +208,6 @@ def _fold(operation: Callable[[Interval, Interval], Interval], x: Interval, axes
         x = functools.reduce(operation, _slices(x, axis))
     return x
 
-
-_HOME = str(Path(core.__file__).parents[2])
-"""Where JAX is installed."""
 
 JOINTS = {"max", "min", "abs", "sign", "lt", "gt", "le", "ge", "eq", "ne"}
 

@@ -116,6 +116,23 @@ _SEPARABLE: dict[str, Callable[[Balls, Array], Slopes]] = {
 }
 
 
+def inverse_slope(loss: BuiltinLoss) -> Callable[[Array, Array], Array] | None:
+    """g, y ↦ the p with ℓ'(p; y) = g elementwise, at scale 1, in float64: NaN or infinite where none has.
+
+    Returns:
+        None where outputs are coupled.
+    """
+    return _INVERSE.get("squared" if loss.kind == "weighted_squared" else loss.kind)
+
+
+_INVERSE: dict[str, Callable[[Array, Array], Array]] = {
+    "squared": lambda g, y: y + g,
+    "logistic": lambda g, y: np.log((y + g) / ((1.0 - y) - g)),
+    "pseudo_huber": lambda g, y: y + g / np.sqrt((1.0 - g) * (1.0 + g)),
+    "poisson": lambda g, y: np.log(y + g),
+}
+
+
 def softmax_shares(p: Balls) -> Balls:
     """s = softmax(p) over the last axis: s_j = 1/Σ_l e^{p_l − p_j} falls with every p_l − p_j."""
     low, high = p.lower, p.upper

@@ -37,7 +37,8 @@ class Samples:
 
     coefficients: (N, 6), or (n, q, 6) where outputs are coupled;  y: (N,) or (n, q);  weight: (N,) or (n,),
     of sum about 1, with the factors of the loss.  slopes: of a loss that is a sum; None for softmax.
-    remainder: ‖M − RᵀR‖ of compressed samples.  rates: the slopes are e^p − y.
+    remainder: ‖M − RᵀR‖ of compressed samples.  rates: what grows or vanishes with the exponential of the
+    predictions: the coefficients of q, of which `RateGradient` divides the slopes; None for other losses.
     """
 
     coefficients: Balls
@@ -45,7 +46,7 @@ class Samples:
     weight: Balls
     slopes: Callable[[Balls, Array], Slopes] | None
     remainder: float = 0.0
-    rates: bool = False
+    rates: Balls | None = None
 
 
 @QUIET
@@ -70,10 +71,19 @@ def samples(loss: Loss, coefficients: Balls, y: Array, omega: Array | None, weig
     if omega is not None:
         each = each.times(omega.ravel())
     flat = Balls(coefficients.center.reshape(n * q, MONOMIALS), coefficients.radius.reshape(n * q, MONOMIALS))
-    rates = isinstance(loss, BuiltinLoss) and loss.kind == "poisson"
+    rates = _rates(loss, flat, y.ravel())
     whole = Samples(flat, y.ravel(), each, slopes, rates=rates)
     squared = isinstance(loss, BuiltinLoss) and loss.kind in ("squared", "weighted_squared")
     return _compressed(whole) if squared and n * q > COMPRESSED else whole
+
+
+def _rates(loss: Loss, coefficients: Balls, y: Array) -> Balls | None:
+    """Those of q = p where ℓ' = e^p − y; of q = ∓p where ℓ' = ∓σ(∓p)."""
+    if isinstance(loss, BuiltinLoss) and loss.kind == "poisson":
+        return coefficients
+    if isinstance(loss, BuiltinLoss) and loss.kind == "logistic" and np.isin(y, (0.0, 1.0)).all():
+        return coefficients.times(1.0 - 2.0 * y[:, None])
+    return None
 
 
 def shares(weight: Array) -> Balls:
@@ -248,49 +258,63 @@ def _remainder(
 
 @dataclass(frozen=True)
 class RateGradient(PlaneGradient):
-    """The gradient with the poisson loss, divided by the largest rate e^{p_0}: the same zeros and directions.
+    """The gradient with the poisson or the logistic loss, divided by one rate: the same zeros and directions.
 
-    For each box p_0 is the largest prediction at its centre, and with φ_i = e^{p_i − p_0} − y_i e^{−p_0}
+    Rates that overflow or underflow, or that vary by factors over a box, do so together: their ratios do not.
+    With the poisson loss h = e^{q_0}, q = p, and r = e^q/h; with the logistic one q = p for y = 0 and −p for
+    y = 1, so that ℓ'(p) ∂p = σ(q) ∂q, h = σ(q_0) and r = σ(q)/h.  For each box q_0 is the largest q at its
+    centre.  With ∂ log h = λ_0 ∂q_0, λ = 1 or σ(−q), and y' = y/h (0 for the logistic loss)
 
-        g = E[φ ∂p] + l2 e^{−p_0} ∂N,  N = ‖(W, V)‖²,
-        ∂_j g = E[(e^{p − p_0} ∂_j(p − p_0) + y e^{−p_0} ∂_j p_0) ∂p + φ ∂_j∂p]
-                + l2 e^{−p_0} (∂_j∂N − ∂_j p_0 ∂N).
+        g = E[(r − y') ∂q] + (l2/h) ∂N,  N = ‖(W, V)‖²,
+        ∂_j g = E[(r (λ ∂_j q − λ_0 ∂_j q_0) + y' λ_0 ∂_j q_0) ∂q + (r − y') ∂_j∂q]
+                + (l2/h) (∂_j∂N − λ_0 ∂_j q_0 ∂N).
 
-    Rates that overflow, or that vary by factors over a box, do so together: their ratios do not.  ∂_j g_i is
-    not symmetric.
+    ∂_j g_i is not symmetric.
     """
 
     def _derivatives(self, center: Array, reach: Array, *, second: bool = True) -> tuple[Balls, Balls]:
-        p, _, _ = polynomials(self.samples.coefficients, center, np.zeros_like(center))
-        largest = np.argmax(p.center, axis=1)
+        rates = self.samples.rates
+        assert rates is not None
+        q, _, _ = polynomials(rates, center, np.zeros_like(center))
+        largest = np.argmax(q.center, axis=1)
         gradient, hessian = (Balls(np.zeros(s), np.zeros(s)) for s in ((len(center), 2), (len(center), 2, 2)))
         for first in np.unique(largest):
             boxes = np.flatnonzero(largest == first)
             for all_, some in zip(
-                (gradient, hessian), self._divided(first, center[boxes], reach[boxes]), strict=True
+                (gradient, hessian), self._divided(rates, first, center[boxes], reach[boxes]), strict=True
             ):
                 all_.center[boxes], all_.radius[boxes] = some.center, some.radius
         return gradient, hessian
 
-    def _divided(self, first: int, center: Array, reach: Array) -> tuple[Balls, Balls]:
+    def _divided(self, rates: Balls, first: int, center: Array, reach: Array) -> tuple[Balls, Balls]:
         """By the rate of this sample."""
         data, at = self.samples, slice(first, first + 1)
-        p, moved, bent = polynomials(data.coefficients, center, reach)
-        apart, moved_apart, _ = polynomials(data.coefficients - data.coefficients[at], center, reach)
-        ratio, inverse = exponential(apart), exponential(-p[:, at])
-        seen = inverse.times(data.y)
-        slope = ratio - seen
+        q, moved, bent = polynomials(rates, center, reach)
+        apart, moved_apart, _ = polynomials(rates - rates[at], center, reach)
+        ratio, inverse = exponential(apart), exponential(-q[:, at])
+        own = [part[:, at] for part in moved]
+        grown = list(moved_apart)
+        if rates is data.coefficients:
+            seen = inverse.times(data.y)
+            slope = ratio - seen
+            changes = [ratio * grown[j] + seen * own[j] for j in (0, 1)]
+        else:  # σ(q)/σ(q_0) = e^{q − q_0} σ(−q)/σ(−q_0)
+            assert data.slopes is not None
+            share = data.slopes(-q, np.zeros_like(data.y)).first
+            slope = ratio * share * share[:, at].reciprocal()
+            inverse = inverse + Balls.exact(np.ones_like(inverse.center))
+            own = [share[:, at] * part for part in own]
+            changes = [slope * (share * moved[j] - own[j]) for j in (0, 1)]
         _, n, M = self.norm_squared(center, reach)
-        decay = inverse.times(self.l2)
+        decay = inverse.times(self.l2) if self.l2 else Balls.exact(np.zeros_like(inverse.center))
         second = ((bent[0], bent[1]), (bent[1], bent[2]))
         gradient, rows = [], []
         for i in (0, 1):
             gradient.append((slope * moved[i]).weighted(data.weight) + n[:, i] * decay[:, 0])
             row = []
             for j in (0, 1):
-                change = ratio * moved_apart[j] + seen * moved[j][:, at]
-                sum_ = (change * moved[i] + slope * second[i][j]).weighted(data.weight)
-                row.append(sum_ + (M[:, i, j] - n[:, i] * moved[j][:, first]) * decay[:, 0])
+                sum_ = (changes[j] * moved[i] + slope * second[i][j]).weighted(data.weight)
+                row.append(sum_ + (M[:, i, j] - n[:, i] * own[j][:, 0]) * decay[:, 0])
             rows.append(stacked(row))
         return stacked(gradient), stacked(rows, axis=1)
 

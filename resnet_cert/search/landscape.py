@@ -399,7 +399,7 @@ class _Search:
         self.lower, self.upper = np.array([frame[0], frame[2]]), np.array([frame[1], frame[3]])
         self.gradient: PlaneGradient = G.gradient
         samples, size, l2 = G.gradient.samples, G.gradient.size, G.gradient.l2
-        self.rates = RateGradient(samples, size, l2) if samples.rates else None
+        self.rates = None if samples.rates is None else RateGradient(samples, size, l2)
         self.norm = problem.objective.norm
         self.sphere = None if self.norm is None else OnSphere(self.gradient, self.norm)
         self.points: list[CriticalPoint] = []
@@ -559,24 +559,27 @@ class _Search:
     @QUIET
     def on_rim(self) -> None:
         assert self.sphere is not None
-        spheres = [self.sphere]
-        if self.rates is not None:
-            spheres.append(OnSphere(self.rates, self.sphere.norm))
-        for at, reach in self.zeros(spheres, outside=False):
-            if any(sphere.multiplier(at[None], reach[None]).upper[0] < 0.0 for sphere in spheres):
+        gradients = [self.gradient] if self.rates is None else [self.gradient, self.rates]
+        spheres = [OnSphere(gradient, self.sphere.norm) for gradient in gradients]
+        # Where G is critical on the sphere F is, on which decay is constant.
+        alone = [OnSphere(replace(gradient, l2=0.0), self.sphere.norm) for gradient in gradients]
+        for at, reach in self.zeros(alone, outside=False):
+            mus = [sphere.multiplier(at[None], reach[None]) for sphere in spheres]
+            if any(mu.upper[0] < 0.0 for mu in mus):
                 continue
-            mu = self.sphere.multiplier(at[None], reach[None])
-            if not mu.lower[0] > 0.0:
+            if not any(mu.lower[0] > 0.0 for mu in mus):
                 if not (self.is_listed(at, reach) or self.is_on_curve(at, reach)):
                     self.open(at, reach)
                 continue
-            bent = self.sphere.curvature(at[None], reach[None])
-            if not bent.has_no_zero[0]:
+            # Divided by a rate h they are those of G/h: of the same sign, ∇G having no part along the rim.
+            bents = [sphere.curvature(at[None], reach[None]) for sphere in spheres]
+            sure = [bent for bent in bents if bent.has_no_zero[0]]
+            if not sure:
                 self.open(at, reach)
                 continue
             F, G = self.G.enclosed(at, reach)
-            kind = "minimum" if bent.center[0] > 0.0 else "saddle"
-            self.add(at, reach, kind, (float(bent.center[0]),), F, G, float(mu.center[0]))
+            kind = "minimum" if sure[0].center[0] > 0.0 else "saddle"
+            self.add(at, reach, kind, (float(bents[0].center[0]),), F, G, float(mus[0].center[0]))
 
     def is_listed(self, at: Array, reach: Array) -> bool:
         """The same point as one that touches the rim."""

@@ -294,20 +294,8 @@ class Shells:
         """s = ‖w_1‖², t = ‖b‖², z = sb."""
         low, high = low.copy(), high.copy()
         d, m, S = self.d, self.m, self.S
-        for columns, total in ((slice(0, self.d1), S), (slice(m, S), self.t)):
-            square = Balls.between(low[:, columns], high[:, columns]).square()
-            least = np.maximum(square.lower, 0.0)
-            of_all = square.sum()
-            low[:, total] = np.fmax(low[:, total], np.maximum(of_all.lower, 0.0))
-            high[:, total] = np.fmin(high[:, total], of_all.upper)
-            others = least.sum(axis=1, keepdims=True) - least
-            rest = (
-                np.maximum(high[:, total, None] * (1.0 + 64.0 * U) - others * (1.0 - 64.0 * U), 0.0) + FLOOR
-            )
-            # The sum of the others may be rounded up by the part that was taken off again.
-            far = np.sqrt(rest + 64.0 * U * least.sum(axis=1, keepdims=True)) * MORE
-            low[:, columns] = np.fmax(low[:, columns], -far)
-            high[:, columns] = np.fmin(high[:, columns], far)
+        tied(low, high, slice(0, self.d1), S)
+        tied(low, high, slice(m, S), self.t)
         s = self._number(low, high, S)
         s = Balls(s.center[:, None], s.radius[:, None])
         z = s * Balls.between(low[:, m:S], high[:, m:S])
@@ -508,6 +496,21 @@ class Shells:
         alone = (np.abs(K.center - c) + K.radius < r * (1.0 - 8.0 * U)).all(axis=1) & ~none
         found = [(K.center[i], K.radius[i], np.stack([c[i], r[i]])) for i in np.flatnonzero(alone)]
         return np.fmax(low, K.lower), np.fmin(high, K.upper), np.asarray(none | alone), found
+
+
+def tied(low: Array, high: Array, columns: slice, total: int) -> None:
+    """Makes boxes smaller in which one unknown is the sum of the squares of others."""
+    square = Balls.between(low[:, columns], high[:, columns]).square()
+    least = np.maximum(square.lower, 0.0)
+    of_all = square.sum()
+    low[:, total] = np.fmax(low[:, total], np.maximum(of_all.lower, 0.0))
+    high[:, total] = np.fmin(high[:, total], of_all.upper)
+    others = least.sum(axis=1, keepdims=True) - least
+    rest = np.maximum(high[:, total, None] * (1.0 + 64.0 * U) - others * (1.0 - 64.0 * U), 0.0) + FLOOR
+    # The sum of the others may be rounded up by the part that was taken off again.
+    far = np.sqrt(rest + 64.0 * U * least.sum(axis=1, keepdims=True)) * MORE
+    low[:, columns] = np.fmax(low[:, columns], -far)
+    high[:, columns] = np.fmin(high[:, columns], far)
 
 
 def stationary(derivatives: Callable[[Array, Ints], tuple[Array, Array]], start: Array) -> Array:

@@ -167,12 +167,22 @@ class HeadTruth:
 
     def at(self, rows: Matrix, W: Matrix) -> list[tuple[arb, Vector, Matrix]]:
         """ℓ, ∇ℓ, ∇²ℓ of each sample at the predictions W·row."""
-        head, found = self.head, []
-        omega = balls(np.ones((self.n, self.q)) if head.omega is None else head.omega)
         with ctx.workprec(BITS):
-            for row, y, c in zip(rows, balls(head.y), omega, strict=True):
-                found.append(derivatives(head.loss, [dot(w, row) for w in W], y, c))
-        return found
+            return [
+                derivatives(self.head.loss, [dot(w, row) for w in W], y, c)
+                for row, y, c in zip(rows, *self._targets, strict=True)
+            ]
+
+    @cached_property
+    def _targets(self) -> tuple[Matrix, Matrix]:
+        """y and ω, (n, q)."""
+        ones = np.ones((self.n, self.q))
+        return balls(self.head.y), balls(ones if self.head.omega is None else self.head.omega)
+
+    @cached_property
+    def _inputs(self) -> Matrix:
+        """(n, d)."""
+        return balls(self.head.inputs)
 
     @cached_property
     def parts(self) -> list[tuple[arb, Vector, Matrix]]:
@@ -288,20 +298,39 @@ class HeadTruth:
     def linear(self, W: Matrix, extra: Array | None = None) -> tuple[arb, Vector, Matrix]:
         """E[ℓ(W z; y)], its gradient and its Hessian in the entries of W, z the inputs of the head
         (and what else is given)."""
-        rows = balls(self.head.inputs if extra is None else np.concatenate([self.head.inputs, extra], axis=1))
-        m = len(rows[0])
+        rows, products = self._inputs, self._squares
+        if extra is not None:
+            rows = [[*row, *more] for row, more in zip(rows, balls(extra), strict=True)]
+            products = _products(rows)
+        m, columns = len(rows[0]), list(zip(*rows, strict=True))
         with ctx.workprec(BITS):
-            value, size = arb(0), self.q * m
-            g, H = [arb(0)] * size, [[arb(0)] * size for _ in range(size)]
-            for pi, z, (ell, slope, bend) in zip(self.weights, rows, self.at(rows, W), strict=True):
-                value += pi * ell
-                for a in range(self.q):
+            parts = self.at(rows, W)
+            value = dot(self.weights, [ell for ell, _, _ in parts])
+            g: Vector = []
+            H = [[arb(0)] * (self.q * m) for _ in range(self.q * m)]
+            for a in range(self.q):
+                slopes = [pi * slope[a] for pi, (_, slope, _) in zip(self.weights, parts, strict=True)]
+                g += [dot(slopes, column) for column in columns]
+                for b in range(a + 1):
+                    bends = [pi * bend[a][b] for pi, (_, _, bend) in zip(self.weights, parts, strict=True)]
+                    if a != b and all(entry == 0 for entry in bends):
+                        continue
                     for j in range(m):
-                        g[a * m + j] += pi * slope[a] * z[j]
-                        for b in range(self.q):
-                            for l in range(m):
-                                H[a * m + j][b * m + l] += pi * bend[a][b] * z[j] * z[l]
+                        for l in range(m):
+                            entry = dot(bends, products[j][l])
+                            H[a * m + j][b * m + l] = H[b * m + l][a * m + j] = entry
             return value, g, H
+
+    @cached_property
+    def _squares(self) -> list[Matrix]:
+        with ctx.workprec(BITS):
+            return _products(self._inputs)
+
+
+def _products(rows: Matrix) -> list[Matrix]:
+    """z_j z_l over the samples, for each j and l."""
+    columns = list(zip(*rows, strict=True))
+    return [[[x * y for x, y in zip(u, v, strict=True)] for v in columns] for u in columns]
 
 
 CORNERS = (

@@ -46,8 +46,9 @@ def minimum(truth: HeadTruth, r: float, *, extra: Array | None = None, decay: bo
             return value, g, H
 
         def solved(lam: arb, w: Vector) -> Vector:
+            here = at(w)
             for _ in range(300):
-                value, g, H = at(w)
+                value, g, H = here
                 g = [(gi + lam * x).mid() for gi, x in zip(g, w, strict=True)]
                 value = value + lam * dot(w, w) / 2
                 if norm(g) < arb(2) ** -200 * (1 + norm(w) * lam):
@@ -59,16 +60,19 @@ def minimum(truth: HeadTruth, r: float, *, extra: Array | None = None, decay: bo
                     ]
                 )
                 step = [-e for e in S.solve(arb_mat([[gi] for gi in g]), algorithm="approx").entries()]
+                if norm(step) <= norm(w) * arb(2) ** -120:  # quadratic convergence: what is left is rounding
+                    return [(x + s).mid() for x, s in zip(w, step, strict=True)]
                 t = arb(1)
                 while True:
                     trial = [(x + t * s).mid() for x, s in zip(w, step, strict=True)]
-                    lower = at(trial)[0] + lam * dot(trial, trial) / 2
+                    there = at(trial)
+                    lower = there[0] + lam * dot(trial, trial) / 2
                     if lower <= value or float(t) < 2.0**-60:
                         break
                     t = t / 2
                 if not lower < value:
-                    return w if norm(g) < norm(list(at(trial)[1])) else trial
-                w = trial
+                    return w if norm(g) < norm(list(there[1])) else trial
+                w, here = trial, there
             return w
 
         # Down from λ = 1, each start near the last: to the least minimiser, or to where the ball is left.

@@ -85,7 +85,8 @@ class Reference:
         if self.loss == "squared":
             return (0.5 * (p - y) ** 2).sum(axis=1), p - y
         if self.loss == "logistic":
-            return (np.maximum(p, 0) + np.log1p(np.exp(-np.abs(p))) - y * p).sum(axis=1), _sigmoid(p) - y
+            slope = (1 - y) * _sigmoid(p) - y * _sigmoid(-p)  # σ(p) − y without a cancellation
+            return (np.maximum(p, 0) + np.log1p(np.exp(-np.abs(p))) - y * p).sum(axis=1), slope
         if self.loss == "pseudo_huber":
             r = np.hypot(1.0, p - y)
             return (r - 1).sum(axis=1), (p - y) / r

@@ -13,6 +13,8 @@ import oracle_linear
 import pytest
 from families import FAMILIES, LOSSES, gaussian, make, margin, random_sample
 from flint import arb, ctx, fmpq, fmpq_mat
+from heads import Head, HeadTruth
+from linear_heads import minimum
 from oracle import BITS, Sample, Truth
 from oracle_algebra import (
     dot,
@@ -194,6 +196,33 @@ def test_gradient_and_hessian_agree_with_automatic_differentiation(loss):
         H = [[float(entry) for entry in row] for row in truth.hessian]
         np.testing.assert_allclose(H, hessian, rtol=1e-10, atol=1e-11)
         np.testing.assert_allclose(float(truth.lambda_min), np.linalg.eigvalsh(hessian)[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "zero_w", "rank_deficient", "weighted", "duplicated_rows"])
+def test_the_oracle_of_any_head_says_the_same_of_one_output(family, longer):
+    """It knows no derivative of a loss, but power series; and goes another way to min F_lin."""
+    for seed in range(longer):
+        sample = make(family, seed)
+        truth, y = Truth(sample), sample.y if sample.loss != "logistic" else (1.0 + sample.y) / 2.0
+        head = HeadTruth(
+            Head(
+                x=sample.x,
+                y=y[:, None],
+                f=sample.f,
+                W=sample.w[None],
+                V=sample.V,
+                loss=sample.loss,
+                probabilities=sample.probabilities,
+            )
+        )
+        assert agree(head.F, truth.F)
+        assert all(agree(a, b) for a, b in zip(head.gradient, truth.gradient, strict=True))
+        for row, its_row in zip(head.hessian, truth.hessian, strict=True):
+            assert all(agree(a, b) for a, b in zip(row, its_row, strict=True))
+        assert agree(head.lambda_min, truth.lambda_min, 40)
+        r = 0.5 / float(np.max(np.abs(sample.x)))
+        assert minimum(head, r).value.overlaps(linear_minimum(truth, r).value)
+        assert agree(minimum(head, r).value, linear_minimum(truth, r).value, 20)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -217,7 +217,7 @@ def hold(at: Case) -> None:
     assert wrong_verdict(at) is None, at.description
 
 
-@pytest.mark.parametrize("corner", first(9, CORNERS[::-1]))
+@pytest.mark.parametrize("corner", CORNERS)
 @pytest.mark.parametrize("shift", first(1, range(2)))
 def test_every_enclosure_holds_and_no_verdict_is_wrong(corner: str, shift: int):
     hold(case(LOSSES[(CORNERS.index(corner) + 3 * shift) % len(LOSSES)], corner, shift))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
@@ -17,10 +18,12 @@ from polished import polished
 
 from resnet_cert import Problem
 from resnet_cert.compare import path
+from resnet_cert.compare.dual import dual_bound
 from resnet_cert.compare.linear_data import Data
 from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor, best_regularised, minimum_on_ball
 from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.problem.losses import named_loss
 
 KINDS = ("generic", "one sample", "weights", "hard labels")
 
@@ -137,6 +140,26 @@ def test_hard_labels_on_ill_conditioned_designs(loss: str, q: int, longer: int):
             found = best_linear_predictor(linear(x, given[:, 0] if q == 1 else y, loss, q), r, 1.0)
             assert found.attained is exact or (found.attained is None and cond > 1e12), (seed, r)
             assert cond > 1e12 or found.F_min.upper < 1e-12 or width(found.F_min) < 1e-6, (seed, r)
+
+
+@pytest.mark.parametrize(("loss", "q"), [("logistic", 3), ("poisson", 1)])
+def test_the_dual_is_below_the_minimum_and_close(loss: str, q: int, longer: int):
+    for seed in range(3 * longer):
+        x, y, given, cond = hard(loss, q, seed)
+        truth = argmin(x, y, loss)
+        if truth is None:
+            continue
+        problem = replace(linear(x, given, loss, q), loss=named_loss(loss, 0.3))
+        found = best_linear_predictor(problem, None, 1.0)
+        for r in (math.inf, found.r):
+            lower = dual_bound(found.data, found.found, r)
+            assert arb(lower) <= truth.value * arb(0.3), (seed, r)
+            assert lower >= found.F_min.upper * (1.0 - 1e-9) - 1e-9, (seed, r)
+        length = found.found.norm / 3.0
+        smaller = best_linear_predictor(problem, length, 1.0)
+        lower = dual_bound(smaller.data, smaller.found, length)
+        assert lower <= smaller.F_min.upper, seed
+        assert cond > 1e12 or lower >= smaller.F_min.upper * (1.0 - 1e-9) - 1e-9, seed
 
 
 CASES: dict[str, tuple[list[list[float]], list[float], list[float], float]] = {

@@ -381,10 +381,23 @@ def test_rates_that_overflow_leave_nothing_open(
     assert any(point.kind == "minimum" for point in found.critical_points)
 
 
-def test_the_gradient_divided_by_a_rate_is_enclosed() -> None:
-    """At points z of boxes about c: g(z) = e^{−p_0(z)} ∇G(z), and g(z) ∈ g(c) + J(z − c)."""
-    problem = hard_problem(3, l2=0.1)
-    assert problem.loss.name == "poisson"
+@pytest.mark.parametrize(("n", "norm", "l2"), first(1, [(1, 156.0, 0.0), (3, 117.0, 0.07), (7, 110.0, 0.0)]))
+def test_rates_that_underflow_leave_nothing_open(n: int, norm: float, l2: float) -> None:
+    """Logistic on a ball with predictions of thousands, some slopes of which are below every float."""
+    rng = np.random.default_rng(3)
+    x, f, y = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), np.sign(rng.normal(size=n))
+    found = landscape(
+        Problem.from_arrays(x=x, y=y, f=f, w=[0.1], V=[[0.0]], loss="logistic", norm=norm, l2=l2)
+    )
+    assert found.complete
+    assert any(point.kind == "minimum" for point in found.critical_points)
+
+
+@pytest.mark.parametrize("seed", [3, 1])
+def test_the_gradient_divided_by_a_rate_is_enclosed(seed: int) -> None:
+    """At points z of boxes about c: g(z) = ∇G(z)/h(z), h = e^{q_0} or σ(q_0), and g(z) ∈ g(c) + J(z − c)."""
+    problem = hard_problem(seed, l2=0.1)
+    assert problem.loss.name == {3: "poisson", 1: "logistic"}[seed]
     plane = plane_of(problem, np.ones((1, 1)))
     whole = restricted(problem, plane).gradient
     divided = RateGradient(whole.samples, whole.size, whole.l2)
@@ -394,10 +407,12 @@ def test_the_gradient_divided_by_a_rate_is_enclosed() -> None:
     found = divided(center, reach)
 
     def predictions(at: np.ndarray) -> np.ndarray:
-        return polynomials(whole.samples.coefficients, at, 0.0 * at)[0].center
+        assert whole.samples.rates is not None
+        return polynomials(whole.samples.rates, at, 0.0 * at)[0].center
 
-    first = predictions(center).argmax(axis=1)
-    rate = np.exp(predictions(place)[np.arange(200), first])[:, None]
+    largest = predictions(center).argmax(axis=1)
+    rate = np.exp(predictions(place)[np.arange(200), largest])[:, None]
+    rate = rate if seed == 3 else rate / (1.0 + rate)
     truth = whole(place, 0.0 * place).at.center / rate
     slack = 1e-12 * (1.0 + np.abs(truth))
     assert (np.abs(truth - found.over.center) <= found.over.radius + slack).all()
