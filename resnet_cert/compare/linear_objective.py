@@ -167,6 +167,11 @@ class LinearObjective:
         return self.design.problem.loss.concordance == 0.0
 
     @cached_property
+    def may_fall_for_ever(self) -> bool:
+        """Losses of this kind do with some targets."""
+        return self.design.problem.loss.recession(np.zeros((0, self.q))) is not None
+
+    @cached_property
     def constant_curvature(self) -> float | None:
         """c where ∇²ℓ = c·I for all samples and predictions, else None."""
         problem, anywhere = self.design.problem, np.zeros((1, self.q))

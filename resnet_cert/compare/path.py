@@ -39,6 +39,8 @@ LOOSELY = 1e-8
 """The accuracy of a place on the way to another one."""
 CLOSE = 2.0**-30
 """How near a value of F_lin is met, relative to λ‖W‖²; ‖W‖² moves by twice that, relatively."""
+NEARER, FARTHEST = 2.0**-10, 2.0**-150
+"""A part of F_lin to which λ leaps, and the least part of λ to which it does at once."""
 NO_LARGER = 2.0**20
 """A predictor so many times larger that differs by rounding only is no longer looked for."""
 
@@ -208,7 +210,11 @@ def at_value(
         is_near = abs(newton - place.lam) <= 1e-3 * place.lam
         if is_near:
             low, high = 0.0, math.inf  # what was found loosely is no bound this near
-        lam = _between(newton, place.lam, low, high, least)
+        here = loss_value(objective, place) if objective.may_fall_for_ever else 0.0
+        lam = _leap(place.lam, slope, here, value)
+        if not low < lam:
+            lam = _between(newton, place.lam, low, high, least)
+        lam = max(lam, least)
         accuracy = (CLOSE * 2.0**-10 if is_near else LOOSELY) * min(
             1.0, square / (abs(place.at.value) or 1.0)
         )
@@ -216,6 +222,19 @@ def at_value(
         if high <= low * (1.0 + 2.0**-50):
             break
     return place
+
+
+def _leap(lam: float, slope: float, here: float, value: float) -> float:
+    """The λ of a value that is smaller by orders of magnitude, log F_lin about a linear function of log λ, as
+    it is where losses fall for ever; 0 for none.
+
+    Args:
+        slope: dF_lin/dλ.
+    """
+    exponent = lam * slope / here if here > 0.0 else 0.0
+    if not (0.0 < value < here * NEARER and 0.5 < exponent < 1.5):
+        return 0.0
+    return float(lam * max((value / here) ** (1.0 / exponent), FARTHEST))
 
 
 def _between(lam: float, here: float, low: float, high: float, least: float) -> float:

@@ -176,7 +176,7 @@ def _is_attained(problem: Problem) -> bool | None:
 
 
 def _affordable(problem: Problem) -> tuple[Array, Array] | None:
-    """v xᵀ, row by row, for all helping and all fixed rays; None where there are none, or too many."""
+    """v xᵀ, row by row, for all helping and all fixed rays; None where none helps, or they are too many."""
     size = problem.q * problem.d
     if problem.n * problem.q * size > LARGEST_PROGRAMME:
         return None
@@ -184,7 +184,7 @@ def _affordable(problem: Problem) -> tuple[Array, Array] | None:
     if not parts:
         return None
     helping, fixed = (np.concatenate(rows) for rows in zip(*parts, strict=True))
-    if (len(helping) + len(fixed)) * size > LARGEST_PROGRAMME:
+    if not len(helping) or (len(helping) + len(fixed)) * size > LARGEST_PROGRAMME:
         return None
     return helping, fixed
 

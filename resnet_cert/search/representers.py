@@ -43,7 +43,7 @@ ABOUT = 0.125
 """t is about 1 within this."""
 SMALL, SMALL_S = 0.05, 1e-5
 """Of t and σ, and of s: below, they are halved as they are, above, their logarithms."""
-LEVEL = 64.0
+LEVEL = 16.0
 """What is so many times narrower, in halvings, than another unknown is halved the less."""
 MOST_VARIED = 64.0
 """Halvings of an ℓ'' that may be 0."""

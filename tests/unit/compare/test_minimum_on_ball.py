@@ -22,6 +22,7 @@ from resnet_cert.compare.dual import dual_bound
 from resnet_cert.compare.linear_data import Data
 from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor, best_regularised, minimum_on_ball
+from resnet_cert.compare.recession import receding_faces
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.problem.losses import named_loss
 
@@ -222,6 +223,17 @@ def test_where_some_products_vanish_it_is_decided_exactly(
 ):
     found = best_linear_predictor(linear(np.array(x, float), np.array(y, float), "logistic"), 5.0, 1.0)
     assert found.attained is attained
+
+
+@pytest.mark.parametrize("loss", ["logistic", "poisson"])
+@pytest.mark.parametrize("x", [[[0.0, 0.0]], [[0.0], [5e-324]], [[1e308, 5e-324], [5e-324, 1e308]]])
+def test_it_is_decided_where_little_or_nothing_recedes(loss: str, x: list[list[float]]):
+    """All inputs zero, no loss that falls for ever, and entries where floats end."""
+    for label in (0.0, 1.0):
+        problem = linear(np.array(x), np.full(len(x), 2.0 * label - (loss == "logistic")), loss)
+        attains = not np.any(x) or (loss == "poisson" and label == 1.0)
+        assert best_linear_predictor(problem, None, 1.0).attained is attains
+        assert bool(list(receding_faces(problem))) is not attains
 
 
 def test_attainment_agrees_with_the_exact_cone(longer: int):
