@@ -71,7 +71,7 @@ def all_zeros(
     if t > least_t or not parts:
         ways: list[Callable[[], Part | None]] = [lambda: by_heads(most_boxes)]
         if few:  # w is enough as long as l2 is not small, and what that costs is little
-            ways = [lambda: by_heads(SOON), by_numbers, *ways]
+            ways = [lambda: by_heads(SOON), by_numbers, lambda: by_heads(most_boxes // 4)]
         tried: list[Part] = []
         for way in ways:
             if (rest := way()) is not None:

@@ -91,7 +91,7 @@ def all_with(
         low, high = examine.range(lower, upper, ends)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             return None
-        zeros, boxes = searched(examine, low, high, m, out, most_boxes, max(64, BATCH_WORK // m**2))
+        zeros, boxes = searched(examine, low, high, m, out, most_boxes // 2, max(64, BATCH_WORK // m**2))
         found += zeros
         left.append(system.turned_back(Balls.between(*boxes)))
     at, radius = distinct([system], found, np.full(m, -np.inf), np.full(m, np.inf), m)
