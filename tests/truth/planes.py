@@ -199,7 +199,7 @@ def rim(found: Landscape, G: Reference) -> list[tuple[Array, float]]:
     ends = []
     for angle, rises in zip((low + high) / 2, sign < 0, strict=True):
         at = place(angle[None])[0]
-        outward = float(G.derivatives(at[None])[1][0] @ (at - center))
+        outward = G.derivatives(at[None])[1][0] @ (at - center)  # as it is: it may be below every float
         if outward < 0.0:
             ends.append((at, 1.0 if rises else -1.0))
     return ends
