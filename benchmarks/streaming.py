@@ -8,6 +8,7 @@ Makes shards of n rows, d = k = 16, one output, where there are none, and times 
     ours       one pass of ours: moments with radii at the point and at the origin, and the constants' sums
     local:1    the same on a worker, a process with one thread
     local:2    the same on so many
+    halves     two plain NumPy processes at once, half of the files each: what two processes can gain here
 
 with the peak of memory (of the largest process).  The first two take the threads that NumPy's BLAS may take.
 """
@@ -41,8 +42,12 @@ def make(folder: Path, rows: int) -> None:
 
 
 def numpy_pass(folder: Path) -> float:
+    return numpy_pass_over(sorted(folder.glob("*.npz")))
+
+
+def numpy_pass_over(paths: list[Path]) -> float:
     total = np.zeros((D + K, D + K))
-    for path in sorted(folder.glob("*.npz")):
+    for path in paths:
         with np.load(path) as shard:
             x, f, y = shard["x"], shard["f"], shard["y"]
         for start in range(0, len(y), NUMPY_ROWS):
@@ -50,6 +55,16 @@ def numpy_pass(folder: Path) -> float:
             z = np.hstack([x[rows], f[rows]])
             total += z.T @ z
     return float(np.trace(total))
+
+
+def in_halves(folder: Path) -> float:
+    """Seconds of two processes that stand ready."""
+    from multiprocessing import get_context
+
+    paths = sorted(folder.glob("*.npz"))
+    with get_context("spawn").Pool(2) as pool:
+        pool.map(numpy_pass_over, [paths[:1], paths[:1]])  # NumPy is loaded, and the first file read
+        return timed(lambda: pool.map(numpy_pass_over, [paths[::2], paths[1::2]]))
 
 
 def our_pass(folder: Path, workers: int) -> float:
@@ -88,6 +103,8 @@ def main() -> None:
     if arguments.one:
         if arguments.one == "numpy":
             seconds = timed(lambda: numpy_pass(folder))
+        elif arguments.one == "halves":
+            seconds = in_halves(folder)
         else:
             seconds = our_pass(folder, int(arguments.one.partition(":")[2] or 0))
         who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -97,7 +114,7 @@ def main() -> None:
     if not folder.exists():
         make(folder, arguments.rows)
     first = None
-    for one in ("numpy", "ours", "local:1", f"local:{arguments.workers}"):
+    for one in ("numpy", "ours", "local:1", f"local:{arguments.workers}", "halves"):
         command = [sys.executable, __file__, "--rows", str(arguments.rows), "--folder", str(arguments.folder)]
         command += ["--one", one]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

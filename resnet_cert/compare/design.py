@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,7 +23,8 @@ from resnet_cert.numerics.algebra import eigvalsh, svd
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.numerics.threads import in_order
-from resnet_cert.problem.problem import Chunk, Problem
+from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import Chunk, Distribution, Domain, GivenFeatures, Objective, Point, Problem
 
 WELL_CONDITIONED, FAR_FROM_DEPENDENT = 1e-5, 1e-2
 """The least ratio of singular values of scaled columns that needs no change of coordinates, and the least to
@@ -34,6 +35,8 @@ float64.
 """
 HELD_BYTES = 2**28
 """Rows in new coordinates that take no more than this are made once and kept."""
+PLACES = 16
+"""A sample is a block of rows from so many places."""
 WIDEST = 600
 """The largest d for which coordinates other than a scaling are looked for."""
 
@@ -126,6 +129,18 @@ class Design:
     def _held(self) -> list[Rows]:
         return [self.of(chunk) for chunk in self.problem.chunks(features=False)]
 
+    def of_sample(self) -> Design | None:
+        """The same of a few of the samples, from all over them; None where these are nearly all."""
+        problem = self.problem
+        step = problem.n // PLACES // BLOCK_ROWS * BLOCK_ROWS
+        if step < 2 * BLOCK_ROWS:
+            return None
+        firsts = range(0, PLACES * step, step)
+        chunks = [problem.chunk(slice(i, i + BLOCK_ROWS), features=False) for i in firsts]
+        x, y, pi = (np.concatenate([getattr(c, name) for c in chunks]) for name in ("x", "y", "weights"))
+        omega = [c.omega for c in chunks if c.omega is not None]
+        return replace(self, problem=linear_part(problem, x, y, pi, np.concatenate(omega) if omega else None))
+
     def of(self, chunk: Chunk) -> Rows:
         """The samples of a chunk in these coordinates."""
         both = self.sigma * self.units
@@ -137,6 +152,26 @@ class Design:
             return Rows(x, scaled, error, chunk)
         z, rounding = doubled_product(scaled, self.R)
         return Rows(x, z, rounding + error * Radius.norm(self.R), chunk)
+
+
+def linear_part(problem: Problem, x: Array, y: Array, pi: Array, omega: Array | None) -> Problem:
+    """Some samples of a problem, for linear predictors.
+
+    omega: with softmax which classes of each sample, else the weights of an output.
+    """
+    q, d = y.shape[1], x.shape[1]
+    loss = problem.loss
+    return replace(
+        problem,
+        distribution=Distribution(x, y, pi, None, omega),
+        loss=replace(loss, signed=False) if isinstance(loss, BuiltinLoss) else loss,
+        features=GivenFeatures(np.empty((len(x), 0))),
+        point=Point(np.zeros((q, d)), np.zeros((d, 0))),
+        domain=Domain(),
+        objective=Objective(),
+        comparators={},
+        executor=None,
+    )
 
 
 def _contribution(

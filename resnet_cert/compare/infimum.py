@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.compare import location, path
+from resnet_cert.compare.design import linear_part
 from resnet_cert.compare.linear_data import Data, Found
 from resnet_cert.compare.linear_minimum import MOST_WORK, LinearMinimum, Seen, enclosed_on
 from resnet_cert.compare.linear_objective import LinearObjective, bend
@@ -31,7 +32,7 @@ from resnet_cert.numerics.eigenvalues import smallest_eigenvalue
 from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import Array, Radius, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss
-from resnet_cert.problem.problem import Distribution, Domain, GivenFeatures, Objective, Point, Problem
+from resnet_cert.problem.problem import Problem
 
 Bools = npt.NDArray[np.bool_]
 
@@ -168,26 +169,9 @@ def _by_what_stays(problem: Problem, stays: Bools) -> float:
     for kept, targets, other in parts:
         if kept.any():
             omega = None if other is None else other[kept]
-            least = _least(_part(problem, x[kept], targets[kept], pi[kept], omega))
+            least = _least(linear_part(problem, x[kept], targets[kept], pi[kept], omega))
             total = total + least * (_sum(pi[kept]) / _sum(pi))
     return total.lower
-
-
-def _part(problem: Problem, x: Array, y: Array, pi: Array, omega: Array | None) -> Problem:
-    """Some samples of a problem; omega: with softmax which classes of each, else the weights of an output."""
-    q, d = y.shape[1], x.shape[1]
-    loss = problem.loss
-    return replace(
-        problem,
-        distribution=Distribution(x, y, pi, None, omega),
-        loss=replace(loss, signed=False) if isinstance(loss, BuiltinLoss) else loss,
-        features=GivenFeatures(np.empty((len(x), 0))),
-        point=Point(np.zeros((q, d)), np.zeros((d, 0))),
-        domain=Domain(),
-        objective=Objective(),
-        comparators={},
-        executor=None,
-    )
 
 
 def _sum(weights: Array) -> Enclosure:

@@ -77,18 +77,21 @@ class Found:
 
     @cached_property
     def enclosed(self) -> Enclosed:
-        """What is proven here without second derivatives,"""
-        return self.objective.enclosed(self.place.point, blocks=False)
+        """What is proven here by one pass, without second derivatives where they cost more than it,"""
+        return self.objective.enclosed(self.place.point, blocks=self.objective.forms_in_passing)
 
     @cached_property
     def enclosed_from_below(self) -> Enclosed:
         """with a lower bound of them, or with all of them."""
         at = self.enclosed
-        return at if at.least else replace(at, least=self.objective.least_block(self.place.point))
+        return (
+            at if at.least or at.blocks else replace(at, least=self.objective.least_block(self.place.point))
+        )
 
     @cached_property
     def enclosed_whole(self) -> Enclosed:
-        return self.objective.enclosed(self.place.point, blocks=True)
+        at = self.enclosed
+        return at if at.blocks else self.objective.enclosed(self.place.point, blocks=True)
 
     @property
     def settled(self) -> bool:
@@ -228,7 +231,7 @@ class Data:
         if there is one.
         """
         objective = self.objective(0.0)
-        start = path.origin(objective, 0.0) if known is None else known.moved(objective).place
+        start = path.start(objective, 0.0) if known is None else known.moved(objective).place
         if not self.may_recede:
             place = path.minimised(objective, start, 0.0)
             return Found(objective, place), True if self.recession.known else None

@@ -48,6 +48,9 @@ STEEPER = 20
 """The penalty on unseen directions is at most 2 to this power times as steep as λ."""
 ENOUGH_ROWS = 32
 """So many samples for each input are enough to see how F_lin bends at least."""
+LARGEST_IN_PASSING = 128
+"""Rows of the Hessian up to which a pass over data that are read anew forms it too: that is less work than
+reading them again."""
 HELD_BENDS = 2**26
 """How the loss bends at each sample is kept where that takes no more than this."""
 CANCELS = 2.0**-20
@@ -111,7 +114,7 @@ class Sketch:
     """Φ, its gradient (q, d) and what the Hessian is made of, at one U in float64; none of it proven.
 
     point: U.  noise: differences of values below this are rounding.  bends: of each chunk, where they take
-    little; else they are made again.  weight: Σ π.
+    little; else they are made again.  weight: Σ π.  blocks: `curvature_blocks`, where the pass formed them.
     """
 
     point: Array
@@ -121,6 +124,7 @@ class Sketch:
     gradient: Array
     bends: list[Bend] | None
     weight: float
+    blocks: list[Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,12 +254,31 @@ class LinearObjective:
 
     def _passed(self, point: Array) -> Sketch:
         """F_lin at U, by a pass over the data."""
-        held = 3 * point.shape[0] * self.design.problem.n * 8 <= HELD_BENDS
-        sums = self.design.summed(partial(_sketch_sums, point=point, held=held))
-        (value, size, blur, weight), g = np.split(sums.floats.total().center, [4])
+        curved = self.forms_in_passing
+        held = not curved and 3 * point.shape[0] * self.design.problem.n * 8 <= HELD_BENDS
+        sums = self.design.summed(partial(_sketch_sums, point=point, held=held, curved=curved))
+        (value, size, blur, weight), g, K = np.split(sums.floats.total().center, [4, 4 + point.size])
         noise = (2.0**-46 * size + 4.0 * U * blur) / weight
         gradient = g.reshape(point.shape) / weight
-        return Sketch(point, float(value / weight), float(noise), gradient, sums.bends, float(weight))
+        blocks = self._as_blocks(K / weight) if curved else None
+        return Sketch(point, float(value / weight), float(noise), gradient, sums.bends, float(weight), blocks)
+
+    def of_sample(self) -> LinearObjective | None:
+        """The same of a few of the samples; None where these are nearly all."""
+        few = self.design.of_sample()
+        return None if few is None else replace(self, design=few)
+
+    @property
+    def forms_in_passing(self) -> bool:
+        """Each pass forms the Hessian as well."""
+        size = self.q * self.d if self.is_mean_free else self.d
+        is_constant = self.constant_curvature is not None
+        return size <= LARGEST_IN_PASSING and not (is_constant or self.design.is_kept)
+
+    def _as_blocks(self, sums: Array) -> list[Array]:
+        """The numbers of `_curvature_blocks` as they stand in the Hessian."""
+        q, d = self.q, self.d
+        return [sums.reshape(q * d, q * d)] if self.is_mean_free else list(sums.reshape(q, d, d))
 
     def _expanded(self, point: Array) -> Sketch | None:
         """F_lin(B) + ⟨∇F_lin(B), U − B⟩ + c/2⟨U − B, (U − B)E[zzᵀ]⟩, which it is where ∇²ℓ = c·I, for a B
@@ -297,11 +320,9 @@ class LinearObjective:
 
     def curvature_blocks(self, at: Sketch) -> list[Array]:
         """The blocks of E[∇²ℓ ⊗ zzᵀ] in float64: one for all outputs or q of them (d, d), or one (qd, qd)."""
-        q, d = self.q, self.d
         if self.constant_curvature is not None:
             return [self.constant_curvature * self.second_moments]
-        found = self._over(at, _curvature_blocks) / at.weight
-        return list(found) if found.ndim == 3 else [found.reshape(q * d, q * d)]
+        return at.blocks or self._as_blocks(self._over(at, _curvature_blocks) / at.weight)
 
     def mean_curvature(self, at: Sketch) -> float:
         """E[tr ∇²ℓ]/q, or the mean over the directions in which ∇²ℓ does not vanish."""
@@ -359,7 +380,8 @@ class LinearObjective:
 
 @dataclass(frozen=True)
 class SketchSums:
-    """Σ πℓ, Σ π|ℓ|, Σ π‖∇ℓ‖‖p‖, Σ π and Σ π∇ℓ zᵀ as one vector, and the bends if they are kept."""
+    """Σ πℓ, Σ π|ℓ|, Σ π‖∇ℓ‖‖p‖, Σ π, Σ π∇ℓ zᵀ, and the blocks of the Hessian if they are wanted, as one
+    vector; and the bends if they are kept."""
 
     floats: Sum
     bends: list[Bend] | None
@@ -369,13 +391,16 @@ class SketchSums:
         return SketchSums(self.floats + other.floats, bends)
 
 
-def _sketch_sums(design: Design, rows: Rows, blocks: Blocks, *, point: Array, held: bool) -> SketchSums:
+def _sketch_sums(
+    design: Design, rows: Rows, blocks: Blocks, *, point: Array, held: bool, curved: bool
+) -> SketchSums:
     p, pi = rows.z @ point.T, rows.chunk.weights
     at = bend(design.problem.loss, p, rows.chunk)
     blur = _lengths(at.first) * _lengths(p)
     numbers = [pi @ at.value, pi @ np.abs(at.value), pi @ blur, np.sum(pi)]
     g = (pi[:, None] * at.first).T @ rows.z
-    floats = blocks.whole(np.append(numbers, g), design.problem.chunk_rows)
+    K = _curvature_blocks(rows, at) if curved else np.empty(0)
+    floats = blocks.whole(np.concatenate([numbers, g.ravel(), K.ravel()]), design.problem.chunk_rows)
     return SketchSums(floats, [at] if held else None)
 
 

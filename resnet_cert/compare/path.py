@@ -61,6 +61,18 @@ def origin(objective: LinearObjective, lam: float) -> Place:
     return Place(point, lam, objective.sketch(point, lam), converged=False)
 
 
+def start(objective: LinearObjective, lam: float) -> Place:
+    """W = 0; or where passes take long the minimiser of a sample, if that is lower."""
+    few = objective.of_sample() if objective.forms_in_passing else None
+    if few is not None:
+        zero = origin(few, lam)
+        place = minimised(few, zero, lam, LOOSELY)
+        at = objective.sketch(place.point, lam) if place.converged else None
+        if at is not None and at.value < zero.at.value:
+            return Place(place.point, lam, at, converged=False)
+    return origin(objective, lam)
+
+
 def norm_W(objective: LinearObjective, place: Place) -> float:
     """‖W‖_F."""
     W = objective.W(place.point)
@@ -87,7 +99,7 @@ def minimised(
     """The place of λ, by Newton's method from another one.
 
     Most of a step's time is its Hessian's: a factored one serves for as long as the steps go well, and at
-    W = 0, where E[tr ∇²ℓ]/q·E[zzᵀ] is mostly right, that is the first.
+    W = 0, where E[tr ∇²ℓ]/q·E[zzᵀ] is mostly right, that is the first.  Where passes form it all are new.
 
     accuracy: the decrement relative to Φ that is enough; 0: go on to rounding.  stop: leave off at such a U.
     """
@@ -95,7 +107,8 @@ def minimised(
     if point.size > LARGEST_POLISHED:
         accuracy = max(accuracy, ENOUGH)
     at = start.at if start.lam == lam else objective.sketch(point, lam)
-    rough = None if dense and point.any() else Rough.of(objective, at, lam)
+    fresh = objective.forms_in_passing
+    rough = None if fresh or (dense and point.any()) else Rough.of(objective, at, lam)
     solve, is_old = None if rough is None or point.any() else rough.solve, True
     before, highest = math.inf, abs(at.value)
     decrement = math.inf
@@ -130,7 +143,7 @@ def minimised(
         if decrement <= accuracy * max(abs(at.value), at.noise) or (stop is not None and stop(point)):
             return Place(point, lam, at, converged=True)
         before, is_old = decrement if size == 1.0 else math.inf, True
-        if not (objective.is_quadratic or (dense and size == 1.0)):
+        if fresh or not (objective.is_quadratic or (dense and size == 1.0)):
             solve = None
     return Place(point, lam, at, converged=decrement <= 2.0**-40 * highest)
 

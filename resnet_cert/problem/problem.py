@@ -52,6 +52,10 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]: ...
 
 
+UNNAMED = "problem"
+"""The name of a problem without one; a spec then goes by its file's."""
+
+
 @dataclass(frozen=True)
 class MappedRows:
     """Rows of a C-ordered array inside a file.  Each read maps its own pages and lets them go again, so the
@@ -253,7 +257,7 @@ class Problem:
     lipschitz: Lipschitz = field(default_factory=Lipschitz)
     hessian: Method = "auto"
     comparators: Mapping[str, Rows] = field(default_factory=dict)
-    name: str = "problem"
+    name: str = UNNAMED
     executor: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -414,7 +418,7 @@ class Problem:
         norm: float | None = None,
         hessian: Method = "auto",
         compare: Mapping[str, npt.ArrayLike] | None = None,
-        name: str = "problem",
+        name: str = UNNAMED,
     ) -> Problem:
         """A problem from arrays of any framework that NumPy can read.
 

@@ -7,6 +7,8 @@ multiplies the samples follows (`representers`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from resnet_cert.numerics.balls import QUIET
@@ -17,6 +19,8 @@ from resnet_cert.search.boxes import searched
 from resnet_cert.search.heads import Heads
 from resnet_cert.search.shells import MORE, Shells
 
+SOON = 10_000
+"""So many boxes of w are tried first."""
 Part = tuple[list[tuple[Array, Array, Array]], tuple[Array, Array]]
 """The zeros that are alone in a box, and the ends of the boxes (w, b) that are left."""
 
@@ -48,23 +52,33 @@ def all_zeros(
         high = np.concatenate([upper[:d], z, upper[d:], [s, min(t, shells.edge)]])
         parts.append(searched(shells, low, high, m, excluded, most_boxes // 2, batch))
     least_t = shells.edge if parts else 0.0
-    rest: list[Part] = []
-    by_numbers = representers.all_with(shells, least_t, *given, excluded, most_boxes) if few else None
-    if by_numbers is not None:
+
+    def by_numbers() -> Part | None:
+        rest = representers.all_with(shells, least_t, *given, excluded, most_boxes)
         # They are alone in boxes of other unknowns, and so nowhere in one of (w, b) that is known.
         nowhere = np.full((2, m), -1.0)
-        rest.append(([(at, radius, nowhere) for at, radius in by_numbers[0]], by_numbers[1]))
-    is_open = not rest or (len(rest[0][1][0]) > 0 and len(shells.system.y) >= m)
-    if is_open and (t > least_t or not parts):
-        heads = Heads(shells, least_t)
+        return None if rest is None else ([(*zero, nowhere) for zero in rest[0]], rest[1])
+
+    def by_heads(most: int) -> Part:
+        low, high = lower.copy(), upper.copy()
         if parts and np.isfinite(z).all():  # s√t = ‖z‖
             size = float(np.sqrt(np.sum(z**2)) / np.sqrt(least_t)) * MORE
             far = np.sqrt(size) * MORE
             d1 = shells.d1
-            lower[:d1], upper[:d1] = np.maximum(lower[:d1], -far), np.minimum(upper[:d1], far)
-        rest.append(searched(heads, lower, upper, shells.k, excluded, most_boxes, batch))
-    if rest:
-        parts.append(min(rest, key=lambda part: len(part[1][0])))
+            low[:d1], high[:d1] = np.maximum(low[:d1], -far), np.minimum(high[:d1], far)
+        return searched(Heads(shells, least_t), low, high, shells.k, excluded, most, batch)
+
+    if t > least_t or not parts:
+        ways: list[Callable[[], Part | None]] = [lambda: by_heads(most_boxes)]
+        if few:  # w is enough as long as l2 is not small, and what that costs is little
+            ways = [lambda: by_heads(SOON), by_numbers, lambda: by_heads(most_boxes // 4)]
+        tried: list[Part] = []
+        for way in ways:
+            if (rest := way()) is not None:
+                tried.append(rest)
+                if not len(rest[1][0]):
+                    break
+        parts.append(min(tried, key=lambda part: len(part[1][0])))
     found = [zero for some, _ in parts for zero in some]
     at, radius = distinct([shells.system], found, *given, m)
     left_low, left_high = (np.concatenate([box[i] for _, box in parts]) for i in (0, 1))

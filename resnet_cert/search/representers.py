@@ -43,7 +43,7 @@ ABOUT = 0.125
 """t is about 1 within this."""
 SMALL, SMALL_S = 0.05, 1e-5
 """Of t and σ, and of s: below, they are halved as they are, above, their logarithms."""
-LEVEL = 64.0
+LEVEL = 16.0
 """What is so many times narrower, in halvings, than another unknown is halved the less."""
 MOST_VARIED = 64.0
 """Halvings of an ℓ'' that may be 0."""
@@ -91,7 +91,7 @@ def all_with(
         low, high = examine.range(lower, upper, ends)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             return None
-        zeros, boxes = searched(examine, low, high, m, out, most_boxes, max(64, BATCH_WORK // m**2))
+        zeros, boxes = searched(examine, low, high, m, out, most_boxes // 2, max(64, BATCH_WORK // m**2))
         found += zeros
         left.append(system.turned_back(Balls.between(*boxes)))
     at, radius = distinct([system], found, np.full(m, -np.inf), np.full(m, np.inf), m)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.losses import BuiltinLoss
+from resnet_cert.problem.problem import UNNAMED
 from resnet_cert.problem.targets import FRAMEWORK_NAMES
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _spec(problem: Problem, file: str) -> str:
         data["compare"] = {name: _compared(name) for name in problem.comparators}
     parts: dict[str, Any] = {
         "version": 1,
-        "name": problem.name,
+        **({} if problem.name == UNNAMED else {"name": problem.name}),
         "data": data,
         "loss": _loss(problem.loss),
         "network": {"kind": "given"},

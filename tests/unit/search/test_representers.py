@@ -13,7 +13,7 @@ from resnet_cert.numerics.balls import Balls, product
 from resnet_cert.numerics.intervals import Interval
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.ranges import inverse_slope, separable_slopes
-from resnet_cert.search import decayed
+from resnet_cert.search import branches, decayed
 from resnet_cert.search.derivatives import Objective
 from resnet_cert.search.equations import equations
 from resnet_cert.search.representers import Examiner, Multipliers, orthonormal_rows, quotient
@@ -108,6 +108,7 @@ def test_few_samples_are_decided(
     monkeypatch: pytest.MonkeyPatch, seed: int, d: int, k: int, n: int, l2: float, loss: str
 ) -> None:
     monkeypatch.setattr(decayed, "STARTS", 1)
+    monkeypatch.setattr(branches, "SOON", 100)
     problem = problem_of(seed, d, k, l2, loss, n)
     found = decayed.search(problem, np.array([-10.0, -10.0]), np.array([10.0, 10.0]))
     assert found.complete

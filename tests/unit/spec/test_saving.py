@@ -54,8 +54,7 @@ PROBLEMS = {
 
 
 def assert_same(a: Problem, b: Problem) -> None:
-    assert (a.name, a.epsilon, a.objective, a.domain, a.lipschitz, a.hessian, a.loss.name) == (
-        b.name,
+    assert (a.epsilon, a.objective, a.domain, a.lipschitz, a.hessian, a.loss.name) == (
         b.epsilon,
         b.objective,
         b.domain,
@@ -84,7 +83,9 @@ def test_a_saved_problem_is_read_back(name: str, ending: str, tmp_path: Path) ->
         pytest.importorskip("safetensors", reason="safetensors is not installed")
     spec = PROBLEMS[name].save(tmp_path / f"run.{ending}")
     assert spec == tmp_path / "run.yaml"
-    assert_same(PROBLEMS[name], load_problem(spec))
+    saved, read = PROBLEMS[name], load_problem(spec)
+    assert read.name == ("run" if saved.name == "problem" else saved.name)
+    assert_same(saved, read)
 
 
 def test_a_name_of_another_kind_is_refused_and_nothing_written(tmp_path: Path) -> None:
