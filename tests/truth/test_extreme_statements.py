@@ -231,9 +231,9 @@ def test_theorems_1_and_2_hold_at_any_scale_for_long(seeds) -> None:
 def stated(seed: int) -> None:
     """All forms of Theorem 3, for constants of any scale."""
     rng = np.random.default_rng([seed, 11])
-    epsilon, *numbers = 10.0 ** rng.uniform(-300.0, 80.0, 6)
+    epsilon, *numbers = (10.0 ** rng.uniform(-300.0, 80.0, 6)).tolist()
     if rng.random() < 0.5:
-        epsilon, *numbers = 10.0 ** rng.uniform(-320.0, -100.0, 6)
+        epsilon, *numbers = (10.0 ** rng.uniform(-320.0, -100.0, 6)).tolist()
     d = int(rng.integers(1, 3))
     row = theorem3(BoundConstants(*numbers, d=d), epsilon)
     exact = exact_theorem3(epsilon, *numbers, d)
