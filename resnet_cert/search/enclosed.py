@@ -257,6 +257,19 @@ def _remainder(
 
 
 @dataclass(frozen=True)
+class PredictionGradient(PlaneGradient):
+    """∇p where there is one sample with one output: ∇F = ℓ'(p) ∇p is 0 there, and on the curve ℓ'(p) = 0."""
+
+    def _derivatives(self, center: Array, reach: Array, *, second: bool = True) -> tuple[Balls, Balls]:
+        _, moved, bent = polynomials(self.samples.coefficients, center, reach)
+        whole = len(center)
+        ss, st, tt = (
+            Balls(np.broadcast_to(part.center, whole), np.broadcast_to(part.radius, whole)) for part in bent
+        )
+        return stacked([part[:, 0] for part in moved]), _symmetric([ss, st, tt])
+
+
+@dataclass(frozen=True)
 class RateGradient(PlaneGradient):
     """The gradient with the poisson or the logistic loss, divided by one rate: the same zeros and directions.
 

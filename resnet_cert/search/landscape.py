@@ -41,7 +41,9 @@ from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import RequestError
+from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Direction, Domain, Point, Problem
+from resnet_cert.problem.ranges import inverse_slope
 from resnet_cert.problem.span import span
 from resnet_cert.search.critical_points import (
     ClosedForm,
@@ -52,8 +54,14 @@ from resnet_cert.search.critical_points import (
     judged,
 )
 from resnet_cert.search.derivatives import Objective
-from resnet_cert.search.enclosed import InFeatures, OnSphere, PlaneGradient, RateGradient
-from resnet_cert.search.plane import Plane, PlaneObjective, plane_of, restricted
+from resnet_cert.search.enclosed import (
+    InFeatures,
+    OnSphere,
+    PlaneGradient,
+    PredictionGradient,
+    RateGradient,
+)
+from resnet_cert.search.plane import Plane, PlaneObjective, plane_of, powers, restricted
 from resnet_cert.search.solve import trust_region
 
 MOST_PIXELS, LEAST_PIXELS, PIXEL_WORK = 401, 61, 2**24
@@ -73,6 +81,8 @@ NEAR = 1e-3
 TIGHT = 1e-5
 """Boxes that are not decided are listed together where they are closer than this, in sizes of the range."""
 MOST_LISTED = 200
+SEEN = 201
+"""Points in each direction among which a curve of minima is looked for."""
 STARTS = (-1.0, 1.0)
 EVERYWHERE, IN_PART, MULTI_START = "d + k unknowns", "d + k unknowns, in part", "multi-start"
 IN_SPACE = (EVERYWHERE, IN_PART, MULTI_START)
@@ -411,6 +421,7 @@ class _Search:
         self.reach: dict[str, float] = {}
         self.in_space: list[UndecidedInSpace] = []
         self.boxes = 0
+        self.prediction: PredictionGradient | None = None
 
     def run(self) -> _Search:
         if self.listed is not None and (self.problem.is_plain or self.plane.whole):
@@ -424,6 +435,7 @@ class _Search:
         elif self._in_fewer_unknowns():
             return self
         else:
+            self.of_one_sample()
             for at, reach in self.on_plane():
                 self.critical(at, reach)
         if self.sphere is not None:
@@ -451,7 +463,65 @@ class _Search:
             if ((at + reach >= self.lower) & (at - reach <= self.upper)).all()
         ]
 
+    @QUIET
+    def of_one_sample(self) -> None:
+        """The curve ℓ'(p) = 0 of global minima where F is the loss of one prediction, if it is seen here."""
+        problem, samples = self.problem, self.gradient.samples
+        loss = problem.loss
+        if samples.y.size > 1 or samples.slopes is None or not isinstance(loss, BuiltinLoss):
+            return
+        if problem.objective.l2 or self.plane.whole or self.plane.radius is None:
+            return
+        inverse = inverse_slope(loss)
+        assert inverse is not None
+        least = float(inverse(np.zeros(1), samples.y)[0])
+        if not math.isfinite(least):  # ℓ' has no zero
+            self.prediction = PredictionGradient(samples, self.gradient.size, 0.0)
+            return
+        p = samples.coefficients.center[0]
+        at = self.crossing(p, least)
+        if at is None:
+            return
+        self.prediction = PredictionGradient(samples, self.gradient.size, 0.0)
+        F, _ = self.G.enclosed(at, np.zeros(2))
+        slack = 1e-12 * (1.0 + abs(F.value))
+        value = F + Enclosure(0.0, -slack, slack)
+        through = self.plane.point(at)
+        self.sets.append(CriticalSet("minimum", problem.parameters - 1, value, through))
+        self.draw_level(p, least)
+
+    def crossing(self, p: Array, level: float) -> Array | None:
+        """A point of the plane, in the range and on the ball, where the polynomial p takes this value."""
+        assert self.plane.radius is not None
+        ends = (np.linspace(self.lower[i], self.upper[i], SEEN) for i in (0, 1))
+        at = np.stack(np.meshgrid(*ends), axis=-1).reshape(-1, 2)
+        at = at[np.hypot(*(at - self.plane.center).T) < self.plane.radius]
+        above = powers(at) @ p > level
+        if above.all() or not above.any():
+            return None
+        high, low = at[above][0], at[~above][0]
+        for _ in range(200):  # the ball is convex
+            middle = 0.5 * (low + high)
+            high, low = (middle, low) if powers(middle[None])[0] @ p > level else (high, middle)
+        return low
+
+    def draw_level(self, p: Array, level: float) -> None:
+        """The curve p = level, in two branches over s."""
+        assert self.plane.radius is not None
+        s = np.linspace(self.lower[0], self.upper[0], 4001)
+        a, b, c = p[5], p[2] + p[4] * s, p[0] + p[1] * s + p[3] * s * s - level
+        root = np.sqrt(b * b - 4.0 * a * c)
+        for sign in (-1.0, 1.0):
+            t = -2.0 * c / (b + sign * root)
+            inside = np.isfinite(t) & (t >= self.lower[1]) & (t <= self.upper[1])
+            inside &= np.hypot(s - self.plane.center[0], t - self.plane.center[1]) <= self.plane.radius
+            runs = np.split(np.arange(len(s)), np.flatnonzero(np.diff(inside.astype(int))) + 1)
+            kept = [run for run in runs if inside[run[0]] and len(run) > 1]
+            self.curves += [np.stack([s[run], t[run]], axis=1) for run in kept]
+
     def systems(self) -> list[System]:
+        if self.prediction is not None:
+            return [self.prediction]
         samples, l2 = self.gradient.samples, self.gradient.l2
         if not (self.plane.whole and l2 > 0.0 and samples.slopes is not None):
             return [self.gradient]
@@ -563,6 +633,8 @@ class _Search:
         spheres = [OnSphere(gradient, self.sphere.norm) for gradient in gradients]
         # Where G is critical on the sphere F is, on which decay is constant.
         alone = [OnSphere(replace(gradient, l2=0.0), self.sphere.norm) for gradient in gradients]
+        if self.prediction is not None:
+            alone = [OnSphere(self.prediction, self.sphere.norm)]
         for at, reach in self.zeros(alone, outside=False):
             mus = [sphere.multiplier(at[None], reach[None]) for sphere in spheres]
             if any(mu.upper[0] < 0.0 for mu in mus):

@@ -170,13 +170,13 @@ class PlaneObjective:
         share = self.weight / float(np.sum(self.weight))
         found = []
         for start in range(0, len(at), rows):
-            powers = _powers(at[start : start + rows])
-            m = len(powers)
-            p = (powers @ flat.T).reshape(m * n, q)
+            phi = powers(at[start : start + rows])
+            m = len(phi)
+            p = (phi @ flat.T).reshape(m * n, q)
             y = np.broadcast_to(self.y, (m, n, q)).reshape(m * n, q)
             omega = None if self.omega is None else np.broadcast_to(self.omega, (m, n, q)).reshape(m * n, q)
             losses = self.loss.first_derivatives(p, NOTHING, y, omega).value.reshape(m, n)
-            found.append(losses @ share + self.gradient.l2 * (powers @ self.gradient.size.center))
+            found.append(losses @ share + self.gradient.l2 * (phi @ self.gradient.size.center))
         return np.concatenate(found)
 
     @QUIET
@@ -259,7 +259,7 @@ def _norm_squared(z: Array, *, exact: bool) -> Balls:
     return Balls(six(g), few * six(size))
 
 
-def _powers(at: Array) -> Array:
+def powers(at: Array) -> Array:
     """(1, s, t, s², st, t²) at points (m, 2): (m, 6)."""
     s, t = at[:, 0], at[:, 1]
     return np.stack([np.ones_like(s), s, t, s * s, s * t, t * t], axis=1)

@@ -505,6 +505,27 @@ def test_one_sample_on_a_ball_is_searched_on_a_plane() -> None:
     assert not found.plane.whole
 
 
+@pytest.mark.parametrize("loss", ["squared", "pseudo_huber", "poisson"])
+def test_one_sample_has_a_curve_of_minima_on_a_plane(loss: str) -> None:
+    """∇F = ℓ'(p)∇p: the curve ℓ'(p) = 0, and what is isolated beside it."""
+    rng = np.random.default_rng(2)
+    x, f, y = rng.normal(size=(1, 2)), rng.normal(size=(1, 2)), np.array([0.7])
+    w, V = rng.normal(size=2), rng.normal(size=(2, 2))
+    problem = Problem.from_arrays(x=x, y=y, f=f, w=w, V=V, loss=loss, norm=4.0)
+    found = landscape(problem)
+    assert found.complete
+    [curve] = found.critical_sets
+    assert (curve.kind, curve.dimension) == ("minimum", problem.parameters - 1)
+    assert check(replace(problem, point=curve.through)).gradient.norm.value < 1e-9
+    least = {"squared": 0.0, "pseudo_huber": 0.0, "poisson": 0.7 - 0.7 * np.log(0.7)}[loss]
+    assert curve.value.lower <= least <= curve.value.upper
+    places = np.concatenate(found.curves)
+    assert found.plane.radius is not None
+    assert (np.hypot(*(places - found.plane.center).T) <= found.plane.radius * 1.001).all()
+    assert restricted(problem, found.plane).values(places) == pytest.approx(least, abs=1e-9)
+    assert "Global minima of F over all (W, V)" in run_text(problem)
+
+
 def second_picture_in_two_dimensions(scale: float) -> Landscape:
     """The second picture on (w_1, V_1), with a second input that tells a linear predictor to leave it alone.
 
