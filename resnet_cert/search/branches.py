@@ -70,7 +70,9 @@ def all_zeros(
 
     if t > least_t or not parts:
         ways: list[Callable[[], Part | None]] = [lambda: by_heads(most_boxes)]
-        if few:  # w is enough as long as l2 is not small, and what that costs is little
+        if few and len(shells.system.y) >= m:
+            ways.append(by_numbers)
+        elif few:  # w is enough as long as l2 is not small, and what that costs is little
             ways = [lambda: by_heads(SOON), by_numbers, lambda: by_heads(most_boxes // 4)]
         tried: list[Part] = []
         for way in ways:
