@@ -6,6 +6,9 @@ digits    ten-class digits with a bias (n = 1797, d = 64, k = 128): the whole pr
           script that imports JAX, jits loss and gradient, and prints the norm: at most 1.5 ×
 further   one more check of configs/digits.yaml (ten classes, a bias, weight decay) in the same process: at
           most 1 s
+door      a PyTorch network on the digits, with as many threads as there are: capture, check and report beyond
+          importing PyTorch: at most 5 s
+monitor   a call of Monitor on the digits: at most 50 ms
 wide      n = 5000, d = k = 512, q = 10: the same, at most 5 ×
 huge      n = 2000, d = k = 2048, q = 1000: runs, in under 4 GB
 meeting   the break-even radius of configs/digits.yaml against its min F_lin: at most 3 ×
@@ -13,7 +16,7 @@ small     (n, d, k) = (20000, 64, 128), one output, in one process: against the 
 large     (20000, 128, 512): the same; at most 1 ×
 
 Every entry is a process of its own with one thread; times are the processor's, so that a busy machine counts
-as little as it can.  digits needs scikit-learn.
+as little as it can.  digits, door and monitor need scikit-learn, door needs PyTorch.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+for variable in LIMITS:
     os.environ.setdefault(variable, "1")
 
 import numpy as np  # noqa: E402  (its threads are capped first)
@@ -87,6 +91,40 @@ for _ in range(3):
     ended = time.process_time()
 print(between - started, ended - between)
 """
+DOOR = """
+import sys, time
+import numpy as np, torch
+from torch import nn
+a = np.load(sys.argv[1])
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(64, 128), nn.ReLU())
+        self.V, self.head = nn.Linear(128, 64), nn.Linear(64, 10)
+    def forward(self, x):
+        return self.head(x + self.V(self.inner(x)))
+model, x = Residual(), a["x"].astype(np.float32)
+model(torch.from_numpy(x))
+started = time.process_time()
+from resnet_cert import check
+from resnet_cert.capture.torch import capture
+problem = capture(model, (x, a["y"]), loss="cross_entropy", weight_decay=1e-2, epsilon=1e-3)
+str(check(problem))
+print(time.process_time() - started)
+"""
+MONITOR = """
+import sys, time
+import numpy as np
+from resnet_cert import Monitor
+a = np.load(sys.argv[1])
+monitor = Monitor(a["x"], a["y"], loss="cross_entropy", weight_decay=1e-2)
+seconds = []
+for step in range(6):
+    started = time.process_time()
+    monitor(a["W"] * (1.0 + 0.01 * step), a["V"], a["c"], a["f"] * (1.0 + 0.01 * step))
+    seconds.append(time.process_time() - started)
+print(max(seconds[1:]))
+"""
 SPEC = """version: 1
 data: {{file: {name}}}
 loss: softmax
@@ -118,9 +156,13 @@ def digits() -> dict[str, np.ndarray]:
     return {"x": x, "f": data.f, "y": data.y, "W": data.W[:, :-1], "V": data.V[:-1], "c": c}
 
 
-def run(code: str, *arguments: str, path: str | None = None) -> tuple[float, float, str]:
-    """Processor seconds, peak of memory in MB, and what it prints."""
+def run(
+    code: str, *arguments: str, path: str | None = None, threads: bool = False
+) -> tuple[float, float, str]:
+    """Processor seconds, peak of memory in MB, and what it prints; threads: as many as there are."""
     environment = dict(os.environ) | ({} if path is None else {"PYTHONPATH": path})
+    for variable in LIMITS if threads else ():
+        environment.pop(variable, None)
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -164,6 +206,14 @@ def meeting() -> None:
     tell("meeting", f"min F_lin {minimum:.3f} s, break-even radius {met:.3f} s", met / minimum, "≤ 3")
 
 
+def on_digits(name: str, code: str, goal: str, *, threads: bool = False) -> None:
+    """The seconds that a program says, with the digits as its data."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = write(Path(folder), name, **digits()).with_suffix(".npz")
+        seconds = float(run(code, str(data), threads=threads)[2])
+    tell(name, f"{seconds:.3f} s", seconds, goal)
+
+
 def tell(name: str, what: str, ratio: float | None, goal: str) -> None:
     shown = "" if ratio is None else f"{ratio:.2f}"
     sys.stdout.write(f"{name:8}{shown:>8}   goal {goal:20} {what}\n")
@@ -173,7 +223,7 @@ def tell(name: str, what: str, ratio: float | None, goal: str) -> None:
 def main() -> None:
     shown = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown)
-    parser.add_argument("--only", default="digits,further,meeting,wide,huge,small,large")
+    parser.add_argument("--only", default="digits,further,meeting,door,monitor,wide,huge,small,large")
     parser.add_argument("--old", metavar="CHECKOUT")
     arguments = parser.parse_args()
     for name in arguments.only.split(","):
@@ -183,6 +233,10 @@ def main() -> None:
             further()
         elif name == "meeting":
             meeting()
+        elif name == "door":
+            on_digits(name, DOOR, "≤ 5 s", threads=True)
+        elif name == "monitor":
+            on_digits(name, MONITOR, "≤ 0.05 s")
         elif name == "wide":
             against_jax(name, classes(5000, 512, 512, 10), "≤ 5")
         elif name == "huge":

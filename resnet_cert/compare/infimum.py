@@ -167,9 +167,10 @@ def _by_what_stays(problem: Problem, stays: Bools) -> float:
         parts = [(stays[:, a], y[:, [a]], None if omega is None else omega[:, [a]]) for a in range(q)]
     total = Enclosure.exact(0.0)
     for kept, targets, other in parts:
-        if kept.any():
+        if pi[kept].any():
             omega = None if other is None else other[kept]
-            least = _least(linear_part(problem, x[kept], targets[kept], pi[kept], omega))
+            weight = np.ldexp(pi[kept], -int(np.frexp(np.max(pi[kept]))[1]))  # it may be next to nothing
+            least = _least(linear_part(problem, x[kept], targets[kept], weight, omega))
             total = total + least * (_sum(pi[kept]) / _sum(pi))
     return total.lower
 

@@ -115,6 +115,8 @@ class Found:
 
 Search = Callable[[Found, float], Place]
 """From a place, and the least λ that it may go to, to another place."""
+Judge = Callable[[Found], tuple[bool, float]]
+"""Of a place: it is what was looked for, and how far from the best it is."""
 
 
 @dataclass(frozen=True)
@@ -265,22 +267,29 @@ class Data:
             objective = self.objective(self.scale)
             return Found(objective, path.origin(objective, 0.0))
         return self._on_path(
-            lambda at, least: path.at_radius(at.objective, at.place, target, least=least), known
+            lambda at, least: path.at_radius(at.objective, at.place, target, least=least),
+            lambda at: (
+                math.isclose(at.norm, r, rel_tol=ALIKE),
+                at.value if at.norm <= r * (1.0 + ALIKE) else math.inf,
+            ),
+            known,
         )
 
     def at_value(self, value: float, known: Found, reach: float = math.inf) -> Found:
         """The place of the path where Φ = value, or less by a little (`path.at_value`)."""
         return self._on_path(
-            lambda at, least: path.at_value(at.objective, at.place, value, least=least, reach=reach), known
+            lambda at, least: path.at_value(at.objective, at.place, value, least=least, reach=reach),
+            lambda at: (math.isclose(at.value, value, rel_tol=ALIKE), abs(at.value - value)),
+            known,
         )
 
-    def _on_path(self, search: Search, known: Found | None) -> Found:
+    def _on_path(self, search: Search, judge: Judge, known: Found | None) -> Found:
         least = self.scale * SHORT_OF_NOTHING if self.ill_conditioned else 0.0
         objective = self.objective(least)
         start = Found(objective, path.origin(objective, self.scale))
         if known is not None and known.place.lam > least:
             start = known if known.objective.design is objective.design else known.moved(objective)
-        found = Found(objective, search(start, least))
+        found = spare = Found(objective, search(start, least))
         if self.ill_conditioned:
             lam = found.place.lam
             for _ in range(MOST_TURNS):
@@ -288,13 +297,14 @@ class Data:
                 if not moved.is_as(found):
                     break
                 place, before = search(moved, 0.0), lam
-                if not place.converged:  # too far at once
-                    lam *= CLOSER
+                there = Found(moved.objective, place)
+                if not (place.converged or judge(there)[0]):  # too far at once
+                    spare, lam = there, lam * CLOSER
                     continue
-                found, lam = Found(moved.objective, place), place.lam
+                found, lam = there, place.lam
                 if before / ABOUT <= lam <= before * ABOUT:
                     break
-        return found
+        return min(found, spare, key=lambda at: judge(at)[1])
 
 
 def _in_units(unseen: Unseen, units: Array) -> Unseen:

@@ -45,7 +45,9 @@ def minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     best, work = _minimum_on_ball(data, r, b), data.problem.n * data.problem.d**2
     is_settled = is_sharp(best, WIDE) and (best.attained is not None or not data.recession.known)
     if not (is_settled or data.ill_conditioned) and data.may_turn and work <= MOST_TURNING:
-        best = _minimum_on_ball(data.orthogonalised(), r, b)
+        turned = _minimum_on_ball(data.orthogonalised(), r, b)
+        worse = turned.r == best.r and turned.F_min.upper > best.F_min.upper + WIDE * abs(best.F_min.upper)
+        best = best if worse and turned.attained == best.attained else turned
     if _may_recede_in_part(best) and not is_sharp(best, WIDE):
         best = on_large_ball(best)
     return best if is_sharp(best, WIDE) else _by_duality(best)

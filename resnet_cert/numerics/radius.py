@@ -136,8 +136,8 @@ class Radius:
     __rmul__ = __mul__
 
     def __truediv__(self, least: Array | float) -> Radius:
-        """Over numbers that are at least `least` ≥ 0."""
-        return self if self.exact else Radius(_up(np.divide(self.upper, least)))
+        """Over numbers that are at least `least`; nothing is known where that is not positive."""
+        return self if self.exact else Radius(_up(np.divide(self.upper, np.maximum(least, 0.0))))
 
     def __getitem__(self, index: Any) -> Radius:
         return NOTHING if self.exact else Radius(self.upper[index])

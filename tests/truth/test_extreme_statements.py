@@ -1,7 +1,7 @@
 """What is said at extreme scales beside the report's verdict, against balls of 4,000 bits.
 
 The problems are those of `test_extremes`: certificates and the verifier, μ0, μ1, μ2, min F_lin and the
-break-even radius, the forms of Theorem 3, the constants of Theorem 4, and landscapes.
+break-even radius, Theorems 1 and 2, the forms of Theorem 3, the constants of Theorem 4, and landscapes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import pytest
 from flint import arb, ctx
 from heads import LOSSES, Head, HeadTruth, balls
 from linear_heads import minimum
-from oracle_algebra import Vector, is_positive_semidefinite, norm, root, shifted
+from oracle_algebra import Vector, dot, is_positive_semidefinite, norm, root, shifted
 from oracle_theorems import theorem3 as exact_theorem3
 from stages import holds
-from test_extremes import BITS, MOST, SHAPES, Truth, drawn, problem_of
+from test_extremes import BITS, MOST, SHAPES, Truth, drawn, holds_curvature, problem_of
 
 from resnet_cert import RequestError, check
 from resnet_cert.certificate.decision import decide
+from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.theorem4 import theorem4_constants
 from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.one_pass import observe
@@ -156,7 +157,8 @@ def compared(seed: int) -> None:
     head = replace(head, l2=0.0)
     r = float(10.0 ** rng.uniform(-20.0, 20.0)) if rng.random() < 0.5 else 1.0
     truth = HeadTruth(head)
-    report = check(problem_of(head, None, r=r), break_even=bool(seed % 2))
+    at = problem_of(head, None, r=r)
+    report = check(at, break_even=bool(seed % 2))
     ours, even = report.objective.F_lin_min, report.objective.break_even_radius
     for _ in range(3):  # no predictor in the ball is better
         W = rng.normal(size=head.head.shape)
@@ -165,6 +167,12 @@ def compared(seed: int) -> None:
         assert not value < arb(ours.lower), seed
         if even is not None and value <= truth.F:
             assert not arb(even.lower) > norm(balls(W.ravel())), seed
+    # By convexity F_lin(W) − ⟨g, W⟩ − r‖g‖ is below the minimum for any W: for the one that is found as well.
+    W = best_linear_predictor(at, r, 1.0).found.W
+    if np.isfinite(W).all() and norm(balls(W.ravel())) <= arb(r):
+        value, g, _ = truth.linear(balls(W))
+        assert not value < arb(ours.lower), seed
+        assert not value - dot(g, balls(W.ravel())) - arb(r) * norm(g) > _arb(ours.upper), seed
     if len(head.W) == 1 and head.head.shape[1] <= 2 and head.loss in ("squared", "pseudo_huber"):
         found = minimum(truth, r).value
         assert not found > arb(ours.upper), seed
@@ -182,15 +190,50 @@ def test_the_best_linear_predictor_holds_at_any_scale_for_long(seeds) -> None:
         compared(seed)
 
 
+# --- Theorems 1 and 2 ---------------------------------------------------------------------------------------
+
+
+def concluded(seed: int) -> None:
+    """‖∇F‖ is at least what Theorem 1 says, at W = 0 Theorem 2 holds, and neither is denied."""
+    head, rng = problem(seed)[0], np.random.default_rng([seed, 14])
+    r = float(10.0 ** rng.uniform(-20.0, 20.0)) if rng.random() < 0.5 else None
+    head = replace(head, l2=0.0)
+    first = check(problem_of(head, None, r=r), break_even=False).theorem1
+    assert first.holds is not False, seed
+    size = HeadTruth(head).norm
+    for bound in (first.lower_bound, first.lower_bound_refined):
+        assert bound is None or not size < arb(bound.lower), seed
+    origin = replace(head, W=np.zeros_like(head.W), c=None if head.c is None else np.zeros_like(head.c))
+    truth = Truth(HeadTruth(origin), None)
+    second = check(problem_of(origin, None, r=r), break_even=False).theorem2
+    assert second.holds is not False, seed
+    if second.gradient_norm is not None and truth.slope is not None:
+        assert holds(second.gradient_norm, truth.slope), seed
+    assert second.lambda_min is None or holds_curvature(second.lambda_min, truth), seed
+    if second.left is not None and second.right is not None:
+        assert not second.left.upper < second.right.lower, seed
+
+
+def test_theorems_1_and_2_hold_at_any_scale() -> None:
+    for seed in range(FEW // 4):
+        concluded(seed)
+
+
+@pytest.mark.long
+def test_theorems_1_and_2_hold_at_any_scale_for_long(seeds) -> None:
+    for seed in seeds(10_000):
+        concluded(seed)
+
+
 # --- Theorems 3 and 4 ---------------------------------------------------------------------------------------
 
 
 def stated(seed: int) -> None:
     """All forms of Theorem 3, for constants of any scale."""
     rng = np.random.default_rng([seed, 11])
-    epsilon, *numbers = 10.0 ** rng.uniform(-300.0, 80.0, 6)
+    epsilon, *numbers = (10.0 ** rng.uniform(-300.0, 80.0, 6)).tolist()
     if rng.random() < 0.5:
-        epsilon, *numbers = 10.0 ** rng.uniform(-320.0, -100.0, 6)
+        epsilon, *numbers = (10.0 ** rng.uniform(-320.0, -100.0, 6)).tolist()
     d = int(rng.integers(1, 3))
     row = theorem3(BoundConstants(*numbers, d=d), epsilon)
     exact = exact_theorem3(epsilon, *numbers, d)

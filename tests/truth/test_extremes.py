@@ -182,7 +182,7 @@ def misses(seed: int, loss: str, shapes: list[dict[str, int]] = SHAPES) -> list[
             )
             if exact is not None and not holds(ours, exact)
         ]
-        if not _holds_curvature(report.hessian.lambda_min, truth):
+        if not holds_curvature(report.hessian.lambda_min, truth):
             found.append("λ_min")
         right = _stationary(report, truth)
         said = {Verdict.CERTIFIED: True, Verdict.REFUTED: False}.get(report.verdict)
@@ -193,7 +193,7 @@ def misses(seed: int, loss: str, shapes: list[dict[str, int]] = SHAPES) -> list[
         return found
 
 
-def _holds_curvature(ours: Enclosure, truth: Truth) -> bool:
+def holds_curvature(ours: Enclosure, truth: Truth) -> bool:
     """Not proven to be wrong."""
     if math.isfinite(ours.lower) and truth.bends_at_least(arb(ours.lower)) is False:
         return False

@@ -170,3 +170,9 @@ def test_without_the_floor_a_product_underflows(monkeypatch):
     assert is_bound(product(), Fraction(1e-200) ** 2 * Fraction(1e300))
     monkeypatch.setattr(radius, "FLOOR", 0.0)
     assert not is_bound(product(), Fraction(1e-200) ** 2 * Fraction(1e300))
+
+
+def test_over_a_number_that_may_not_be_positive_nothing_is_known():
+    with np.errstate(divide="ignore"):
+        for least in (0.0, -5e-324, -1.0):
+            assert float(Radius.of(1.0) / least) == math.inf
