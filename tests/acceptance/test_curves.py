@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from selections import first
 
 import resnet_cert
 from resnet_cert.cli import cli
@@ -123,7 +124,7 @@ def test_every_request_has_a_curve(tmp_path: Path, eps: str):
 
 
 @pytest.mark.parametrize("ending", MAGIC)
-@pytest.mark.parametrize("command", ["profile", "bound"])
+@pytest.mark.parametrize("command", first(1, ["profile", "bound"]))
 def test_a_picture_is_of_the_kind_of_its_name(tmp_path: Path, command: str, ending: str):
     picture = tmp_path / f"picture.{ending}"
     assert run(command, EXAMPLE, "--output", str(picture)).exit_code == 0

@@ -41,7 +41,7 @@ from resnet_cert.theory.bound import theorem3
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "certificate"))
 import forger
 
-FEW = 24
+FEW = 16
 
 
 @pytest.fixture(autouse=True)

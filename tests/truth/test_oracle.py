@@ -38,6 +38,7 @@ from oracle_theorems import (
     theorem2,
     theorem3,
 )
+from selections import first
 
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 
@@ -299,7 +300,7 @@ def test_near_minima_have_many_zeros_and_a_slightly_negative_eigenvalue():
     assert any(-1e-5 < lam < -1e-8 for lam in negative)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", first(15, range(40)))
 def test_decisions_agree_with_the_smallest_epsilon(seed):
     truth, rng = Truth(random_sample(seed)), np.random.default_rng(seed)
     epsilon, mu2 = margin(truth, rng)
@@ -358,7 +359,7 @@ def test_the_least_norm_minimiser_of_one_equation():
     assert all(agree(entry, expected, 30) for entry, expected in zip(minimum.w_star, [1, 2, 0], strict=True))
 
 
-@pytest.mark.parametrize("seed", range(0, 60, 3))
+@pytest.mark.parametrize("seed", first(10, range(0, 60, 3)))
 def test_no_feasible_point_is_below_the_minimum_and_optimality_conditions_hold(seed):
     truth, rng = Truth(random_sample(seed)), np.random.default_rng(seed)
     r = float(10.0 ** rng.uniform(-2, 0) / np.max(np.abs(truth.sample.x), initial=1e-9))
@@ -407,7 +408,7 @@ def test_a_minimum_that_is_attained_is_a_stationary_point():
 # The theorems.
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", first(20, range(60)))
 def test_every_theorem_holds(seed):
     truth = Truth(random_sample(seed))
     r = float(1.3 / np.max(np.abs(truth.sample.x), initial=1e-9))

@@ -90,10 +90,10 @@ def steepest(head: Head, b: float, rng: np.random.Generator) -> list[float]:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_they_bound_the_difference_quotients_of_F_its_gradient_and_its_hessian(loss):
+def test_they_bound_the_difference_quotients_of_F_its_gradient_and_its_hessian(loss, longer):
     rng = np.random.default_rng(1)
     for seed, b in enumerate((0.1, 3.0)):
-        for corner in ("one sample", "generic"):  # one sample comes closest
+        for corner in ("one sample", "generic")[:longer]:  # one sample comes closest
             head = draw(seed, corner, loss, q=2, d1=2, d2=1, bias=False)
             bounds = mus(constants(head.problem(), b))
             for quotient, bound in zip(steepest(head, b, rng), bounds, strict=True):

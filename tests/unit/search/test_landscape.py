@@ -354,7 +354,7 @@ def rim_is_right(seed: int) -> bool:
     return same and found.complete
 
 
-@pytest.mark.parametrize("seed", first(2, [2, 3, 0, 1, *range(4, 8)]))
+@pytest.mark.parametrize("seed", first(1, [2, 3, 0, 1, *range(4, 8)]))
 def test_every_stationary_point_of_the_rim_is_listed(seed: int) -> None:
     assert rim_is_right(seed)
 
@@ -621,6 +621,7 @@ def test_the_picture_has_an_entry_for_everything_in_it() -> None:
     assert "best at $V = 0$: $0.2$" in landscape_figure(figure("b")).axes[0].get_legend_handles_labels()[1]
 
 
+@pytest.mark.long
 def test_values_that_overflow_are_left_out_of_the_picture() -> None:
     problem = Problem.from_arrays(
         x=[[1.0], [2.0]], y=[1.0, 0.0], f=[[1.0], [3.0]], w=[0.1], V=[[0.1]], loss="poisson", l2=0.1

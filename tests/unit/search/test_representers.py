@@ -95,10 +95,10 @@ def test_no_box_loses_a_critical_point(loss: str, d: int, k: int, n: int, bias: 
 @pytest.mark.parametrize(
     ("seed", "d", "k", "n", "l2", "loss"),
     [
-        (1, 3, 3, 1, 1e-6, "squared"),
+        pytest.param(1, 3, 3, 1, 1e-6, "squared", marks=pytest.mark.long),
         (2, 3, 3, 2, 1e-7, "squared"),
         (3, 2, 1, 2, 2e-6, "poisson"),
-        (4, 1, 2, 2, 1e-8, "pseudo_huber"),
+        pytest.param(4, 1, 2, 2, 1e-8, "pseudo_huber", marks=pytest.mark.long),
         pytest.param(5, 3, 3, 2, 1e-9, "logistic", marks=pytest.mark.long),
         pytest.param(6, 2, 2, 4, 1e-7, "poisson", marks=pytest.mark.long),
         pytest.param(7, 3, 3, 5, 5e-6, "pseudo_huber", marks=pytest.mark.long),

@@ -51,7 +51,7 @@ def test_no_box_loses_a_critical_point(loss: str, d: int, k: int, l2: float) -> 
     ("seed", "d", "k", "l2", "loss"),
     [
         (1, 2, 2, 1e-3, "squared"),
-        (2, 2, 3, 1e-2, "logistic"),
+        pytest.param(2, 2, 3, 1e-2, "logistic", marks=pytest.mark.long),
         pytest.param(1, 3, 3, 1e-2, "squared", marks=pytest.mark.long),
         pytest.param(3, 3, 3, 0.1, "poisson", marks=pytest.mark.long),
         pytest.param(4, 2, 3, 1e-5, "pseudo_huber", marks=pytest.mark.long),

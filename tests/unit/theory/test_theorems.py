@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 from mpmath import mp, mpf
+from selections import first
 
 from resnet_cert.compare.theorem4 import theorem4_constants, theorem4_terms
 from resnet_cert.numerics.enclosure import Enclosure
@@ -716,7 +717,7 @@ def search(inequality: Inequality, seed: str, longer: int = 1) -> float:
     return largest
 
 
-@pytest.mark.parametrize("name", INEQUALITIES)
+@pytest.mark.parametrize("name", first(9, INEQUALITIES))
 def test_no_problem_breaks_the_inequality_and_some_come_close(
     name: str, longer: int, record_ratio: Callable[[str, float], None]
 ) -> None:
