@@ -149,7 +149,7 @@ class Face:
 def receding_faces(problem: Problem) -> Iterator[Face]:
     """What may recede; none where it costs too much to ask, or nothing does."""
     rows = _affordable(problem)
-    if rows is not None and len(rows[0]):
+    if rows is not None:
         yield from (face for _, face in _faces(*rows) if face.recedes.any())
 
 
@@ -160,8 +160,6 @@ def _is_attained(problem: Problem) -> bool | None:
     if rows is None or sum(part.size for part in rows) > MOST_RATIONAL:
         return None
     helping, fixed = rows
-    if not len(helping):
-        return True
     for seen, face in _faces(helping, fixed):
         if face.recedes.any():
             u = _vanishing(face.direction, np.concatenate([helping[~face.recedes], fixed]))
