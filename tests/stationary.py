@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from scipy.optimize import root
 
@@ -43,3 +46,13 @@ def critical_points(problem: Problem, starts: int, most: int = 9) -> list[np.nda
         if len(found) == most:
             break
     return found
+
+
+def assert_stationary(
+    problem: Problem, points: Iterable[tuple[np.ndarray, np.ndarray, Any]]
+) -> list[np.ndarray]:
+    """The points (w, bwᵀ) that a search with weight decay lists, each with a gradient that vanishes."""
+    listed = [np.concatenate([w, np.outer(w, b).ravel()]) for w, b, _ in points]
+    for z in listed:
+        assert np.linalg.norm(Objective(problem).at(z)[1]) < 1e-9
+    return listed

@@ -127,6 +127,11 @@ def product(a: Balls, b: Balls) -> Balls:
     return Balls(a.center @ b.center, _up(spread * (1.0 + few)))
 
 
+def transposed(x: Balls) -> Balls:
+    """Of stacks of matrices (..., i, j): (..., j, i)."""
+    return Balls(np.swapaxes(x.center, -1, -2), np.swapaxes(x.radius, -1, -2))
+
+
 def stacked(parts: list[Balls], axis: int = -1) -> Balls:
     return Balls(
         np.stack([part.center for part in parts], axis=axis),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from resnet_cert.numerics.balls import Balls, Bools, product
+from resnet_cert.numerics.balls import Balls, Bools, product, transposed
 from resnet_cert.numerics.krawczyk import inverses
 from resnet_cert.numerics.radius import FLOOR, Array, U
 from resnet_cert.search.equations import times
@@ -221,7 +221,7 @@ class Heads:
         M_t = Balls.exact(np.swapaxes(M, 1, 2)).times(self.decay)
 
         one = _column(Balls(b_c, far))
-        row_b = Balls(np.swapaxes(one.center, 1, 2), np.swapaxes(one.radius, 1, 2))  # (B, 1, k)
+        row_b = transposed(one)  # (B, 1, k)
         w_1 = Balls(w.center[:, :d1, None], w.radius[:, :d1, None]).times(2.0 * self.decay)
         wb = in_head(w_1 * row_b, d)  # 2·(2·l2) w_1bᵀ
         R = shells.head_factors(t_c) * Balls.exact(w_c) - product(M_t, _column(Balls.exact(b_c)))[:, :, 0]
@@ -229,9 +229,9 @@ class Heads:
         R = product(share, rows)[:, 0] + product(Y_exact, _column(R))[:, :, 0]
         factors = shells.head_factors(t)
         J = _column(factors) * Balls.exact(np.eye(d)[None]) - product(M_t + wb, Balls.exact(slope))
-        J = product(_transposed(_column(weighted) * rows), Q) + product(Y_exact, J)
+        J = product(transposed(_column(weighted) * rows), Q) + product(Y_exact, J)
         of_b = _column(weighted * column) * rows
-        K = product(_transposed(of_b), Balls.exact(f[None])) - product(Y_exact, M_t + wb)
+        K = product(transposed(of_b), Balls.exact(f[None])) - product(Y_exact, M_t + wb)
         return self._ended(low, high, w_c, r, around, R, J, K)
 
     def _ended(
@@ -346,8 +346,8 @@ class Heads:
         row_b = Balls(b.center[:, None, :], b.radius[:, None, :])
         wb = (column_w * row_b).times(2.0 * decay)
         J = _column(shells.head_factors(t)) * Balls.exact(eye_d[None]) - product(wb + M_t, ways)
-        J = product(_transposed(_column(weighted) * rows), Q) + product(Y_exact, J)
-        K = product(_transposed(_column(weighted) * rows), Balls.exact(f[None]))
+        J = product(transposed(_column(weighted) * rows), Q) + product(Y_exact, J)
+        K = product(transposed(_column(weighted) * rows), Balls.exact(f[None]))
         K = K - product(Y_exact, (wb + M_t) * i)
         return self._ended(low, high, w_c, r, around, R, J, K)
 
@@ -365,11 +365,7 @@ def numbers(x: Array) -> Array:
     return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _transposed(x: Balls) -> Balls:
-    return Balls(np.swapaxes(x.center, 1, 2), np.swapaxes(x.radius, 1, 2))
-
-
 def _moments(weighted: Balls, rows: Array, Q: Balls) -> Balls:
     """Σ_i weighted_i rows_i Q_iᵀ: (B, j, d) for weighted (B, n), rows (n, j), Q (B, n, d)."""
     scaled = _column(weighted) * Balls.exact(rows[None])  # (B, n, j)
-    return product(Balls(np.swapaxes(scaled.center, 1, 2), np.swapaxes(scaled.radius, 1, 2)), Q)
+    return product(transposed(scaled), Q)

@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.numerics.balls import QUIET, Balls, Bools, product, stacked
+from resnet_cert.numerics.balls import QUIET, Balls, Bools, product, stacked, transposed
 from resnet_cert.numerics.intervals import Interval
-from resnet_cert.numerics.krawczyk import Enclosed, Excluded, distinct, inverses, krawczyk
+from resnet_cert.numerics.krawczyk import Enclosed, Excluded, distinct, inverses
 from resnet_cert.numerics.radius import FLOOR, Array, U
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.ranges import inverse_slope
 from resnet_cert.search.boxes import searched
 from resnet_cert.search.equations import HeadAndRatio
-from resnet_cert.search.shells import LARGER, LEAST, MORE, Examined, Ints, Shells, stationary, tied
+from resnet_cert.search.shells import MORE, Examined, Ints, Shells, by_krawczyk, stationary, tied
 
 BATCH_WORK = 2**16
 """Boxes times entries of their Jacobians that are examined at once."""
@@ -186,7 +186,7 @@ class Multipliers:
     def left(self, u: Balls, s: Balls, t: Balls, p: Balls) -> Balls:
         """The equations (B, head + n), their left sides less their right ones."""
         w, gamma = u[:, : self.head], u[:, self.head :]
-        of_w = self.factors(t) * w - applied(_transposed(self.X), gamma)
+        of_w = self.factors(t) * w - applied(transposed(self.X), gamma)
         of_p = applied(self.X, w) + _column(s) * applied(self.K, gamma) - p
         return _joined(of_w, of_p)
 
@@ -280,7 +280,7 @@ class Examiner:
         self.of, self.wv = np.arange(self.head + self.k), np.r_[self.w, self.v]
         rows = _joined(system.X, Balls.exact(system.F))
         self.onto = Balls.exact(np.asarray(np.linalg.pinv(rows.center.T), dtype=np.float64))
-        self.rest = Balls.exact(np.eye(self.n)) - product(self.onto, _transposed(rows))
+        self.rest = Balls.exact(np.eye(self.n)) - product(self.onto, transposed(rows))
         usual = float(np.sum(system.X.center[:, self.w_1] ** 2) / max(np.trace(system.K.center), FLOOR))
         self.least = np.ones(int(ends[-1]))
         self.least[[self.s, self.t, self.sigma]] = SMALL_S * usual, SMALL, SMALL * usual
@@ -315,7 +315,7 @@ class Examiner:
 
     def _farthest_v(self, size: float) -> float:
         """sup |v_i| for w' = −X'ᵀv with ‖w'‖ ≤ size: by v = L(X'ᵀv) + (I − LX'ᵀ)v."""
-        rows = _transposed(self.system.X[:, self.w_1])
+        rows = transposed(self.system.X[:, self.w_1])
         L = np.asarray(np.linalg.pinv(rows.center), dtype=np.float64)
         rest = Balls.exact(np.eye(self.n)) - product(Balls.exact(L), rows)
         kept = 1.0 - float(np.sum(rest.size, axis=1).max()) * MORE
@@ -419,7 +419,7 @@ class Examiner:
         if self.divided:
             least, most = np.fmax(gamma.lower, there.lower), np.fmin(gamma.upper, there.upper)
             gamma = Interval(np.minimum(least, most), np.maximum(least, most))
-            known(self.b, applied(_transposed(Balls.exact(system.F)), Balls.between(*_both(gamma))))
+            known(self.b, applied(transposed(Balls.exact(system.F)), Balls.between(*_both(gamma))))
         least, most = system.range(gamma.lower, gamma.upper)
         low[:, p], high[:, p] = np.fmax(low[:, p], least), np.fmin(high[:, p], most)
 
@@ -439,7 +439,7 @@ class Examiner:
         rows = (np.concatenate(parts, axis=1) for parts in zip(_both(of_w), _both(others), strict=True))
         known(self.v, applied(self.onto, Balls.between(*rows)) + applied(self.rest, v))
         v = Balls.between(low[:, self.v], np.maximum(low[:, self.v], high[:, self.v]))
-        X_v, F_v = applied(_transposed(system.X), v), applied(_transposed(Balls.exact(system.F)), v)
+        X_v, F_v = applied(transposed(system.X), v), applied(transposed(Balls.exact(system.F)), v)
         known(self.b, Interval(F_v.lower, F_v.upper) * scale)
         of_w = -Interval(X_v.lower[:, :r], X_v.upper[:, :r])
         known(self.w_1, of_w if self.divided else quotient(of_w, beyond))
@@ -539,7 +539,7 @@ class Examiner:
         if not self.divided:
             turned.center[:, np.arange(r), np.arange(r)] = -1.0
             return _joined(-w[:, :r], Balls.exact(np.zeros((shape[0], shape[1] - r)))), turned
-        rows = _transposed(system.X)[r:]
+        rows = transposed(system.X)[r:]
         turned.center[:, r:head, head:], turned.radius[:, r:head, head:] = _ends(-rows)
         own = head + np.arange(self.n)
         turned.center[:, own, own], turned.radius[:, own, own] = _ends(slack)
@@ -549,7 +549,7 @@ class Examiner:
     def _left(self, w: Balls, v: Balls, sigma: Balls, beyond: Balls, scale: Balls, p: Balls) -> Balls:
         """The equations (B, head + n), their left sides less their right ones."""
         system, r = self.system, self.system.r
-        rows = applied(_transposed(system.X), v)
+        rows = applied(transposed(system.X), v)
         of_w = w[:, :r] + rows[:, :r] if self.divided else -(_column(beyond) * w[:, :r] + rows[:, :r])
         others = w[:, r:].times(system.decayed[r:]) - _column(scale) * rows[:, r:]
         of_p = applied(system.X, w) + _column(sigma) * applied(system.K, v) - p
@@ -564,7 +564,7 @@ class Examiner:
         moved = Interval(scale.lower[:, None], scale.upper[:, None]) * Interval(slack.lower, slack.upper)
         J = system.jacobian(sigma, scale.times(0.0), Balls.between(*_both(moved)))
         J.center[:, :r, head:] *= -1.0
-        others = _cube(-scale) * _transposed(system.X)[None, r:]
+        others = _cube(-scale) * transposed(system.X)[None, r:]
         J.center[:, r:head, head:], J.radius[:, r:head, head:] = _ends(others)
         return J
 
@@ -584,18 +584,7 @@ class Examiner:
         scale = self._scale(low[index], high[index])
         gamma = scale * Interval(a[:, self.head :], z[:, self.head :])
         a[:, self.head :], z[:, self.head :] = gamma.lower, gamma.upper
-        c = 0.5 * a + 0.5 * z
-        parts = np.split(np.abs(c), [self.head], axis=1)
-        least = np.concatenate(
-            [np.repeat(x.max(axis=1, keepdims=True), x.shape[1], 1) for x in parts], axis=1
-        )
-        r = np.maximum(z - c, c - a) * LARGER + LEAST * least + FLOOR
-        f = self.system(c, r)
-        K = krawczyk(f, c, r)
-        none = f.over.has_no_zero.any(axis=1)
-        none |= (np.abs(K.center - c) - K.radius > r * (1.0 + 4.0 * U) + 4.0 * U * np.abs(c)).any(axis=1)
-        alone = (np.abs(K.center - c) + K.radius < r * (1.0 - 8.0 * U)).all(axis=1) & ~none
-        found = [(K.center[i], K.radius[i], np.stack([c[i], r[i]])) for i in np.flatnonzero(alone)]
+        K, settled, found = by_krawczyk(self.system, a, z, self.head)
         low[index, self.w], high[index, self.w] = (
             np.fmax(a, K.lower)[:, : self.head],
             np.fmin(z, K.upper)[:, : self.head],
@@ -603,7 +592,7 @@ class Examiner:
         there = quotient(Interval(K.lower[:, self.head :], K.upper[:, self.head :]), scale)
         low[index, self.v] = np.fmax(low[index, self.v], there.lower)
         high[index, self.v] = np.fmin(high[index, self.v], there.upper)
-        return np.asarray(none | alone), found
+        return settled, found
 
 
 def orthonormal_rows(x: Array) -> tuple[Balls, Balls] | None:
@@ -634,11 +623,7 @@ def orthonormal_rows(x: Array) -> tuple[Balls, Balls] | None:
 
 def applied(A: Balls, x: Balls) -> Balls:
     """A x for a matrix A (i, j) and x (B, j)."""
-    return product(x[:, None, :], _transposed(A))[:, 0]
-
-
-def _transposed(x: Balls) -> Balls:
-    return Balls(np.swapaxes(x.center, -1, -2), np.swapaxes(x.radius, -1, -2))
+    return product(x[:, None, :], transposed(A))[:, 0]
 
 
 def _outer(x: Balls, y: Balls) -> Balls:

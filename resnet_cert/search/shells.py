@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.balls import Balls, Bools, product
-from resnet_cert.numerics.krawczyk import inverses, krawczyk
+from resnet_cert.numerics.krawczyk import System, inverses, krawczyk
 from resnet_cert.numerics.radius import FLOOR, Array, Radius, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss, Loss
 from resnet_cert.search.equations import HeadAndRatio, times
@@ -480,22 +480,31 @@ class Shells:
     ) -> tuple[Array, Array, Bools, list[tuple[Array, Array, Array]]]:
         """Of boxes (w, b) what is left by the equations in these alone; those of which nothing is; the zeros
         that are alone in one."""
-        c = 0.5 * low + 0.5 * high
-        least = np.concatenate(
-            [
-                np.repeat(np.abs(part).max(axis=1, keepdims=True), part.shape[1], axis=1)
-                for part in np.split(c, [self.d], axis=1)
-            ],
-            axis=1,
-        )
-        r = np.maximum(high - c, c - low) * LARGER + LEAST * least + FLOOR
-        f = self.system(c, r)
-        K = krawczyk(f, c, r)
-        none = f.over.has_no_zero.any(axis=1)
-        none |= (np.abs(K.center - c) - K.radius > r * (1.0 + 4.0 * U) + 4.0 * U * np.abs(c)).any(axis=1)
-        alone = (np.abs(K.center - c) + K.radius < r * (1.0 - 8.0 * U)).all(axis=1) & ~none
-        found = [(K.center[i], K.radius[i], np.stack([c[i], r[i]])) for i in np.flatnonzero(alone)]
-        return np.fmax(low, K.lower), np.fmin(high, K.upper), np.asarray(none | alone), found
+        K, settled, found = by_krawczyk(self.system, low, high, self.d)
+        return np.fmax(low, K.lower), np.fmin(high, K.upper), settled, found
+
+
+def by_krawczyk(
+    system: System, low: Array, high: Array, first: int
+) -> tuple[Balls, Bools, list[tuple[Array, Array, Array]]]:
+    """Krawczyk's operator on boxes that are a little larger than those that are given: where all of their
+    zeros are; those of which nothing is left to examine, and the zeros that are alone in one.
+
+    first: so many unknowns are of one kind, the others of another, each with a size of its own.
+    """
+    c = 0.5 * low + 0.5 * high
+    parts = np.split(np.abs(c), [first], axis=1)
+    least = np.concatenate(
+        [np.repeat(part.max(axis=1, keepdims=True), part.shape[1], axis=1) for part in parts], axis=1
+    )
+    r = np.maximum(high - c, c - low) * LARGER + LEAST * least + FLOOR
+    f = system(c, r)
+    K = krawczyk(f, c, r)
+    none = f.over.has_no_zero.any(axis=1)
+    none |= (np.abs(K.center - c) - K.radius > r * (1.0 + 4.0 * U) + 4.0 * U * np.abs(c)).any(axis=1)
+    alone = (np.abs(K.center - c) + K.radius < r * (1.0 - 8.0 * U)).all(axis=1) & ~none
+    found = [(K.center[i], K.radius[i], np.stack([c[i], r[i]])) for i in np.flatnonzero(alone)]
+    return K, np.asarray(none | alone), found
 
 
 def tied(low: Array, high: Array, columns: slice, total: int) -> None:

@@ -365,6 +365,14 @@ def test_five_hundred_rims_are_right(first: int) -> None:
     assert [seed for seed in range(first, first + 50) if not rim_is_right(seed)] == []
 
 
+def assert_decided_on_ball(loss: str, targets: np.ufunc, n: int, norm: float, l2: float) -> None:
+    rng = np.random.default_rng(3)
+    x, f, y = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), targets(rng.normal(size=n))
+    found = landscape(Problem.from_arrays(x=x, y=y, f=f, w=[0.1], V=[[0.0]], loss=loss, norm=norm, l2=l2))
+    assert found.complete
+    assert any(point.kind == "minimum" for point in found.critical_points)
+
+
 @pytest.mark.parametrize(("n", "norm", "l2"), first(1, [(6, 40.0, 0.0), (2, 30.0, 0.1)]))
 def test_rates_that_overflow_leave_nothing_open(
     monkeypatch: pytest.MonkeyPatch, n: int, norm: float, l2: float
@@ -372,25 +380,13 @@ def test_rates_that_overflow_leave_nothing_open(
     """Poisson on a ball with predictions of thousands: every box of it and of its rim is decided."""
     monkeypatch.setattr("resnet_cert.search.landscape.MOST_BOXES", 50_000)
     monkeypatch.setattr("resnet_cert.search.landscape.MOST_PIXELS", 21)
-    rng = np.random.default_rng(3)
-    x, f, y = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), np.abs(rng.normal(size=n))
-    found = landscape(
-        Problem.from_arrays(x=x, y=y, f=f, w=[0.1], V=[[0.0]], loss="poisson", norm=norm, l2=l2)
-    )
-    assert found.complete
-    assert any(point.kind == "minimum" for point in found.critical_points)
+    assert_decided_on_ball("poisson", np.abs, n, norm, l2)
 
 
 @pytest.mark.parametrize(("n", "norm", "l2"), first(1, [(1, 156.0, 0.0), (3, 117.0, 0.07), (7, 110.0, 0.0)]))
 def test_rates_that_underflow_leave_nothing_open(n: int, norm: float, l2: float) -> None:
     """Logistic on a ball with predictions of thousands, some slopes of which are below every float."""
-    rng = np.random.default_rng(3)
-    x, f, y = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), np.sign(rng.normal(size=n))
-    found = landscape(
-        Problem.from_arrays(x=x, y=y, f=f, w=[0.1], V=[[0.0]], loss="logistic", norm=norm, l2=l2)
-    )
-    assert found.complete
-    assert any(point.kind == "minimum" for point in found.critical_points)
+    assert_decided_on_ball("logistic", np.sign, n, norm, l2)
 
 
 @pytest.mark.parametrize("seed", [3, 1])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stationary import LOSSES, critical_points, problem_of
+from stationary import LOSSES, assert_stationary, critical_points, problem_of
 
 from resnet_cert import Problem
 from resnet_cert.numerics.balls import Balls, product
@@ -112,10 +112,8 @@ def test_few_samples_are_decided(
     problem = problem_of(seed, d, k, l2, loss, n)
     found = decayed.search(problem, np.array([-10.0, -10.0]), np.array([10.0, 10.0]))
     assert found.complete
-    listed = [np.concatenate([w, np.outer(w, b).ravel()]) for w, b, _ in found.points]
+    listed = assert_stationary(problem, found.points)
     function = Objective(problem)
-    for z in listed:
-        assert np.linalg.norm(function.at(z)[1]) < 1e-9
     for z in critical_points(problem, 3):
         if np.abs(z).max() < 10.0 and np.linalg.norm(function.at(z)[1]) < 1e-3 * l2:
             assert min(float(np.linalg.norm(z - other)) for other in listed) < 1e-4

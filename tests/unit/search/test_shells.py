@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stationary import LOSSES, critical_points, problem_of
+from stationary import LOSSES, assert_stationary, critical_points, problem_of
 
 from resnet_cert.search import decayed
 from resnet_cert.search.decayed import search
@@ -61,10 +61,7 @@ def test_six_unknowns_are_decided(seed: int, d: int, k: int, l2: float, loss: st
     problem = problem_of(seed, d, k, l2, loss)
     found = search(problem, np.array([-20.0, -20.0]), np.array([20.0, 20.0]))
     assert found.complete
-    listed = [np.concatenate([w, np.outer(w, b).ravel()]) for w, b, _ in found.points]
-    function = Objective(problem)
-    for z in listed:
-        assert np.linalg.norm(function.at(z)[1]) < 1e-9
+    listed = assert_stationary(problem, found.points)
     for z in critical_points(problem, 8):
         if np.abs(z).max() < 20.0:
             assert min(float(np.linalg.norm(z - other)) for other in listed) < 1e-5
