@@ -39,6 +39,8 @@ LOOSELY = 1e-8
 """The accuracy of a place on the way to another one."""
 CLOSE = 2.0**-30
 """How near a value of F_lin is met, relative to λ‖W‖²; ‖W‖² moves by twice that, relatively."""
+NEARBY = 2.0**-4
+"""How much of ‖W‖², at most, is lost where the path is told by its end."""
 NEARER, FARTHEST = 2.0**-10, 2.0**-150
 """A part of F_lin to which λ leaps, and the least part of λ to which it does at once."""
 NO_LARGER = 2.0**20
@@ -148,6 +150,44 @@ def minimised(
     return Place(point, lam, at, converged=decrement <= 2.0**-40 * highest)
 
 
+@dataclass(frozen=True)
+class Departure:
+    """How the path leaves the minimiser Û of Φ, its end at λ = 0:
+
+    U(λ) ≈ Û − λ·turn,   Φ ≈ Φ(Û) + λ²/2·bend,   ‖W‖² ≈ ‖Ŵ‖² − 2λ·bend,   bend = ⟨ÛM, K⁻¹ÛM⟩, M = TᵀT.
+    """
+
+    objective: LinearObjective
+    end: Place
+    turn: Array
+    bend: float
+    square: float
+
+    @staticmethod
+    def of(objective: LinearObjective, end: Place) -> Departure:
+        pull = end.point @ objective.metric
+        turn = solver(objective, end.at, 0.0, LOOSE)(pull)
+        return Departure(objective, end, turn, float(np.sum(pull * turn)), float(np.sum(pull * end.point)))
+
+    def multiplier(self, more: float) -> float:
+        """The λ where Φ is larger by so much."""
+        return math.sqrt(2.0 * more / self.bend) if self.bend > 0.0 else 0.0
+
+    def best(self, more: float, slope: float) -> float:
+        """The λ from which duality sees the radius of Φ(Û) + more best: where λ·bend, 2·more/λ and slope²/λ²,
+        for a gradient that is off by `slope`, are about equal."""
+        return max(self.multiplier(more), math.cbrt(2.0 * slope**2 / self.bend)) if self.bend > 0.0 else 0.0
+
+    def reaches(self, more: float) -> bool:
+        """‖W‖ is much the same there."""
+        return 0.0 < self.multiplier(more) * self.bend < NEARBY * self.square
+
+    def at(self, lam: float) -> Place:
+        return minimised(
+            self.objective, Place(self.end.point - lam * self.turn, math.nan, self.end.at, False), lam
+        )
+
+
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
     """The place with ‖W‖_F = r to about 1e-12, or that of `least` ≤ λ where it is in the ball already."""
     place, polished = minimised(objective, start, max(start.lam, least), LOOSELY), False
@@ -194,7 +234,7 @@ def at_value(
         square = place.lam * norm_W(objective, place) ** 2
         excess = value - CLOSE * square - loss_value(objective, place)
         there = abs(excess) <= max(0.5 * CLOSE * square, place.at.noise)
-        flat = objective.slope_in_W(place.at) ** 2 <= CLOSE * place.lam * square
+        flat = objective.slope_in_W(place.at) <= math.sqrt(CLOSE * place.lam) * math.sqrt(square)
         if (there and (flat or is_near)) or -excess > reach * square:
             break
         if excess > 0.0:

@@ -17,12 +17,13 @@ from heads import BITS, Head, HeadTruth
 from polished import polished
 from selections import first
 
+from resnet_cert.compare.break_even import break_even_radius
 from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
 from resnet_cert.compare.linear_minimum import LinearMinimum, Seen
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.path import origin
-from resnet_cert.compare.profile import break_even_radius, profile
+from resnet_cert.compare.profile import profile
 from resnet_cert.numerics.enclosure import Enclosure
 
 CASES = ("squared", "logistic", "pseudo_huber", "poisson", "softmax", "separable", "separable softmax")
