@@ -44,10 +44,8 @@ NARROW = 5e-7
 """A relative width of the break-even radius that need not be less."""
 MOST_BALLS = 2**17
 """The most n·q(d + k + 32) for which F_lin is looked at in balls: some hundredths of a second a place."""
-SHORT, CORRECTIONS = 2.0**-10, 3
-"""How far below F, relative to F − inf F_lin, the place lies whose F_lin is to be at most F in balls; and how
-often its λ is corrected.
-"""
+SHORT = 2.0**-10
+"""How far below F, relative to F − inf F_lin, the place lies whose F_lin is to be at most F in balls."""
 
 
 @QUIET
@@ -83,8 +81,9 @@ def break_even_radius(
         clear = (F - least).lower - MARGIN * width
         if clear < MARGIN * width or _is_at_end(data, leaving, clear, width):
             return _at_infimum(F, whole, leaving, own)
-        if leaving.reaches(clear):
-            start = Found(start.objective, leaving.at(leaving.multiplier(clear)))
+        near = leaving.reaches(clear)
+        place = leaving.at(leaving.multiplier(clear)) if near else leaving.far(clear)
+        start = Found(start.objective, place)
     return _along_path(F, data, start, least, width, own)
 
 
@@ -124,12 +123,10 @@ def _along_path(
 
         fine = Fine(data.problem, F)
         there = fine.at(start.W)
-        lower, upper = max(lower, there.too_small), min(upper, there.norm if there.is_enough else math.inf)
-        if lower < upper * (1.0 - NARROW):
+        if not (there.is_enough and there.too_small >= there.norm * (1.0 - NARROW)):
             lam = start.place.lam / data.scaled.sigma / data.scaled.sigma
-            there = fine.on_path(start.W, lam, NARROW)
-            if there is not None:
-                lower, upper = there.too_small, there.norm
+            there = fine.on_path(start.W, lam, NARROW) or there
+        lower, upper = max(lower, there.too_small), min(upper, there.norm if there.is_enough else math.inf)
     if lower < upper * (1.0 - NARROW):
         lower = _lifted(F, data, start, lower)
     return _between(lower, upper, value)
@@ -168,27 +165,25 @@ def _at_infimum(F: Enclosure, whole: LinearMinimum, leaving: Departure, own: flo
         return _between(lower, upper)
     from resnet_cert.compare.finely import Fine
 
-    fine = Fine(data.problem, F)
-    here = fine.at(end.W.center * sigma)
+    fine, W = Fine(data.problem, F), end.W.center * sigma
+    here = fine.at(W)
     if upper == math.inf and not here.is_enough:
-        curved = Seen.of(data, found, blocks=True).places(ZERO, math.inf)
-        drop = min((located.drop.upper for located in curved), default=math.inf)
-        margin = here.margin(float(end.W.radius * sigma), drop)
+        places = Seen.of(data, found, blocks=True).places(ZERO, math.inf)
+        distance = min((located.distance_in_W for located in places), default=math.inf)
+        distance = ((Enclosure.exact(distance) + float(end.W.radius)) * sigma).upper
+        margin = here.margin(W, distance)
+        if not margin > 0.0 and distance < math.inf:
+            here = fine.minimiser(W)
+            margin = here.margin(W, distance)
         if margin > 0.0:
             return BreakEvenRadius(None, math.inf, None, True, margin)
     lam = leaving.best(here.above_at_most * (1.0 - SHORT), here.steepness)
-    if here.is_enough:
-        upper = min(upper, here.norm)
-    for _ in range(CORRECTIONS):
-        there = fine.at(Seen.of(data, Found(found.objective, leaving.at(lam)), blocks=False).W.center * sigma)
-        lower = max(lower, there.too_small)
-        if there.is_enough:
-            upper = min(upper, there.norm)
-        risen = here.above_value - there.above_value  # about as λ²
-        if lower >= upper * (1.0 - NARROW) or not risen > 0.0:
-            break
-        lam *= math.sqrt(here.above_at_most * (1.0 - SHORT) / risen)
-    return _between(lower, upper)
+    place = Found(found.objective, leaving.at(lam))
+    there = fine.at(place.W)
+    if here.is_enough and there.too_small < here.norm * (1.0 - NARROW):
+        there = fine.on_path(place.W, lam / sigma / sigma, NARROW) or there
+    enough = [at.norm for at in (here, there) if at.is_enough]
+    return _between(max(lower, there.too_small), min([upper, *enough]))
 
 
 def _has_balls(problem: Problem) -> bool:

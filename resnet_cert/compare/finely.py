@@ -23,7 +23,7 @@ from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 
 BITS = 192
-STEPS = 40
+STEPS, STEPS_TO_END = 40, 2
 ON_PATH, AIM, LEAP = 2.0**-8, 2.0**-26, 2.0**-16
 """Of Newton's method: the decrement at which λ moves on, and how far below F it is to end, both relative to
 λ‖W‖²; and to which part of itself λ falls at most in a step."""
@@ -56,6 +56,19 @@ class Fine:
             at = self._sums(exact, None)
             return FineAt(exact, self.F - at.value, at.slope)
 
+    def minimiser(self, W: Array) -> FineAt:
+        """The minimiser of F_lin, from W (q, d) that is the one to float64, by Newton's method."""
+        with ctx.workprec(BITS):
+            at = BALLS.of(W)
+            for _ in range(1 if self.problem.loss.concordance == 0.0 else STEPS_TO_END):
+                here = self._sums(at, None, curved=True)
+                solved = _solved(here.curvature, here.slope)
+                if solved is None:
+                    break
+                at = _middle(at - solved[0])
+            here = self._sums(at, None)
+            return FineAt(at, self.F - here.value, here.slope)
+
     def on_path(self, W: Array, lam: float, narrow: float) -> FineAt | None:
         """The minimiser of F_lin + λ/2‖W‖_F², for a λ where F_lin is about F, by Newton's method.
 
@@ -65,7 +78,6 @@ class Fine:
             W: (q, d) that for `lam`, to float64.
         """
         with ctx.workprec(BITS):
-            q, d = W.shape
             at, multiplier = BALLS.of(W), arb(lam)
             for _ in range(STEPS):
                 here = self._sums(at, None, curved=True)
@@ -73,19 +85,18 @@ class Fine:
                 if found.is_enough and found.too_small >= found.norm * (1.0 - narrow):
                     return found
                 rest, square = here.slope + at * multiplier, inner(at, at)
-                K = here.curvature + BALLS.identity(q * d) * multiplier
-                right = [list(pair) for pair in zip(rest.entries(), at.entries(), strict=True)]
-                try:
-                    both = K.solve(BALLS.matrix(right), algorithm="approx").entries()
-                except ZeroDivisionError:
+                K = here.curvature + BALLS.identity(W.size) * multiplier
+                solved = _solved(K, rest, at)
+                if solved is None:
                     return None
-                step, turn = (BALLS.matrix(q, d, both[first::2]) for first in (0, 1))
-                bend, size = inner(at, turn), multiplier * square
+                step, turn = solved
+                bend = multiplier * inner(at, turn)
                 at = _middle(at - step)
-                if not (bend > 0 and inner(rest, step) < ON_PATH * size):
+                if not (bend > 0 and inner(rest, step) < ON_PATH * multiplier * square):
                     continue
-                more = inner(here.slope, step) + found.above - size * AIM  # F less a little, minus F_lin
-                ratio = float((1 + more / (multiplier * multiplier * bend)).mid())
+                less = multiplier * min(square, bend, key=lambda size: float(size.mid())) * AIM
+                excess = inner(here.slope, step) + found.above - less  # F, a little less, minus F_lin
+                ratio = float((1 + excess / (multiplier * bend)).mid())
                 ratio = min(max(ratio, LEAP), 1.0 / LEAP) if math.isfinite(ratio) else LEAP
                 at = _middle(at - turn * multiplier * (ratio - 1.0 if 0.5 < ratio < 2.0 else math.log(ratio)))
                 multiplier = (multiplier * ratio).mid()
@@ -190,11 +201,12 @@ class FineAt:
             square = square - 2 * self.above / lam - inner(rest, rest) / lam**2
             return outward(square.sqrt()).lower * (1.0 - 2.0**-52) if square > 0 else 0.0
 
-    def margin(self, moved: float, drop: float) -> float:
-        """inf F_lin − F at least, where F_lin is nowhere lower by more than `drop` than at a place that is
-        so far from W: by convexity it is at least F_lin(W) − ‖∇F_lin(W)‖·moved there."""
+    def margin(self, U: Array, distance: float) -> float:
+        """inf F_lin − F at least, where it is attained within that distance of U (q, d): by convexity it is
+        at least F_lin(W) − ‖∇F_lin(W)‖‖W − W*‖."""
         with ctx.workprec(BITS):
-            return outward(-self.above - arb(self.steepness) * moved - drop).lower
+            away = arb(_norm(self.W - BALLS.of(U)).upper) + distance
+            return outward(-self.above - arb(self.steepness) * away).lower
 
 
 def _norm(M: Any) -> Enclosure:
@@ -204,3 +216,14 @@ def _norm(M: Any) -> Enclosure:
 
 def _middle(M: Any) -> Any:
     return BALLS.matrix(M.nrows(), M.ncols(), [entry.mid() for entry in M.entries()])
+
+
+def _solved(K: Any, *right: Any) -> list[Any] | None:
+    """About K⁻¹ of some (q, d), row by row; None where K is singular."""
+    q, d = right[0].nrows(), right[0].ncols()
+    rows = [list(row) for row in zip(*(M.entries() for M in right), strict=True)]
+    try:
+        columns = K.solve(BALLS.matrix(rows), algorithm="approx").entries()
+    except ZeroDivisionError:
+        return None
+    return [BALLS.matrix(q, d, columns[first :: len(right)]) for first in range(len(right))]

@@ -182,6 +182,21 @@ class Departure:
         """‖W‖ is much the same there."""
         return 0.0 < self.multiplier(more) * self.bend < NEARBY * self.square
 
+    def far(self, more: float) -> Place:
+        """A place to begin with where Φ is larger by so much.
+
+        Where K is a multiple c of M, Φ(λ) − Φ(Û) is (1 + c/λ)^−2 of Φ(0) − Φ(Û).  Elsewhere c is about
+        √(2(Φ(0) − Φ(Û))/bend) near the end, and ‖∇Φ(0)‖²/2(Φ(0) − Φ(Û)) near W = 0.
+        """
+        zero = origin(self.objective, 0.0)
+        fall = zero.at.value - self.end.at.value
+        if not (self.bend > 0.0 and 0.0 < more < fall):
+            return self.end
+        share = math.sqrt(more / fall)
+        near, beyond = self.multiplier(fall), self.objective.slope_in_W(zero.at) ** 2 / (2.0 * fall)
+        lam = near ** (1.0 - share) * beyond**share * share / (1.0 - share)
+        return replace(zero, lam=lam, at=self.objective.sketch(zero.point, lam)) if lam > 0.0 else self.end
+
     def at(self, lam: float) -> Place:
         return minimised(
             self.objective, Place(self.end.point - lam * self.turn, math.nan, self.end.at, False), lam
