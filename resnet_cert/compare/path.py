@@ -296,7 +296,7 @@ def solver(
         blocks = objective.curvature_blocks(at)
         if coupled:
             K = blocks[0] + np.kron(np.eye(q), added)
-            K += _mean_penalty(q, d, float(np.trace(K)) / (q * d))
+            K += _mean_penalty(q, np.diagonal(K).reshape(q, d).mean(axis=0))
             solve = factored(K)
             return lambda g: solve(g.ravel()).reshape(q, d)
         solves = [factored(block + added) for block in blocks]
@@ -320,9 +320,12 @@ def solver(
     return by_products
 
 
-def _mean_penalty(q: int, d: int, size: float) -> Array:
-    """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
-    return np.asarray(np.kron(np.full((q, q), size / q), np.eye(d)), dtype=np.float64)
+def _mean_penalty(q: int, sizes: Array) -> Array:
+    """Π ⊗ diag(sizes), on the mean of the rows: where K vanishes on it, g does as well.
+
+    sizes (d,): of the size of K for each column, whose units may be orders of magnitude apart.
+    """
+    return np.kron(np.full((q, q), 1.0 / q), np.diag(sizes))
 
 
 def factored(K: Array) -> Callable[[Array], Array]:
