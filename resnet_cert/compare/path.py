@@ -43,6 +43,8 @@ LOOSELY = 1e-8
 """The accuracy of a place on the way to another one."""
 CLOSE = 2.0**-30
 """How near a value of F_lin is met, relative to λ‖W‖²; ‖W‖² moves by twice that, relatively."""
+NEARBY = 2.0**-4
+"""How much of ‖W‖², at most, is lost where the path is told by its end."""
 NEARER, FARTHEST = 2.0**-10, 2.0**-150
 """A part of F_lin to which λ leaps, and the least part of λ to which it does at once."""
 NO_LARGER = 2.0**20
@@ -152,6 +154,59 @@ def minimised(
     return Place(point, lam, at, converged=decrement <= 2.0**-40 * highest)
 
 
+@dataclass(frozen=True)
+class Departure:
+    """How the path leaves the minimiser Û of Φ, its end at λ = 0:
+
+    U(λ) ≈ Û − λ·turn,   Φ ≈ Φ(Û) + λ²/2·bend,   ‖W‖² ≈ ‖Ŵ‖² − 2λ·bend,   bend = ⟨ÛM, K⁻¹ÛM⟩, M = TᵀT.
+    """
+
+    objective: LinearObjective
+    end: Place
+    turn: Array
+    bend: float
+    square: float
+
+    @staticmethod
+    def of(objective: LinearObjective, end: Place) -> Departure:
+        pull = end.point @ objective.metric
+        turn = solver(objective, end.at, 0.0, LOOSE)(pull)
+        return Departure(objective, end, turn, float(np.sum(pull * turn)), float(np.sum(pull * end.point)))
+
+    def multiplier(self, more: float) -> float:
+        """The λ where Φ is larger by so much."""
+        return math.sqrt(2.0 * more / self.bend) if self.bend > 0.0 else 0.0
+
+    def best(self, more: float, slope: float) -> float:
+        """The λ from which duality sees the radius of Φ(Û) + more best: where λ·bend, 2·more/λ and slope²/λ²,
+        for a gradient that is off by `slope`, are about equal."""
+        return max(self.multiplier(more), math.cbrt(2.0 * slope**2 / self.bend)) if self.bend > 0.0 else 0.0
+
+    def reaches(self, more: float) -> bool:
+        """‖W‖ is much the same there."""
+        return 0.0 < self.multiplier(more) * self.bend < NEARBY * self.square
+
+    def far(self, more: float) -> Place:
+        """A place to begin with where Φ is larger by so much.
+
+        Where K is a multiple c of M, Φ(λ) − Φ(Û) is (1 + c/λ)^−2 of Φ(0) − Φ(Û).  Elsewhere c is about
+        √(2(Φ(0) − Φ(Û))/bend) near the end, and ‖∇Φ(0)‖²/2(Φ(0) − Φ(Û)) near W = 0.
+        """
+        zero = origin(self.objective, 0.0)
+        fall = zero.at.value - self.end.at.value
+        if not (self.bend > 0.0 and 0.0 < more < fall):
+            return self.end
+        share = math.sqrt(more / fall)
+        near, beyond = self.multiplier(fall), self.objective.slope_in_W(zero.at) ** 2 / (2.0 * fall)
+        lam = near ** (1.0 - share) * beyond**share * share / (1.0 - share)
+        return replace(zero, lam=lam, at=self.objective.sketch(zero.point, lam)) if lam > 0.0 else self.end
+
+    def at(self, lam: float) -> Place:
+        return minimised(
+            self.objective, Place(self.end.point - lam * self.turn, math.nan, self.end.at, False), lam
+        )
+
+
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
     """The place with ‖W‖_F = r to about 1e-12, or that of `least` ≤ λ where it is in the ball already."""
     place, polished, astray = minimised(objective, start, max(start.lam, least), LOOSELY), False, 0
@@ -199,7 +254,7 @@ def at_value(
         square = place.lam * norm_W(objective, place) ** 2
         excess = value - CLOSE * square - loss_value(objective, place)
         there = abs(excess) <= max(0.5 * CLOSE * square, place.at.noise)
-        flat = objective.slope_in_W(place.at) ** 2 <= CLOSE * place.lam * square
+        flat = objective.slope_in_W(place.at) <= math.sqrt(CLOSE * place.lam) * math.sqrt(square)
         if (there and (flat or is_near)) or -excess > reach * square:
             break
         if excess > 0.0:
