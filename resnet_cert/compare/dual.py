@@ -169,7 +169,7 @@ def _logistic(s: Rational) -> Value | None:
 
 
 def _poisson(s: Rational) -> Value | None:
-    if s[0] < 0:
+    if not 0 <= s[0] <= LARGEST:  # it was moved as far as that
         return None
     t = float(s[0])
     entropy = _entropy(t, 1.0)
