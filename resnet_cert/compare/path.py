@@ -35,6 +35,10 @@ GOES_WELL = 1e-3
 """How much of the decrement a step with an old Hessian may leave."""
 STEPS_TO_LAMBDA, ARRIVED = 80, 2.0**-46
 """Steps of the search for a λ, and the relative length of one that ends it."""
+LEAST_FLOAT = 5e-324
+MOST_ASTRAY = 4
+"""So many λ, one smaller than the other, at which Newton's method does not arrive: these coordinates show no
+more."""
 LOOSELY = 1e-8
 """The accuracy of a place on the way to another one."""
 CLOSE = 2.0**-30
@@ -205,14 +209,14 @@ class Departure:
 
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
     """The place with ‖W‖_F = r to about 1e-12, or that of `least` ≤ λ where it is in the ball already."""
-    place, polished = minimised(objective, start, max(start.lam, least), LOOSELY), False
+    place, polished, astray = minimised(objective, start, max(start.lam, least), LOOSELY), False, 0
     low, high = 0.0, math.inf  # ‖W‖ > r at low, < r at high
     for _ in range(STEPS_TO_LAMBDA):
         length = norm_W(objective, place)
         excess = length / r - 1.0 if r else math.inf
         if excess > 0.0:
             low = place.lam
-        elif place.lam <= least:
+        elif place.lam <= least or astray == MOST_ASTRAY:
             break
         else:
             high = place.lam
@@ -230,6 +234,7 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
         arrived = abs(lam - place.lam) <= ARRIVED * place.lam
         accuracy = 0.0 if polished else LOOSELY
         place = minimised(objective, _predicted(objective, place, lam, turn), lam, accuracy)
+        astray = 0 if place.converged else astray + 1
         if arrived or high <= low * (1.0 + 2.0**-50):
             break
     return place if polished else minimised(objective, place, place.lam)
@@ -294,8 +299,10 @@ def _leap(lam: float, slope: float, here: float, value: float) -> float:
 
 def _between(lam: float, here: float, low: float, high: float, least: float) -> float:
     """The next λ: that of Newton's method, if it is between those that are known, and not too far."""
-    floor = max(least, here / 1e3 if high == math.inf or low == 0.0 else 0.0)
-    if math.isnan(lam) or not low < lam < high:
+    floor = max(least, here / 1e3 or LEAST_FLOAT if high == math.inf or low == 0.0 else 0.0)
+    if lam <= low == 0.0 and high < math.inf:
+        lam = floor
+    elif math.isnan(lam) or not low < lam < high:
         lam = here * 100.0 if high == math.inf else math.sqrt(max(low, least, high * 1e-6) * high)
     return min(max(lam, floor, least), here * 1e4 if here else math.inf)
 
@@ -351,7 +358,7 @@ def solver(
         blocks = objective.curvature_blocks(at)
         if coupled:
             K = blocks[0] + np.kron(np.eye(q), added)
-            K += _mean_penalty(q, d, float(np.trace(K)) / (q * d))
+            K += _mean_penalty(q, np.diagonal(K).reshape(q, d).mean(axis=0))
             solve = factored(K)
             return lambda g: solve(g.ravel()).reshape(q, d)
         solves = [factored(block + added) for block in blocks]
@@ -375,9 +382,12 @@ def solver(
     return by_products
 
 
-def _mean_penalty(q: int, d: int, size: float) -> Array:
-    """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
-    return np.asarray(np.kron(np.full((q, q), size / q), np.eye(d)), dtype=np.float64)
+def _mean_penalty(q: int, sizes: Array) -> Array:
+    """Π ⊗ diag(sizes), on the mean of the rows: where K vanishes on it, g does as well.
+
+    sizes (d,): of the size of K for each column, whose units may be orders of magnitude apart.
+    """
+    return np.asarray(np.kron(np.full((q, q), 1.0 / q), np.diag(sizes)), dtype=np.float64)
 
 
 def factored(K: Array) -> Callable[[Array], Array]:
