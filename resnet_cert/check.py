@@ -71,8 +71,8 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK, BLOCK_WORK = 10**8, 5 * 10**8
-"""Largest n(qd)², but for squared losses, and n(q(d + k))², for these without q, for which break-even radius and
-block gap are computed without being asked for."""
+"""Largest n(qd)², but for squared losses, and n(q(d + k))², for these without q, for which break-even radius
+and block gap are computed without being asked for."""
 
 
 @dataclass(frozen=True)
