@@ -26,7 +26,6 @@ from resnet_cert.compare.minimum_on_ball import best_linear_predictor, minimum_o
 from resnet_cert.compare.star import within_span
 from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.gradient import first_moments
-from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
@@ -168,7 +167,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     """
     require_sound_arithmetic()
     problem = problem.with_features_held()
-    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
     F = first_moments(problem).F
     meeting, _ = _break_even(F, linear)

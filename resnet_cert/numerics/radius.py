@@ -108,13 +108,14 @@ class Radius:
         if v.shape[1] == 1:
             return Radius.size(v[:, 0])
         squares = np.einsum("ij,ij->i", v, v)
-        if float(np.max(squares, initial=0.0)) < 2.0**1000:
+        largest = float(np.max(squares, initial=0.0))
+        if largest < 2.0**1000:
             lengths = np.sqrt(squares)
             small = lengths < 2.0**-400
             bounds = _up(lengths + 2.0**-500, v.shape[1] + 4)
             if small.any():
                 bounds[small] = _row_norms(v[small])
-            return Radius(bounds, not v.any())
+            return Radius(bounds, largest == 0.0 and not v.any())
         finite = np.asarray(np.isfinite(v).all(axis=1))
         bounds = np.full(len(v), np.inf)
         bounds[finite] = _row_norms(v[finite])

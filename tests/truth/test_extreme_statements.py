@@ -30,7 +30,6 @@ from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.theorem4 import theorem4_constants
 from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.one_pass import observe
-from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import Verdict
 from resnet_cert.results import BoundConstants
@@ -99,7 +98,7 @@ def bounded(seed: int) -> None:
     """‖∇F‖ ≤ μ0, −μ1 I ⪯ ∇²F ⪯ μ1 I and ‖∇²F(z) − ∇²F(z')‖ ≤ μ2‖z − z'‖ at points of the domain."""
     head, rng = problem(seed)[0], np.random.default_rng([seed, 9])
     at = problem_of(replace(head, l2=0.0), None)
-    b = domain_radius(at, spectral_norm(at.W), spectral_norm(at.V))
+    b = domain_radius(at)
     if not b < MOST:
         return
     found = observe(at, b).lipschitz
