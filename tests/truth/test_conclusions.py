@@ -17,7 +17,7 @@ import mpmath
 import numpy as np
 import pytest
 from flint import arb, ctx
-from heads import BITS, CORNERS, LOSSES, Array, Head, HeadTruth, draw
+from heads import BITS, CORNERS, LOSSES, Array, Head, draw
 from mpmath import mpf
 from polished import polished
 from scipy.optimize import minimize
@@ -58,7 +58,7 @@ def trained(seed: int) -> tuple[Head, dict[str, Any]]:
         c = None if head.c is None else W[:, -1].copy()
         head = replace(head, W=W[:, : head.W.shape[1]].copy(), c=c)
     r = float(10.0 ** rng.uniform(-1.0, 0.5)) if rng.random() < 0.5 else None
-    return head, {"epsilon": max(1.5 * float(HeadTruth(head).norm.mid()), 1e-3), "r": r}
+    return head, {"epsilon": max(1.5 * float(head.truth.norm.mid()), 1e-3), "r": r}
 
 
 def _larger(head: Head, n: int, rng: np.random.Generator) -> Head:
@@ -191,7 +191,7 @@ def _theorem3_holds(head: Head, problem: Problem, report: Report, about: Any) ->
 
 
 def _break_even_holds(head: Head, problem: Problem, report: Report, about: Any) -> None:
-    found, truth = report.objective.break_even_radius, HeadTruth(head)
+    found, truth = report.objective.break_even_radius, head.truth
     assert found is not None
     F, slack = truth.F, arb(2) ** -48 * (1 + abs(truth.F))
     least = descended(head, head.inputs)[0]
@@ -215,7 +215,7 @@ def _break_even_holds(head: Head, problem: Problem, report: Report, about: Any) 
 
 
 def _block_gap_holds(head: Head, problem: Problem, report: Report, about: Any) -> None:
-    gap, F = report.objective.block_gap, float(HeadTruth(head).F.mid())
+    gap, F = report.objective.block_gap, float(head.truth.F.mid())
     assert gap is not None
     least = descended(head, np.concatenate([head.inputs, head.f], axis=1))[0]
     size = 1.0 + abs(F)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import stages
 from flint import ctx
-from heads import CORNERS, LOSSES, Head, HeadTruth, draw
+from heads import CORNERS, LOSSES, Head, draw
 from stages import extreme, missed, true_form
 
 from resnet_cert import Problem
@@ -64,7 +64,7 @@ def form_misses(head: Head, seed: int, bits: int) -> bool:
         dW, dV = dW * problem.W, dV * problem.V
     with ctx.workprec(bits):
         ours = curvature_along(problem, Direction(dW, dV))
-        return not stages.holds(ours, true_form(HeadTruth(head), dW, dV))
+        return not stages.holds(ours, true_form(head.truth, dW, dV))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
