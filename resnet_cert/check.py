@@ -15,6 +15,7 @@ import numpy as np
 
 from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
 from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap, of_like_size
+from resnet_cert.compare.break_even import break_even_radius
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
     bound_symbols,
@@ -28,7 +29,6 @@ from resnet_cert.compare.consequences import (
 from resnet_cert.compare.linear_minimum import LinearMinimum, without_convexity
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.population import population_here
-from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import least_on_ball, regularized_here
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.decide.crosscheck import crosscheck

@@ -147,8 +147,8 @@ def decayed_form(c: BoundConstants, epsilon: float, l2: float, norm_V: float) ->
     mu = mpmath.sqrt(mu2 * eps) + 2 * decay
     curved = mpmath.sqrt(mu * (mu1 + mu))
     if c.d == c.span:
-        low, high = mpf(10) ** -40, b
-        for _ in range(400):
+        low, high = b * mpf(10) ** -400, b
+        for _ in range(160):
             s = mpmath.sqrt(low * high)
             rising = mpmath.sqrt((mu1 + mu) * (mu2 * s + mu)) + mpmath.sqrt(mu1 * mu2 * s)
             low, high = (s, high) if rising < (eps + 2 * decay * V) / s else (low, s)

@@ -224,6 +224,11 @@ def test_no_report_misses_at_any_scale(loss):
         assert not misses(seed, loss, [shape]), seed
 
 
+def test_a_slope_that_is_moved_beyond_all_floats():
+    """Of the dual problem of min F_lin."""
+    assert not misses(213311, "poisson")
+
+
 @pytest.mark.long
 def test_no_report_misses_in_a_hundred_thousand(seeds):
     """With --first and --count a part of them; every fault is told."""

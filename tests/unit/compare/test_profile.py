@@ -17,12 +17,14 @@ from heads import BITS, Head
 from polished import polished
 from selections import first
 
+from resnet_cert.compare.break_even import break_even_radius
 from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
 from resnet_cert.compare.linear_minimum import LinearMinimum, Seen
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.path import origin
-from resnet_cert.compare.profile import break_even_radius, profile
+from resnet_cert.compare.profile import profile
+from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.enclosure import Enclosure
 
 CASES = ("squared", "logistic", "pseudo_huber", "poisson", "softmax", "separable", "separable softmax")
@@ -115,6 +117,37 @@ def test_a_certain_network_is_met_by_a_certain_predictor(loss: str, n: int):
         assert found.upper - found.lower < 1e-6 * found.upper
         assert not value(at, found.lower, at.problem()) < arb(F)
         assert not value(at, found.upper * (1 + 1e-15), at.problem()) > arb(F)
+
+
+@pytest.mark.parametrize("name", ["squared", "logistic", "softmax", "poisson"])
+@pytest.mark.parametrize("k", first(1, [12, 14, 17, 25]))
+def test_a_network_as_good_as_the_best_to_rounding_is_met_in_balls(name: str, k: int):
+    """The network is the best linear predictor, and a block that moves it by next to nothing."""
+    at = head(name)
+    best = best_linear_predictor(at.problem(), None, 3.0).W_star.center
+    for V in (at.V * 10.0**-k, -at.V * 10.0**-k, 0.0 * at.V):
+        near = replace(at, W=best * (1.0 + 10.0 ** (-k / 2)), V=V)
+        F, problem = HeadTruth(near).F, near.problem()
+        linear = best_linear_predictor(problem, None, 3.0)
+        found = break_even_radius(first_moments(problem).F, linear)
+        least = polished(HeadTruth(at), linear.r, best, 0.0).value
+        if found.infinite:
+            assert least > F
+            continue
+        assert found.infinite is False
+        assert found.upper is not None
+        assert found.upper - found.lower < 1e-6 * found.upper
+        assert value(at, found.lower, problem) > F
+        assert not least > F
+
+
+@pytest.mark.parametrize("F", [1e-200, 1e-307, 5e-324])
+def test_losses_at_the_end_of_floats_are_met(F: float):
+    at = head("separable softmax")
+    linear = best_linear_predictor(at.problem(), None, 3.0)
+    found = break_even_radius(Enclosure.exact(F), linear)
+    assert found.upper is not None
+    assert found.upper - found.lower < 1e-6 * found.upper
 
 
 def test_softmax_with_one_output_is_constant():
