@@ -127,10 +127,10 @@ def test_a_network_as_good_as_the_best_to_rounding_is_met_in_balls(name: str, k:
     best = best_linear_predictor(at.problem(), None, 3.0).W_star.center
     for V in (at.V * 10.0**-k, -at.V * 10.0**-k, 0.0 * at.V):
         near = replace(at, W=best * (1.0 + 10.0 ** (-k / 2)), V=V)
-        F, problem = HeadTruth(near).F, near.problem()
+        F, problem = near.truth.F, near.problem()
         linear = best_linear_predictor(problem, None, 3.0)
         found = break_even_radius(first_moments(problem).F, linear)
-        least = polished(HeadTruth(at), linear.r, best, 0.0).value
+        least = polished(at.truth, linear.r, best, 0.0).value
         if found.infinite:
             assert least > F
             continue
