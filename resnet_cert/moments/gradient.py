@@ -91,7 +91,7 @@ class Linear:
         error = M_norm * x_norm * gamma(self.M.shape[1]) + (N_norm * gamma(chunk.f.shape[1])) * f_norm
         error = error + self.N.radius * f_norm
         if not N_norm.exact:
-            values = values + blocks.times(chunk.f, self.N.center.T)
+            values += blocks.times(chunk.f, self.N.center.T)
             error = error + Radius.row_norms(values) * U
         if not error.exact:
             error = error + Radius.underflow(self.M.size + self.N.center.size)
