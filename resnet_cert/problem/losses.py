@@ -357,6 +357,14 @@ class BuiltinLoss:
             return form, wrong
         return self.scale * form, wrong * self.scale + _rounded(self.scale * form, form, 2.0 * U)
 
+    @np.errstate(over="ignore")
+    def approximate(self, p: Array, y: Array, omega: Array | None = None) -> tuple[Array, ...]:
+        """ℓ (m,), ∇ℓ and ∇²ℓ or its diagonal, for searches: nothing is proven of them."""
+        if not isinstance(self.formulas, Separable):
+            at = self.derivatives(p, NOTHING, y, omega)
+            return at.value, at.first, at.second
+        return tuple(self.scale * part for part in self.formulas.approximate(self.functions, p, y, omega))
+
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
         return self.suprema_in_units(reach, y, omega).plain
 
@@ -415,14 +423,25 @@ class Scalars(NamedTuple):
     third_near: Radius
 
 
+class At(NamedTuple):
+    """ℓ, ℓ', ℓ'' of each output (m, q) in float64, nothing proven; terms: what their rounding goes by."""
+
+    value: Array
+    first: Array
+    second: Array
+    terms: Array
+
+
 class ScalarFormulas(NamedTuple):
     """One loss of one output; every function is elementwise on (m, q).
 
-    concordance: |ℓ‴|/ℓ″ at most.  suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded
-    as p → +∞ (−∞), else 0; None: it grows on both sides for every y.
+    at: what a search needs; derivatives: the same with its errors.  concordance: |ℓ‴|/ℓ″ at most.  suprema:
+    over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded as p → +∞ (−∞), else 0; None: it grows
+    on both sides for every y.
     """
 
     value: Callable[[Any, Any], Any]
+    at: Callable[[Elementary, Array, Array], At]
     derivatives: Callable[[Elementary, Array, Radius, Array], Scalars]
     suprema: Callable[[Elementary, Radius, Array], Suprema]
     ball: Callable[[Any, Any], tuple[Any, Any, Any]]
@@ -465,6 +484,12 @@ class Separable:
     def value(self, p: Any, y: Any, omega: Any) -> Any:
         each = self.one.value(p, y)
         return (omega * each if self.weighted else each).sum(axis=-1)
+
+    def approximate(self, fn: Elementary, p: Array, y: Array, omega: Array | None) -> tuple[Array, ...]:
+        """ℓ (m,), ∇ℓ and the diagonal of ∇²ℓ (m, q), nothing proven."""
+        found = self.one.at(fn, p, y)[:3]
+        value, first, second = [_present(omega) * part for part in found] if self.weighted else found
+        return value.sum(axis=1) if p.shape[1] > 1 else value[:, 0], first, second
 
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
@@ -602,17 +627,22 @@ def _squared(p: Any, y: Any) -> Any:
     return 0.5 * (p - y) ** 2
 
 
-def _squared_derivatives(_: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+def _squared_at(_: Elementary, p: Array, y: Array) -> At:
     r = p - y
-    value, size = 0.5 * r * r, Radius.size(r)
+    return At(0.5 * r * r, r, np.ones_like(r), r)
+
+
+def _squared_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    at = _squared_at(fn, p, y)
+    size = Radius.size(at.first)
     return Scalars(
-        value=value,
+        value=at.value,
         value_rounding=size * size * (3.0 * U),
-        first=r,
+        first=at.first,
         first_rounding=size * U,
-        second=np.ones_like(r),
+        second=at.second,
         second_rounding=NOTHING,
-        second_near=Radius(np.ones_like(r)),
+        second_near=Radius(np.ones_like(at.second)),
         third_near=NOTHING,
     )
 
@@ -635,27 +665,32 @@ def _logistic(p: Any, y: Any) -> Any:
     return jnp.logaddexp(0.0, p) - y * p
 
 
-def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+def _logistic_at(fn: Elementary, p: Array, y: Array) -> At:
     # With e = e^{−|p|}: σ(|p|) = 1/(1+e), σ(−|p|) = e/(1+e).  ℓ' = σ(p) − y is written (1−y)σ(p) − yσ(−p) and
-    # ℓ as log1p(e) + (1−y)max(p,0) + y·max(−p,0), so that nothing cancels where y is 0 or 1: relative errors
-    # of what is added are below 2·ELEMENTARY and the roundings counted.  |ℓ'''| ≤ ℓ'', whose logarithm is
-    # 1-Lipschitz.
+    # ℓ as log1p(e) + (1−y)max(p,0) + y·max(−p,0), so that nothing cancels where y is 0 or 1.
     e = fn.exp(-np.abs(p))
     large = 1.0 / (1.0 + e)
     small = e * large
-    up, down, rest = np.where(p > 0.0, large, small), np.where(p > 0.0, small, large), 1.0 - y
+    rest = 1.0 - y
+    up, down = rest * np.where(p > 0.0, large, small), y * np.where(p > 0.0, small, large)
     value = fn.log1p(e) + (rest * np.maximum(p, 0.0) + y * np.maximum(-p, 0.0))
-    second = small * large
+    return At(value, up - down, small * large, up + down)
+
+
+def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    # Relative errors of what is added are below 2·ELEMENTARY and the roundings counted.  |ℓ‴| ≤ ℓ'', whose
+    # logarithm is 1-Lipschitz.
+    at = _logistic_at(fn, p, y)
     relative = 2 * ELEMENTARY + gamma(10)
-    near = Radius.of(second + FLOOR)
+    near = Radius.of(at.second + FLOOR)
     near = near + near * (error.expm1() + Radius.of(relative))
     return Scalars(
-        value=value,
-        value_rounding=Radius.of(value) * relative,
-        first=rest * up - y * down,
-        first_rounding=Radius.of(rest * up + y * down + FLOOR) * relative,
-        second=second,
-        second_rounding=Radius.of(second + FLOOR) * relative,
+        value=at.value,
+        value_rounding=Radius.of(at.value) * relative,
+        first=at.first,
+        first_rounding=Radius.of(at.terms + FLOOR) * relative,
+        second=at.second,
+        second_rounding=Radius.of(at.second + FLOOR) * relative,
         second_near=near,
         third_near=near,
     )
@@ -712,15 +747,18 @@ _PSEUDO_HUBER_THIRD = 0.8587
 """sup |ℓ'''| = 3·½/(5/4)^{5/2} = 0.85865..., at |r| = ½."""
 
 
-def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
-    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.  The
-    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most
-    # u and 3u of themselves.
+def _pseudo_huber_at(fn: Elementary, p: Array, y: Array) -> At:
+    # s − 1 = r²/(1 + s) without cancellation.
     r = p - y
     s = fn.hypot1(r)
-    value, first = r * (r / (1.0 + s)), r / s
     inverse = 1.0 / s
-    second = inverse * inverse * inverse
+    return At(r * (r / (1.0 + s)), r / s, inverse * inverse * inverse, r)
+
+
+def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    # 1/s³ meets three errors of s and five roundings.  The rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ,
+    # for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most u and 3u of themselves.
+    value, first, second, r = _pseudo_huber_at(fn, p, y)
     third = Radius.of(_PSEUDO_HUBER_THIRD)
     at = Radius.of(second) * (1.0 + 3 * ELEMENTARY + 12 * U)
     return Scalars(
@@ -767,15 +805,19 @@ def _poisson(p: Any, y: Any) -> Any:
     return jnp.exp(p) - y * p
 
 
+def _poisson_at(fn: Elementary, p: Array, y: Array) -> At:
+    rate, linear = fn.exp(p), y * p
+    return At(rate - linear, rate - y, rate, linear)
+
+
 def _poisson_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
-    rate = fn.exp(p)
+    value, first, rate, linear = _poisson_at(fn, p, y)
     size = Radius.of(rate + FLOOR)
     rounding = size * (ELEMENTARY + U)
     near = size + size * (error.expm1() + Radius.of(ELEMENTARY + U))
-    value, first = rate - y * p, rate - y
     return Scalars(
         value=value,
-        value_rounding=rounding + (Radius.size(y * p) + Radius.size(value)) * U,
+        value_rounding=rounding + (Radius.size(linear) + Radius.size(value)) * U,
         first=first,
         first_rounding=rounding + Radius.size(first) * U,
         second=rate,
@@ -1051,13 +1093,16 @@ def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:
     return sums
 
 
-_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0)
+_SQUARED = ScalarFormulas(
+    _squared, _squared_at, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0
+)
 
 LOSSES: dict[str, Formulas] = {
     "squared": Separable(_SQUARED),
     "logistic": Separable(
         ScalarFormulas(
             _logistic,
+            _logistic_at,
             _logistic_derivatives,
             _logistic_suprema,
             _logistic_ball,
@@ -1071,6 +1116,7 @@ LOSSES: dict[str, Formulas] = {
     "pseudo_huber": Separable(
         ScalarFormulas(
             _pseudo_huber,
+            _pseudo_huber_at,
             _pseudo_huber_derivatives,
             _pseudo_huber_suprema,
             _pseudo_huber_ball,
@@ -1080,6 +1126,7 @@ LOSSES: dict[str, Formulas] = {
     "poisson": Separable(
         ScalarFormulas(
             _poisson,
+            _poisson_at,
             _poisson_derivatives,
             _poisson_suprema,
             _poisson_ball,
