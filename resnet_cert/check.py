@@ -71,8 +71,8 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK, BLOCK_WORK = 10**8, 5 * 10**8
-"""Largest n(qd)², but for squared loss, and n(q(d + k))² for which break-even radius and block gap are
-computed without being asked for."""
+"""Largest n(qd)², but for squared losses, and n(q(d + k))², for these without q, for which break-even radius
+and block gap are computed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,10 @@ def examine(
     )
     gap_of_block = break_even
     if break_even is None:
-        work, block = (problem.n * (problem.q * size) ** 2 for size in (problem.d, problem.d + problem.k))
-        break_even = work <= BREAK_EVEN_WORK or problem.loss.concordance == 0.0
+        is_quadratic = problem.loss.concordance == 0.0
+        rows = 1 if is_quadratic else problem.q  # of the Hessian that are not alike
+        work, block = (problem.n * (rows * size) ** 2 for size in (problem.d, problem.d + problem.k))
+        break_even = work <= BREAK_EVEN_WORK or is_quadratic
         gap_of_block = break_even and block <= BLOCK_WORK
     report = Report(
         name=problem.name,

@@ -44,6 +44,8 @@ NARROW = 5e-7
 """A relative width of the break-even radius that need not be less."""
 MOST_BALLS = 2**17
 """The most n·q(d + k + 32) for which F_lin is looked at in balls: some hundredths of a second a place."""
+RESOLVED = 2.0**16
+"""How many times the rounding of F_lin λ‖W‖² is where float64 knows the place of λ."""
 SHORT = 2.0**-10
 """How far below F, relative to F − inf F_lin, the place lies whose F_lin is to be at most F in balls."""
 
@@ -124,12 +126,21 @@ def _along_path(
         fine = Fine(data.problem, F)
         there = fine.at(start.W)
         if not (there.is_enough and there.too_small >= there.norm * (1.0 - NARROW)):
+            start = _resolved(data, start)
             lam = start.place.lam / data.scaled.sigma / data.scaled.sigma
             there = fine.on_path(start.W, lam, NARROW) or there
         lower, upper = max(lower, there.too_small), min(upper, there.norm if there.is_enough else math.inf)
     if lower < upper * (1.0 - NARROW):
         lower = _lifted(F, data, start, lower)
     return _between(lower, upper, value)
+
+
+def _resolved(data: Data, found: Found) -> Found:
+    """The place, or one of a λ that is more than rounding."""
+    square, least = (found.norm / data.scaled.sigma) ** 2, RESOLVED * found.place.at.noise
+    if found.place.lam * square >= least or not square:
+        return found
+    return data.at_multiplier(least / square, found)
 
 
 def _between(lower: float, upper: float, value: float | None = None) -> BreakEvenRadius:

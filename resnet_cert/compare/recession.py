@@ -107,6 +107,8 @@ def _misses(problem: Problem, chunk: Chunk, W: Array, size: Radius) -> bool:
         return True
     x, helping = chunk.x, found.helping
     margins = np.einsum("ij,ij->i", helping.vector, (x @ W.T)[helping.sample])
+    if not np.all(margins > 0.0):  # as on most of a search, where norms take longer than that
+        return True
     least = size * Radius.row_norms(x)[helping.sample] * Radius.row_norms(helping.vector)
     return not bool(np.all(margins > least.upper))
 
@@ -118,6 +120,8 @@ def _trails(problem: Problem, chunk: Chunk, W: Array, size: Radius) -> bool:
         return True
     p, own = x @ W.T, y > 0.0
     margins = p[own] - np.where(own, -np.inf, p).max(axis=1)
+    if not np.all(margins > 0.0):
+        return True
     return not bool(np.all(margins > (size * Radius.row_norms(x) * 2.0).upper))
 
 
