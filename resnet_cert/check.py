@@ -45,7 +45,7 @@ from resnet_cert.moments.domain import domain_radius, lipschitz_claims
 from resnet_cert.moments.gradient import first_moments
 from resnet_cert.moments.moments import Moments
 from resnet_cert.moments.one_pass import Observed, observe, observe_first
-from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
+from resnet_cert.numerics.eigenvalues import largest_eigenvalue
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
@@ -157,7 +157,7 @@ def examine(
     problem = problem.with_features_held()
     if arithmetic == "ball":
         problem = replace(problem, loss=with_ball_functions(problem.loss))
-    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
     problem, convex = with_assumption1(problem, b, linear.r)
     seen = observed(problem, b)
@@ -229,8 +229,8 @@ def size(problem: Problem, convex: Assumption1) -> Size:
         k=problem.k,
         parameters=problem.parameters,
         loss=problem.loss.name,
-        norm_w=spectral_norm(problem.W).value,
-        norm_V=spectral_norm(problem.V).value,
+        norm_w=problem.norm_W.value,
+        norm_V=problem.norm_V.value,
         outputs=problem.q,
         bypass=problem.d2,
         bias=problem.has_bias,
@@ -377,7 +377,7 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
         raise RequestError(f"Theorem 3 does not apply: {not_plain(problem)}", id="theorem")
     require_sound_arithmetic()
     problem = problem.with_features_held()
-    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
     claims = lipschitz_claims(problem, observed(problem, b).lipschitz, b, linear.r)
     symbols = bound_symbols(problem, claims, s)

@@ -13,7 +13,6 @@ from resnet_cert.compare.linear_minimum import LinearMinimum, enclosed_on
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor, minimum_on_ball
 from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.gradient import first_moments
-from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
@@ -39,7 +38,7 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     """
     require_sound_arithmetic()
     problem = problem.with_features_held()
-    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
     F = first_moments(problem).F
     meeting = break_even_radius(F, linear)

@@ -46,7 +46,7 @@ def is_positive_definite(S: Array, margin: Radius = NOTHING) -> bool:
     relative = m * gamma(m + 4) * (1.0 + 4 * gamma(m + 4)) + 4 * U
     shift = margin * 2.0 ** min(-e, 1023) * 2.0 ** max(-e - 1023, 0)
     shift = shift + Radius.of(diagonal) * relative + Radius.of(2.0**-900)
-    T[np.diag_indices(m)] = diagonal - shift.upper
+    T.flat[:: m + 1] = diagonal - shift.upper
     if not float(np.min(np.diagonal(T))) > 0.0:
         return False
     try:

@@ -99,7 +99,11 @@ class Radius:
     @staticmethod
     def norm(v: Array) -> Radius:
         """‖v‖, Euclidean; of a matrix Frobenius'."""
-        rows = Radius.row_norms(np.asarray(v, dtype=np.float64).reshape(1, -1))
+        v = np.asarray(v, dtype=np.float64)
+        square = float(np.vdot(v, v))
+        if 2.0**-800 < square < 2.0**1000:  # as `row_norms`, for one row
+            return Radius(np.float64(_up(math.sqrt(square), v.size + 4, 2.0**-499)))
+        rows = Radius.row_norms(v.reshape(1, -1))
         return Radius(rows.upper[0], rows.exact)
 
     @staticmethod

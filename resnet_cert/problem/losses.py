@@ -864,7 +864,7 @@ is at most L³/(6√3)."""
 
 
 class SoftmaxAt(NamedTuple):
-    """s, o (m, q) and Y (m,) at m predictions; excess (m, q): log Σ_j e^{p_j} − p_c.
+    """s, o (m, q) and Y (m,) at m predictions.
 
     error: of p, its shift included;  relative: of s and o, apart from that;  size: of ‖ |∇²ℓ| ‖;
     underflow: what may be lost besides.
@@ -873,7 +873,6 @@ class SoftmaxAt(NamedTuple):
     s: Array
     o: Array
     Y: Array
-    excess: Array
     error: Radius
     relative: Radius
     size: Radius
@@ -912,7 +911,7 @@ class Softmax:
         second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
         second[:, range(q), range(q)] = Y[:, None] * s * at.o
         return Derivatives(
-            *self._first(at, y),
+            *self.first_derivatives(fn, p, error, y, omega),
             second=second,
             second_error=at.size * (_drift(at.error, 3.0) + at.relative * 2.0) + at.underflow * float(q),
             second_size=at.size,
@@ -921,7 +920,50 @@ class Softmax:
     def first_derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> FirstDerivatives:
-        return self._first(self._at(fn, p, error, y, omega), y)
+        # With c the likeliest class, l that of the largest target, and every other j:
+        #     ∇ℓ_j = s_j Σ_{i≠j} y_i − y_j o_j = Y s_j − y_j,
+        # where s_j ≤ ½ and y_j ≤ Y/2, so that Y s_j + y_j is at most twice the terms of the former.  At c and
+        # l, where the latter may cancel, Σ_{i≠j} y_i and o_j are sums without j, or a whole less a part that
+        # is at most half of it.  Errors are relative to these terms, whose norm is `magnitude`, as in `_at`.
+        # max_j s_j o_j = s_c o_c, for x(1 − x) is concave and symmetric about ½, and s_c is between any other
+        # s_j and 1 − s_j.
+        q, each = p.shape[1], np.arange(len(p))
+        c, l = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1), y.argmax(axis=1)
+        shifted = p - p[each, c][:, None]
+        if omega is not None:
+            shifted = np.where(omega > 0.0, shifted, 0.0)
+        error = error + Radius.row_norms(shifted) * U
+        below = np.einsum("ij,ij->i", y, shifted)
+        e = fn.exp(shifted)
+        if omega is not None:
+            e *= omega > 0.0
+        e[each, c] = 0.0
+        tail = e.sum(axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
+        magnitude, y_c, y_l, e_l = y.copy(), y[each, c], y[each, l], e[each, l]
+        magnitude[each, l] = 0.0
+        rest = magnitude.sum(axis=1)
+        magnitude[each, l] = y_l
+        whole, Y = 1.0 + tail, rest + y_l
+        e *= (Y / whole)[:, None]
+        first = e - y
+        magnitude += e
+        for at, gains, falls in (
+            (l, e_l / whole * rest, y_l * (whole - e_l) / whole),
+            (c, np.where(c == l, rest, Y - y_c) / whole, y_c * tail / whole),  # the last word where c = l
+        ):
+            first[each, at], magnitude[each, at] = gains - falls, gains + falls
+        relative, underflow = self._relative(q), self._underflow(q, Y)
+        largest = Radius.row_norms(magnitude) + underflow
+        first_error = (_drift(error, 1.5) + relative) * largest + underflow
+        size = Radius.of(2.0 * Y * tail / whole / whole + FLOOR) * (1.0 + 2.0**-30) + underflow
+        bent = size + size * _drift(error, 3.0)
+        value = Y * fn.log1p(tail) - below
+        value_error = total(
+            (Radius.row_norms(first) + first_error + bent * error) * error,
+            Radius.of(value) * relative,
+            underflow,
+        )
+        return FirstDerivatives(value, value_error, first, first_error)
 
     def quadratic(
         self,
@@ -977,33 +1019,25 @@ class Softmax:
         rest = _others(e, largest)
         whole = e.sum(axis=1, keepdims=True)
         s, o, Y = e / whole, rest / whole, y.sum(axis=1)
-        underflow = Radius.of(q * FLOOR * (1.0 + Y))  # what underflowed may grow
-        tail = np.take_along_axis(rest, largest, axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
+        underflow = self._underflow(q, Y)
         return SoftmaxAt(
             s=s,
             o=o,
             Y=Y,
-            excess=fn.log1p(tail) - shifted,
             error=error + Radius.row_norms(shifted) * U,
-            relative=Radius.of(2 * ELEMENTARY + gamma(3 * q + 16)),
+            relative=self._relative(q),
             size=Radius.of(2.0 * Y * (s * o).max(axis=1) + FLOOR) + underflow,
             underflow=underflow,
         )
 
     @staticmethod
-    def _first(at: SoftmaxAt, y: Array) -> FirstDerivatives:
-        Y_rest = _others(y, y.argmax(axis=1)[:, None])
-        first = at.s * Y_rest - y * at.o
-        magnitude = Radius.row_norms(at.s * Y_rest + y * at.o) + at.underflow
-        first_error = (_drift(at.error, 1.5) + at.relative) * magnitude + at.underflow
-        value = (y * at.excess).sum(axis=1)
-        bent = at.size + at.size * _drift(at.error, 3.0)
-        value_error = total(
-            (Radius.row_norms(first) + first_error + bent * at.error) * at.error,
-            Radius.of(value) * at.relative,
-            at.underflow,
-        )
-        return FirstDerivatives(value, value_error, first, first_error)
+    def _relative(q: int) -> Radius:
+        return Radius.of(2 * ELEMENTARY + gamma(3 * q + 16))
+
+    @staticmethod
+    def _underflow(q: int, Y: Array) -> Radius:
+        """What underflowed may grow."""
+        return Radius.of(q * FLOOR * (1.0 + Y))
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
         # ‖e_c − s‖ ≤ √2(1 − s_c) and p_j − p_c ≤ √2‖p‖; ∇ℓ is the mean of these over c.  A variable of

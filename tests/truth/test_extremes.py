@@ -165,7 +165,7 @@ def misses(seed: int, loss: str, shapes: list[dict[str, int]] = SHAPES) -> list[
     rng = np.random.default_rng([seed, 5])
     with ctx.workprec(BITS):
         head, limit = drawn(seed, loss, shapes[seed % len(shapes)])
-        truth = Truth(HeadTruth(head), limit)
+        truth = Truth(head.truth, limit)
         epsilon = 10.0 ** rng.uniform(-320.0, 10.0)
         if rng.random() < 0.5 and truth.slope is not None and truth.slope < MOST / 10:
             near = rng.choice([1.0, 1.0 + 1e-12, 1.0 - 1e-12, 2.0, 0.5, 10.0 ** rng.uniform(-5, 5)])

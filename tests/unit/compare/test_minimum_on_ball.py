@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from flint import arb, arb_mat, ctx
-from heads import BITS, LOSSES, Array, HeadTruth, draw
+from heads import BITS, LOSSES, Array, draw
 from ill_conditioned import argmin, design, of_a_kind
 from oracle import Sample
 from oracle_algebra import rational
@@ -65,7 +65,7 @@ def test_minimum_and_minimiser_lie_where_they_are_said_to(loss: str, kind: str, 
         head = draw(seed, kind, loss)
         r = float(10.0 ** np.random.default_rng(seed).uniform(-1.0, 0.5))
         found = best_linear_predictor(head.problem(), r, 1.0)
-        truth = polished(HeadTruth(head), r, found.W_star.center, found.found.place.lam)
+        truth = polished(head.truth, r, found.W_star.center, found.found.place.lam)
         assert holds(found.F_min, truth.value), (seed, r)
         assert not off(found, truth.W) > arb(float(found.W_star.radius)) + arb(10) ** -30, (seed, r)
         assert found.W_star.norm().lower <= r
@@ -295,7 +295,7 @@ def test_a_bad_search_costs_width_and_never_truth(loss: str, monkeypatch: pytest
     head = draw(3, "generic", loss, q=2, d1=2)
     problem = head.problem()
     good = best_linear_predictor(problem, 0.7, 1.0)
-    truth = polished(HeadTruth(head), 0.7, good.W_star.center, good.found.place.lam)
+    truth = polished(head.truth, 0.7, good.W_star.center, good.found.place.lam)
     right = path.minimised
     for size in (1e-9, 1e-3, 1.0):
 

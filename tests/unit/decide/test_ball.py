@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from curvature import DIGITS, Exact, constrained
 from flint import ctx, fmpq, fmpq_mat
-from heads import CORNERS, Head, HeadTruth, draw
+from heads import CORNERS, Head, draw
 
 from resnet_cert import Problem
 from resnet_cert.decide import ball
@@ -70,7 +70,7 @@ def test_many_conditions_are_decided_right(corner: str) -> None:
 def test_both_arithmetics_agree(corner: str) -> None:
     """F, ‖∇L‖ and the moments to the last place, inside what float64 encloses."""
     head = head_of(5, corner)
-    problem, truth = head.problem(epsilon=0.1), HeadTruth(head)
+    problem, truth = head.problem(epsilon=0.1), head.truth
     fine, here = decide(problem, 1.0), observe(problem, 1.0).here
     assert here.F.lower <= fine.F.value <= here.F.upper
     assert float(truth.F) == pytest.approx(fine.F.value, rel=1e-15)
