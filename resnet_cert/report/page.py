@@ -186,8 +186,9 @@ def break_even_words(radius: BreakEvenRadius, own: float | None, length: str, di
     if 0.0 == radius.lower < upper < math.inf:
         return f"a linear predictor does as well from some {length} ≤ {at_most(upper, digits)} on{beside}"
     if math.isinf(upper):
-        known = f"ones with {length} < {at_least(radius.lower, digits)} do not" if radius.lower else "unknown"
-        return f"whether a linear predictor does as well: {known}{beside}"
+        smaller = f"ones with {length} < {at_least(radius.lower, digits)} do not; " if radius.lower else ""
+        why = "inf F_lin is not known closely enough to tell"
+        return f"whether a linear predictor does as well: {smaller}{why}{beside}"
     if upper == 0.0:
         return f"the linear predictor 0 does as well{beside}"
     value = radius.lower if radius.value is None else radius.value

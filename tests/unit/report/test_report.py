@@ -20,8 +20,8 @@ from resnet_cert.numerics.enclosure import UNKNOWN, Enclosure
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report import FORMATS, Style, formatter, numbers
 from resnet_cert.report.json import plain
-from resnet_cert.report.page import page
-from resnet_cert.results import GapBounds, Objective, Report
+from resnet_cert.report.page import break_even_words, page
+from resnet_cert.results import BreakEvenRadius, GapBounds, Objective, Report
 
 REPORTS = {"certified": certified(), "refuted": refuted(), "undecided": undecided()}
 text, as_json = formatter("text"), formatter("json")
@@ -379,3 +379,11 @@ def test_a_rejected_certificate_says_why_and_ends_with_that_word():
     first, *reasons = text.verify(rejected, Style()).splitlines()
     assert first.startswith("REJECTED")
     assert [reason.split(maxsplit=1)[1] for reason in reasons] == ["claim.b: ‖w‖ < b, ‖V‖ < b"]
+
+
+def test_a_break_even_radius_that_is_open_says_why():
+    found = BreakEvenRadius(None, 1.5, math.inf, None)
+    assert break_even_words(found, None, "‖W‖_F", 6) == (
+        "whether a linear predictor does as well: ones with ‖W‖_F < 1.5 do not; inf F_lin is not known "
+        "closely enough to tell"
+    )
