@@ -135,7 +135,7 @@ def _along_path(
             start = _resolved(data, start)
             lam = start.place.lam / data.scaled.sigma / data.scaled.sigma
             there = fine.on_path(start.W, lam, NARROW) or there
-        lower, upper = max(lower, there.too_small), min(upper, there.norm if there.is_enough else math.inf)
+        lower, upper = max(lower, there.too_small), min(upper, there.is_enough_from)
     if lower < upper * (1.0 - NARROW):
         lower = _lifted(F, data, start, lower)
     return _between(lower, upper, value)
@@ -208,10 +208,11 @@ def _at_infimum(F: Enclosure, whole: LinearMinimum, leaving: Departure, own: flo
     lam = leaving.best(here.above_at_most * (1.0 - SHORT), here.steepness)
     place = Found(found.objective, leaving.at(lam))
     there = fine.at(place.W)
-    if here.is_enough and there.too_small < here.norm * (1.0 - NARROW):
+    lower, upper = max(lower, there.too_small), min(upper, here.is_enough_from, there.is_enough_from)
+    if here.is_enough and lower < upper * (1.0 - NARROW):
         there = fine.on_path(place.W, lam / sigma / sigma, NARROW) or there
-    enough = [at.norm for at in (here, there) if at.is_enough]
-    return _between(max(lower, there.too_small), min([upper, *enough]))
+        lower, upper = max(lower, there.too_small), min(upper, there.is_enough_from)
+    return _between(lower, upper)
 
 
 def _has_balls(problem: Problem) -> bool:

@@ -175,14 +175,14 @@ class FineAt:
         return max(outward(self.above).upper, 0.0)
 
     @property
-    def above_value(self) -> float:
-        """F − F_lin(W), about."""
-        return float(self.above.mid())
-
-    @property
     def norm(self) -> float:
         """‖W‖_F, rounded up."""
         return _norm(self.W).upper
+
+    @property
+    def is_enough_from(self) -> float:
+        """A radius on which some predictor does as well as F; ∞ where this one is not known to."""
+        return self.norm if self.is_enough else math.inf
 
     @property
     def steepness(self) -> float:

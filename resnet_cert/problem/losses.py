@@ -389,7 +389,10 @@ class BuiltinLoss:
         self, p: Sequence[Any], y: Sequence[Any], omega: Sequence[Any] | None, number: Callable[[float], Any]
     ) -> Ball:
         """ℓ, ∇ℓ, ∇²ℓ at one prediction, in the field of `number`."""
-        at, c = self.formulas.ball(p, y, omega), number(self.scale)
+        at = self.formulas.ball(p, y, omega)
+        if self.scale == 1.0:
+            return at
+        c = number(self.scale)
         return Ball(c * at.value, [c * g for g in at.first], [[c * H for H in row] for row in at.second])
 
 
