@@ -79,7 +79,7 @@ MEETING = """
 import time
 from resnet_cert import load_problem
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
-from resnet_cert.compare.profile import break_even_radius
+from resnet_cert.compare.break_even import break_even_radius
 from resnet_cert.moments.gradient import first_moments
 problem = load_problem({spec!r}).with_features_held()
 F = first_moments(problem).F

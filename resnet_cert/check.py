@@ -15,6 +15,7 @@ import numpy as np
 
 from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
 from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap, of_like_size
+from resnet_cert.compare.break_even import break_even_radius
 from resnet_cert.compare.comparators import comparators_here
 from resnet_cert.compare.consequences import (
     bound_symbols,
@@ -28,7 +29,6 @@ from resnet_cert.compare.consequences import (
 from resnet_cert.compare.linear_minimum import LinearMinimum, without_convexity
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.population import population_here
-from resnet_cert.compare.profile import break_even_radius
 from resnet_cert.compare.regularized import least_on_ball, regularized_here
 from resnet_cert.compare.star import Star, seen_from
 from resnet_cert.decide.crosscheck import crosscheck
@@ -45,7 +45,7 @@ from resnet_cert.moments.domain import domain_radius, lipschitz_claims
 from resnet_cert.moments.gradient import first_moments
 from resnet_cert.moments.moments import Moments
 from resnet_cert.moments.one_pass import Observed, observe, observe_first
-from resnet_cert.numerics.eigenvalues import largest_eigenvalue, spectral_norm
+from resnet_cert.numerics.eigenvalues import largest_eigenvalue
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
@@ -71,8 +71,8 @@ from resnet_cert.results import (
 from resnet_cert.theory import theorems
 
 BREAK_EVEN_WORK, BLOCK_WORK = 10**8, 5 * 10**8
-"""Largest n(qd)², but for squared loss, and n(q(d + k))² for which break-even radius and block gap are
-computed without being asked for."""
+"""Largest n(qd)², but for squared losses, and n(q(d + k))², for these without q, for which break-even radius
+and block gap are computed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def examine(
     problem = problem.with_features_held()
     if arithmetic == "ball":
         problem = replace(problem, loss=with_ball_functions(problem.loss))
-    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
     problem, convex = with_assumption1(problem, b, linear.r)
     seen = observed(problem, b)
@@ -173,8 +173,10 @@ def examine(
     )
     gap_of_block = break_even
     if break_even is None:
-        work, block = (problem.n * (problem.q * size) ** 2 for size in (problem.d, problem.d + problem.k))
-        break_even = work <= BREAK_EVEN_WORK or problem.loss.concordance == 0.0
+        is_quadratic = problem.loss.concordance == 0.0
+        rows = 1 if is_quadratic else problem.q  # of the Hessian that are not alike
+        work, block = (problem.n * (rows * size) ** 2 for size in (problem.d, problem.d + problem.k))
+        break_even = work <= BREAK_EVEN_WORK or is_quadratic
         gap_of_block = break_even and block <= BLOCK_WORK
     report = Report(
         name=problem.name,
@@ -227,8 +229,8 @@ def size(problem: Problem, convex: Assumption1) -> Size:
         k=problem.k,
         parameters=problem.parameters,
         loss=problem.loss.name,
-        norm_w=spectral_norm(problem.W).value,
-        norm_V=spectral_norm(problem.V).value,
+        norm_w=problem.norm_W.value,
+        norm_V=problem.norm_V.value,
         outputs=problem.q,
         bypass=problem.d2,
         bias=problem.has_bias,
@@ -375,7 +377,7 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
         raise RequestError(f"Theorem 3 does not apply: {not_plain(problem)}", id="theorem")
     require_sound_arithmetic()
     problem = problem.with_features_held()
-    b = domain_radius(problem, spectral_norm(problem.W), spectral_norm(problem.V))
+    b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
     claims = lipschitz_claims(problem, observed(problem, b).lipschitz, b, linear.r)
     symbols = bound_symbols(problem, claims, s)

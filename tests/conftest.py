@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: small matrices are slower with more
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes would compile the package anew
 
 import jax
 import pytest
@@ -32,6 +34,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("long" if config.getoption("--long") else "short")
     config.stash[RATIOS] = {}
+    # To rewrite the asserts of all modules takes each worker five seconds: the values in them are shown where
+    # files are asked for by name.
+    hook: Any = config.pluginmanager.rewrite_hook
+    hook.fnpats = []
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from resnet_cert.compare.star import Star, quadratic_form, within_span
 from resnet_cert.decide.definition1 import corollary1_verdict
 from resnet_cert.moments.moments import Moments
 from resnet_cert.numerics.algebra import svd
-from resnet_cert.numerics.eigenvalues import smallest_eigenpair, spectral_norm
+from resnet_cert.numerics.eigenvalues import smallest_eigenpair
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, inner, minimum, norm, product
 from resnet_cert.numerics.matrices import largest_singular_value
 from resnet_cert.numerics.radius import Radius
@@ -243,7 +243,7 @@ def spurious_minimum(
     if shift is None:
         return None
     delta, room = Enclosure.exact(shift), Enclosure.exact(constants.b)
-    inside = all(room.above(spectral_norm(M) + delta) for M in (problem.W, problem.V))
+    inside = all(room.above(length + delta) for length in (problem.norm_W, problem.norm_V))
     above = (gap - delta.square() * (0.5 * constants.mu1)).lower > 0.0
     return shift if inside and above else None
 

@@ -160,7 +160,10 @@ def _by_what_stays(problem: Problem, stays: Bools) -> float:
     x, y = np.concatenate([c.x for c in chunks]), np.concatenate([c.y for c in chunks])
     pi = np.concatenate([c.weights for c in chunks])
     if is_softmax(problem):
-        parts = [(stays.sum(axis=1) > 1, y, stays.astype(np.float64))]
+        parts = [
+            (stays[:, classes].sum(axis=1) > 1, y[:, classes], stays[:, classes].astype(np.float64))
+            for classes in _together(stays)
+        ]
     else:
         weights = [c.omega for c in chunks if c.omega is not None]
         omega = np.concatenate(weights) if weights else None
@@ -173,6 +176,17 @@ def _by_what_stays(problem: Problem, stays: Bools) -> float:
             least = _least(linear_part(problem, x[kept], targets[kept], weight, omega))
             total = total + least * (_sum(pi[kept]) / _sum(pi))
     return total.lower
+
+
+def _together(stays: Bools) -> Iterator[list[int]]:
+    """Classes that samples compare with each other, directly or by way of others: the predictions of such a
+    part may be moved alone, and the rest of F_lin does not change."""
+    count = stays.astype(np.float64)
+    near = (count.T @ count > 0.0) | np.eye(stays.shape[1], dtype=bool)
+    for _ in range(stays.shape[1].bit_length()):
+        near = near @ near
+    first = near.argmax(axis=1)  # the least class of its part
+    yield from (np.flatnonzero(first == a).tolist() for a in np.unique(first))
 
 
 def _sum(weights: Array) -> Enclosure:

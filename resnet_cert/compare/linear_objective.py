@@ -83,11 +83,11 @@ def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
     if isinstance(loss, CustomLoss):
         value, first, second = loss.approximate(p[:, 0], chunk.y[:, 0])
         return Bend(value, first[:, None], np.maximum(second, 0.0)[:, None], None)
-    full = loss.derivatives(p, NOTHING, chunk.y, chunk.omega)
-    second = full.second[:, None] if full.second.ndim == 1 else full.second
+    value, first, second = cast(BuiltinLoss, loss).approximate(p, chunk.y, chunk.omega)
+    second = second[:, None] if second.ndim == 1 else second
     if second.ndim == 3:
         second = second[:, :, 0]
-    return Bend(full.value, full.first, np.maximum(np.broadcast_to(second, p.shape), 0.0), None)
+    return Bend(value, first, np.maximum(np.broadcast_to(second, p.shape), 0.0), None)
 
 
 def least_curvature(loss: Loss, p: Array, error: Radius, chunk: Chunk) -> Array:

@@ -19,7 +19,6 @@ from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.first_order import bounded
 from resnet_cert.decide.lagrangian import slope
 from resnet_cert.moments.gradient import first_moments, lipschitz_pass
-from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra
@@ -124,7 +123,7 @@ class Monitor:
             return self._at(problem, features)
 
     def _at(self, problem: Problem, features: Array) -> Progress:
-        size = max(spectral_norm(problem.W).upper, spectral_norm(problem.V).upper)
+        size = max(problem.norm_W.upper, problem.norm_V.upper)
         b = ROOM * max(size, 1.0) if self._b is None else self._b
         while size >= b:
             b *= 2.0

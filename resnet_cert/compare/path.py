@@ -35,10 +35,16 @@ GOES_WELL = 1e-3
 """How much of the decrement a step with an old Hessian may leave."""
 STEPS_TO_LAMBDA, ARRIVED = 80, 2.0**-46
 """Steps of the search for a λ, and the relative length of one that ends it."""
+LEAST_FLOAT = 5e-324
+MOST_ASTRAY = 4
+"""So many λ, one smaller than the other, at which Newton's method does not arrive: these coordinates show no
+more."""
 LOOSELY = 1e-8
 """The accuracy of a place on the way to another one."""
 CLOSE = 2.0**-30
 """How near a value of F_lin is met, relative to λ‖W‖²; ‖W‖² moves by twice that, relatively."""
+NEARBY = 2.0**-4
+"""How much of ‖W‖², at most, is lost where the path is told by its end."""
 NEARER, FARTHEST = 2.0**-10, 2.0**-150
 """A part of F_lin to which λ leaps, and the least part of λ to which it does at once."""
 NO_LARGER = 2.0**20
@@ -148,16 +154,69 @@ def minimised(
     return Place(point, lam, at, converged=decrement <= 2.0**-40 * highest)
 
 
+@dataclass(frozen=True)
+class Departure:
+    """How the path leaves the minimiser Û of Φ, its end at λ = 0:
+
+    U(λ) ≈ Û − λ·turn,   Φ ≈ Φ(Û) + λ²/2·bend,   ‖W‖² ≈ ‖Ŵ‖² − 2λ·bend,   bend = ⟨ÛM, K⁻¹ÛM⟩, M = TᵀT.
+    """
+
+    objective: LinearObjective
+    end: Place
+    turn: Array
+    bend: float
+    square: float
+
+    @staticmethod
+    def of(objective: LinearObjective, end: Place) -> Departure:
+        pull = end.point @ objective.metric
+        turn = solver(objective, end.at, 0.0, LOOSE)(pull)
+        return Departure(objective, end, turn, float(np.sum(pull * turn)), float(np.sum(pull * end.point)))
+
+    def multiplier(self, more: float) -> float:
+        """The λ where Φ is larger by so much."""
+        return math.sqrt(2.0 * more / self.bend) if self.bend > 0.0 else 0.0
+
+    def best(self, more: float, slope: float) -> float:
+        """The λ from which duality sees the radius of Φ(Û) + more best: where λ·bend, 2·more/λ and slope²/λ²,
+        for a gradient that is off by `slope`, are about equal."""
+        return max(self.multiplier(more), math.cbrt(2.0 * slope**2 / self.bend)) if self.bend > 0.0 else 0.0
+
+    def reaches(self, more: float) -> bool:
+        """‖W‖ is much the same there."""
+        return 0.0 < self.multiplier(more) * self.bend < NEARBY * self.square
+
+    def far(self, more: float) -> Place:
+        """A place to begin with where Φ is larger by so much.
+
+        Where K is a multiple c of M, Φ(λ) − Φ(Û) is (1 + c/λ)^−2 of Φ(0) − Φ(Û).  Elsewhere c is about
+        √(2(Φ(0) − Φ(Û))/bend) near the end, and ‖∇Φ(0)‖²/2(Φ(0) − Φ(Û)) near W = 0.
+        """
+        zero = origin(self.objective, 0.0)
+        fall = zero.at.value - self.end.at.value
+        if not (self.bend > 0.0 and 0.0 < more < fall):
+            return self.end
+        share = math.sqrt(more / fall)
+        near, beyond = self.multiplier(fall), self.objective.slope_in_W(zero.at) ** 2 / (2.0 * fall)
+        lam = near ** (1.0 - share) * beyond**share * share / (1.0 - share)
+        return replace(zero, lam=lam, at=self.objective.sketch(zero.point, lam)) if lam > 0.0 else self.end
+
+    def at(self, lam: float) -> Place:
+        return minimised(
+            self.objective, Place(self.end.point - lam * self.turn, math.nan, self.end.at, False), lam
+        )
+
+
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
     """The place with ‖W‖_F = r to about 1e-12, or that of `least` ≤ λ where it is in the ball already."""
-    place, polished = minimised(objective, start, max(start.lam, least), LOOSELY), False
+    place, polished, astray = minimised(objective, start, max(start.lam, least), LOOSELY), False, 0
     low, high = 0.0, math.inf  # ‖W‖ > r at low, < r at high
     for _ in range(STEPS_TO_LAMBDA):
         length = norm_W(objective, place)
         excess = length / r - 1.0 if r else math.inf
         if excess > 0.0:
             low = place.lam
-        elif place.lam <= least:
+        elif place.lam <= least or astray == MOST_ASTRAY:
             break
         else:
             high = place.lam
@@ -175,6 +234,7 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
         arrived = abs(lam - place.lam) <= ARRIVED * place.lam
         accuracy = 0.0 if polished else LOOSELY
         place = minimised(objective, _predicted(objective, place, lam, turn), lam, accuracy)
+        astray = 0 if place.converged else astray + 1
         if arrived or high <= low * (1.0 + 2.0**-50):
             break
     return place if polished else minimised(objective, place, place.lam)
@@ -194,7 +254,7 @@ def at_value(
         square = place.lam * norm_W(objective, place) ** 2
         excess = value - CLOSE * square - loss_value(objective, place)
         there = abs(excess) <= max(0.5 * CLOSE * square, place.at.noise)
-        flat = objective.slope_in_W(place.at) ** 2 <= CLOSE * place.lam * square
+        flat = objective.slope_in_W(place.at) <= math.sqrt(CLOSE * place.lam) * math.sqrt(square)
         if (there and (flat or is_near)) or -excess > reach * square:
             break
         if excess > 0.0:
@@ -239,8 +299,10 @@ def _leap(lam: float, slope: float, here: float, value: float) -> float:
 
 def _between(lam: float, here: float, low: float, high: float, least: float) -> float:
     """The next λ: that of Newton's method, if it is between those that are known, and not too far."""
-    floor = max(least, here / 1e3 if high == math.inf or low == 0.0 else 0.0)
-    if math.isnan(lam) or not low < lam < high:
+    floor = max(least, here / 1e3 or LEAST_FLOAT if high == math.inf or low == 0.0 else 0.0)
+    if lam <= low == 0.0 and high < math.inf:
+        lam = floor
+    elif math.isnan(lam) or not low < lam < high:
         lam = here * 100.0 if high == math.inf else math.sqrt(max(low, least, high * 1e-6) * high)
     return min(max(lam, floor, least), here * 1e4 if here else math.inf)
 
@@ -296,7 +358,7 @@ def solver(
         blocks = objective.curvature_blocks(at)
         if coupled:
             K = blocks[0] + np.kron(np.eye(q), added)
-            K += _mean_penalty(q, d, float(np.trace(K)) / (q * d))
+            K += _mean_penalty(q, np.diagonal(K).reshape(q, d).mean(axis=0))
             solve = factored(K)
             return lambda g: solve(g.ravel()).reshape(q, d)
         solves = [factored(block + added) for block in blocks]
@@ -320,9 +382,12 @@ def solver(
     return by_products
 
 
-def _mean_penalty(q: int, d: int, size: float) -> Array:
-    """size·Π, on the mean of the rows: where K vanishes on it, g does as well."""
-    return np.asarray(np.kron(np.full((q, q), size / q), np.eye(d)), dtype=np.float64)
+def _mean_penalty(q: int, sizes: Array) -> Array:
+    """Π ⊗ diag(sizes), on the mean of the rows: where K vanishes on it, g does as well.
+
+    sizes (d,): of the size of K for each column, whose units may be orders of magnitude apart.
+    """
+    return np.asarray(np.kron(np.full((q, q), 1.0 / q), np.diag(sizes)), dtype=np.float64)
 
 
 def factored(K: Array) -> Callable[[Array], Array]:

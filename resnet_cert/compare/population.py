@@ -28,7 +28,6 @@ from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.moments.executors import summed
 from resnet_cert.moments.gradient import FirstMoments, Linear, first_moments, head
 from resnet_cert.moments.lipschitz import lipschitz_constants, lipschitz_sums
-from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Ball, Enclosure, difference, norm, product
 from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
@@ -146,7 +145,7 @@ class _Reach:
     def of(problem: Problem, support: Support) -> _Reach:
         x = math.hypot(support.x, 1.0) * ROUNDING if problem.has_bias else support.x
         Z = product(problem.W[:, : problem.d1], Ball.exact(problem.V)).norm()
-        W, V = spectral_norm(problem.W), spectral_norm(problem.V)
+        W, V = problem.norm_W, problem.norm_V
         h = (V * support.f + x).upper
         return _Reach(x, h, (W * h).upper, (Z * support.f).upper, W.upper)
 

@@ -107,6 +107,8 @@ def _misses(problem: Problem, chunk: Chunk, W: Array, size: Radius) -> bool:
         return True
     x, helping = chunk.x, found.helping
     margins = np.einsum("ij,ij->i", helping.vector, (x @ W.T)[helping.sample])
+    if not np.all(margins > 0.0):  # as on most of a search, where norms take longer than that
+        return True
     least = size * Radius.row_norms(x)[helping.sample] * Radius.row_norms(helping.vector)
     return not bool(np.all(margins > least.upper))
 
@@ -118,6 +120,8 @@ def _trails(problem: Problem, chunk: Chunk, W: Array, size: Radius) -> bool:
         return True
     p, own = x @ W.T, y > 0.0
     margins = p[own] - np.where(own, -np.inf, p).max(axis=1)
+    if not np.all(margins > 0.0):
+        return True
     return not bool(np.all(margins > (size * Radius.row_norms(x) * 2.0).upper))
 
 
@@ -125,7 +129,7 @@ def _trails(problem: Problem, chunk: Chunk, W: Array, size: Radius) -> bool:
 class Face:
     """How the losses recede, as a linear programme has it; nothing of it is proven.
 
-    direction: U (qd,), along which as many losses fall for ever as can.  recedes: which of the helping rays
+    direction: U, flat, along which as many losses fall for ever as can.  recedes: which of the helping rays
     have v·Ux > 0.
     """
 
@@ -188,11 +192,15 @@ def _affordable(problem: Problem) -> tuple[Array, Array] | None:
 
 
 def _rows(problem: Problem) -> Iterator[tuple[Array, Array]]:
-    """v xᵀ, row by row, for the helping and for the fixed rays of each chunk."""
-    size = problem.q * problem.d
+    """v xᵀ, row by row, for the helping and for the fixed rays of each chunk.
+
+    With softmax without the last class: v sums to 0, so that U may be taken with a last row of 0.
+    """
+    outputs = problem.q - is_softmax(problem)
     for x, *both in _rays(problem):
         helping, fixed = (
-            (rays.vector[:, :, None] * x[rays.sample][:, None, :]).reshape(-1, size) for rays in both
+            (rays.vector[:, :outputs, None] * x[rays.sample][:, None, :]).reshape(-1, outputs * problem.d)
+            for rays in both
         )
         yield helping, fixed
 

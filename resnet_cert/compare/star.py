@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.compare.linear_minimum import LinearMinimum
-from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.enclosure import Array, Ball, Enclosure, difference, norm, product
 from resnet_cert.numerics.matrices import least_solution, nuclear_norm, smallest_singular_value
 from resnet_cert.numerics.radius import Radius, gamma
@@ -47,7 +46,7 @@ class Star:
 
 def seen_from(problem: Problem, linear: LinearMinimum) -> Star:
     """W* from the problem's point."""
-    norm_V = spectral_norm(problem.V)
+    norm_V = problem.norm_V
     turned = product(linear.W_star[:, : problem.d1], problem.V)
     reach = norm_V * linear.norm
     if not np.isfinite(linear.r):

@@ -140,6 +140,8 @@ def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
         if gradient is not None and curvature is not None:
             break
     field, bits, at, lagrange = found  # pyright: ignore[reportPossiblyUnboundVariable]
+    if curvature is None and (mu2 is not None or problem.epsilon == 0.0) and is_gram(at, lagrange):
+        curvature = True
 
     with _precision(bits or PRECISIONS[-1]):
         in_balls = (
@@ -301,6 +303,12 @@ class Lagrange:
 
     def gradient_at_most(self, eps: Any) -> bool | None:
         return at_most(self.squared_norm, eps * eps)
+
+
+def is_gram(here: Moments, lagrange: Lagrange) -> bool:
+    """A_f = 0: ∇²L is a Gram matrix and what is added to it, so that λ_min ≥ 0.  Where it is 0, a pivot in
+    balls does not tell."""
+    return bool(lagrange.rho >= 0) and all(map(_is_zero, here.A_f.entries()))
 
 
 def curvature_at_least(

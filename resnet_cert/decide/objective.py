@@ -178,6 +178,8 @@ def _columns(count: int) -> int:
 
 def _wide(a: Array, columns: int, rows: int | None = None) -> Array:
     """a with columns of 0, and with its last row repeated up to `rows`: a loss is finite there as before."""
+    if a.shape == (rows or len(a), columns):
+        return a
     padded = np.zeros((len(a) if rows is None else rows, columns))
     padded[: len(a), : a.shape[1]] = a
     if rows is not None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 from resnet_cert.moments.lipschitz import LipschitzConstants
-from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import Constants
 
 
-def domain_radius(problem: Problem, norm_w: Enclosure, norm_V: Enclosure) -> float:
-    """b: as given, or 1.01·max(‖w‖, ‖V‖), or 1 if both are 0."""
+def domain_radius(problem: Problem) -> float:
+    """b: as given, or 1.01·max(‖W‖, ‖V‖), or 1 if both are 0."""
     if problem.domain.b is not None:
         return problem.domain.b
-    largest, least = max(norm_w.value, norm_V.value), max(norm_w.upper, norm_V.upper)
+    W, V = problem.norm_W, problem.norm_V
+    largest, least = max(W.value, V.value), max(W.upper, V.upper)
     # The value is off by a few roundings, the bound by the slack of its proof; either is inside.
     return (1.01 * largest if 1.01 * largest > least else 1.01 * least) or 1.0
 

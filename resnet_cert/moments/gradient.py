@@ -12,9 +12,11 @@ Radii as in `moments.moments`.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from resnet_cert.moments.executors import summed
 from resnet_cert.moments.lipschitz import (
@@ -27,8 +29,11 @@ from resnet_cert.moments.lipschitz import (
 from resnet_cert.moments.moments import MeanSums, Slopes, total_weight, value_sum, weight_sum
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
-from resnet_cert.numerics.sums import Blocks, Sum, quotient
+from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum, quotient
 from resnet_cert.problem.problem import Chunk, Direction, Problem
+
+FEWEST_CLASSES = 16
+"""From so many on sums over each class are quicker than a product."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Linear:
         error = M_norm * x_norm * gamma(self.M.shape[1]) + (N_norm * gamma(chunk.f.shape[1])) * f_norm
         error = error + self.N.radius * f_norm
         if not N_norm.exact:
-            values = values + blocks.times(chunk.f, self.N.center.T)
+            values += blocks.times(chunk.f, self.N.center.T)
             error = error + Radius.row_norms(values) * U
         if not error.exact:
             error = error + Radius.underflow(self.M.size + self.N.center.size)
@@ -131,6 +136,52 @@ def first_sums(
         slope_x=slopes.times(chunk.x, x_norm, NOTHING, blocks),
         A_f=slopes.times(chunk.f, f_norm, NOTHING, blocks),
     )
+
+
+def first_sums_at_0(
+    problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear, norms: tuple[Radius, Radius]
+) -> FirstSums:
+    """The same at W = 0; with one class a sample by sums over each class, without a product with q rows.
+
+    There ∇ℓ(0; e_l) = α(1, …, 1) + (β − α)e_l for all samples alike, α and β to within the error of one of
+    them, and Σ π∇ℓ zᵀ = α·1(Σ πz)ᵀ + (β − α)C, C the sums Σ πz over each class, row by row.  Sample i adds
+    at most (|α|√q + |α| + |β|)π‖z‖, with the roundings of a weight, 512 samples, q classes, and a few more.
+    """
+    label = _classes(chunk) if problem.q >= FEWEST_CLASSES else None
+    if label is None:
+        return first_sums(problem, chunk, blocks, p.zero(), norms)
+    one = problem.loss.first_derivatives(np.zeros((1, problem.q)), NOTHING, chunk.y[:1], None)
+    beta, alpha = (float(one.first[0, (label[0] + i) % problem.q]) for i in (0, 1))
+    value, error = np.full(len(label), one.value[0]), np.full(len(label), one.value_error.upper[0])
+    root = math.sqrt(problem.q) * (1.0 + 2.0 * U)
+    off, size = one.first_error[0] * root, Radius.of(abs(alpha)) * (root + 1.0) + Radius.of(abs(beta))
+
+    def times(z: Array, norm: Radius) -> Sum:
+        weighted = z if chunk.weight is None else chunk.weight[:, None] * z
+        each = norm if chunk.weight is None else norm * chunk.weight
+        sums = blocks.sums_by_class(weighted, label, problem.q)
+        values = (beta - alpha) * sums + alpha * sums.sum(axis=1, keepdims=True)
+        sizes = blocks.radii(each * size)
+        radius = blocks.radii(each * off) + sizes * blocks.roundings(problem.q + 16)
+        if not radius.exact:
+            lost = Radius.underflow(4 * BLOCK_ROWS * problem.q * z.shape[1])
+            radius = radius + lost * (size + Radius.of(1.0))
+        return blocks.sum_of_blocks(values, radius, sizes)
+
+    return FirstSums(
+        weight=weight_sum(chunk, blocks),
+        F=value_sum(value, Radius(error, one.value_error.exact), chunk.weight, blocks),
+        slope_x=times(chunk.x, norms[0]),
+        A_f=times(chunk.f, norms[1]),
+    )
+
+
+def _classes(chunk: Chunk) -> npt.NDArray[np.intp] | None:
+    """(m,) the class of each sample, where each has one and all outputs count alike."""
+    y = chunk.y
+    label = y.argmax(axis=1)
+    whole = bool((y[np.arange(len(y)), label] == 1.0).all()) and np.count_nonzero(y) == len(y)
+    return label if whole and chunk.omega is None else None
 
 
 @QUIET

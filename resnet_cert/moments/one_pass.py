@@ -10,7 +10,15 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from resnet_cert.moments.executors import summed
-from resnet_cert.moments.gradient import FirstMoments, FirstSums, Linear, first_sums, head, row_norms
+from resnet_cert.moments.gradient import (
+    FirstMoments,
+    FirstSums,
+    Linear,
+    first_sums,
+    first_sums_at_0,
+    head,
+    row_norms,
+)
 from resnet_cert.moments.lipschitz import (
     LipschitzConstants,
     LipschitzSums,
@@ -97,7 +105,7 @@ def first_observed_sums(
     norms = row_norms(chunk)
     return ObservedSums(
         first_sums(problem, chunk, blocks, p, norms) if problem.W.any() else None,
-        first_sums(problem, chunk, blocks, p.zero(), norms),
+        first_sums_at_0(problem, chunk, blocks, p, norms),
         _lipschitz(problem, chunk, norms, b, blocks),
     )
 

@@ -39,12 +39,14 @@ def is_positive_definite(S: Array, margin: Radius = NOTHING) -> bool:
         return False
     # What underflows here, and in the products and quotients of a matrix of scale 1, is below m²·2^-1000.
     e = exponent(np.diagonal(S))
-    T = np.ldexp(S, -e)
+    # LAPACK reads one triangle: that of xᵀSx counts, whose mean rounds once more, |T_ij| ≤ √(T_ii T_jj).
+    T = np.ldexp(S, -e - 1)
+    T = T + T.T
     diagonal = np.diagonal(T).copy()
-    relative = m * gamma(m + 3) * (1.0 + 4 * gamma(m + 3)) + 4 * U
+    relative = m * gamma(m + 4) * (1.0 + 4 * gamma(m + 4)) + 4 * U
     shift = margin * 2.0 ** min(-e, 1023) * 2.0 ** max(-e - 1023, 0)
     shift = shift + Radius.of(diagonal) * relative + Radius.of(2.0**-900)
-    T[np.diag_indices(m)] = diagonal - shift.upper
+    T.flat[:: m + 1] = diagonal - shift.upper
     if not float(np.min(np.diagonal(T))) > 0.0:
         return False
     try:

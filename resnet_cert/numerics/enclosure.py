@@ -112,6 +112,10 @@ class Enclosure:
     upper: float
 
     def __post_init__(self) -> None:
+        if type(self.value) is type(self.lower) is type(self.upper) is float and (
+            self.lower <= self.value <= self.upper
+        ):
+            return
         lower = -math.inf if math.isnan(self.lower) else float(self.lower)
         upper = math.inf if math.isnan(self.upper) else float(self.upper)
         if lower > upper:
@@ -164,9 +168,12 @@ class Enclosure:
     def __mul__(self, other: Enclosure | float) -> Enclosure:
         that = _lift(other)
         if self.lower >= 0.0 and that.lower >= 0.0:
-            pairs = [(self.lower, that.lower), (self.upper, that.upper)]
-        else:
-            pairs = [(a, b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
+            return Enclosure(
+                self.value * that.value,
+                _product(self.lower, that.lower, -math.inf),
+                _product(self.upper, that.upper, math.inf),
+            )
+        pairs = [(a, b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
         return Enclosure(
             self.value * that.value,
             min(_product(a, b, -math.inf) for a, b in pairs),
@@ -181,6 +188,12 @@ class Enclosure:
         value = self.value / that.value if that.value != 0.0 else math.nan
         if that.lower <= 0.0 <= that.upper:
             return Enclosure(value, -math.inf, math.inf)
+        if self.lower >= 0.0 and that.lower > 0.0:
+            return Enclosure(
+                value,
+                _ratio(self.lower, that.upper, -math.inf),
+                _ratio(self.upper, that.lower, math.inf),
+            )
         pairs = [(a, b) for a in (self.lower, self.upper) for b in (that.lower, that.upper)]
         return Enclosure(
             value,
@@ -298,14 +311,18 @@ class Ball:
 
 def norm(v: Array) -> Enclosure:
     """Euclidean (Frobenius) norm of a float64 array, scaled against overflow and underflow."""
-    largest = float(np.max(np.abs(v), initial=0.0))
-    if largest == 0.0 or not math.isfinite(largest):
-        return Enclosure.exact(0.0) if largest == 0.0 else UNKNOWN
-    scale = 2.0 ** min(math.frexp(largest)[1], 1023)
-    squares = np.square(v / scale)  # exact division; squares that underflow are worth less than one rounding
-    total = float(np.sum(squares.reshape(len(v), -1).sum(axis=1)))  # by rows: fewer roundings
+    scale = 1.0
+    if not 2.0**-800 < float(np.vdot(v, v)) < 2.0**1000:
+        largest = float(np.max(np.abs(v), initial=0.0))
+        if largest == 0.0 or not math.isfinite(largest):
+            return Enclosure.exact(0.0) if largest == 0.0 else UNKNOWN
+        scale = 2.0 ** min(math.frexp(largest)[1], 1023)
+        v = v / scale  # exactly
+    squares = np.square(v)  # what underflows is worth less than one rounding
+    total = float((squares if v.ndim == 1 else squares.reshape(len(v), -1).sum(axis=1)).sum())  # by rows
     error = Radius.of(total) * gamma(sum(v.shape) + 2) + Radius.underflow(2 * v.size)
-    return Enclosure.around(total, error).sqrt() * scale
+    length = Enclosure.around(total, error).sqrt()
+    return length if scale == 1.0 else length * scale
 
 
 def compared(v: Array, limit: Fraction) -> int:

@@ -36,17 +36,17 @@ def gamma(k: int) -> float:
     return k * U * (1.0 + 2.0**-30)
 
 
-def _up(bound: Any, roundings: int = 1) -> Any:
+def _up(bound: Any, roundings: int = 1, lost: float = 0.0) -> Any:
     """At least the exact number of which `bound` was computed with so many roundings.
 
-    An array is raised in place: it has to be one that nobody else holds.
+    An array is raised in place: it has to be one that nobody else holds.  lost: what underflow may take.
     """
-    factor = 1.0 + (roundings + 3) * (2.0 * U)
+    factor, floor = 1.0 + (roundings + 3) * (2.0 * U), max(lost, FLOOR)
     if isinstance(bound, np.ndarray):
         bound *= factor
-        bound += FLOOR
+        bound += floor
         return bound
-    return bound * factor + FLOOR
+    return bound * factor + floor
 
 
 def exponent(x: Array) -> int:
@@ -99,7 +99,11 @@ class Radius:
     @staticmethod
     def norm(v: Array) -> Radius:
         """‖v‖, Euclidean; of a matrix Frobenius'."""
-        rows = Radius.row_norms(np.asarray(v, dtype=np.float64).reshape(1, -1))
+        v = np.asarray(v, dtype=np.float64)
+        square = float(np.vdot(v, v))
+        if 2.0**-800 < square < 2.0**1000:  # as `row_norms`, for one row
+            return Radius(np.float64(_up(math.sqrt(square), v.size + 4, 2.0**-499)))
+        rows = Radius.row_norms(v.reshape(1, -1))
         return Radius(rows.upper[0], rows.exact)
 
     @staticmethod
@@ -108,13 +112,13 @@ class Radius:
         if v.shape[1] == 1:
             return Radius.size(v[:, 0])
         squares = np.einsum("ij,ij->i", v, v)
-        if float(np.max(squares, initial=0.0)) < 2.0**1000:
-            lengths = np.sqrt(squares)
-            small = lengths < 2.0**-400
-            bounds = _up(lengths + 2.0**-500, v.shape[1] + 4)
-            if small.any():
+        largest = float(np.max(squares, initial=0.0))
+        if largest < 2.0**1000:
+            bounds = _up(np.sqrt(squares), v.shape[1] + 4, 2.0**-499)  # for squares that underflowed
+            if float(np.min(squares, initial=1.0)) < 2.0**-800:
+                small = squares < 2.0**-800
                 bounds[small] = _row_norms(v[small])
-            return Radius(bounds, not v.any())
+            return Radius(bounds, largest == 0.0 and not v.any())
         finite = np.asarray(np.isfinite(v).all(axis=1))
         bounds = np.full(len(v), np.inf)
         bounds[finite] = _row_norms(v[finite])

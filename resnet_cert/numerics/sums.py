@@ -135,6 +135,15 @@ class Blocks:
             np.matmul(part, b, out=into)
         return result
 
+    def sums_by_class(self, a: Array, label: npt.NDArray[np.intp], q: int) -> Array:
+        """(count, q, l): of the rows of a (rows, l) with each label in 0, …, q − 1, over each block."""
+        sums = np.zeros((self.count, q, a.shape[1]))
+        key = label + q * (np.arange(self.rows) // BLOCK_ROWS)
+        order = np.argsort(key, kind="stable")
+        known, starts = np.unique(key[order], return_index=True)
+        sums.reshape(-1, a.shape[1])[known] = np.add.reduceat(a[order], starts, axis=0)
+        return sums
+
     def sum(self, values: Array, error: Radius, size: Radius) -> Sum:
         """Σ values (rows,), each known to within `error` and, rounded, at most `size`."""
         sums = np.add.reduceat(values, self._starts())

@@ -357,6 +357,14 @@ class BuiltinLoss:
             return form, wrong
         return self.scale * form, wrong * self.scale + _rounded(self.scale * form, form, 2.0 * U)
 
+    @np.errstate(over="ignore")
+    def approximate(self, p: Array, y: Array, omega: Array | None = None) -> tuple[Array, ...]:
+        """ℓ (m,), ∇ℓ and ∇²ℓ or its diagonal, for searches: nothing is proven of them."""
+        if not isinstance(self.formulas, Separable):
+            at = self.derivatives(p, NOTHING, y, omega)
+            return at.value, at.first, at.second
+        return tuple(self.scale * part for part in self.formulas.approximate(self.functions, p, y, omega))
+
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
         return self.suprema_in_units(reach, y, omega).plain
 
@@ -415,14 +423,25 @@ class Scalars(NamedTuple):
     third_near: Radius
 
 
+class At(NamedTuple):
+    """ℓ, ℓ', ℓ'' of each output (m, q) in float64, nothing proven; terms: what their rounding goes by."""
+
+    value: Array
+    first: Array
+    second: Array
+    terms: Array
+
+
 class ScalarFormulas(NamedTuple):
     """One loss of one output; every function is elementwise on (m, q).
 
-    concordance: |ℓ‴|/ℓ″ at most.  suprema: over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded
-    as p → +∞ (−∞), else 0; None: it grows on both sides for every y.
+    at: what a search needs; derivatives: the same with its errors.  concordance: |ℓ‴|/ℓ″ at most.  suprema:
+    over |p| ≤ reach.  flat_side: +1 (−1) where ℓ(·; y) stays bounded as p → +∞ (−∞), else 0; None: it grows
+    on both sides for every y.
     """
 
     value: Callable[[Any, Any], Any]
+    at: Callable[[Elementary, Array, Array], At]
     derivatives: Callable[[Elementary, Array, Radius, Array], Scalars]
     suprema: Callable[[Elementary, Radius, Array], Suprema]
     ball: Callable[[Any, Any], tuple[Any, Any, Any]]
@@ -465,6 +484,12 @@ class Separable:
     def value(self, p: Any, y: Any, omega: Any) -> Any:
         each = self.one.value(p, y)
         return (omega * each if self.weighted else each).sum(axis=-1)
+
+    def approximate(self, fn: Elementary, p: Array, y: Array, omega: Array | None) -> tuple[Array, ...]:
+        """ℓ (m,), ∇ℓ and the diagonal of ∇²ℓ (m, q), nothing proven."""
+        found = self.one.at(fn, p, y)[:3]
+        value, first, second = [_present(omega) * part for part in found] if self.weighted else found
+        return value.sum(axis=1) if p.shape[1] > 1 else value[:, 0], first, second
 
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
@@ -602,17 +627,22 @@ def _squared(p: Any, y: Any) -> Any:
     return 0.5 * (p - y) ** 2
 
 
-def _squared_derivatives(_: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+def _squared_at(_: Elementary, p: Array, y: Array) -> At:
     r = p - y
-    value, size = 0.5 * r * r, Radius.size(r)
+    return At(0.5 * r * r, r, np.ones_like(r), r)
+
+
+def _squared_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    at = _squared_at(fn, p, y)
+    size = Radius.size(at.first)
     return Scalars(
-        value=value,
+        value=at.value,
         value_rounding=size * size * (3.0 * U),
-        first=r,
+        first=at.first,
         first_rounding=size * U,
-        second=np.ones_like(r),
+        second=at.second,
         second_rounding=NOTHING,
-        second_near=Radius(np.ones_like(r)),
+        second_near=Radius(np.ones_like(at.second)),
         third_near=NOTHING,
     )
 
@@ -635,27 +665,32 @@ def _logistic(p: Any, y: Any) -> Any:
     return jnp.logaddexp(0.0, p) - y * p
 
 
-def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+def _logistic_at(fn: Elementary, p: Array, y: Array) -> At:
     # With e = e^{−|p|}: σ(|p|) = 1/(1+e), σ(−|p|) = e/(1+e).  ℓ' = σ(p) − y is written (1−y)σ(p) − yσ(−p) and
-    # ℓ as log1p(e) + (1−y)max(p,0) + y·max(−p,0), so that nothing cancels where y is 0 or 1: relative errors
-    # of what is added are below 2·ELEMENTARY and the roundings counted.  |ℓ'''| ≤ ℓ'', whose logarithm is
-    # 1-Lipschitz.
+    # ℓ as log1p(e) + (1−y)max(p,0) + y·max(−p,0), so that nothing cancels where y is 0 or 1.
     e = fn.exp(-np.abs(p))
     large = 1.0 / (1.0 + e)
     small = e * large
-    up, down, rest = np.where(p > 0.0, large, small), np.where(p > 0.0, small, large), 1.0 - y
+    rest = 1.0 - y
+    up, down = rest * np.where(p > 0.0, large, small), y * np.where(p > 0.0, small, large)
     value = fn.log1p(e) + (rest * np.maximum(p, 0.0) + y * np.maximum(-p, 0.0))
-    second = small * large
+    return At(value, up - down, small * large, up + down)
+
+
+def _logistic_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    # Relative errors of what is added are below 2·ELEMENTARY and the roundings counted.  |ℓ‴| ≤ ℓ'', whose
+    # logarithm is 1-Lipschitz.
+    at = _logistic_at(fn, p, y)
     relative = 2 * ELEMENTARY + gamma(10)
-    near = Radius.of(second + FLOOR)
+    near = Radius.of(at.second + FLOOR)
     near = near + near * (error.expm1() + Radius.of(relative))
     return Scalars(
-        value=value,
-        value_rounding=Radius.of(value) * relative,
-        first=rest * up - y * down,
-        first_rounding=Radius.of(rest * up + y * down + FLOOR) * relative,
-        second=second,
-        second_rounding=Radius.of(second + FLOOR) * relative,
+        value=at.value,
+        value_rounding=Radius.of(at.value) * relative,
+        first=at.first,
+        first_rounding=Radius.of(at.terms + FLOOR) * relative,
+        second=at.second,
+        second_rounding=Radius.of(at.second + FLOOR) * relative,
         second_near=near,
         third_near=near,
     )
@@ -712,15 +747,18 @@ _PSEUDO_HUBER_THIRD = 0.8587
 """sup |ℓ'''| = 3·½/(5/4)^{5/2} = 0.85865..., at |r| = ½."""
 
 
-def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
-    # s − 1 = r²/(1 + s) without cancellation; 1/s³ meets three errors of s and five roundings.  The
-    # rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ, for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most
-    # u and 3u of themselves.
+def _pseudo_huber_at(fn: Elementary, p: Array, y: Array) -> At:
+    # s − 1 = r²/(1 + s) without cancellation.
     r = p - y
     s = fn.hypot1(r)
-    value, first = r * (r / (1.0 + s)), r / s
     inverse = 1.0 / s
-    second = inverse * inverse * inverse
+    return At(r * (r / (1.0 + s)), r / s, inverse * inverse * inverse, r)
+
+
+def _pseudo_huber_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
+    # 1/s³ meets three errors of s and five roundings.  The rounding of r, u|r|, moves ℓ by |ℓ'|u|r| ≤ 2uℓ,
+    # for |ℓ'||r| = r²/s ≤ 2(s − 1), and ℓ' and ℓ'' by at most u and 3u of themselves.
+    value, first, second, r = _pseudo_huber_at(fn, p, y)
     third = Radius.of(_PSEUDO_HUBER_THIRD)
     at = Radius.of(second) * (1.0 + 3 * ELEMENTARY + 12 * U)
     return Scalars(
@@ -767,15 +805,19 @@ def _poisson(p: Any, y: Any) -> Any:
     return jnp.exp(p) - y * p
 
 
+def _poisson_at(fn: Elementary, p: Array, y: Array) -> At:
+    rate, linear = fn.exp(p), y * p
+    return At(rate - linear, rate - y, rate, linear)
+
+
 def _poisson_derivatives(fn: Elementary, p: Array, error: Radius, y: Array) -> Scalars:
-    rate = fn.exp(p)
+    value, first, rate, linear = _poisson_at(fn, p, y)
     size = Radius.of(rate + FLOOR)
     rounding = size * (ELEMENTARY + U)
     near = size + size * (error.expm1() + Radius.of(ELEMENTARY + U))
-    value, first = rate - y * p, rate - y
     return Scalars(
         value=value,
-        value_rounding=rounding + (Radius.size(y * p) + Radius.size(value)) * U,
+        value_rounding=rounding + (Radius.size(linear) + Radius.size(value)) * U,
         first=first,
         first_rounding=rounding + Radius.size(first) * U,
         second=rate,
@@ -822,7 +864,7 @@ is at most L³/(6√3)."""
 
 
 class SoftmaxAt(NamedTuple):
-    """s, o (m, q) and Y (m,) at m predictions; excess (m, q): log Σ_j e^{p_j} − p_c.
+    """s, o (m, q) and Y (m,) at m predictions.
 
     error: of p, its shift included;  relative: of s and o, apart from that;  size: of ‖ |∇²ℓ| ‖;
     underflow: what may be lost besides.
@@ -831,7 +873,6 @@ class SoftmaxAt(NamedTuple):
     s: Array
     o: Array
     Y: Array
-    excess: Array
     error: Radius
     relative: Radius
     size: Radius
@@ -870,7 +911,7 @@ class Softmax:
         second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
         second[:, range(q), range(q)] = Y[:, None] * s * at.o
         return Derivatives(
-            *self._first(at, y),
+            *self.first_derivatives(fn, p, error, y, omega),
             second=second,
             second_error=at.size * (_drift(at.error, 3.0) + at.relative * 2.0) + at.underflow * float(q),
             second_size=at.size,
@@ -879,7 +920,50 @@ class Softmax:
     def first_derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> FirstDerivatives:
-        return self._first(self._at(fn, p, error, y, omega), y)
+        # With c the likeliest class, l that of the largest target, and every other j:
+        #     ∇ℓ_j = s_j Σ_{i≠j} y_i − y_j o_j = Y s_j − y_j,
+        # where s_j ≤ ½ and y_j ≤ Y/2, so that Y s_j + y_j is at most twice the terms of the former.  At c and
+        # l, where the latter may cancel, Σ_{i≠j} y_i and o_j are sums without j, or a whole less a part that
+        # is at most half of it.  Errors are relative to these terms, whose norm is `magnitude`, as in `_at`.
+        # max_j s_j o_j = s_c o_c, for x(1 − x) is concave and symmetric about ½, and s_c is between any other
+        # s_j and 1 − s_j.
+        q, each = p.shape[1], np.arange(len(p))
+        c, l = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1), y.argmax(axis=1)
+        shifted = p - p[each, c][:, None]
+        if omega is not None:
+            shifted = np.where(omega > 0.0, shifted, 0.0)
+        error = error + Radius.row_norms(shifted) * U
+        below = np.einsum("ij,ij->i", y, shifted)
+        e = fn.exp(shifted)
+        if omega is not None:
+            e *= omega > 0.0
+        e[each, c] = 0.0
+        tail = e.sum(axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
+        magnitude, y_c, y_l, e_l = y.copy(), y[each, c], y[each, l], e[each, l]
+        magnitude[each, l] = 0.0
+        rest = magnitude.sum(axis=1)
+        magnitude[each, l] = y_l
+        whole, Y = 1.0 + tail, rest + y_l
+        e *= (Y / whole)[:, None]
+        first = e - y
+        magnitude += e
+        for at, gains, falls in (
+            (l, e_l / whole * rest, y_l * (whole - e_l) / whole),
+            (c, np.where(c == l, rest, Y - y_c) / whole, y_c * tail / whole),  # the last word where c = l
+        ):
+            first[each, at], magnitude[each, at] = gains - falls, gains + falls
+        relative, underflow = self._relative(q), self._underflow(q, Y)
+        largest = Radius.row_norms(magnitude) + underflow
+        first_error = (_drift(error, 1.5) + relative) * largest + underflow
+        size = Radius.of(2.0 * Y * tail / whole / whole + FLOOR) * (1.0 + 2.0**-30) + underflow
+        bent = size + size * _drift(error, 3.0)
+        value = Y * fn.log1p(tail) - below
+        value_error = total(
+            (Radius.row_norms(first) + first_error + bent * error) * error,
+            Radius.of(value) * relative,
+            underflow,
+        )
+        return FirstDerivatives(value, value_error, first, first_error)
 
     def quadratic(
         self,
@@ -935,33 +1019,25 @@ class Softmax:
         rest = _others(e, largest)
         whole = e.sum(axis=1, keepdims=True)
         s, o, Y = e / whole, rest / whole, y.sum(axis=1)
-        underflow = Radius.of(q * FLOOR * (1.0 + Y))  # what underflowed may grow
-        tail = np.take_along_axis(rest, largest, axis=1)  # log Σ e^{p_j} − max p = log(1 + tail)
+        underflow = self._underflow(q, Y)
         return SoftmaxAt(
             s=s,
             o=o,
             Y=Y,
-            excess=fn.log1p(tail) - shifted,
             error=error + Radius.row_norms(shifted) * U,
-            relative=Radius.of(2 * ELEMENTARY + gamma(3 * q + 16)),
+            relative=self._relative(q),
             size=Radius.of(2.0 * Y * (s * o).max(axis=1) + FLOOR) + underflow,
             underflow=underflow,
         )
 
     @staticmethod
-    def _first(at: SoftmaxAt, y: Array) -> FirstDerivatives:
-        Y_rest = _others(y, y.argmax(axis=1)[:, None])
-        first = at.s * Y_rest - y * at.o
-        magnitude = Radius.row_norms(at.s * Y_rest + y * at.o) + at.underflow
-        first_error = (_drift(at.error, 1.5) + at.relative) * magnitude + at.underflow
-        value = (y * at.excess).sum(axis=1)
-        bent = at.size + at.size * _drift(at.error, 3.0)
-        value_error = total(
-            (Radius.row_norms(first) + first_error + bent * at.error) * at.error,
-            Radius.of(value) * at.relative,
-            at.underflow,
-        )
-        return FirstDerivatives(value, value_error, first, first_error)
+    def _relative(q: int) -> Radius:
+        return Radius.of(2 * ELEMENTARY + gamma(3 * q + 16))
+
+    @staticmethod
+    def _underflow(q: int, Y: Array) -> Radius:
+        """What underflowed may grow."""
+        return Radius.of(q * FLOOR * (1.0 + Y))
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
         # ‖e_c − s‖ ≤ √2(1 − s_c) and p_j − p_c ≤ √2‖p‖; ∇ℓ is the mean of these over c.  A variable of
@@ -1017,13 +1093,16 @@ def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:
     return sums
 
 
-_SQUARED = ScalarFormulas(_squared, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0)
+_SQUARED = ScalarFormulas(
+    _squared, _squared_at, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0
+)
 
 LOSSES: dict[str, Formulas] = {
     "squared": Separable(_SQUARED),
     "logistic": Separable(
         ScalarFormulas(
             _logistic,
+            _logistic_at,
             _logistic_derivatives,
             _logistic_suprema,
             _logistic_ball,
@@ -1037,6 +1116,7 @@ LOSSES: dict[str, Formulas] = {
     "pseudo_huber": Separable(
         ScalarFormulas(
             _pseudo_huber,
+            _pseudo_huber_at,
             _pseudo_huber_derivatives,
             _pseudo_huber_suprema,
             _pseudo_huber_ball,
@@ -1046,6 +1126,7 @@ LOSSES: dict[str, Formulas] = {
     "poisson": Separable(
         ScalarFormulas(
             _poisson,
+            _poisson_at,
             _poisson_derivatives,
             _poisson_suprema,
             _poisson_ball,

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, get_
 import numpy as np
 import numpy.typing as npt
 
+from resnet_cert.numerics.eigenvalues import spectral_norm
+from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.progress import told
 from resnet_cert.numerics.radius import Array
 from resnet_cert.numerics.sums import BLOCK_ROWS
@@ -300,6 +302,16 @@ class Problem:
     def V(self) -> Array:
         """(d1, k)."""
         return self.point.V
+
+    @cached_property
+    def norm_W(self) -> Enclosure:
+        """‖W‖, the largest singular value,"""
+        return spectral_norm(self.W)
+
+    @cached_property
+    def norm_V(self) -> Enclosure:
+        """and ‖V‖."""
+        return spectral_norm(self.V)
 
     @property
     def parameters(self) -> int:

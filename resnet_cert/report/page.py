@@ -523,7 +523,9 @@ def _on_size(report: Report) -> Iterator[str]:
 
 
 def _on_block(report: Report) -> Iterator[str]:
-    left = report.objective.block_gap
+    left, radius = report.objective.block_gap, report.objective.break_even_radius
+    if left is None and radius is not None:
+        yield f"How much better any {point_name(report)} does with these features: --break-even computes it."
     if left is not None and math.isfinite(left.upper):
         most = at_most(max(left.upper, 0.0))
         better = "does better" if report.regularized is None else "has an F that is lower"

@@ -1,62 +1,66 @@
-"""Eigenvalues of ∇²F and ∇²L at 60 digits, from the oracle's Hessians; on z^⊥ too."""
+"""Eigenvalues of ∇²F and ∇²L from the oracle's Hessians; on z^⊥ too."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import mpmath as mp
 import numpy as np
-from heads import Head, HeadTruth
+from flint import arb, ctx
+from heads import BITS, Head, balls
+from oracle_algebra import Matrix, complement, dot, matrix_product, norm, smallest_eigenvalue
 
 from resnet_cert import Problem
 
 DIGITS = 60
 
 
-def number(x: object) -> mp.mpf:
+def number(x: arb) -> mp.mpf:
     """The midpoint of a ball."""
-    return mp.mpf(x.mid().str(DIGITS, radius=False))  # type: ignore[attr-defined]
+    mantissa, exponent = x.mid().man_exp()
+    return mp.mpf(int(mantissa)) * mp.mpf(2) ** int(exponent)
 
 
 class Exact:
     """∇L and ∇²L of a head's point, with the multiplier of ‖z‖ ≤ ‖z‖ if it is constrained."""
 
     def __init__(self, head: Head, *, constrained: bool = False) -> None:
-        with mp.workdps(DIGITS):
-            truth = HeadTruth(head)
-            self.decayed = [float(on) for on in head.decayed]
-            point = np.concatenate([head.head.ravel(), head.V.ravel()])
-            self.z = mp.matrix([mp.mpf(float(v)) * on for v, on in zip(point, self.decayed, strict=True)])
-            self.rho, self.tangent = 2 * mp.mpf(head.l2), False
-            gradient = mp.matrix([number(g) for g in truth.gradient])
-            size = sum(v * v for v in self.z)
-            self.multiplier: mp.mpf | None = None
-            if constrained and size:
-                self.multiplier = -sum(g * v for g, v in zip(gradient, self.z, strict=True)) / size - self.rho
+        with ctx.workprec(BITS), mp.workdps(DIGITS):
+            self.hessian, decayed = head.truth.hessian, balls(head.decayed)
+            self.z = [on * v for on, v in zip(decayed, head.truth.parameters, strict=True)]
+            rho, self.tangent, self.multiplier = 2 * arb(head.l2), False, None
+            if constrained and any(v != 0 for v in self.z):
+                multiplier = -dot(head.truth.gradient, self.z) / dot(self.z, self.z) - rho
+                self.multiplier = number(multiplier)
                 if self.multiplier > 0:
-                    self.rho, self.tangent = self.rho + self.multiplier, True
-            self.norm = mp.norm(gradient + self.rho * self.z)
-            self.hessian = mp.matrix([[number(entry) for entry in row] for row in truth.hessian])
-            H = self.hessian.copy()
-            for i, on in enumerate(self.decayed):
-                H[i, i] += self.rho * mp.mpf(on)
-            self.size = float(mp.mnorm(H, "f")) or 1.0
-            self.lambda_min = smallest_eigenvalue(H, self.z if self.tangent else None)
+                    rho, self.tangent = rho + multiplier, True
+            gradient = [g + rho * v for g, v in zip(head.truth.gradient, self.z, strict=True)]
+            H = [list(row) for row in self.hessian]
+            for i, on in enumerate(decayed):
+                H[i][i] += rho * on
+            self.norm = number(norm(gradient))
+            self.size = float(norm([entry for row in H for entry in row]).mid()) or 1.0
+            self.lambda_min = number(smallest_eigenvalue(_across(H, self.z) if self.tangent else H))
 
-    def holds(self, lower: float, upper: float) -> bool:
-        """λ_min lies between them, to the oracle's last digits."""
+    @cached_property
+    def lambda_min_of_F(self) -> mp.mpf:
+        """Of ∇²F."""
+        with ctx.workprec(BITS), mp.workdps(DIGITS):
+            return number(smallest_eigenvalue(self.hessian))
+
+    def holds(self, lower: float, upper: float, lambda_min: mp.mpf | None = None) -> bool:
+        """λ_min lies between them, to the oracle's last digits; or that of another matrix of this size."""
         with mp.workdps(DIGITS):
             slack = mp.mpf(10) ** -35 * max(1.0, self.size)
-            return bool(lower - slack <= self.lambda_min <= upper + slack)
+            true = self.lambda_min if lambda_min is None else lambda_min
+            return bool(lower - slack <= true <= upper + slack)
 
 
-def smallest_eigenvalue(H: mp.matrix, z: mp.matrix | None = None) -> mp.mpf:
-    """Of a symmetric matrix, on z^⊥ if there is a z: the reflection that takes z to a coordinate."""
-    with mp.workdps(DIGITS):
-        if z is not None:
-            v = z / mp.norm(z)
-            v[0] += 1 if v[0] >= 0 else -1
-            R = mp.eye(len(v)) - (2 / sum(c * c for c in v)) * v * v.T
-            H = (R * H * R)[1:, 1:]
-        return min(mp.eigsy(H, eigvals_only=True))
+def _across(H: Matrix, z: list[arb]) -> Matrix:
+    """H on z^⊥."""
+    basis = complement(z)
+    columns = list(zip(*basis, strict=True))
+    return matrix_product(columns, matrix_product(H, columns))
 
 
 def constrained(head: Head, **options: float) -> Problem:

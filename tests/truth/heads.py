@@ -45,6 +45,10 @@ class Head:
     l2: float = 0.0
     decay_bias: bool = True
 
+    @cached_property
+    def truth(self) -> HeadTruth:
+        return HeadTruth(self)
+
     @property
     def q(self) -> int:
         return len(self.W)
@@ -293,7 +297,7 @@ class HeadTruth:
         """The point (0, V)."""
         head = self.head
         c = None if head.c is None else np.zeros_like(head.c)
-        return HeadTruth(replace(head, W=np.zeros_like(head.W), c=c))
+        return replace(head, W=np.zeros_like(head.W), c=c).truth
 
     def linear(self, W: Matrix, extra: Array | None = None) -> tuple[arb, Vector, Matrix]:
         """E[ℓ(W z; y)], its gradient and its Hessian in the entries of W, z the inputs of the head

@@ -81,21 +81,30 @@ def attained(sample: Sample) -> bool:
     """Whether F_lin has a minimiser, exactly.
 
     It has none iff along some u, not constant on the data, no loss ever grows: logistic, y_i uᵀx_i ≥ 0;
-    Poisson, uᵀx_i ≤ 0 where y_i = 0 and uᵀx_i = 0 where y_i > 0.  In coordinates in which the data have full
-    rank such u form a pointed cone, and it suffices to look at its extreme rays.
+    Poisson, uᵀx_i ≤ 0 where y_i = 0 and uᵀx_i = 0 where y_i > 0.
     """
-    if sample.loss in ("squared", "pseudo_huber") or not sample.x.any():
+    if sample.loss in ("squared", "pseudo_huber"):
         return True
-    columns = _pivots(fmpq_mat([[rational(entry) for entry in row] for row in sample.x]))
-    rows = [[rational(entry) for entry in row] for row in sample.x[:, columns]]
+    rows = [[rational(entry) for entry in row] for row in sample.x]
     if sample.loss == "logistic":
         nonnegative = [[rational(yi) * e for e in row] for row, yi in zip(rows, sample.y, strict=True)]
     else:
         nonnegative = [[-entry for entry in row] for row in rows]
         nonnegative += [row for row, yi in zip(rows, sample.y, strict=True) if yi > 0]
-    return not any(
-        all(dot(row, [sign * entry for entry in ray]) >= 0 for row in nonnegative)
-        for ray in _rays(nonnegative, len(columns))
+    return not falls_for_ever(nonnegative)
+
+
+def falls_for_ever(nonnegative: list[list[fmpq]]) -> bool:
+    """Whether some u has row·u ≥ 0 for all rows, and not 0 for all.
+
+    In coordinates in which the rows have full rank such u form a pointed cone, and it suffices to look at its
+    extreme rays.
+    """
+    columns = _pivots(fmpq_mat(nonnegative))
+    rows = [[row[j] for j in columns] for row in nonnegative]
+    return bool(columns) and any(
+        all(dot(row, [sign * entry for entry in ray]) >= 0 for row in rows)
+        for ray in _rays(rows, len(columns))
         for sign in (1, -1)
     )
 

@@ -18,11 +18,11 @@ def polished(truth: HeadTruth, r: float, guess: Array, lam: float) -> LinearTrut
     """The minimum and its minimiser of least norm.
 
     Args:
-        guess: (q, d) about W*.  lam: about its multiplier; 0 where it is inside the ball.
+        guess: (q, d) about W*.  lam: about its multiplier; 0 where it is inside the ball, or next to it.
     """
     with ctx.workprec(BITS):
         size, d = guess.size, guess.shape[1]
-        w, active = [arb(float(e)) for e in guess.ravel()], lam > 0.0
+        w, active = [arb(float(e)) for e in guess.ravel()], lam > NEGLIGIBLE
         multiplier = arb(lam) if active else arb(NEGLIGIBLE)
         for _ in range(40):
             _, g, H = truth.linear([w[a * d : (a + 1) * d] for a in range(truth.q)])

@@ -17,7 +17,7 @@ import heads
 import numpy as np
 import pytest
 from flint import arb, ctx
-from heads import LOSSES, Head, HeadTruth, balls
+from heads import LOSSES, Head, balls
 from linear_heads import minimum
 from oracle_algebra import Vector, dot, is_positive_semidefinite, norm, root, shifted
 from oracle_theorems import theorem3 as exact_theorem3
@@ -30,7 +30,6 @@ from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.theorem4 import theorem4_constants
 from resnet_cert.moments.domain import domain_radius
 from resnet_cert.moments.one_pass import observe
-from resnet_cert.numerics.eigenvalues import spectral_norm
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import Verdict
 from resnet_cert.results import BoundConstants
@@ -63,7 +62,7 @@ def problem(seed: int) -> tuple[Head, float | None]:
 def verified(seed: int, folder: Path) -> None:
     """A certificate says what its report does; the opposite is never accepted."""
     head, limit = problem(seed)
-    truth, rng = Truth(HeadTruth(head), limit), np.random.default_rng([seed, 8])
+    truth, rng = Truth(head.truth, limit), np.random.default_rng([seed, 8])
     epsilon = 10.0 ** rng.uniform(-320.0, 10.0)
     if rng.random() < 0.7 and truth.slope is not None and truth.slope < MOST / 1e6:
         epsilon = float(truth.slope.mid()) * float(rng.choice([1.0 + 1e-12, 2.0, 0.5, 1e5]))
@@ -99,12 +98,12 @@ def bounded(seed: int) -> None:
     """‖∇F‖ ≤ μ0, −μ1 I ⪯ ∇²F ⪯ μ1 I and ‖∇²F(z) − ∇²F(z')‖ ≤ μ2‖z − z'‖ at points of the domain."""
     head, rng = problem(seed)[0], np.random.default_rng([seed, 9])
     at = problem_of(replace(head, l2=0.0), None)
-    b = domain_radius(at, spectral_norm(at.W), spectral_norm(at.V))
+    b = domain_radius(at)
     if not b < MOST:
         return
     found = observe(at, b).lipschitz
     assert found is not None
-    one, two = (HeadTruth(_inside(head, b, rng)) for _ in range(2))
+    one, two = (_inside(head, b, rng).truth for _ in range(2))
     assert not norm(one.gradient) > _arb(found.mu0), seed
     H = one.hessian
     assert _between(H, _arb(found.mu1)) is not False, seed
@@ -156,7 +155,7 @@ def compared(seed: int) -> None:
     head, rng = problem(seed)[0], np.random.default_rng([seed, 10])
     head = replace(head, l2=0.0)
     r = float(10.0 ** rng.uniform(-20.0, 20.0)) if rng.random() < 0.5 else 1.0
-    truth = HeadTruth(head)
+    truth = head.truth
     at = problem_of(head, None, r=r)
     report = check(at, break_even=bool(seed % 2))
     ours, even = report.objective.F_lin_min, report.objective.break_even_radius
@@ -200,11 +199,11 @@ def concluded(seed: int) -> None:
     head = replace(head, l2=0.0)
     first = check(problem_of(head, None, r=r), break_even=False).theorem1
     assert first.holds is not False, seed
-    size = HeadTruth(head).norm
+    size = head.truth.norm
     for bound in (first.lower_bound, first.lower_bound_refined):
         assert bound is None or not size < arb(bound.lower), seed
     origin = replace(head, W=np.zeros_like(head.W), c=None if head.c is None else np.zeros_like(head.c))
-    truth = Truth(HeadTruth(origin), None)
+    truth = Truth(origin.truth, None)
     second = check(problem_of(origin, None, r=r), break_even=False).theorem2
     assert second.holds is not False, seed
     if second.gradient_norm is not None and truth.slope is not None:
@@ -270,7 +269,7 @@ def descended(seed: int) -> None:
     z = rng.normal(size=(head.q, len(rows[0])))
     for size in (0.0, 0.999):
         place = z * (b / float(np.linalg.norm(z)) * size)
-        for row, (value, slope, _) in zip(rows, HeadTruth(head).at(rows, balls(place)), strict=True):
+        for row, (value, slope, _) in zip(rows, head.truth.at(rows, balls(place)), strict=True):
             assert not norm(slope) * norm(row) > arb(found.l), seed
             assert not abs(value) > arb(found.r), seed
 
@@ -308,7 +307,7 @@ def listed(seed: int) -> None:
     shape = {"n": 1 + seed % 3, "d1": 1, "k": 1, "q": 1, "d2": 0, "bias": 0}
     head, limit = drawn(seed, loss, shape)
     for point in landscape(problem_of(head, limit, epsilon=1.0)).critical_points:
-        F = HeadTruth(replace(head, W=point.point.W, V=point.point.V)).F
+        F = replace(head, W=point.point.W, V=point.point.V).truth.F
         assert point.within > 0.0 or holds(point.F, F), seed
 
 

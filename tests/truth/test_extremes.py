@@ -165,7 +165,7 @@ def misses(seed: int, loss: str, shapes: list[dict[str, int]] = SHAPES) -> list[
     rng = np.random.default_rng([seed, 5])
     with ctx.workprec(BITS):
         head, limit = drawn(seed, loss, shapes[seed % len(shapes)])
-        truth = Truth(HeadTruth(head), limit)
+        truth = Truth(head.truth, limit)
         epsilon = 10.0 ** rng.uniform(-320.0, 10.0)
         if rng.random() < 0.5 and truth.slope is not None and truth.slope < MOST / 10:
             near = rng.choice([1.0, 1.0 + 1e-12, 1.0 - 1e-12, 2.0, 0.5, 10.0 ** rng.uniform(-5, 5)])
@@ -222,6 +222,11 @@ def test_no_report_misses_at_any_scale(loss):
     shape = SHAPES[LOSSES.index(loss)]
     for seed in range(4):
         assert not misses(seed, loss, [shape]), seed
+
+
+def test_a_slope_that_is_moved_beyond_all_floats():
+    """Of the dual problem of min F_lin."""
+    assert not misses(213311, "poisson")
 
 
 @pytest.mark.long

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from heads import CORNERS, LOSSES, HeadTruth, draw
+from heads import CORNERS, LOSSES, draw
 from selections import first
 
 
@@ -14,7 +14,7 @@ from selections import first
 )
 def test_the_oracle_agrees_with_autodiff(loss: str):
     head = draw(LOSSES.index(loss), CORNERS[0], loss, q=2, d1=2, d2=1, bias=True, l2=0.25)
-    truth, problem = HeadTruth(head), head.problem()
+    truth, problem = head.truth, head.problem()
     with jax.enable_x64(True):
         inputs, f, targets = map(jax.numpy.asarray, (head.inputs, head.f, head.y))
         omega = None if head.omega is None else jax.numpy.asarray(head.omega)

@@ -15,6 +15,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+from curvature import number
 from flint import arb, ctx
 from heads import BITS, CORNERS, LOSSES, Head, HeadTruth, draw
 from linear_heads import LinearTruth, minimum
@@ -30,12 +31,6 @@ from resnet_cert.results import CrossCheck
 def _precision() -> Iterator[None]:
     with ctx.workprec(BITS), mpmath.workdps(70):
         yield
-
-
-def number(x: arb) -> mpf:
-    """The midpoint of a ball."""
-    mantissa, exponent = x.mid().man_exp()
-    return mpf(int(mantissa)) * mpf(2) ** int(exponent)
 
 
 def matrix(rows: Any) -> mpmath.matrix:
@@ -76,9 +71,9 @@ class Case:
     options: dict[str, Any]
     description: str
 
-    @cached_property
+    @property
     def truth(self) -> HeadTruth:
-        return HeadTruth(self.head)
+        return self.head.truth
 
     @cached_property
     def report(self) -> Report:
@@ -103,7 +98,7 @@ def case(loss: str, corner: str, seed: int, q: int | None = None) -> Case:
     head = draw(seed * 1000 + LOSSES.index(loss), corner, loss, q=q, d1=d1)
     if rng.random() < 0.4:
         head = replace(head, l2=float(rng.choice([1e-3, 0.1, 1.0])))
-    truth = HeadTruth(head)
+    truth = head.truth
     with ctx.workprec(BITS):
         epsilon = near(rng, float(truth.norm.mid()))
         m = max(0.0, -float(truth.lambda_min.mid()))

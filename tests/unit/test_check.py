@@ -30,6 +30,7 @@ from resnet_cert.numerics.jax64 import jnp
 from resnet_cert.outcomes import InternalError
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.problem import Direction, Problem
+from resnet_cert.report import Style, text
 from resnet_cert.results import Seconds, Source
 
 check_module = importlib.import_module("resnet_cert.check")  # `resnet_cert.check` is the function
@@ -558,8 +559,10 @@ def test_the_break_even_radius_is_there_for_squared_loss_and_where_it_takes_a_mo
     monkeypatch.setattr(check_module, "BREAK_EVEN_WORK", 0)
     monkeypatch.setattr(check_module, "BLOCK_WORK", 0)
     for loss, there in (("squared", True), ("logistic", False)):
-        found = check_module.check(problem_of(0, loss)).objective
+        report = check_module.check(problem_of(0, loss))
+        found = report.objective
         assert (found.break_even_radius is not None, found.block_gap) == (there, None)
+        assert not there or "--break-even computes" in text.check([report], Style())
     asked = check_module.check(problem_of(0, "logistic"), break_even=True).objective
     assert asked.break_even_radius is not None
     assert asked.block_gap is not None

@@ -111,7 +111,7 @@ def certificate(
 
     source: of μ2; "given" by default, "missing" where there is none.
     """
-    head, arrays, truth = case.head, arrays_of(case.head), HeadTruth(case.head)
+    head, arrays, truth = case.head, arrays_of(case.head), case.head.truth
     if direction is not None:
         cut = head.head.size
         arrays |= {
@@ -174,7 +174,7 @@ def refuted_by_gradient(case: Case) -> tuple[Document, Arrays]:
 
 def refuted_by_curvature(case: Case) -> tuple[Document, Arrays]:
     """By the computed eigenvector of λ_min < 0."""
-    values, vectors = np.linalg.eigh(dense(HeadTruth(case.head).hessian_G))
+    values, vectors = np.linalg.eigh(dense(case.head.truth.hessian_G))
     return certificate(case, "REFUTED", direction=vectors[:, 0], upper=float(values[0]) * (1.0 - 1e-9))
 
 
@@ -184,7 +184,7 @@ def smallest_epsilon(truth: HeadTruth, mu2: float) -> float:
 
 
 def at_threshold(head: Head, slack: float, mu2: float = 1.0) -> Case:
-    return Case(head, slack * smallest_epsilon(HeadTruth(head), mu2), mu2)
+    return Case(head, slack * smallest_epsilon(head.truth, mu2), mu2)
 
 
 def dense(H: Any) -> npt.NDArray[np.float64]:

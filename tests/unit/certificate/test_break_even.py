@@ -11,7 +11,7 @@ import forger
 import numpy as np
 import pytest
 from flint import arb
-from truth.heads import LOSSES, Head, HeadTruth, balls, draw
+from truth.heads import LOSSES, Head, balls, draw
 
 from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.writing import write_certificate
@@ -80,7 +80,7 @@ def test_the_predictor_that_shows_it_is_as_good_by_the_oracle(tmp_path: Path) ->
     write_certificate(path, made.problem, made.report)
     size = head.head.size
     U = np.frombuffer(path.with_name("c.json.data").read_bytes())[-size:].reshape(head.head.shape)
-    truth = HeadTruth(head)
+    truth = head.truth
     value, _, _ = truth.linear(balls(U))
     assert value <= truth.F
     upper = json.loads(path.read_text())["bounds"]["break_even_radius"]["upper"]

@@ -8,7 +8,7 @@ from typing import Any
 import forger
 import numpy as np
 import pytest
-from truth.heads import CORNERS, LOSSES, Head, HeadTruth, draw
+from truth.heads import CORNERS, LOSSES, Head, draw
 
 from resnet_cert.certificate.cost import Limits
 from resnet_cert.certificate.decision import decide
@@ -32,7 +32,7 @@ def test_verdicts_turn_at_the_smallest_epsilon(
     tmp_path: Path, loss: str, corner: str, seed: int, longer: int
 ) -> None:
     head = heads(loss, corner, seed)
-    truth = None if head is None else HeadTruth(head)
+    truth = None if head is None else head.truth
     if head is None or truth is None or forger.smallest_epsilon(truth, 1.0) < 1e-12:
         return
     # Curvature is the bottleneck, or the gradient.
@@ -54,7 +54,7 @@ def test_the_first_format_is_read_as_before(tmp_path: Path, loss: str, seed: int
         made = forger.certified(forger.at_threshold(head, slack))
         assert decided(tmp_path, forger.as_format_1(*made)).verdict is verdict
     case = forger.at_threshold(head, 0.5)
-    by_gradient = HeadTruth(head).norm > case.epsilon
+    by_gradient = head.truth.norm > case.epsilon
     made = (forger.refuted_by_gradient if by_gradient else forger.refuted_by_curvature)(case)
     assert decided(tmp_path, forger.as_format_1(*made)).verdict is Verdict.REFUTED
 
@@ -63,7 +63,7 @@ def test_the_answer_says_what_it_is_a_verdict_about(tmp_path: Path) -> None:
     head = draw(0, "generic", "softmax", q=3, d1=2, d2=1, bias=True, l2=0.01)
     case = forger.at_threshold(head, 1.001)
     found = decided(tmp_path, forger.certified(case))
-    truth, claim = HeadTruth(head), found.to_dict()["claim"]
+    truth, claim = head.truth, found.to_dict()["claim"]
     assert (claim["epsilon"], claim["loss"], claim["n"]) == (case.epsilon, "softmax", len(head.x))
     assert (claim["d"], claim["bypass"], claim["bias"], claim["q"]) == (2, 1, True, 3)
     assert (claim["mu2"], claim["mu2_source"]) == (1.0, "given")
@@ -100,7 +100,7 @@ def test_an_exact_stationary_point_is_certified_at_epsilon_zero(tmp_path: Path) 
 
 def test_an_upper_end_is_shown_by_a_direction_or_else_by_the_matrix_itself(tmp_path: Path) -> None:
     head = draw(2, "generic", "softmax", q=2, d1=2, bias=True)
-    H = forger.dense(HeadTruth(head).hessian_G)
+    H = forger.dense(head.truth.hessian_G)
     v = np.random.default_rng(3).normal(size=len(H))
     quotient, least = float(v @ H @ v / (v @ v)), float(np.linalg.eigvalsh(H)[0])
     for upper, accepted in (

@@ -61,7 +61,7 @@ def bases(folder: Path) -> list[Base]:
     for seed, kind in enumerate(KINDS):
         corner = ("weights", "generic", "rank 1")[seed % 3]
         head = draw(seed, corner, **kind)
-        truth = HeadTruth(head)
+        truth = head.truth
         for verdict in ("CERTIFIED", "gradient", "curvature"):
             slack, mu2 = (
                 (1.001, 1.0) if verdict == "CERTIFIED" else (0.5, 1e3 if verdict == "gradient" else 1e-3)

@@ -13,7 +13,7 @@ import forger
 import numpy as np
 import pytest
 from selections import first
-from truth.heads import CORNERS, LOSSES, HeadTruth, draw
+from truth.heads import CORNERS, LOSSES, draw
 
 from resnet_cert import Problem, Report, RequestError, Verdict, verify
 from resnet_cert.certificate.decision import decide
@@ -44,7 +44,7 @@ def test_the_verifier_accepts_what_check_decides(tmp_path: Path, loss: str, seed
     corner = str(rng.choice(CORNERS))
     q = 2 if loss == "softmax" else None
     head = draw(seed, corner, loss, q=q, l2=float(rng.choice([0.0, 0.05])))
-    epsilon = forger.smallest_epsilon(HeadTruth(head), 1.0) or 1.0
+    epsilon = forger.smallest_epsilon(head.truth, 1.0) or 1.0
     for mu2, slack in ((1.0, 1.0 + 1e-9), (1.0, 1.0 - 1e-9), (None, 0.5)):
         spec = forger.spec(tmp_path, forger.Case(head, slack * epsilon, mu2))
         report = certify(spec, tmp_path / "c.json")

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from flint import arb, ctx
-from heads import BITS, Head, HeadTruth
+from heads import BITS, Head
 from polished import polished
 from selections import first
 
+from resnet_cert.compare.break_even import break_even_radius
 from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Found
 from resnet_cert.compare.linear_minimum import LinearMinimum, Seen
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.path import origin
-from resnet_cert.compare.profile import break_even_radius, profile
+from resnet_cert.compare.profile import profile
+from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.enclosure import Enclosure
 
 CASES = ("squared", "logistic", "pseudo_huber", "poisson", "softmax", "separable", "separable softmax")
@@ -58,7 +60,7 @@ def at_zero(linear: LinearMinimum) -> float:
 
 def value(at: Head, r: float, problem: Any) -> arb:
     found = best_linear_predictor(problem, r, 1.0)
-    return polished(HeadTruth(at), r, found.W_star.center, found.found.place.lam).value
+    return polished(at.truth, r, found.W_star.center, found.found.place.lam).value
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -115,6 +117,37 @@ def test_a_certain_network_is_met_by_a_certain_predictor(loss: str, n: int):
         assert found.upper - found.lower < 1e-6 * found.upper
         assert not value(at, found.lower, at.problem()) < arb(F)
         assert not value(at, found.upper * (1 + 1e-15), at.problem()) > arb(F)
+
+
+@pytest.mark.parametrize("name", ["squared", "logistic", "softmax", "poisson"])
+@pytest.mark.parametrize("k", first(1, [12, 14, 17, 25]))
+def test_a_network_as_good_as_the_best_to_rounding_is_met_in_balls(name: str, k: int):
+    """The network is the best linear predictor, and a block that moves it by next to nothing."""
+    at = head(name)
+    best = best_linear_predictor(at.problem(), None, 3.0).W_star.center
+    for V in (at.V * 10.0**-k, -at.V * 10.0**-k, 0.0 * at.V):
+        near = replace(at, W=best * (1.0 + 10.0 ** (-k / 2)), V=V)
+        F, problem = near.truth.F, near.problem()
+        linear = best_linear_predictor(problem, None, 3.0)
+        found = break_even_radius(first_moments(problem).F, linear)
+        least = polished(at.truth, linear.r, best, 0.0).value
+        if found.infinite:
+            assert least > F
+            continue
+        assert found.infinite is False
+        assert found.upper is not None
+        assert found.upper - found.lower < 1e-6 * found.upper
+        assert value(at, found.lower, problem) > F
+        assert not least > F
+
+
+@pytest.mark.parametrize("F", [1e-200, 1e-307, 5e-324])
+def test_losses_at_the_end_of_floats_are_met(F: float):
+    at = head("separable softmax")
+    linear = best_linear_predictor(at.problem(), None, 3.0)
+    found = break_even_radius(Enclosure.exact(F), linear)
+    assert found.upper is not None
+    assert found.upper - found.lower < 1e-6 * found.upper
 
 
 def test_softmax_with_one_output_is_constant():
@@ -234,7 +267,7 @@ def test_what_stays_bounds_the_infimum_where_a_part_recedes(name: str, seed: int
     linear = best_linear_predictor(at.problem(), None, 3.0)
     assert linear.attained is False
     within = best_linear_predictor(part.problem(), None, 3.0)
-    least = float(polished(HeadTruth(part), within.r, within.W_star.center, 0.0).value * arb(share))
+    least = float(polished(part.truth, within.r, within.W_star.center, 0.0).value * arb(share))
     found = infimum(linear.data, linear.found).F
     assert found.lower <= least * (1 + 1e-15)
     assert least * (1 - 1e-15) <= found.upper

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from curvature import DIGITS, Exact, constrained
 from flint import ctx, fmpq, fmpq_mat
-from heads import CORNERS, Head, HeadTruth, draw
+from heads import CORNERS, Head, draw
 
 from resnet_cert import Problem
 from resnet_cert.decide import ball
@@ -70,7 +70,7 @@ def test_many_conditions_are_decided_right(corner: str) -> None:
 def test_both_arithmetics_agree(corner: str) -> None:
     """F, ‖∇L‖ and the moments to the last place, inside what float64 encloses."""
     head = head_of(5, corner)
-    problem, truth = head.problem(epsilon=0.1), HeadTruth(head)
+    problem, truth = head.problem(epsilon=0.1), head.truth
     fine, here = decide(problem, 1.0), observe(problem, 1.0).here
     assert here.F.lower <= fine.F.value <= here.F.upper
     assert float(truth.F) == pytest.approx(fine.F.value, rel=1e-15)
@@ -132,14 +132,14 @@ def test_an_exact_tie_of_the_gradient_is_certified() -> None:
 
 
 @pytest.mark.parametrize("q", [1, 2, 3])
-@pytest.mark.parametrize("loss", ["squared", "weighted_squared"])
+@pytest.mark.parametrize("loss", ["squared", "weighted_squared", "pseudo_huber"])
 def test_an_exact_fit_is_a_0_sopsp_and_its_neighbours_are_not(q: int, loss: str) -> None:
     """p = y at every sample: g_W = 0 and A_f = 0, and ∇²F is a Gram matrix, singular or not."""
     rng = np.random.default_rng(q)
     x, f, z = (rng.integers(-3, 4, (4, m)).astype(float) for m in (3, 2, 1))
     W, V, c = (rng.integers(-2, 3, shape) / 2.0 for shape in ((q, 4), (3, 2), (q,)))
     y = np.concatenate([x + f @ V.T, z], axis=1) @ W.T + c
-    omega = None if loss == "squared" else rng.integers(1, 5, y.shape).astype(float)
+    omega = rng.integers(1, 5, y.shape).astype(float) if loss == "weighted_squared" else None
     fit = Problem.from_arrays(x=x, y=y, f=f, W=W, V=V, c=c, bypass=z, loss=loss, omega=omega)
     proven = decide(fit).proven
     assert (proven.gradient, proven.curvature) == (True, True)

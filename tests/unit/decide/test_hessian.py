@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from curvature import Exact
-from heads import CORNERS, LOSSES, Head, HeadTruth, draw
+from heads import CORNERS, LOSSES, Head, draw
 
 from resnet_cert import Problem
 from resnet_cert.decide.hessian import (
@@ -57,7 +57,7 @@ def heads(seed: int, corner: str) -> Head:
 
 
 def dense(head: Head) -> np.ndarray:
-    return np.array([[float(entry) for entry in row] for row in HeadTruth(head).hessian])
+    return np.array([[float(entry) for entry in row] for row in head.truth.hessian])
 
 
 # --- The reduction ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heads import CORNERS, LOSSES, HeadTruth, draw
+from heads import CORNERS, LOSSES, draw
 
 from resnet_cert import Problem
 from resnet_cert.decide import objective
@@ -25,7 +25,7 @@ def direction_of(problem: Problem, seed: int = 0):
 def test_derivatives_are_the_exact_ones(loss: str, l2: float) -> None:
     for q, corner in ((2, "generic"), (2, "weights")):
         head = draw(LOSSES.index(loss), corner, loss, q=q, d1=2, d2=1, bias=True, l2=l2)
-        problem, truth = head.problem(), HeadTruth(head)
+        problem, truth = head.problem(), head.truth
         u = direction_of(problem)
         found = Objective(problem).along(u)
         H = np.array([[float(entry) for entry in row] for row in truth.hessian_G])
@@ -48,7 +48,7 @@ def test_derivatives_are_the_exact_ones(loss: str, l2: float) -> None:
 def test_no_corner_is_an_exception(corner: str) -> None:
     head = draw(3, corner, "squared")
     found = Objective(head.problem()).along(direction_of(head.problem()))
-    truth = [float(g) for g in HeadTruth(head).gradient]
+    truth = [float(g) for g in head.truth.gradient]
     np.testing.assert_allclose(flat(found.gradient), truth, atol=1e-11)
 
 

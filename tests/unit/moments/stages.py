@@ -92,7 +92,7 @@ def missed_moments(ours: Moments, truth: HeadTruth, *, with_f: bool) -> list[str
 def missed(head: Head, problem: Problem | None = None, bits: int = heads.BITS) -> list[str]:
     """All stages of the pass whose enclosures do not hold the truth."""
     problem = head.problem() if problem is None else problem
-    truth = HeadTruth(head)
+    truth = head.truth
     bits_before, heads.BITS = heads.BITS, bits
     try:
         with ctx.workprec(bits):

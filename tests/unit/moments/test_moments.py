@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import stages
 from flint import ctx
-from heads import CORNERS, LOSSES, Head, HeadTruth, draw
+from heads import CORNERS, LOSSES, Head, draw
 from stages import extreme, missed, true_form
 
 from resnet_cert import Problem
@@ -20,13 +20,13 @@ from resnet_cert.moments import gradient, moments, one_pass
 from resnet_cert.moments.executors import merged
 from resnet_cert.moments.gradient import FirstMoments, curvature_along, first_moments
 from resnet_cert.moments.moments import Moments, MomentSums, moment_sums, residual
-from resnet_cert.moments.one_pass import observe, observed_sums
+from resnet_cert.moments.one_pass import observe, observe_first, observed_sums
 from resnet_cert.numerics import sums as sums_module
 from resnet_cert.numerics.radius import Radius, U
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks
 from resnet_cert.outcomes import InternalError
 from resnet_cert.problem import problem as problem_module
-from resnet_cert.problem.losses import Derivatives
+from resnet_cert.problem.losses import Derivatives, named_loss
 from resnet_cert.problem.problem import Chunk, Direction
 
 Array = np.ndarray
@@ -64,7 +64,7 @@ def form_misses(head: Head, seed: int, bits: int) -> bool:
         dW, dV = dW * problem.W, dV * problem.V
     with ctx.workprec(bits):
         ours = curvature_along(problem, Direction(dW, dV))
-        return not stages.holds(ours, true_form(HeadTruth(head), dW, dV))
+        return not stages.holds(ours, true_form(head.truth, dW, dV))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -378,3 +378,34 @@ def test_without_features_the_gradient_in_V_is_exactly_nothing():
     for at in (observe(head.problem(), 1.0).here, first_moments(head.problem())):
         assert not at.A_f.center.any()
         assert at.A_f.radius.exact
+
+
+@pytest.mark.parametrize(("loss", "weighted"), [("softmax", False), ("softmax", True), ("squared", True)])
+def test_slopes_at_zero_by_classes_are_those_of_the_samples(loss: str, weighted: bool):
+    """Against rational sums, over three blocks, with classes that no sample has."""
+    rng = np.random.default_rng(len(loss) + weighted)
+    n, d, k, q = 1100, 3, 2, 20
+    x, f = rng.normal(size=(n, d)) * 10.0 ** rng.uniform(-8, 8, (n, 1)), rng.normal(size=(n, k))
+    label, pi = rng.integers(0, 12, n), rng.integers(1, 9, n) / 2.0**13
+    problem = Problem.from_arrays(
+        x=x,
+        f=f,
+        y=label.astype(float) if loss == "softmax" else np.eye(q)[label],
+        W=rng.normal(size=(q, d)),
+        V=np.zeros((d, k)),
+        loss=named_loss(loss, 0.3),
+        probabilities=pi / pi.sum() if weighted else None,
+    )
+    origin = observe_first(problem, 1.0).origin
+    weights = [Fraction(w) for chunk in problem.chunks() for w in chunk.weights.tolist()]
+    total = sum(weights)
+    for found, data in ((origin.slope_x, x), (origin.A_f, f)):
+        exact = np.zeros((q, data.shape[1]), dtype=object) + Fraction(0)
+        for w, l, row in zip(weights, label, data.tolist(), strict=True):
+            for j, e in enumerate(row):
+                exact[:, j] += w * Fraction(e) * (Fraction(1, q) if loss == "softmax" else 0)
+                exact[l, j] -= w * Fraction(e)
+        pairs = zip(found.center.ravel().tolist(), exact.ravel(), strict=True)
+        off = [Fraction(c) - Fraction(0.3) * e / total for c, e in pairs]
+        distance, size = float(sum(e * e for e in off)) ** 0.5, float(np.abs(data).max())
+        assert distance <= float(found.radius) <= 1e-11 * size

@@ -91,6 +91,13 @@ def test_without_margins_some_are(monkeypatch):
     assert wrongly_proven(11, 1500) > 5
 
 
+def test_of_a_matrix_that_is_symmetric_but_for_rounding_both_triangles_count():
+    S = np.array([[1.0, 1.5], [0.4, 1.0]])
+    assert is_positive_definite(S)
+    assert not is_positive_definite(S, Radius.of(0.06))
+    assert not is_positive_definite(np.array([[1.0, 1.7], [0.4, 1.0]]))
+
+
 def test_a_matrix_is_proven_positive_definite_with_a_little_room():
     rng = np.random.default_rng(12)
     for _ in range(100):

@@ -143,31 +143,30 @@ def test_without_margins_some_are_not(kind: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("kind", KINDS)
 def test_suprema_are_never_exceeded_and_nearly_reached(kind: str):
     rng = np.random.default_rng(5)
-    loss, closest = named_loss(kind, 0.7), 0.0
+    loss, closest, m = named_loss(kind, 0.7), 0.0, 11
     for _ in range(30):
         q = int(rng.integers(1, 4))
         p, y, omega = draw(kind, rng, 1, q)
         reach = float(rng.choice(SCALES)) * abs(rng.normal())
-        bounds = loss.suprema(Radius.of(np.array([reach])), y, omega)
-        for t in (*rng.random(10), 1.0):
-            point = p[0] / np.linalg.norm(p[0]) * (t * reach)
-            at = loss.derivatives(point[None], NOTHING, y, omega)
-            first = float(np.linalg.norm(at.first)) - float(at.first_error.max())
-            S = at.second[0] * np.eye(q) if at.second.ndim == 1 else at.second[0]
-            second = float(np.linalg.norm(np.diag(S) if S.ndim == 1 else S, 2))
-            assert first <= float(bounds.first.upper[0]) * (1 + 1e-12)
-            assert second <= float(np.broadcast_to(bounds.second.upper, 1)[0]) * (1 + 1e-12)
-            closest = max(closest, first / float(bounds.first.upper[0]))
-            v = rng.normal(size=q)
-            v /= np.linalg.norm(v)
-            step = 1e-4 * max(1.0, reach)
-            ahead, behind = (
-                loss.derivatives((point + s * v)[None], NOTHING, y, omega).second for s in (step, -step)
-            )
-            change = (ahead - behind)[0] / (2 * step)
-            bend = change @ v**3 if change.ndim == 1 else v @ change @ v if change.ndim == 2 else 0.0
-            room = loss.suprema(Radius.of(np.array([reach + 2 * step])), y, omega).third
-            assert abs(float(bend)) <= float(np.broadcast_to(room.upper, 1)[0]) * (1 + 1e-6) + 1e-7
+        y, omega = np.repeat(y, m, axis=0), None if omega is None else np.repeat(omega, m, axis=0)
+        bounds = loss.suprema(Radius.of(np.full(m, reach)), y, omega)
+        points = p / np.linalg.norm(p) * (reach * np.append(rng.random(m - 1), 1.0)[:, None])
+        at = loss.derivatives(points, NOTHING, y, omega)
+        first = np.linalg.norm(at.first, axis=1) - at.first_error.upper
+        S = at.second.reshape(m, -1)
+        second = np.linalg.norm(at.second, 2, axis=(1, 2)) if at.second.ndim == 3 else np.abs(S).max(axis=1)
+        assert (first <= bounds.first.upper * (1 + 1e-12)).all()
+        assert (second <= bounds.second.upper * (1 + 1e-12)).all()
+        closest = max(closest, float(np.max(first / bounds.first.upper)))
+        v = rng.normal(size=(m, q))
+        v /= np.linalg.norm(v, axis=1, keepdims=True)
+        step = 1e-4 * max(1.0, reach)
+        ahead, behind = (loss.derivatives(points + s * v, NOTHING, y, omega).second for s in (step, -step))
+        change = (ahead - behind) / (2 * step)
+        along = v**3 if change.ndim == 2 else v[:, :, None] * v[:, None, :]
+        bend = (change * along).reshape(m, -1).sum(axis=1) if change.ndim > 1 else change
+        room = loss.suprema(Radius.of(np.full(m, reach + 2 * step)), y, omega).third
+        assert (np.abs(bend) <= room.upper * (1 + 1e-6) + 1e-7).all()
     assert closest > 0.9
 
 
