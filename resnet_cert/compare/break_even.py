@@ -141,15 +141,20 @@ def _along_path(
     return _between(lower, upper, value)
 
 
+def _square(data: Data, found: Found) -> float:
+    """‖W‖² in the units of the design; infinite where that is no float."""
+    length = found.norm / data.scaled.sigma
+    return length * length
+
+
 def _is_resolved(data: Data, found: Found) -> bool:
     """float64 knows the place of λ there."""
-    square = (found.norm / data.scaled.sigma) ** 2
-    return found.place.lam * square >= RESOLVED * found.place.at.noise
+    return found.place.lam * _square(data, found) >= RESOLVED * found.place.at.noise
 
 
 def _resolved(data: Data, found: Found) -> Found:
     """The place, or one of a λ that is more than rounding."""
-    square = (found.norm / data.scaled.sigma) ** 2
+    square = _square(data, found)
     if _is_resolved(data, found) or not square:
         return found
     return data.at_multiplier(RESOLVED * found.place.at.noise / square, found)

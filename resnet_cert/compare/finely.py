@@ -77,6 +77,8 @@ class Fine:
         Args:
             W: (q, d) that for `lam`, to float64.
         """
+        if not (0.0 < lam < math.inf and np.isfinite(W).all()):
+            return None
         with ctx.workprec(BITS):
             at, multiplier = BALLS.of(W), arb(lam)
             for _ in range(STEPS):

@@ -180,7 +180,9 @@ class Departure:
     def best(self, more: float, slope: float) -> float:
         """The λ from which duality sees the radius of Φ(Û) + more best: where λ·bend, 2·more/λ and slope²/λ²,
         for a gradient that is off by `slope`, are about equal."""
-        return max(self.multiplier(more), math.cbrt(2.0 * slope**2 / self.bend)) if self.bend > 0.0 else 0.0
+        if not self.bend > 0.0:
+            return 0.0
+        return max(self.multiplier(more), math.cbrt(2.0 * slope * (slope / self.bend)))
 
     def reaches(self, more: float) -> bool:
         """‖W‖ is much the same there."""
@@ -194,12 +196,17 @@ class Departure:
         """
         zero = origin(self.objective, 0.0)
         fall = zero.at.value - self.end.at.value
-        if not (self.bend > 0.0 and 0.0 < more < fall):
+        share = math.sqrt(more / fall) if 0.0 < more < fall < math.inf else 1.0
+        if not (self.bend > 0.0 and share < 1.0):
             return self.end
-        share = math.sqrt(more / fall)
-        near, beyond = self.multiplier(fall), self.objective.slope_in_W(zero.at) ** 2 / (2.0 * fall)
+        slope = self.objective.slope_in_W(zero.at)
+        near, beyond = self.multiplier(fall), slope * (slope / (2.0 * fall))
         lam = near ** (1.0 - share) * beyond**share * share / (1.0 - share)
-        return replace(zero, lam=lam, at=self.objective.sketch(zero.point, lam)) if lam > 0.0 else self.end
+        return (
+            replace(zero, lam=lam, at=self.objective.sketch(zero.point, lam))
+            if 0.0 < lam < math.inf
+            else self.end
+        )
 
     def at(self, lam: float) -> Place:
         return minimised(
@@ -251,7 +258,8 @@ def at_value(
     place = minimised(objective, start, max(start.lam, least), LOOSELY)
     low, high, is_near = 0.0, math.inf, False  # excess > 0 at low, < 0 at high
     for _ in range(STEPS_TO_LAMBDA):
-        square = place.lam * norm_W(objective, place) ** 2
+        length = norm_W(objective, place)
+        square = place.lam * length * length
         excess = value - CLOSE * square - loss_value(objective, place)
         there = abs(excess) <= max(0.5 * CLOSE * square, place.at.noise)
         flat = objective.slope_in_W(place.at) <= math.sqrt(CLOSE * place.lam) * math.sqrt(square)

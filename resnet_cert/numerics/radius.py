@@ -36,12 +36,12 @@ def gamma(k: int) -> float:
     return k * U * (1.0 + 2.0**-30)
 
 
-def _up(bound: Any, roundings: int = 1, lost: float = 0.0) -> Any:
+def _up(bound: Any, roundings: int = 1, lost: float | None = None) -> Any:
     """At least the exact number of which `bound` was computed with so many roundings.
 
     An array is raised in place: it has to be one that nobody else holds.  lost: what underflow may take.
     """
-    factor, floor = 1.0 + (roundings + 3) * (2.0 * U), max(lost, FLOOR)
+    factor, floor = 1.0 + (roundings + 3) * (2.0 * U), FLOOR if lost is None else lost
     if isinstance(bound, np.ndarray):
         bound *= factor
         bound += floor
