@@ -10,13 +10,17 @@ below:  by duality m(ρ) ≥ F_lin(W) − λ/2(ρ² − ‖W‖²) − δ for ev
         this exceeds F where ρ² < ‖W‖² − 2(F − F_lin(W) + δ)/λ.
 
 Where F is inf F_lin to rounding, and that is attained, the place is one near the end of the path: what it
-loses below, λs + 2D/λ for F − inf F_lin ≤ D and s = −½ d‖W(λ)‖²/dλ, is least at λ = √(2D/s).  Balls tell F
-from F_lin there, if they are affordable (`finely`).
+loses below, λs + 2D/λ for F − inf F_lin ≤ D and s = −½ d‖W(λ)‖²/dλ, is least at λ = √(2D/s).  There F is told
+from F_lin by convexity, F − F_lin(W) ≤ ‖∇F_lin(W_0)‖‖W_0 − W‖ for a network that is a linear predictor W_0
+itself, and by balls for others, if they are affordable (`finely`).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+
+import numpy as np
 
 from resnet_cert.compare import path
 from resnet_cert.compare.infimum import infimum
@@ -27,7 +31,7 @@ from resnet_cert.compare.minimum_on_ball import minimum_on_ball
 from resnet_cert.compare.path import Departure
 from resnet_cert.compare.star import within_span
 from resnet_cert.decide.decision import has_flint
-from resnet_cert.numerics.enclosure import QUIET, Enclosure
+from resnet_cert.numerics.enclosure import QUIET, Enclosure, difference
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import BreakEvenRadius
@@ -42,7 +46,7 @@ LEAST, HIGHER = 2.0**-60, 2.0**6
 """From this λ, relative to the curvature, and by such steps, rounding troubles places less and less."""
 NARROW = 5e-7
 """A relative width of the break-even radius that need not be less."""
-MOST_BALLS = 2**17
+MOST_BALLS = 2**16
 """The most n·q(d + k + 32) for which F_lin is looked at in balls: some hundredths of a second a place."""
 RESOLVED = 2.0**16
 """How many times the rounding of F_lin λ‖W‖² is where float64 knows the place of λ."""
@@ -71,7 +75,9 @@ def break_even_radius(
     width = F.upper - F.lower
     if whole is not None:
         least, start = whole.F_min, whole.found
-    elif not F.lower > least.upper:
+    elif not _is_resolved(data, start):
+        start = Found(start.objective, path.origin(start.objective, data.scale))
+    if whole is None and not F.lower > least.upper:
         start = data.at_value(F.lower - MARGIN * width, start, OUT_OF_REACH)
         if start.value > F.lower:
             least = infimum(data, linear.found, F.upper).F
@@ -135,12 +141,18 @@ def _along_path(
     return _between(lower, upper, value)
 
 
+def _is_resolved(data: Data, found: Found) -> bool:
+    """float64 knows the place of λ there."""
+    square = (found.norm / data.scaled.sigma) ** 2
+    return found.place.lam * square >= RESOLVED * found.place.at.noise
+
+
 def _resolved(data: Data, found: Found) -> Found:
     """The place, or one of a λ that is more than rounding."""
-    square, least = (found.norm / data.scaled.sigma) ** 2, RESOLVED * found.place.at.noise
-    if found.place.lam * square >= least or not square:
+    square = (found.norm / data.scaled.sigma) ** 2
+    if _is_resolved(data, found) or not square:
         return found
-    return data.at_multiplier(least / square, found)
+    return data.at_multiplier(RESOLVED * found.place.at.noise / square, found)
 
 
 def _between(lower: float, upper: float, value: float | None = None) -> BreakEvenRadius:
@@ -169,9 +181,14 @@ def _at_infimum(F: Enclosure, whole: LinearMinimum, leaving: Departure, own: flo
     in_balls = _has_balls(data.problem)
     if upper < math.inf or not in_balls:
         rounding = whole.F_min.upper - whole.F_min.lower
-        lam = leaving.best(max((F - whole.F_min).upper, 0.0) + rounding, end.gradient.norm().upper)
-        place = Found(found.objective, leaving.at(lam))
-        lower = _below(F, Seen.of(data, place, blocks=False), 0.0)
+        more, itself = (
+            max((F - whole.F_min).upper, 0.0) + rounding,
+            _itself(data, found) if own < math.inf else None,
+        )
+        if itself is not None:
+            more = min(more, _apart(itself, end).upper)
+        place = Found(found.objective, leaving.at(leaving.best(more, end.gradient.norm().upper)))
+        lower = _below(F, Seen.of(data, place, blocks=False), 0.0, itself)
     if lower >= upper * (1.0 - NARROW) or not in_balls:
         return _between(lower, upper)
     from resnet_cert.compare.finely import Fine
@@ -227,15 +244,32 @@ def _size_as_linear(problem: Problem) -> float:
     return within_span(problem, W).norm().upper
 
 
-def _below(F: Enclosure, seen: Seen, known: float) -> float:
+def _itself(data: Data, found: Found) -> Seen | None:
+    """The network, which is a linear predictor; None where that is none of the objective's coordinates."""
+    objective = found.objective
+    point = objective.coordinates(data.problem.W / data.scaled.sigma)
+    seen = Seen.of(data, Found(objective, replace(found.place, point=point)), blocks=False)
+    is_exact = seen.W.radius.exact and np.array_equal(seen.W.center * data.scaled.sigma, data.problem.W)
+    return seen if is_exact else None
+
+
+def _apart(itself: Seen, other: Seen) -> Enclosure:
+    """F − F_lin(W) at most, for a network that is linear itself: F_lin is convex."""
+    return itself.gradient.norm() * difference(itself.W, other.W).norm()
+
+
+def _below(F: Enclosure, seen: Seen, known: float, itself: Seen | None = None) -> float:
     """A ρ with m(ρ) > F, by what is proven at a place; `known` where it proves none."""
-    lam = seen.found.place.lam
-    convex = seen.data.is_convex_on((seen.length * seen.data.scaled.sigma).upper)
+    lam, farthest = seen.found.place.lam, max(at.length.upper for at in (seen, itself or seen))
+    convex = seen.data.is_convex_on((Enclosure.exact(farthest) * seen.data.scaled.sigma).upper)
     drops = [located.drop for located in seen.places(ZERO, math.inf)] if lam and convex else []
     if not drops:
         return known
+    above = (Enclosure.exact(F.upper) - seen.F).upper
+    if itself is not None:
+        above = min(above, _apart(itself, seen).upper)
     drop = min(drops, key=lambda d: d.upper)
-    square = seen.length.square() - (Enclosure.exact(F.upper) - seen.F + drop) * (2.0 / Enclosure.exact(lam))
+    square = seen.length.square() - (Enclosure.exact(above) + drop) * (2.0 / Enclosure.exact(lam))
     if not square.lower > 0.0:
         return known
     return (square.sqrt() * seen.data.scaled.sigma).lower * (1.0 - 2.0**-52)

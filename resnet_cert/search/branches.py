@@ -19,8 +19,10 @@ from resnet_cert.search.boxes import searched
 from resnet_cert.search.heads import Heads
 from resnet_cert.search.shells import MORE, Shells
 
-SOON = 10_000
-"""So many boxes of w are tried first."""
+SOON = 30_000
+"""So many boxes of w are tried first,"""
+MORE_HEADS = 4
+"""and so many times as many as of other unknowns at last: one takes less time."""
 Part = tuple[list[tuple[Array, Array, Array]], tuple[Array, Array]]
 """The zeros that are alone in a box, and the ends of the boxes (w, b) that are left."""
 
@@ -54,7 +56,7 @@ def all_zeros(
     least_t = shells.edge if parts else 0.0
 
     def by_numbers() -> Part | None:
-        rest = representers.all_with(shells, least_t, *given, excluded, most_boxes)
+        rest = representers.all_with(shells, least_t, *given, excluded, most_boxes // 2)
         # They are alone in boxes of other unknowns, and so nowhere in one of (w, b) that is known.
         nowhere = np.full((2, m), -1.0)
         return None if rest is None else ([(*zero, nowhere) for zero in rest[0]], rest[1])
@@ -69,11 +71,11 @@ def all_zeros(
         return searched(Heads(shells, least_t), low, high, shells.k, excluded, most, batch)
 
     if t > least_t or not parts:
-        ways: list[Callable[[], Part | None]] = [lambda: by_heads(most_boxes)]
+        ways: list[Callable[[], Part | None]] = [lambda: by_heads(MORE_HEADS * most_boxes)]
         if few and len(shells.system.y) >= m:
             ways.append(by_numbers)
         elif few:  # w is enough as long as l2 is not small, and what that costs is little
-            ways = [lambda: by_heads(SOON), by_numbers, lambda: by_heads(most_boxes // 4)]
+            ways = [lambda: by_heads(SOON), by_numbers, lambda: by_heads(MORE_HEADS * most_boxes)]
         tried: list[Part] = []
         for way in ways:
             if (rest := way()) is not None:

@@ -21,7 +21,7 @@ from resnet_cert.numerics.balls import Balls, Bools, product, transposed
 from resnet_cert.numerics.krawczyk import inverses
 from resnet_cert.numerics.radius import FLOOR, Array, U
 from resnet_cert.search.equations import times
-from resnet_cert.search.shells import MORE, Ellipsoid, Examined, Ints, Shells, _column, _mean, stationary
+from resnet_cert.search.shells import MORE, Ellipsoid, Examined, Ints, Shells, _column, _mean, bent, least
 
 AWAY = 0.5
 
@@ -72,7 +72,8 @@ class Heads:
         low[index], high[index] = a, z
         alive[index[none]] = False
         low, high = narrowed(low, high)
-        return Examined(low, high, alive, b_c, score, zeros)
+        z_c = np.sum(w_c[:, : self.d1] ** 2, axis=1, keepdims=True) * b_c
+        return Examined(low, high, alive, numbers(z_c), score, zeros)
 
     def _bounded(self, low: Array, high: Array) -> tuple[Array, Array, Bools]:
         """The bounds of `shells` for (w, b): of s and t, of the predictions, and by the linear terms."""
@@ -83,10 +84,13 @@ class Heads:
         q = times(w, self.x)
         value = shells.mean_loss(q)
         most = np.maximum(np.fmin((value.upper - shells.least) / self.decay * MORE, shells.largest), 0.0)
-        impossible = (s_low * t_low > most * MORE) | (s_low * self.decay > shells.pull * MORE)
-        impossible |= t.upper < self.least_t
+        most_t = np.fmin(t.upper, most / np.maximum(s_low, FLOOR) * MORE)
+        impossible = (t_low > most_t * MORE) | (s_low * self.decay > shells.pull * MORE)
+        impossible |= most_t < self.least_t
         low, high = low.copy(), high.copy()
-        ratio = shells.reach_v[d:] / s_low[:, None] * MORE
+        ratio = (
+            np.fmin(shells.reach_v[d:] / np.maximum(s_low, FLOOR)[:, None], np.sqrt(most_t)[:, None]) * MORE
+        )
         low[:, d:], high[:, d:] = np.fmax(low[:, d:], -ratio), np.fmin(high[:, d:], ratio)
         b = Balls.between(low[:, d:], np.maximum(low[:, d:], high[:, d:]))
         p = q + Balls(s.center[:, None], s.radius[:, None]) * times(b, self.f)
@@ -107,21 +111,23 @@ class Heads:
         return low, high, ~impossible
 
     def _followed(self, w: Array, start: Array) -> tuple[Array, Array]:
-        """b with T(w, b) about 0, and its derivative B' in w; by damped Newton steps in float64."""
+        """b with T(w, b) about 0, and its derivative B' in w, in float64; start: of z = sb."""
         x, f, weight, y = self.x, self.f, self.system.weight.center, self.system.y
         d1, decay, k = self.d1, self.decay, self.k
         s = np.sum(w[:, :d1] ** 2, axis=1)
         head = w @ x.T
         pairs = (f[:, :, None] * f[:, None, :] * weight[:, None, None]).reshape(len(f), -1)
 
-        def derivatives(b: Array, of: Ints) -> tuple[Array, Array]:
-            first, second = self.system.slopes(Balls.exact(head[of] + s[of, None] * (b @ f.T)), y)
-            J = s[of, None, None] * (second.center @ pairs).reshape(-1, k, k) + decay * np.eye(k)
-            return (first.center * weight) @ f + decay * b, J
+        def derivatives(b: Array, of: Ints, *, stiff: bool = False) -> tuple[Array, Array]:
+            first, second = bent(self.system, head[of] + s[of, None] * (b @ f.T), stiff=stiff)
+            J = s[of, None, None] * (second @ pairs).reshape(-1, k, k) + decay * np.eye(k)
+            return (first * weight) @ f + decay * b, J
 
         every = np.arange(len(w))
+        start = numbers(start / s[:, None])
         size, at_0 = (np.sum(derivatives(b, every)[0] ** 2, axis=1) for b in (start, np.zeros_like(start)))
-        b = stationary(derivatives, np.where((size <= at_0)[:, None], start, 0.0))
+        start = np.where((size <= at_0)[:, None], start, 0.0)
+        b = least(derivatives, start, lambda step, of: s[of, None] * (step @ f.T))
         second = self.system.slopes(Balls.exact(head + s[:, None] * (b @ f.T)), y).second.center
         moved = self._moved(w, b, None)
         across = np.einsum("bn,nk,bnd->bkd", second * weight, f, moved)

@@ -25,7 +25,7 @@ That there is one zero, and only one, is proven by `equations.HeadAndRatio` in (
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ from resnet_cert.search.equations import HeadAndRatio, times
 
 NEWTON_STEPS = 40
 CLOSE = 1e-11
+SETTLED = 1e-3
+"""Where one more step of Newton's method changes the predictions by less, it has converged."""
 FIRST, GROWTH, SHELLS = 0.05, 1.25, 40
 NARROW = 1e-3
 WIDER = (2.0, 2.0, 2.0)
@@ -46,8 +48,10 @@ LITTLE = 0.05
 PIECES = 400
 LARGER = 1.5
 """A box (w, b) is examined for a single zero so much larger than it is,"""
-LEAST = 1e-8
-"""and by this share of ‖(w, b)‖,"""
+LEAST = 1e-8, 1e-9, 1e-10, 1e-11
+"""and by this share of the largest one of its kind, the next one if the box is smaller by far"""
+SMALLER = 0.1
+"""than that."""
 MORE = 1.0 + 2.0**-40
 """Pays for the roundings of a bound made of few operations."""
 
@@ -342,22 +346,22 @@ class Shells:
     def _centre(self, low: Array, high: Array, start: Array) -> Array:
         """Where the sum is least, in float64; with z = 0 where s may be as small as 0."""
         m = self.m
-        z, y, weight = self.system.z, self.system.y, self.system.weight.center
+        z, weight = self.system.z, self.system.weight.center
         s, t = (0.5 * low[:, i] + 0.5 * high[:, i] for i in (self.S, self.t))
         factor = self._factors(Balls.exact(t), Balls.exact(self.decay / s)).center
         held = np.zeros(start.shape, dtype=bool)
         held[low[:, self.S] < high[:, self.S] / 16.0, self.d :] = True
         at = np.where(held, 0.0, start)
 
-        def derivatives(at: Array, of: Ints) -> tuple[Array, Array]:
-            first, second = self.system.slopes(Balls.exact(at @ z.T), y)
-            J = (second.center @ self.pairs.center).reshape(-1, m, m)
+        def derivatives(at: Array, of: Ints, *, stiff: bool = False) -> tuple[Array, Array]:
+            first, second = bent(self.system, at @ z.T, stiff=stiff)
+            J = (second @ self.pairs.center).reshape(-1, m, m)
             J[:, np.arange(m), np.arange(m)] += factor[of]
             still = held[of]
             J = np.where(still[:, :, None] | still[:, None, :], np.eye(m), J)
-            return np.where(still, 0.0, (first.center * weight) @ z + factor[of] * at), J
+            return np.where(still, 0.0, (first * weight) @ z + factor[of] * at), J
 
-        return stationary(derivatives, at)
+        return least(derivatives, at, lambda step, of: step @ z.T)
 
     def _pinned(self, low: Array, high: Array, start: Array) -> tuple[Array, Array]:
         """(w, z) about, and how far from there it is in a critical point, at most; infinite if not known."""
@@ -457,7 +461,7 @@ class Shells:
             there = second_within(within)
             found = self.ellipsoid(np.maximum(there, 0.0), least, T, columns, rows, drift)
             good = (found.sizes(rows[None]) * found.length[:, None] * MORE <= within).all(axis=1)
-            good &= (there >= -FLOOR).all(axis=1) & (found.length < length)
+            good &= found.length < length
             Y[good], length[good] = found.Y[good], found.length[good]
             if not self.is_bent or np.isfinite(length).all():
                 break
@@ -493,18 +497,30 @@ def by_krawczyk(
     first: so many unknowns are of one kind, the others of another, each with a size of its own.
     """
     c = 0.5 * low + 0.5 * high
+    own = np.maximum(high - c, c - low) * LARGER
     parts = np.split(np.abs(c), [first], axis=1)
-    least = np.concatenate(
+    size = np.concatenate(
         [np.repeat(part.max(axis=1, keepdims=True), part.shape[1], axis=1) for part in parts], axis=1
     )
-    r = np.maximum(high - c, c - low) * LARGER + LEAST * least + FLOOR
-    f = system(c, r)
-    K = krawczyk(f, c, r)
-    none = f.over.has_no_zero.any(axis=1)
-    none |= (np.abs(K.center - c) - K.radius > r * (1.0 + 4.0 * U) + 4.0 * U * np.abs(c)).any(axis=1)
-    alone = (np.abs(K.center - c) + K.radius < r * (1.0 - 8.0 * U)).all(axis=1) & ~none
-    found = [(K.center[i], K.radius[i], np.stack([c[i], r[i]])) for i in np.flatnonzero(alone)]
-    return K, np.asarray(none | alone), found
+    center, radius = np.zeros_like(c), np.full_like(c, np.inf)
+    settled = np.zeros(len(c), dtype=bool)
+    found: list[tuple[Array, Array, Array]] = []
+    rows = np.arange(len(c))
+    for share in LEAST:
+        x, r = c[rows], own[rows] + share * size[rows] + FLOOR
+        f = system(x, r)
+        K = krawczyk(f, x, r)
+        center[rows], radius[rows] = K.center, K.radius
+        none = f.over.has_no_zero.any(axis=1)
+        none |= (np.abs(K.center - x) - K.radius > r * (1.0 + 4.0 * U) + 4.0 * U * np.abs(x)).any(axis=1)
+        alone = (np.abs(K.center - x) + K.radius < r * (1.0 - 8.0 * U)).all(axis=1) & ~none
+        found += [(K.center[i], K.radius[i], np.stack([x[i], r[i]])) for i in np.flatnonzero(alone)]
+        settled[rows[none | alone]] = True
+        # A zero may be alone in less than that where the box itself is smaller still.
+        rows = rows[~(none | alone) & (own[rows] < SMALLER * share * size[rows]).all(axis=1)]
+        if not len(rows):
+            break
+    return Balls(center, radius), settled, found
 
 
 def tied(low: Array, high: Array, columns: slice, total: int) -> None:
@@ -522,11 +538,15 @@ def tied(low: Array, high: Array, columns: slice, total: int) -> None:
     high[:, columns] = np.fmin(high[:, columns], far)
 
 
-def stationary(derivatives: Callable[[Array, Ints], tuple[Array, Array]], start: Array) -> Array:
+def stationary(
+    derivatives: Callable[[Array, Ints], tuple[Array, Array]], start: Array, *, convex: bool = False
+) -> Array:
     """Where T is about 0, by damped steps of Newton's method in float64.
 
     Args:
         derivatives: points (b, j) and their rows ↦ T (b, j) and its Jacobian.
+        convex: T is the gradient of a convex function: where that still falls at the end of a step, it has
+            fallen all the way.
     """
     at = start.copy()
     rows = np.arange(len(at))
@@ -540,12 +560,49 @@ def stationary(derivatives: Callable[[Array, Ints], tuple[Array, Array]], start:
             trial = at[rows[left]] - size * step[left]
             there = derivatives(trial, rows[left])
             better = np.asarray(np.sum(there[0] ** 2, axis=1) < np.sum(T[rows[left]] ** 2, axis=1))
+            if convex:
+                better |= np.sum(there[0] * step[left], axis=1) > 0.0
             to = rows[left[better]]
             at[to], T[to], J[to] = trial[better], there[0][better], there[1][better]
             left = left[~better]
         rows = np.delete(rows, left)
         if not len(rows):
             break
+    return at
+
+
+class Derivatives(Protocol):
+    """Points (b, j) and their rows ↦ T (b, j) and its Jacobian, by `bent`, stiff or not."""
+
+    def __call__(self, at: Array, of: Ints, /, *, stiff: bool = False) -> tuple[Array, Array]: ...
+
+
+def bent(system: HeadAndRatio, p: Array, *, stiff: bool) -> tuple[Array, Array]:
+    """ℓ' and ℓ'' in float64; stiff: ℓ'' is at least |ℓ'|/(1 + |p|).
+
+    Far on the wrong side ℓ'' is next to 0 and ℓ' is not, and Newton's method takes steps of any length; the
+    right side is about as far as 0 is.
+    """
+    first, second = (part.center for part in system.slopes(Balls.exact(p), system.y))
+    return first, np.maximum(second, np.abs(first) / (1.0 + np.abs(p))) if stiff else second
+
+
+def least(derivatives: Derivatives, start: Array, change: Callable[[Array, Ints], Array]) -> Array:
+    """Where the gradient T of a convex function is about 0, in float64: from `start`, or else from 0, first
+    by steps that are stiff.
+
+    Args:
+        change: steps (b, j) and their rows ↦ what they change of the predictions (b, n).
+    """
+    at = stationary(derivatives, start, convex=True)
+    every = np.arange(len(at))
+    T, J = derivatives(at, every)
+    off = np.abs(change((inverses(J) @ T[:, :, None])[:, :, 0], every)).max(axis=1)
+    far = np.flatnonzero(~(off < SETTLED))
+    if len(far):
+        from_0 = np.zeros((len(far), start.shape[1]))
+        stiff = stationary(lambda z, of: derivatives(z, far[of], stiff=True), from_0, convex=True)
+        at[far] = stationary(lambda z, of: derivatives(z, far[of]), stiff, convex=True)
     return at
 
 

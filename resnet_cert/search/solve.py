@@ -253,6 +253,11 @@ class _Search:
             if attained is False:
                 reason = "the infimum is not attained, and the objective falls on without end"
             stopped = f"{reason}; {where}"
+        elif self.problem.epsilon > 0.0 and not math.isfinite(self.mu2()) and not self.is_bent_up():
+            stopped = (
+                f"λ_min ≥ −√(μ2 ε) is not decided: λ_min is {self.lambda_min:.1e} and no finite μ2 is known "
+                "on the domain; a smaller domain.b or lipschitz.mu2 may do"
+            )
         return Solution(point, self.iterations, stopped, attained, descent, why)
 
     def arrive(self, z: Array, *, new: bool = True) -> None:
@@ -290,11 +295,21 @@ class _Search:
 
     def allowed(self) -> float:
         """√(μ2 ε)/MARGIN, and no less than rounding."""
-        mu2 = self.problem.lipschitz.mu2
-        if mu2 is None:
-            mu2 = _third_derivative(self.problem, *self.objective.head(self.z))
+        mu2 = self.mu2()
         limit = math.sqrt(mu2 * self.problem.epsilon) / MARGIN if math.isfinite(mu2) else 0.0
         return max(limit, 1e-12 * max(1.0, abs(self.lambda_min or 0.0)))
+
+    def mu2(self) -> float:
+        """As stated, or the bound of the samples one by one; infinite where that overflows."""
+        if self.problem.lipschitz.mu2 is not None:
+            return self.problem.lipschitz.mu2
+        return _third_derivative(self.problem, *self.objective.head(self.z))
+
+    def is_bent_up(self) -> bool:
+        """λ_min > 0 by more than rounding."""
+        function, y = self.coordinates()
+        self.lambda_min, _ = lowest_curvature(function, y)
+        return self.lambda_min > 1e-12
 
     def descend(self) -> None:
         """Trust-region steps, and the lowest curvature where they end at a saddle.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from stationary import LOSSES, assert_stationary, critical_points, problem_of
 
+from resnet_cert import Problem
 from resnet_cert.search import decayed
 from resnet_cert.search.decayed import search
 from resnet_cert.search.derivatives import Objective
@@ -65,6 +66,19 @@ def test_six_unknowns_are_decided(seed: int, d: int, k: int, l2: float, loss: st
     for z in critical_points(problem, 8):
         if np.abs(z).max() < 20.0:
             assert min(float(np.linalg.norm(z - other)) for other in listed) < 1e-5
+
+
+def test_separable_labels_far_from_0_are_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decayed, "STARTS", 1)
+    rng = np.random.default_rng(1)
+    x, f = rng.normal(size=(10, 3)), rng.normal(size=(10, 1))
+    problem = Problem.from_arrays(
+        x=x, f=f, y=np.sign(x[:, 0]), w=np.ones(3), V=np.ones((3, 1)), loss="logistic", l2=3e-9
+    )
+    found = search(problem, np.array([-30.0, -5.0]), np.array([30.0, 5.0]))
+    assert found.complete
+    assert found.reach_w > 30.0
+    assert len(assert_stationary(problem, found.points)) == 2
 
 
 def test_what_is_left_is_listed_as_boxes(monkeypatch: pytest.MonkeyPatch) -> None:

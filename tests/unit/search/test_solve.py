@@ -783,3 +783,16 @@ def test_from_far_away_it_comes_nearer_first():
     solution = solve(problem)
     assert solution.stopped is None
     assert solution.iterations < 100
+
+
+def test_where_mu2_overflows_it_says_what_is_not_decided():
+    rng = np.random.default_rng(5)
+    x, f, y = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)), np.abs(rng.normal(size=9))
+    w, V = rng.normal(size=2), rng.normal(size=(2, 2))
+    problem = Problem.from_arrays(x=x, f=f, y=y, w=w, V=V, loss="poisson", epsilon=1e-6, b=300.0)
+    found = solve(problem)
+    assert found.stopped is not None
+    assert "no finite μ2 is known" in found.stopped
+    stated = replace(problem, point=found.point, lipschitz=replace(problem.lipschitz, mu2=1.0))
+    assert solve(stated).stopped is None
+    assert check(stated).verdict is Verdict.CERTIFIED
