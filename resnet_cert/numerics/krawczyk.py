@@ -116,7 +116,7 @@ def zeros(
             kept = ~excluded(c, r)
             c, r = c[kept], r[kept]
         if len(c):
-            some = _examined(systems, c, r)
+            some = _examined(systems, c, r, span)
             found += some.found
             c, r = some.center, some.reach
             small = (r <= RESOLUTION * (span + np.abs(c))).all(axis=1) & some.split
@@ -134,7 +134,7 @@ def zeros(
 
 class _Examined(NamedTuple):
     """found: (zero's centre, radius, reach in which it is alone); the boxes left, how their equations depend
-    on each unknown, and whether they have to be halved."""
+    on each unknown, or where that overflows how wide they are, and whether they have to be halved."""
 
     found: list[tuple[Array, Array, Array]]
     center: Array
@@ -143,12 +143,12 @@ class _Examined(NamedTuple):
     split: Bools
 
 
-def _examined(systems: Sequence[System], c: Array, r: Array) -> _Examined:
+def _examined(systems: Sequence[System], c: Array, r: Array, span: Array) -> _Examined:
     open_ = np.ones(len(c), dtype=bool)
     found: list[tuple[Array, Array, Array]] = []
     pad = 2.0 * U * np.abs(c)
     low, high = c - r - pad, c + r + pad
-    smear = np.zeros_like(r)
+    smear, known = np.zeros_like(r), np.ones(len(c), dtype=bool)
     larger = r * LARGER + 4.0 * U * np.abs(c)
     for system in systems:
         index = np.flatnonzero(open_)
@@ -174,9 +174,11 @@ def _examined(systems: Sequence[System], c: Array, r: Array) -> _Examined:
         weight = f.jacobian.size * rho[:, None, :]
         share = weight / np.sum(weight, axis=2, keepdims=True)
         smear[index] = np.fmax(smear[index], np.nansum(share, axis=1))
+        known[index] &= np.isfinite(weight).all(axis=(1, 2))
     open_ &= ~(low > high).any(axis=1)
     center, reach = _covering(low[open_], high[open_])
     shrunk = np.prod(reach / r[open_], axis=1) < SHRUNK
+    smear = np.where(known[:, None], smear, r / span)
     return _Examined(found, center, reach, smear[open_], np.asarray(~shrunk))
 
 

@@ -150,3 +150,17 @@ def test_sums_and_products_of_balls_hold_exact_results() -> None:
         for i in range(3):
             for j in range(3):
                 assert abs(mpmath.mpf(C.center[i, j]) - true[i, j]) <= C.radius[i, j]
+
+
+def test_where_a_jacobian_overflows_every_unknown_is_halved() -> None:
+    system = circle_and_line(0.25)
+
+    def overflowing(center: np.ndarray, reach: np.ndarray) -> Enclosed:
+        found = system(center, reach)
+        for part in found:
+            part.radius[reach.max(axis=1) > 4.0] = np.inf
+        return found
+
+    found = zeros([overflowing], np.full(2, -60.0), np.full(2, 60.0), most_boxes=100_000)
+    assert found.complete
+    assert len(found.center) == 2
