@@ -148,7 +148,7 @@ def _examined(systems: Sequence[System], c: Array, r: Array, span: Array) -> _Ex
     found: list[tuple[Array, Array, Array]] = []
     pad = 2.0 * U * np.abs(c)
     low, high = c - r - pad, c + r + pad
-    smear, known = np.zeros_like(r), np.ones(len(c), dtype=bool)
+    smear, known = np.zeros_like(r), np.zeros(len(c), dtype=bool)
     larger = r * LARGER + 4.0 * U * np.abs(c)
     for system in systems:
         index = np.flatnonzero(open_)
@@ -173,8 +173,9 @@ def _examined(systems: Sequence[System], c: Array, r: Array, span: Array) -> _Ex
         high[index] = np.fmin(high[index], K.upper)
         weight = f.jacobian.size * rho[:, None, :]
         share = weight / np.sum(weight, axis=2, keepdims=True)
-        smear[index] = np.fmax(smear[index], np.nansum(share, axis=1))
-        known[index] &= np.isfinite(weight).all(axis=(1, 2))
+        finite = np.isfinite(weight).all(axis=(1, 2))
+        smear[index[finite]] = np.fmax(smear[index], np.nansum(share, axis=1))[finite]
+        known[index[finite]] = True
     open_ &= ~(low > high).any(axis=1)
     center, reach = _covering(low[open_], high[open_])
     shrunk = np.prod(reach / r[open_], axis=1) < SHRUNK

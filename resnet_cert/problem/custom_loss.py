@@ -68,8 +68,8 @@ class CustomLoss:
             return
         self._expect_float64(shaped, (3,))
         together, apart = (
-            self._attempt(lambda: self.function(jnp.asarray(p), jnp.asarray(y))),
-            self.elementwise(p, y),
+            self._attempt(lambda: jax.jit(self.function)(jnp.asarray(p), jnp.asarray(y))),
+            self._compiled[0](p, y),
         )
         if not np.allclose(together, apart, rtol=1e-9, atol=1e-9, equal_nan=True):
             raise RequestError(
@@ -171,7 +171,7 @@ class CustomLoss:
     @float64_scope()
     def target_fault(self, y: Array) -> tuple[int, str] | None:
         """The first target at which ℓ(0; y), the loss of the predictor 0, is not finite."""
-        values = np.asarray(self.elementwise(np.zeros(np.shape(y)), np.asarray(y)))
+        values = np.asarray(self._compiled[0](np.zeros(np.shape(y)), np.asarray(y)))
         for index in np.flatnonzero(~np.isfinite(values))[:1]:
             return int(index), f"loss {self.name} is {values[index]} at p = 0, y = {y[index]:.6g}"
         return None

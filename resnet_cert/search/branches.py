@@ -21,7 +21,7 @@ from resnet_cert.search.shells import MORE, Shells
 
 SOON = 30_000
 """So many boxes of w are tried first,"""
-MORE_HEADS = 4
+MORE_HEADS = 6
 """and so many times as many as of other unknowns at last: one takes less time."""
 Part = tuple[list[tuple[Array, Array, Array]], tuple[Array, Array]]
 """The zeros that are alone in a box, and the ends of the boxes (w, b) that are left."""

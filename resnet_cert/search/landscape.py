@@ -524,7 +524,7 @@ class _Search:
             return [self.prediction]
         samples, l2 = self.gradient.samples, self.gradient.l2
         if not (self.plane.whole and l2 > 0.0 and samples.slopes is not None):
-            return [self.gradient]
+            return [self.gradient] if self.rates is None else [self.gradient, self.rates]
         z = samples.coefficients.center[:, [1, 4]]
         rows = np.linalg.eigh((z * samples.weight.center[:, None]).T @ z)[1].T
         return [self.gradient, InFeatures(samples, rows, l2)]

@@ -17,6 +17,14 @@ class Terminal(io.StringIO):
         return True
 
 
+def wait_for(stream: Terminal, words: str) -> None:
+    """Until another thread has written them, however busy the processor is."""
+    end = time.monotonic() + 60.0
+    while words not in stream.getvalue():
+        assert time.monotonic() < end, stream.getvalue()
+        time.sleep(0.01)
+
+
 def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool = False) -> str:
     """What two passes over three pieces show."""
     monkeypatch.setattr("sys.stderr", stream)
@@ -47,14 +55,13 @@ def test_what_has_no_end_is_not_shown_with_that_of_what_came_before(monkeypatch:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     with progress("exploring", quiet=False):
-        time.sleep(0.1)
         told("samples", 1797, 1797)
-        time.sleep(0.2)
+        wait_for(stream, "/1797")
+        told("boxes", 100)
+        wait_for(stream, "100 boxes")
         stream.truncate(0)
-        for done in (100, 200):
-            told("boxes", done)
-            time.sleep(0.2)
-    assert "200 boxes" in stream.getvalue()
+        told("boxes", 200)
+        wait_for(stream, "200 boxes")
     assert "/1797" not in stream.getvalue()
 
 
