@@ -85,7 +85,7 @@ def break_even_radius(
         return BreakEvenRadius(None, math.inf, None, True, (least - F).lower)
     if whole is not None and not start.place.lam:
         width += least.upper - least.lower
-        leaving = path.Departure.of(start.objective, start.place)
+        leaving = Departure.of(start.objective, start.place)
         clear = (F - least).lower - MARGIN * width
         if clear < MARGIN * width or _is_at_end(data, leaving, clear, width):
             return _at_infimum(F, whole, leaving, own)
@@ -186,10 +186,8 @@ def _at_infimum(F: Enclosure, whole: LinearMinimum, leaving: Departure, own: flo
     in_balls = _has_balls(data.problem)
     if upper < math.inf or not in_balls:
         rounding = whole.F_min.upper - whole.F_min.lower
-        more, itself = (
-            max((F - whole.F_min).upper, 0.0) + rounding,
-            _itself(data, found) if own < math.inf else None,
-        )
+        more = max((F - whole.F_min).upper, 0.0) + rounding
+        itself = _itself(data, found) if own < math.inf else None
         if itself is not None:
             more = min(more, _apart(itself, end).upper)
         place = Found(found.objective, leaving.at(leaving.best(more, end.gradient.norm().upper)))

@@ -202,11 +202,9 @@ class Departure:
         slope = self.objective.slope_in_W(zero.at)
         near, beyond = self.multiplier(fall), slope * (slope / (2.0 * fall))
         lam = near ** (1.0 - share) * beyond**share * share / (1.0 - share)
-        return (
-            replace(zero, lam=lam, at=self.objective.sketch(zero.point, lam))
-            if 0.0 < lam < math.inf
-            else self.end
-        )
+        if not 0.0 < lam < math.inf:
+            return self.end
+        return replace(zero, lam=lam, at=self.objective.sketch(zero.point, lam))
 
     def at(self, lam: float) -> Place:
         return minimised(
