@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from resnet_cert.decide.decision import decide, takes_second_moments
+from resnet_cert.moments.one_pass import observe, observe_first
 from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
-from resnet_cert.outcomes import RequestError
+from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
 from resnet_cert.problem.problem import Objective as Sought
@@ -255,8 +257,8 @@ class _Search:
             stopped = f"{reason}; {where}"
         elif self.problem.epsilon > 0.0 and not math.isfinite(self.mu2()) and not self.is_bent_up():
             stopped = (
-                f"λ_min ≥ −√(μ2 ε) is not decided: λ_min is {self.lambda_min:.1e} and no finite μ2 is known "
-                "on the domain; a smaller domain.b or lipschitz.mu2 may do"
+                f"λ_min ≥ −√(μ2 ε) is not decided: λ_min, about {self.lambda_min:.1e}, is not proven to be at "
+                "least 0, and no finite μ2 is known on the domain; a smaller domain.b or lipschitz.mu2 may do"
             )
         return Solution(point, self.iterations, stopped, attained, descent, why)
 
@@ -306,10 +308,12 @@ class _Search:
         return _third_derivative(self.problem, *self.objective.head(self.z))
 
     def is_bent_up(self) -> bool:
-        """λ_min > 0 by more than rounding."""
-        function, y = self.coordinates()
-        self.lambda_min, _ = lowest_curvature(function, y)
-        return self.lambda_min > 1e-12
+        """λ_min ≥ 0 as `check` proves it, which then needs no μ2."""
+        there = replace(self.problem, point=self.objective.point(self.z))
+        seen = observe if takes_second_moments(there) else observe_first
+        decision = decide(there, seen(there, 1.0).here, None, second_moments=lambda: observe(there, 1.0).here)
+        self.lambda_min = decision.curvature.lambda_min.value
+        return decision.verdicts.curvature is Verdict.CERTIFIED
 
     def descend(self) -> None:
         """Trust-region steps, and the lowest curvature where they end at a saddle.
