@@ -16,15 +16,23 @@ from resnet_cert.numerics.balls import Bools
 from resnet_cert.numerics.radius import NOTHING, Array
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, HELD_BYTES, Chunk, Direction, Point, Problem
 
+RANK = 1e-9
+"""A singular value of W_1 that small, relative to the largest one, is taken for 0."""
+
 
 class Function(Protocol):
-    """A smooth function of a vector."""
+    """A smooth function of a vector.  entries: the numbers of all predictions."""
+
+    @property
+    def entries(self) -> int: ...
 
     def at(self, z: Array, /) -> tuple[float, Array]:
         """The value, infinite where it overflows, and the gradient."""
         ...
 
-    def hessian_product(self, z: Array, tangent: Array, /) -> Array: ...
+    def hessian_product(self, z: Array, tangent: Array, /) -> Array:
+        """The Hessian times a vector, or times each row of a stack of them."""
+        ...
 
 
 class _Means:
@@ -36,6 +44,10 @@ class _Means:
         self._held = list(problem.chunks()) if fits else None
         self._total = sum(float(np.sum(chunk.weights)) for chunk in self.chunks())
         self._last: tuple[Array, list[tuple[Array, Array]]] | None = None
+
+    @property
+    def entries(self) -> int:
+        return self.problem.n * self.problem.q
 
     def chunks(self) -> list[Chunk]:
         return self._held if self._held is not None else list(self.problem.chunks())
@@ -51,16 +63,17 @@ class _Means:
         return float(share[:, 0] @ at.value), share * at.first, at.second
 
     def bent(self, chunk: Chunk, second: Array, moved: Array) -> Array:
-        """π∇²ℓ·moved (m, q)."""
+        """π∇²ℓ·moved (..., m, q)."""
         if second.ndim == 3:
-            return self.share(chunk) * np.einsum("mij,mj->mi", second, moved)
+            return self.share(chunk) * np.einsum("mij,...mj->...mi", second, moved)
         return self.share(chunk) * (second if second.ndim == 2 else second[:, None]) * moved
 
 
 class Objective(_Means):
     """G(z) = F(W, V) + l2·‖z‖², z = (W, V) row by row, without a ball.
 
-    p = Wx + W_1V f costs O(q(d + k)) a sample, where W(x + EVf) costs O(d_1 k) more.
+    p = Wx + W_1V f costs O(q(d + k)) a sample, where W(x + EVf) costs O(d_1 k) more.  G and ∇G at the last z
+    are kept.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -70,11 +83,17 @@ class Objective(_Means):
         self.decay = problem.objective.l2 * np.append(decayed, np.ones(problem.d1 * problem.k))
 
     def head(self, z: Array) -> tuple[Array, Array]:
-        """W (q, d) and V (d1, k)."""
-        problem = self.problem
-        return z[: self.split].reshape(problem.q, problem.d), z[self.split :].reshape(problem.d1, problem.k)
+        """W (..., q, d) and V (..., d1, k)."""
+        problem, stack = self.problem, z.shape[:-1]
+        W, V = z[..., : self.split], z[..., self.split :]
+        return W.reshape(*stack, problem.q, problem.d), V.reshape(*stack, problem.d1, problem.k)
 
     def at(self, z: Array) -> tuple[float, Array]:
+        if self._last is None or not np.array_equal(self._last[0], z):
+            self._here = self._evaluated(z)
+        return self._here
+
+    def _evaluated(self, z: Array) -> tuple[float, Array]:
         W, V = self.head(z)
         W_1 = W[:, : self.problem.d1]
         value, g_x, A_f, kept = 0.0, np.zeros_like(W), np.zeros((len(W), V.shape[1])), []
@@ -99,16 +118,16 @@ class Objective(_Means):
         assert self._last is not None
         (W, V), (dW, dV) = self.head(z), self.head(tangent)
         d1 = self.problem.d1
-        W_1, dW_1 = W[:, :d1], dW[:, :d1]
+        W_1, dW_1 = W[:, :d1], dW[..., :d1]
         moved_f = dW_1 @ V + W_1 @ dV
-        by_x, by_f = np.zeros_like(W), np.zeros((len(W), V.shape[1]))
+        by_x, by_f = np.zeros_like(dW), np.zeros_like(moved_f)
         for chunk, (_, second) in zip(self.chunks(), self._last[1], strict=True):
-            bent = self.bent(chunk, second, chunk.x @ dW.T + chunk.f @ moved_f.T)
-            by_x += bent.T @ chunk.x
-            by_f += bent.T @ chunk.f
-        by_x[:, :d1] += by_f @ V.T + self._A_f @ dV.T
-        by_V = W_1.T @ by_f + dW_1.T @ self._A_f
-        return np.concatenate([by_x.ravel(), by_V.ravel()]) + 2.0 * self.decay * tangent
+            bent = self.bent(chunk, second, chunk.x @ dW.mT + chunk.f @ moved_f.mT).mT
+            by_x += bent @ chunk.x
+            by_f += bent @ chunk.f
+        by_x[..., :d1] += by_f @ V.T + self._A_f @ dV.mT
+        by_V = W_1.T @ by_f + dW_1.mT @ self._A_f
+        return _rows(by_x, by_V) + 2.0 * self.decay * tangent
 
     def flat(self, point: Point | Direction) -> Array:
         W, V = (point.dW, point.dV) if isinstance(point, Direction) else (point.head, point.V)
@@ -149,13 +168,14 @@ class Augmented(_Means):
             self.at(z)
         assert self._last is not None
         d = self.problem.d
-        dA = tangent.reshape(self.problem.q, -1)
+        dA = tangent.reshape(*tangent.shape[:-1], self.problem.q, -1)
         product = np.zeros_like(dA)
         for chunk, (_, second) in zip(self.chunks(), self._last[1], strict=True):
-            bent = self.bent(chunk, second, chunk.x @ dA[:, :d].T + chunk.f @ dA[:, d:].T)
-            product[:, :d] += bent.T @ chunk.x
-            product[:, d:] += bent.T @ chunk.f
-        return product.ravel()
+            moved = chunk.x @ dA[..., :d].mT + chunk.f @ dA[..., d:].mT
+            bent = self.bent(chunk, second, moved).mT
+            product[..., :d] += bent @ chunk.x
+            product[..., d:] += bent @ chunk.f
+        return product.reshape(tangent.shape)
 
     def hessian(self, z: Array) -> Array:
         """∇²Φ, dense."""
@@ -191,15 +211,15 @@ class Decayed(Augmented):
         self.l2 = problem.objective.l2
 
     def _parts(self, z: Array) -> tuple[Array, Array, Array]:
-        A = z.reshape(self.problem.q, -1)
-        return A[:, : self.problem.d], A[:, : self.problem.d1], A[:, self.problem.d :]
+        A = z.reshape(*z.shape[:-1], self.problem.q, -1)
+        return A[..., : self.problem.d], A[..., : self.problem.d1], A[..., self.problem.d :]
 
     def at(self, z: Array) -> tuple[float, Array]:
         value, gradient = super().at(z)
         if self.l2 == 0.0:
             return value, gradient
         W, U_1, Z = self._parts(z)
-        self._K = _inverse(U_1 @ U_1.T)
+        self._K = _inverse_of_square(U_1)
         self._B = B = self._K @ Z
         decayed = self.problem.decayed * W
         penalty = float(np.sum(decayed * W) + np.sum(Z * B))
@@ -214,18 +234,26 @@ class Decayed(Augmented):
             return product
         (_, U_1, _), (dW, dU, dZ) = self._parts(z), self._parts(tangent)
         B = self._B
-        dB = self._K @ (dZ - (dU @ U_1.T + U_1 @ dU.T) @ B)
+        dB = self._K @ (dZ - (dU @ U_1.T + U_1 @ dU.mT) @ B)
         by_W = 2.0 * self.problem.decayed * dW
-        by_W[:, : self.problem.d1] -= 2.0 * (dB @ (B.T @ U_1) + B @ (dB.T @ U_1) + B @ (B.T @ dU))
-        return product + self.l2 * np.concatenate([by_W, 2.0 * dB], axis=1).ravel()
+        by_W[..., : self.problem.d1] -= 2.0 * (dB @ (B.T @ U_1) + B @ (dB.mT @ U_1) + B @ (B.T @ dU))
+        return product + self.l2 * np.concatenate([by_W, 2.0 * dB], axis=-1).reshape(tangent.shape)
 
 
-def _inverse(A: Array) -> Array:
-    """A⁻¹; NaN where there is none."""
+def _rows(W: Array, V: Array) -> Array:
+    """(W, V) row by row, (..., q·d + d1·k)."""
+    stack = W.shape[:-2]
+    return np.concatenate([W.reshape(*stack, -1), V.reshape(*stack, -1)], axis=-1)
+
+
+def _inverse_of_square(A: Array) -> Array:
+    """(AAᵀ)⁻¹ by the singular values of A; NaN where float64 knows none."""
     try:
-        return np.asarray(np.linalg.inv(A), dtype=np.float64)
+        left, s, _ = np.linalg.svd(A, full_matrices=False)
     except np.linalg.LinAlgError:
-        return np.full_like(A, np.nan)
+        return np.full((len(A), len(A)), np.nan)
+    scaled = left / np.where(s > RANK * s[0], s, np.nan)
+    return np.asarray(scaled @ scaled.T, dtype=np.float64)
 
 
 @dataclass
@@ -245,6 +273,10 @@ class OnBall:
     inside: Objective
     norm: float
     held: Bools
+
+    @property
+    def entries(self) -> int:
+        return self.inside.entries
 
     def coordinates(self, z: Array) -> Array:
         """y with z(y) = z, or the point of the ball nearest to z."""
@@ -277,31 +309,39 @@ class OnBall:
         z, (u, s, _) = self.z(y), self._parts(y)
         factor = self.norm / s
         m = len(u)
-        turned, free = tangent[:m], tangent[m:]
-        along, across = float(u @ turned), _off(u, turned)
-        step = np.empty(len(z))
-        step[self.held], step[~self.held] = factor * across[:-1], free
+        turned, free = tangent[..., :m], tangent[..., m:]
+        along, across = (turned @ u)[..., None], _off(u, turned)
+        step = np.empty((*tangent.shape[:-1], len(z)))
+        step[..., self.held], step[..., ~self.held] = factor * across[..., :-1], free
         g = np.append(self.inside.at(z)[1][self.held], 0.0)
         product = self.inside.hessian_product(z, step)
-        bent = np.append(product[self.held], 0.0)
-        curved = along * _off(u, g) + float(g @ across) * u + float(g @ u) * across
-        return np.concatenate([factor * (_off(u, bent) - curved / s), product[~self.held]])
+        bent = np.concatenate([product[..., self.held], np.zeros_like(along)], axis=-1)
+        curved = along * _off(u, g) + (across @ g)[..., None] * u + float(g @ u) * across
+        return np.concatenate([factor * (_off(u, bent) - curved / s), product[..., ~self.held]], axis=-1)
 
 
 def _off(u: Array, v: Array) -> Array:
     """The part of v that is orthogonal to a unit vector u."""
-    return v - float(u @ v) * u
+    return v - (v @ u)[..., None] * u
+
+
+def dense_hessian(function: Function, z: Array) -> Array:
+    """∇² of a function at z (m,): (m, m), symmetric."""
+    m = len(z)
+    few = max(1, STACKED // function.entries)
+    stacks = [function.hessian_product(z, np.eye(m)[i : i + few]) for i in range(0, m, few)]
+    H = np.concatenate(stacks)
+    return (H + H.T) / 2.0
 
 
 def lowest_curvature(function: Function, z: Array, *, seed: int = 0, most: int = 60) -> tuple[float, Array]:
     """λ_min of the Hessian and its unit eigenvector, by dense algebra or by Lanczos's method."""
     m = len(z)
     if m <= DENSE:
-        columns = np.stack([function.hessian_product(z, e) for e in np.eye(m)])
-        columns = (columns + columns.T) / 2.0
-        if not np.isfinite(columns).all():
+        H = dense_hessian(function, z)
+        if not np.isfinite(H).all():
             return math.nan, np.zeros(m)
-        eigenvalues, Q = np.linalg.eigh(columns)
+        eigenvalues, Q = np.linalg.eigh(H)
         return float(eigenvalues[0]), Q[:, 0]
     v = np.random.default_rng(seed).standard_normal(m)
     v /= np.linalg.norm(v)
@@ -324,4 +364,6 @@ def lowest_curvature(function: Function, z: Array, *, seed: int = 0, most: int =
 
 
 DENSE = 160
-"""Up to so many coordinates a Hessian is formed column by column."""
+"""Up to so many coordinates a Hessian is formed,"""
+STACKED = 2**20
+"""and so many predictions at once are moved along its columns."""

@@ -34,7 +34,16 @@ from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Proble
 from resnet_cert.problem.problem import Objective as Sought
 from resnet_cert.problem.span import gradient_basis, span
 from resnet_cert.results import ShownAsText
-from resnet_cert.search.derivatives import Augmented, Decayed, Function, Objective, OnBall, lowest_curvature
+from resnet_cert.search.derivatives import (
+    RANK,
+    Augmented,
+    Decayed,
+    Function,
+    Objective,
+    OnBall,
+    dense_hessian,
+    lowest_curvature,
+)
 
 MARGIN = 16.0
 """The search ends at an ε/16-SOPSP by its own numbers, so that enclosures prove one for ε."""
@@ -62,8 +71,6 @@ QUARTERS = 24
 """From a longer one it goes by as many factors of 4 towards 0 as lead down."""
 SHORTER = 0.7
 """A point that is no better is taken for another one when its length is at most this share."""
-RANK = 1e-9
-"""A singular value of W_1 that small, relative to the largest one, is raised before V is taken from Z."""
 
 
 @dataclass(frozen=True)
@@ -257,8 +264,9 @@ class _Search:
             stopped = f"{reason}; {where}"
         elif self.problem.epsilon > 0.0 and not math.isfinite(self.mu2()) and not self.is_bent_up():
             stopped = (
-                f"λ_min ≥ −√(μ2 ε) is not decided: λ_min, about {self.lambda_min:.1e}, is not proven to be at "
-                "least 0, and no finite μ2 is known on the domain; a smaller domain.b or lipschitz.mu2 may do"
+                f"λ_min ≥ −√(μ2 ε) is not decided: λ_min, about {self.lambda_min:.1e}, is not proven to be "
+                "at least 0, and no finite μ2 is known on the domain; a smaller domain.b or lipschitz.mu2 "
+                "may do"
             )
         return Solution(point, self.iterations, stopped, attained, descent, why)
 
@@ -358,7 +366,8 @@ class _Search:
             return np.asarray(np.concatenate([both[:, :d].ravel(), V.ravel()]), dtype=np.float64)
 
         A = np.concatenate([W, W[:, :d1] @ V], axis=1).ravel()
-        if np.linalg.matrix_rank(W[:, :d1]) < problem.q or not np.isfinite(lifted(A)).all():
+        sizes = np.linalg.svd(W[:, :d1], compute_uv=False)
+        if not sizes[-1] > RANK * sizes[0] or not np.isfinite(lifted(A)).all():
             return
         before = self.objective.at(self.z)[0]
         if self.objective.at(lifted(A))[0] <= before * (1.0 + 1e-12):
@@ -401,6 +410,10 @@ class _Block:
     start: Array
     part: slice
 
+    @property
+    def entries(self) -> int:
+        return self.function.entries
+
     def whole(self, y: Array) -> Array:
         z = self.start.copy()
         z[self.part] = y
@@ -411,9 +424,9 @@ class _Block:
         return value, gradient[self.part]
 
     def hessian_product(self, y: Array, tangent: Array) -> Array:
-        step = np.zeros_like(self.start)
-        step[self.part] = tangent
-        return self.function.hessian_product(self.whole(y), step)[self.part]
+        step = np.zeros((*tangent.shape[:-1], len(self.start)))
+        step[..., self.part] = tangent
+        return self.function.hessian_product(self.whole(y), step)[..., self.part]
 
 
 def _third_derivative(problem: Problem, W: Array, V: Array) -> float:
@@ -669,9 +682,9 @@ def _trust_step(function: Function, z: Array, gradient: Array, radius: float) ->
 
     step = None
     if len(z) <= DENSE_STEP:
-        H = np.stack([product(e) for e in np.eye(len(z))])
+        H = dense_hessian(function, z)
         if np.isfinite(H).all():
-            step = _exact_step((H + H.T) / 2.0, gradient, radius)
+            step = _exact_step(H, gradient, radius)
     if step is None:
         step = _conjugate_gradients(product, gradient, radius)
     model = float(gradient @ step) + 0.5 * float(step @ product(step))
