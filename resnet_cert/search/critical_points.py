@@ -34,7 +34,7 @@ from resnet_cert.numerics.radius import NOTHING, Array, Radius, gamma
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Direction, Domain, Objective, Point, Problem
 from resnet_cert.problem.span import gradient_basis, span
-from resnet_cert.search.solve import basis
+from resnet_cert.search.derivatives import basis
 
 EXACT_WORK = 100_000
 """Up to so many rational operations the rank of the data is found exactly."""

@@ -15,6 +15,7 @@ import numpy as np
 from resnet_cert.numerics.balls import Bools
 from resnet_cert.numerics.radius import NOTHING, Array
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, HELD_BYTES, Chunk, Direction, Point, Problem
+from resnet_cert.problem.span import gradient_basis
 
 RANK = 1e-9
 """A singular value of W_1 that small, relative to the largest one, is taken for 0."""
@@ -198,46 +199,66 @@ class Augmented(_Means):
         return H.reshape(q * m, q * m)
 
 
-class Decayed(Augmented):
-    """min over V with U_1V = Z of G(U, V), for U_1 of full row rank: with K = (U_1U_1ᵀ)⁻¹
+class Decayed:
+    """min over V with U_1V = Z of G(NU, V), for U_1 of full row rank: with K = (U_1U_1ᵀ)⁻¹
 
-        Φ(U, Z) + l2(‖U‖_F² + tr ZᵀKZ).
+        Φ(NU, NZ) + l2(‖U‖_F² + tr ZᵀKZ),   z = (U, Z) ∈ R^{q'×(d+k)} row by row.
 
-    Valleys U_1V = const, along which G falls by l2 alone, are straight in these coordinates.
+    N (q, q') are orthonormal columns that span the gradients of the loss: decay leaves no more of W.  Valleys
+    U_1V = const, along which G falls by l2 alone, are straight in these coordinates.
     """
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.l2 = problem.objective.l2
+        self.problem, self.l2 = problem, problem.objective.l2
+        self.Phi, self.N = Augmented(problem), basis(problem)
+        self._last: Array | None = None
+
+    @property
+    def entries(self) -> int:
+        return self.Phi.entries
 
     def _parts(self, z: Array) -> tuple[Array, Array, Array]:
-        A = z.reshape(*z.shape[:-1], self.problem.q, -1)
+        A = z.reshape(*z.shape[:-1], self.N.shape[1], -1)
         return A[..., : self.problem.d], A[..., : self.problem.d1], A[..., self.problem.d :]
 
+    def _whole(self, z: Array) -> Array:
+        """N(U, Z)."""
+        A = self.N @ z.reshape(*z.shape[:-1], self.N.shape[1], -1)
+        return A.reshape(*z.shape[:-1], -1)
+
+    def _within(self, slope: Array) -> Array:
+        """Nᵀ of derivatives in N(U, Z)."""
+        A = self.N.T @ slope.reshape(*slope.shape[:-1], len(self.N), -1)
+        return A.reshape(*slope.shape[:-1], -1)
+
     def at(self, z: Array) -> tuple[float, Array]:
-        value, gradient = super().at(z)
-        if self.l2 == 0.0:
-            return value, gradient
+        value, slope = self.Phi.at(self._whole(z))
         W, U_1, Z = self._parts(z)
-        self._K = _inverse_of_square(U_1)
+        self._last, self._K = z.copy(), _inverse_of_square(U_1)
         self._B = B = self._K @ Z
         decayed = self.problem.decayed * W
         penalty = float(np.sum(decayed * W) + np.sum(Z * B))
         by_W = 2.0 * decayed
         by_W[:, : self.problem.d1] -= 2.0 * B @ (B.T @ U_1)
-        slope = np.concatenate([by_W, 2.0 * B], axis=1).ravel()
-        return value + self.l2 * penalty if penalty >= 0.0 else math.inf, gradient + self.l2 * slope
+        gradient = self._within(slope) + self.l2 * np.concatenate([by_W, 2.0 * B], axis=1).ravel()
+        return value + self.l2 * penalty if penalty >= 0.0 else math.inf, gradient
 
     def hessian_product(self, z: Array, tangent: Array) -> Array:
-        product = super().hessian_product(z, tangent)
-        if self.l2 == 0.0:
-            return product
+        if self._last is None or not np.array_equal(self._last, z):
+            self.at(z)
+        product = self._within(self.Phi.hessian_product(self._whole(z), self._whole(tangent)))
         (_, U_1, _), (dW, dU, dZ) = self._parts(z), self._parts(tangent)
         B = self._B
         dB = self._K @ (dZ - (dU @ U_1.T + U_1 @ dU.mT) @ B)
         by_W = 2.0 * self.problem.decayed * dW
         by_W[..., : self.problem.d1] -= 2.0 * (dB @ (B.T @ U_1) + B @ (dB.mT @ U_1) + B @ (B.T @ dU))
         return product + self.l2 * np.concatenate([by_W, 2.0 * dB], axis=-1).reshape(tangent.shape)
+
+
+def basis(problem: Problem) -> Array:
+    """(q, q') orthonormal to rounding: the space that ∇ℓ spans, all of R^q or 1^⊥."""
+    N = gradient_basis(problem)
+    return np.eye(problem.q) if N is None else N.center
 
 
 def _rows(W: Array, V: Array) -> Array:

@@ -32,7 +32,7 @@ from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.files import write_whole
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, Direction, Point, Problem
 from resnet_cert.problem.problem import Objective as Sought
-from resnet_cert.problem.span import gradient_basis, span
+from resnet_cert.problem.span import span
 from resnet_cert.results import ShownAsText
 from resnet_cert.search.derivatives import (
     RANK,
@@ -41,6 +41,7 @@ from resnet_cert.search.derivatives import (
     Function,
     Objective,
     OnBall,
+    basis,
     dense_hessian,
     lowest_curvature,
 )
@@ -338,7 +339,7 @@ class _Search:
                 block = _Block(self.objective, self.z, part)
                 trust_region(block, self.z[part], self.aim, lambda y, block=block: self.moved(block.whole(y)))
         for _ in range(ROUNDS):
-            if self.ball is None and self.problem.d1 >= self.problem.q and not self.problem.is_plain:
+            if self.ball is None and self.problem.d1 >= span(self.problem) and not self.problem.is_plain:
                 self.along_valleys()
             function, y = self.coordinates()
             trust_region(function, y, self.aim, self.moved)
@@ -356,17 +357,18 @@ class _Search:
 
     def along_valleys(self) -> None:
         """Down G with the least V for every (W, W_1V)."""
-        problem = self.problem
+        problem, N = self.problem, basis(self.problem)
         d, d1 = problem.d, problem.d1
         W, V = self.objective.head(self.z)
+        U = N.T @ W
 
         def lifted(A: Array) -> Array:
-            both = A.reshape(problem.q, d + problem.k)
+            both = A.reshape(N.shape[1], d + problem.k)
             V = np.linalg.lstsq(both[:, :d1], both[:, d:], rcond=None)[0]
-            return np.asarray(np.concatenate([both[:, :d].ravel(), V.ravel()]), dtype=np.float64)
+            return np.asarray(np.concatenate([(N @ both[:, :d]).ravel(), V.ravel()]), dtype=np.float64)
 
-        A = np.concatenate([W, W[:, :d1] @ V], axis=1).ravel()
-        sizes = np.linalg.svd(W[:, :d1], compute_uv=False)
+        A = np.concatenate([U, U[:, :d1] @ V], axis=1).ravel()
+        sizes = np.linalg.svd(U[:, :d1], compute_uv=False)
         if not sizes[-1] > RANK * sizes[0] or not np.isfinite(lifted(A)).all():
             return
         before = self.objective.at(self.z)[0]
@@ -558,12 +560,6 @@ class _BlockSearch:
             return None
         self.V = V
         return np.concatenate([U_.ravel(), V.ravel()])
-
-
-def basis(problem: Problem) -> Array:
-    """(q, q') orthonormal to rounding: the space that ∇ℓ spans, all of R^q or 1^⊥."""
-    N = gradient_basis(problem)
-    return np.eye(problem.q) if N is None else N.center
 
 
 def newton(
