@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flint import acb_mat, arb, arb_mat, ctx, fmpq
+from flint import acb_mat, arb, arb_mat, ctx, fmpq, fmpq_mat
 
 Number = Any  # arb or fmpq: the formulas of the definitions hold in both
 Vector = list[Number]
@@ -100,13 +100,19 @@ def smallest_eigenvalue(H: Matrix) -> arb:
     size = mid(sum((abs(mid(entry)) for row in H for entry in row), arb(0)))
     if size == 0:
         return arb(0)
-    eigenvalues = acb_mat(arb_mat([[mid(entry) for entry in row] for row in H])).eig(algorithm="approx")
-    center = -mid(largest([-z.real for z in eigenvalues]))
     radius = mid(size * arb(2) ** (-(3 * ctx.prec) // 4))
-    while not (
-        is_positive_semidefinite(shifted(H, radius - center)) is True
-        and is_positive_semidefinite(shifted(H, -radius - center)) is False
-    ):
+
+    def lies_at(center: arb, radius: arb) -> bool:
+        above = is_positive_semidefinite(shifted(H, radius - center))
+        return above is True and is_positive_semidefinite(shifted(H, -radius - center)) is False
+
+    center, middle = arb(0), acb_mat(arb_mat([[mid(entry) for entry in row] for row in H]))
+    for bits in (ctx.prec, 2 * ctx.prec):  # the iteration for the eigenvalues may fail at one of them
+        with ctx.workprec(bits):
+            center = -mid(largest([-z.real for z in middle.eig(algorithm="approx")]))
+        if lies_at(center, radius):
+            return arb(center, radius)
+    while not lies_at(center, radius):
         radius = mid(radius * 2**16)
         if radius > size:
             raise ArithmeticError("expected a matrix of narrow finite balls")
@@ -133,17 +139,66 @@ def complement(w: Sequence[arb]) -> Matrix:
     return reflection[1:]
 
 
+def mean_free(q: int) -> Matrix:
+    """Helmert's orthonormal basis of 1^⊥, as the columns of a (q, q − 1) matrix."""
+    columns = [
+        [(-1 if i < j else j if i == j else 0) / arb(j * (j + 1)).sqrt() for i in range(q)]
+        for j in range(1, q)
+    ]
+    return [[column[i] for column in columns] for i in range(q)]
+
+
+def singular_values(M: Matrix) -> Vector:
+    """In descending order; not proven, to 2^(−3/4 of the working bits) of ‖M‖."""
+    rows, columns = len(M), len(M[0])
+    size = mid(norm([entry for row in M for entry in row]))
+    if size == 0:
+        return [arb(0)] * min(rows, columns)
+    both = [[arb(0)] * rows + [mid(entry) for entry in row] for row in M]
+    both += [[mid(row[j]) for row in M] + [arb(0)] * columns for j in range(columns)]
+    found = sorted((z.real.mid() for z in acb_mat(arb_mat(both)).eig(algorithm="approx")), reverse=True)
+    error = size * arb(2) ** (-(3 * ctx.prec) // 4)
+    return [arb(value, mid(error)).nonnegative_part() for value in found[: min(rows, columns)]]
+
+
+def pivots(M: Matrix) -> list[int]:
+    """The first columns of a matrix of rationals that are independent of those before them."""
+    reduced, rank = fmpq_mat(M).rref()
+    return [next(j for j in range(len(M[0])) if reduced[i, j] != 0) for i in range(rank)]
+
+
+def kernel(M: Matrix, columns: int) -> Matrix:
+    """A basis of the vectors that the rows of a matrix of rationals, of so many columns, map to 0."""
+    if not M:
+        return [[fmpq(i == j) for j in range(columns)] for i in range(columns)]
+    reduced, basis, bound = fmpq_mat(M).rref()[0], [], pivots(M)
+    for free in sorted(set(range(columns)) - set(bound)):
+        z = [fmpq(j == free) for j in range(columns)]
+        for i, pivot in enumerate(bound):
+            z[pivot] = -reduced[i, free]
+        basis.append(z)
+    return basis
+
+
+def orthonormal(rows: Matrix) -> Matrix:
+    """A basis of the span of independent rows of rationals, by Gram and Schmidt, not proven."""
+    basis: Matrix = []
+    for row in ([arb(entry) for entry in row] for row in rows):
+        for _ in range(2):  # the second pass removes what cancellation left
+            for q in basis:
+                along = dot(row, q)
+                row = [mid(entry - along * qj) for entry, qj in zip(row, q, strict=True)]
+        length = norm(row)
+        basis.append([mid(entry / length) for entry in row])
+    return basis
+
+
+def row_space(rows: Matrix) -> Matrix:
+    """An orthonormal basis of the span of rows of rationals, whose dimension is found exactly."""
+    return orthonormal([rows[i] for i in pivots([list(column) for column in zip(*rows, strict=True)])])
+
+
 def solve(H: Matrix, g: Sequence[arb]) -> list[arb]:
-    """H⁻¹g for a positive definite H, on midpoints (not proven), by LDLᵀ without pivoting."""
-    S, v, size = [[mid(entry) for entry in row] for row in H], [mid(entry) for entry in g], len(H)
-    for i in range(size):
-        for j in range(i + 1, size):
-            factor = mid(S[j][i] / S[i][i])
-            for l in range(i, size):
-                S[j][l] = mid(S[j][l] - factor * S[i][l])
-            v[j] = mid(v[j] - factor * v[i])
-    for i in reversed(range(size)):
-        for l in range(i + 1, size):
-            v[i] = mid(v[i] - S[i][l] * v[l])
-        v[i] = mid(v[i] / S[i][i])
-    return v
+    """H⁻¹g on midpoints, not proven."""
+    columns = arb_mat([[mid(entry)] for entry in g])
+    return arb_mat([[mid(entry) for entry in row] for row in H]).solve(columns, algorithm="approx").entries()

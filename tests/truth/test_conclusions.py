@@ -16,11 +16,12 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+from families import CORNERS, draw
 from flint import arb, ctx
-from heads import BITS, CORNERS, LOSSES, Array, Head, draw
+from heads import BITS, LOSSES, Array, Head
 from linear_heads import minimum
 from mpmath import mpf
-from polished import polished
+from oracle_theorems import theorem3_of
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
@@ -117,31 +118,6 @@ def descended(head: Head, rows: Array, steps: int = 3000) -> tuple[float, Array]
 # --- The formulas -----------------------------------------------------------------------------------------
 
 
-def forms(c: BoundConstants, epsilon: float) -> dict[str, mpf]:
-    """Theorem 3: the threshold form, the refined one and its polynomial."""
-    b, r, mu0, mu1, mu2, eps = map(mpf, (c.b, c.r, c.mu0, c.mu1, c.mu2, epsilon))
-    stretch = mpmath.sqrt(min(c.span, c.k)) * (1 if c.d > c.span else 1 + mpmath.sqrt(2))
-    m0, far = mpmath.sqrt(mu2 * eps), r if c.whole else b + r
-
-    def S(t: mpf) -> mpf:
-        curved = mpmath.sqrt((m0 + mu2 * t) * (mu1 + m0 + mu2 * t))
-        return mu0 * t + far * (eps + mu1 * t) + mpmath.sqrt(min(c.span, c.k)) * r * b * curved
-
-    def B(t: mpf) -> mpf:
-        return eps * mpmath.sqrt((b + r) ** 2 + (b * r / t) ** 2)
-
-    low, high = b * mpf(10) ** -400, b
-    for _ in range(0 if S(b) <= B(b) else 160):
-        middle = mpmath.sqrt(low * high)
-        low, high = (middle, high) if S(middle) <= B(middle) else (low, middle)
-    curved = mpf(3) / 4 + mu1 / 2 + 3 * mu2 / 4
-    return {
-        "threshold_form": S(high),
-        "refined_form": (b + r) * eps + stretch * b * r * mpmath.sqrt(m0 * m0 + mu1 * m0),
-        "refined_polynomial_form": (eps + mpmath.root(eps, 4)) * (b + r + stretch * b * r * curved),
-    }
-
-
 def decayed_form(c: BoundConstants, epsilon: float, l2: float, norm_V: float) -> mpf:
     """Theorem 3 with weight decay."""
     b, r, mu1, mu2, eps, decay, V = map(mpf, (c.b, c.r, c.mu1, c.mu2, epsilon, l2, norm_V))
@@ -180,8 +156,10 @@ def _theorem3_holds(head: Head, problem: Problem, report: Report, about: Any) ->
     if third.applies:
         assert third.bound is not None
         assert not gap.lower > third.bound.upper, about
-        for name, true in forms(symbols, report.epsilon).items():
-            assert true * (1 - mpf(10) ** -16) <= getattr(third, name) <= true * (1 + mpf(10) ** -9), about
+        exact = theorem3_of(symbols, report.epsilon)
+        for name in ("threshold_form", "polynomial_form", "refined_form", "refined_polynomial_form"):
+            true, ours = getattr(exact, name), getattr(third, name)
+            assert true * (1 - arb(10) ** -16) <= ours <= true * (1 + arb(10) ** -9), about
         assert third.augmented is None or third.augmented.upper.upper >= report.objective.F.lower, about
     decayed = report.regularized
     if decayed is not None and decayed.theorem3 is not None and decayed.theorem3.bound is not None:
@@ -211,7 +189,7 @@ def _break_even_holds(head: Head, problem: Problem, report: Report, about: Any) 
         if r is not None and 0.0 < r < math.inf:
             r = r * (1.0 + 1e-15) if is_enough else r
             near = best_linear_predictor(problem, r, 1.0)
-            m = polished(truth, r, near.W_star.center, near.found.place.lam).value
+            m = minimum(truth, r, near=near.W_star.center, multiplier=near.found.place.lam).value
             assert m <= F + slack if is_enough else m >= F - slack, about
 
 
@@ -226,7 +204,7 @@ def _block_gap_holds(head: Head, problem: Problem, report: Report, about: Any) -
         assert gap.lower == 0.0, about
     else:
         if not gap.lower <= F - least + 1e-5 * size:  # the descent was slow
-            least = float(minimum(head.truth, 1e6, extra=head.f).value.upper())
+            least = float(minimum(head.truth, 1e6, rows=np.hstack([head.inputs, head.f])).value.upper())
         assert gap.lower <= F - least + 1e-5 * size, about
         assert math.isfinite(gap.upper), about
         assert gap.upper - gap.lower <= 1e-6 * size, about

@@ -235,7 +235,7 @@ def stated(seed: int) -> None:
         epsilon, *numbers = (10.0 ** rng.uniform(-320.0, -100.0, 6)).tolist()
     d = int(rng.integers(1, 3))
     row = theorem3(BoundConstants(*numbers, d=d), epsilon)
-    exact = exact_theorem3(epsilon, *numbers, d)
+    exact = exact_theorem3(epsilon, *numbers, d=d)
     for name in ("threshold_form", "polynomial_form", "refined_form", "refined_polynomial_form"):
         assert not getattr(exact, name) > _arb(getattr(row, name)), (seed, name)
     least = min(row.threshold_form, row.refined_form)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families import LOSSES, gaussian, to_problem
+from families import SCALAR, draw
 from mpmath import mp, mpf
 
 import resnet_cert
@@ -36,11 +36,12 @@ from resnet_cert.results import Seconds, Source
 check_module = importlib.import_module("resnet_cert.check")  # `resnet_cert.check` is the function
 check = partial(check_module.check, break_even=False)  # the break-even radius has tests of its own
 ROOT = Path(__file__).parents[2]
-SHAPE = {"n": 8, "d": 3, "k": 2}  # one shape, so that JAX compiles once a loss
+SHAPE = {"n": 8, "d1": 3, "k": 2, "q": 1, "d2": 0, "bias": False}
+"""One shape, so that JAX compiles once a loss."""
 
 
 def problem_of(seed: int, loss: str = "squared", **options: Any) -> Problem:
-    return to_problem(gaussian(np.random.default_rng(seed), losses=(loss,), **SHAPE), **options)
+    return draw(seed, loss=loss, **SHAPE).problem(**options)
 
 
 def is_exactly(ours: Enclosure | None, exact: float | Fraction, width: float = 1e-14) -> bool:
@@ -143,7 +144,7 @@ def test_a_tie_in_example_1_is_certified():
 
 
 @pytest.mark.parametrize("w_is_zero", [True, False])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", SCALAR)
 def test_the_parts_of_a_report_agree_with_each_other(loss, w_is_zero):
     problem = problem_of(1, loss, epsilon=0.3)
     if w_is_zero:
@@ -192,7 +193,7 @@ def test_the_smallest_epsilon_is_the_larger_of_the_two_conditions():
             assert check(problem_of(seed, epsilon=epsilon)).verdict is verdict
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", SCALAR)
 def test_reasons_are_given_for_every_verdict(loss):
     for seed in range(2):
         smallest = check(problem_of(seed, loss, epsilon=1.0)).smallest_epsilon
@@ -282,7 +283,7 @@ def test_bound_constants_are_those_of_the_report():
 # --- The theorems -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", SCALAR)
 def test_what_the_theorems_state_is_seen_on_random_problems(loss):
     for seed in range(6):
         problem = problem_of(100 + seed, loss)
@@ -416,7 +417,7 @@ def without_time(report: Report) -> Report:
     return replace(report, seconds=Seconds(0.0))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", SCALAR)
 def test_a_check_repeated_gives_the_same_report(loss):
     problem = problem_of(8, loss, epsilon=0.2)
     assert unequal(without_time(check(problem)), without_time(check(problem))) == []
@@ -425,12 +426,12 @@ def test_a_check_repeated_gives_the_same_report(loss):
 THREADS = """
 import json
 import numpy as np
-from families import gaussian, to_problem
+from families import draw
 from resnet_cert import check
-sample = gaussian(np.random.default_rng(0), n=1100, d=32, k=32, losses=("squared",))
+head = draw(0, loss="squared", n=1100, d1=32, k=32, q=1, d2=0, bias=False)
 found = []
 for epsilon in (1e-3, 1e6):
-    report = check(to_problem(sample, epsilon=epsilon, mu2=1.0), escalate=False)
+    report = check(head.problem(epsilon=epsilon, mu2=1.0), escalate=False)
     numbers = (report.objective.F, report.gradient.norm, report.hessian.lambda_min)
     found.append([report.verdict.value, [[x.lower, x.upper] for x in numbers]])
 print(json.dumps(found))

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
-from flint import arb, ctx
-from truth.heads import BITS, Head, HeadTruth
+from heads import Head, HeadTruth
 
 Document = dict[str, Any]
 Arrays = dict[str, npt.NDArray[np.float64]]
@@ -241,15 +240,6 @@ def bound(folder: Path, case: Case, made: tuple[Document, Arrays]) -> Path:
     """A certificate beside the spec of its case, which it names."""
     document, arrays = made
     return write(folder, sealed({**document, "spec": named(spec(folder, case))}, arrays), arrays)
-
-
-def is_stationary(truth: HeadTruth, epsilon: float, mu2: float) -> bool | None:
-    """By the oracle; None where 256 bits do not decide."""
-    with ctx.workprec(BITS):
-        threshold = (arb(mu2) * arb(epsilon)).sqrt()
-        if truth.norm > arb(epsilon) or truth.lambda_min < -threshold:
-            return False
-        return True if truth.norm <= arb(epsilon) and truth.lambda_min >= -threshold else None
 
 
 def as_format_1(document: Document, arrays: Arrays) -> tuple[Document, Arrays]:

@@ -11,7 +11,8 @@ from typing import Any
 import forger
 import numpy as np
 import pytest
-from truth.heads import Head, draw
+from families import draw
+from heads import Head
 
 from resnet_cert import RequestError
 from resnet_cert.certificate.decision import decide

@@ -10,8 +10,9 @@ from pathlib import Path
 import forger
 import numpy as np
 import pytest
+from families import draw
 from flint import arb
-from truth.heads import LOSSES, Head, balls, draw
+from heads import LOSSES, Head, balls
 
 from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.writing import write_certificate

@@ -8,7 +8,8 @@ from typing import Any
 import forger
 import numpy as np
 import pytest
-from truth.heads import CORNERS, LOSSES, Head, draw
+from families import CORNERS, draw
+from heads import LOSSES, Head
 
 from resnet_cert.certificate.cost import Limits
 from resnet_cert.certificate.decision import decide

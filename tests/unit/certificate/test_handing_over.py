@@ -16,8 +16,9 @@ import forger
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from families import draw
+from heads import Head
 from selections import first
-from truth.heads import Head, draw
 
 from resnet_cert import RequestError
 from resnet_cert.certificate import bundle, supervision

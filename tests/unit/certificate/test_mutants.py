@@ -19,8 +19,9 @@ from typing import Any
 import forger
 import numpy as np
 import pytest
+from families import draw
 from flint import arb
-from truth.heads import Head, HeadTruth, draw
+from heads import Head, HeadTruth
 
 from resnet_cert import RequestError
 from resnet_cert.certificate.cost import Limits
@@ -208,7 +209,7 @@ def is_true(base: Base, document: forger.Document) -> bool:
             return False
         if upper is not None and not true <= arb(float.fromhex(upper)):
             return False
-    stationary = forger.is_stationary(truth, epsilon, mu2)
+    stationary = truth.is_stationary(epsilon, mu2)
     return {"CERTIFIED": stationary is True, "REFUTED": stationary is False}.get(claim["verdict"], True)
 
 

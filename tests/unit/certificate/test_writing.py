@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import forger
 import numpy as np
 import pytest
+from families import CORNERS, draw
+from heads import LOSSES
 from selections import first
-from truth.heads import CORNERS, LOSSES, draw
 
 from resnet_cert import Problem, Report, RequestError, Verdict, verify
 from resnet_cert.certificate.decision import decide

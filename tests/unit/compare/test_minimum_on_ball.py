@@ -9,13 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from families import draw
 from flint import arb, arb_mat, ctx
-from heads import BITS, LOSSES, Array, draw
+from heads import BITS, LOSSES, Array, Head
 from ill_conditioned import argmin, design, of_a_kind
-from oracle import Sample
-from oracle_algebra import rational
-from oracle_linear import attained, falls_for_ever
-from polished import polished
+from linear_heads import Minimum, attained, minimum
 
 from resnet_cert import Problem
 from resnet_cert.compare import path
@@ -52,10 +50,15 @@ def width(x: Enclosure) -> float:
     return (x.upper - x.lower) / abs(x.upper) if x.upper else 0.0
 
 
-def off(found: LinearMinimum, W: list[arb]) -> arb:
+def truth_near(head: Head, r: float, found: LinearMinimum) -> Minimum:
+    return minimum(head.truth, r, near=found.W_star.center, multiplier=found.found.place.lam)
+
+
+def off(found: LinearMinimum, truth: Minimum) -> arb:
     """‖Ŵ − W*‖_F."""
-    pairs = zip(W, found.W_star.center.ravel(), strict=True)
-    return sum(((a - arb(float(b))) ** 2 for a, b in pairs), arb(0)).sqrt()
+    entries = [entry for row in truth.W for entry in row]
+    pairs = zip(entries, found.W_star.center.ravel(), strict=True)
+    return sum(((a.mid() - arb(float(b))) ** 2 for a, b in pairs), arb(0)).sqrt()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -65,9 +68,9 @@ def test_minimum_and_minimiser_lie_where_they_are_said_to(loss: str, kind: str, 
         head = draw(seed, kind, loss)
         r = float(10.0 ** np.random.default_rng(seed).uniform(-1.0, 0.5))
         found = best_linear_predictor(head.problem(), r, 1.0)
-        truth = polished(head.truth, r, found.W_star.center, found.found.place.lam)
+        truth = truth_near(head, r, found)
         assert holds(found.F_min, truth.value), (seed, r)
-        assert not off(found, truth.W) > arb(float(found.W_star.radius)) + arb(10) ** -30, (seed, r)
+        assert not off(found, truth) > arb(float(found.W_star.radius)) + arb(10) ** -30, (seed, r)
         assert found.W_star.norm().lower <= r
         if found.falls_at_rim is not None and found.attained is not None:
             assert found.falls_at_rim == truth.active
@@ -129,17 +132,10 @@ def labelled(loss: str, q: int, seed: int) -> tuple[Array, Array, float]:
     return x, (p > 0.0).astype(float) if loss == "logistic" else np.clip(np.rint(p), 0.0, 9.0), cond
 
 
-def classes_attained(x: Array, y: Array) -> bool:
-    """Whether F_lin of softmax with one class a sample has a minimiser, exactly: none iff along some U, its
-    last row 0, the predictions of no other class ever gain on those of a sample's own."""
-    n, q = y.shape
-    rows = []
-    for i in range(n):
-        own = int(np.argmax(y[i]))
-        for other in set(range(q)) - {own}:
-            signs = [(a == own) - (a == other) for a in range(q - 1)]
-            rows.append([sign * rational(e) for sign in signs for e in x[i]])
-    return not falls_for_ever(rows)
+def is_attained(x: Array, y: Array, loss: str) -> bool:
+    """Exactly; y (n, q) as the formulas know it."""
+    (n, d), q = x.shape, y.shape[1]
+    return attained(Head(x, y, np.zeros((n, 1)), np.ones((q, d)), np.zeros((d, 1)), loss))
 
 
 @pytest.mark.parametrize(
@@ -152,15 +148,7 @@ def test_hard_labels_on_ill_conditioned_designs(loss: str, q: int, longer: int):
         if (loss, q) == ("softmax", 3):
             x = x[:, :2]  # more takes the exact cone too long
         given = 2.0 * y - 1.0 if loss == "logistic" else y
-        n, d = x.shape
-        exact = (
-            classes_attained(x, y)
-            if loss == "softmax"
-            else all(
-                attained(Sample(x, given[:, a], np.zeros((n, 1)), np.zeros(d), np.zeros((d, 1)), loss=loss))
-                for a in range(q)
-            )
-        )
+        exact = is_attained(x, y, loss)
         for r in (None, 10.0 ** np.random.default_rng(seed).uniform(-3, 6) / np.max(np.abs(x))):
             found = best_linear_predictor(linear(x, given[:, 0] if q == 1 else y, loss, q), r, 1.0)
             assert found.attained is exact or (found.attained is None and cond > 1e12), (seed, r)
@@ -280,7 +268,7 @@ def test_attainment_agrees_with_the_exact_cone(longer: int):
         x = rng.integers(-2, 3, (n, d)).astype(float) if seed % 2 else rng.normal(size=(n, d)).round(1)
         loss = "logistic" if seed % 3 else "poisson"
         y = rng.choice([-1.0, 1.0], n) if loss == "logistic" else rng.poisson(0.5, n).astype(float)
-        exact = attained(Sample(x, y, np.zeros((n, 1)), np.zeros(d), np.zeros((d, 1)), loss=loss))
+        exact = is_attained(x, (y[:, None] + 1.0) / 2.0 if loss == "logistic" else y[:, None], loss)
         assert best_linear_predictor(linear(x, y, loss), None, 2.0).attained is exact, seed
 
 
@@ -295,7 +283,7 @@ def test_a_bad_search_costs_width_and_never_truth(loss: str, monkeypatch: pytest
     head = draw(3, "generic", loss, q=2, d1=2)
     problem = head.problem()
     good = best_linear_predictor(problem, 0.7, 1.0)
-    truth = polished(head.truth, 0.7, good.W_star.center, good.found.place.lam)
+    truth = truth_near(head, 0.7, good)
     right = path.minimised
     for size in (1e-9, 1e-3, 1.0):
 
@@ -309,7 +297,7 @@ def test_a_bad_search_costs_width_and_never_truth(loss: str, monkeypatch: pytest
         monkeypatch.setattr(path, "STEPS_TO_LAMBDA", 3)
         found = best_linear_predictor(problem, 0.7, 1.0)
         assert holds(found.F_min, truth.value)
-        assert not off(found, truth.W) > arb(float(found.W_star.radius))
+        assert not off(found, truth) > arb(float(found.W_star.radius))
         assert found.W_star.norm().lower <= 0.7
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flint import arb, ctx
 from heads import BITS, Head
-from polished import polished
+from linear_heads import minimum
 from selections import first
 
 from resnet_cert.compare.break_even import break_even_radius
@@ -60,7 +60,7 @@ def at_zero(linear: LinearMinimum) -> float:
 
 def value(at: Head, r: float, problem: Any) -> arb:
     found = best_linear_predictor(problem, r, 1.0)
-    return polished(at.truth, r, found.W_star.center, found.found.place.lam).value
+    return minimum(at.truth, r, near=found.W_star.center, multiplier=found.found.place.lam).value
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -130,7 +130,7 @@ def test_a_network_as_good_as_the_best_to_rounding_is_met_in_balls(name: str, k:
         F, problem = near.truth.F, near.problem()
         linear = best_linear_predictor(problem, None, 3.0)
         found = break_even_radius(first_moments(problem).F, linear)
-        least = polished(at.truth, linear.r, best, 0.0).value
+        least = minimum(at.truth, linear.r, near=best).value
         if found.infinite:
             assert least > F
             continue
@@ -267,7 +267,7 @@ def test_what_stays_bounds_the_infimum_where_a_part_recedes(name: str, seed: int
     linear = best_linear_predictor(at.problem(), None, 3.0)
     assert linear.attained is False
     within = best_linear_predictor(part.problem(), None, 3.0)
-    least = float(polished(part.truth, within.r, within.W_star.center, 0.0).value * arb(share))
+    least = float(minimum(part.truth, within.r, near=within.W_star.center).value * arb(share))
     found = infimum(linear.data, linear.found).F
     assert found.lower <= least * (1 + 1e-15)
     assert least * (1 - 1e-15) <= found.upper

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from flint import arb, ctx
-from oracle import BITS
+from heads import BITS
 from oracle_algebra import dot, norm, rational
 
 from resnet_cert.compare.row_space import Unseen, unseen_directions

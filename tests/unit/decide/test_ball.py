@@ -11,8 +11,9 @@ import mpmath as mp
 import numpy as np
 import pytest
 from curvature import DIGITS, Exact, constrained
+from families import CORNERS, draw
 from flint import ctx, fmpq, fmpq_mat
-from heads import CORNERS, Head, draw
+from heads import Head
 
 from resnet_cert import Problem
 from resnet_cert.decide import ball

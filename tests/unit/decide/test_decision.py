@@ -8,7 +8,8 @@ import mpmath as mp
 import numpy as np
 import pytest
 from curvature import DIGITS, Exact, constrained
-from heads import CORNERS, Head, draw
+from families import CORNERS, draw
+from heads import Head
 from selections import first
 
 from resnet_cert import Problem

@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from curvature import Exact
-from heads import CORNERS, LOSSES, Head, draw
+from families import CORNERS, draw
+from heads import LOSSES, Head
 
 from resnet_cert import Problem
 from resnet_cert.decide.hessian import (

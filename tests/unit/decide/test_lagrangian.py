@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from curvature import Exact, constrained
-from heads import CORNERS, Head, draw
+from families import CORNERS, draw
+from heads import Head
 
 from resnet_cert import Problem
 from resnet_cert.decide.hessian import hessian_exceeds, reduction

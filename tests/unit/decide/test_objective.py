@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heads import CORNERS, LOSSES, draw
+from families import CORNERS, draw
+from heads import LOSSES
 
 from resnet_cert import Problem
 from resnet_cert.decide import objective

@@ -7,6 +7,7 @@ from typing import Any
 
 import heads
 import numpy as np
+from families import draw
 from flint import arb, ctx
 from heads import Head, HeadTruth, balls
 from oracle_algebra import Matrix, dot, norm
@@ -67,23 +68,12 @@ def true_curvature(truth: HeadTruth, *, with_f: bool) -> Matrix:
     return whole
 
 
-def true_slope(truth: HeadTruth, rows: Matrix) -> Matrix:
-    """E[∇ℓ rowᵀ]."""
-    q, l = truth.q, len(rows[0])
-    whole = [[arb(0)] * l for _ in range(q)]
-    for pi, row, (_, slope, _) in zip(truth.weights, rows, truth.parts, strict=True):
-        for a in range(q):
-            for j in range(l):
-                whole[a][j] += pi * slope[a] * row[j]
-    return whole
-
-
 def missed_moments(ours: Moments, truth: HeadTruth, *, with_f: bool) -> list[str]:
     """The moments whose enclosure does not hold the true ones."""
     found = {
         "F": holds(ours.F, truth.F),
-        "g_W": holds_ball(ours.g_W, true_slope(truth, truth.h)),
-        "A_f": holds_ball(ours.A_f, true_slope(truth, balls(truth.head.f))),
+        "g_W": holds_ball(ours.g_W, truth.g_W),
+        "A_f": holds_ball(ours.A_f, truth.A_f),
         "Q": holds_operator(ours.dense(), true_curvature(truth, with_f=with_f)),
     }
     return [name for name, held in found.items() if not held]
@@ -91,14 +81,8 @@ def missed_moments(ours: Moments, truth: HeadTruth, *, with_f: bool) -> list[str
 
 def missed(head: Head, problem: Problem | None = None, bits: int = heads.BITS) -> list[str]:
     """All stages of the pass whose enclosures do not hold the truth."""
-    problem = head.problem() if problem is None else problem
-    truth = head.truth
-    bits_before, heads.BITS = heads.BITS, bits
-    try:
-        with ctx.workprec(bits):
-            return _missed(head, problem, truth)
-    finally:
-        heads.BITS = bits_before
+    with ctx.workprec(bits):
+        return _missed(head, head.problem() if problem is None else problem, HeadTruth(head, bits))
 
 
 def _missed(head: Head, problem: Problem, truth: HeadTruth) -> list[str]:
@@ -125,7 +109,7 @@ def _missed(head: Head, problem: Problem, truth: HeadTruth) -> list[str]:
         ("first A_f", first.A_f, balls(head.f)),
         ("slope_x", first.slope_x, balls(head.inputs)),
     ):
-        if not holds_ball(ball, true_slope(truth, rows)):
+        if not holds_ball(ball, truth.mean_slope(rows)):
             names.append(name)
     return names
 
@@ -149,11 +133,11 @@ SMALL = (0.0, 5e-324, 1e-310, 2.0**-1022)
 def extreme(seed: int, loss: str, shape: dict[str, int] | None = None) -> Head:
     """Entries from 5e-324 to 1e300: free scales, or scales that balance each other so that p is near 1.
 
-    shape: arguments of `heads.draw` in place of drawn ones.
+    shape: arguments of `families.draw` in place of drawn ones.
     """
     rng = np.random.default_rng([seed, 77])
     drawn = {"q": int(rng.integers(1, 4)), "d1": int(rng.integers(1, 3))}
-    head = heads.draw(seed, loss=loss, **(shape or drawn))
+    head = draw(seed, loss=loss, **(shape or drawn))
     s_x, s_f, s_V, s_W, s_y = 10.0 ** rng.uniform(-320.0, 290.0, 5)
     if rng.random() < 0.6:  # balanced
         power = rng.uniform(-150.0, 150.0, 2)

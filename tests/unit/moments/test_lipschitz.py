@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flint import arb, arb_mat, ctx
-from heads import LOSSES, Head, balls, draw
+from families import SCALAR, draw
+from flint import arb, ctx
+from heads import LOSSES, Head
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_algebra import Vector, norm
+from oracle_algebra import norm
+from oracle_theorems import lipschitz as exact_constants
 
 from resnet_cert import Problem
 from resnet_cert.moments import lipschitz
@@ -122,88 +124,14 @@ def test_matrices_beat_single_samples_where_data_spread_in_many_directions():
 # --- They are their formulas ----------------------------------------------------------------------------
 
 
-def exact_suprema(loss: str, P: arb, y: float) -> tuple[arb, arb, arb]:
-    """Of |ℓ'|, |ℓ''|, |ℓ'''| of one output over |p| ≤ P; y as the formulas take it."""
-    target, one = arb(y), arb(1)
-    match loss:
-        case "squared":
-            return P + abs(target), one, arb(0)
-        case "poisson":
-            return (P.exp() - target).max(target - (-P).exp()), P.exp(), P.exp()
-        case "logistic":
-            e = (-P.min((2 + arb(3).sqrt()).log())).exp()
-            return 1 / (1 + (-P).exp()) - target.min(1 - target), one / 4, (1 - e) * e / (1 + e) ** 3
-        case _:
-            far, near = P + abs(target), (abs(target) - P).max(arb(0))
-            at = (one / 2).max(near).min(far)
-            third = 3 * at / (1 + at * at).sqrt() ** 5
-            return far / (1 + far * far).sqrt(), 1 / (1 + near * near).sqrt() ** 3, third
-
-
-def exact_constants(head: Head, b: float, scale: float = 1.0) -> tuple[list[arb], list[arb]]:
-    """Both forms, for one output; λ_max in floats, where it is good to 1e-12."""
-    n = len(head.x)
-    pi = balls(np.ones(n) / 1.0 if head.probabilities is None else head.probabilities)
-    total = sum(pi[1:], pi[0])
-    radius, sample, rows = arb(b), [arb(0)] * 3, []
-    for weight, x, f, y in zip(pi, balls(head.inputs), balls(head.f), head.y[:, 0], strict=True):
-        c = weight / total
-        x_norm, f_norm = norm(x), norm(f)
-        h = x_norm + radius * f_norm
-        J = (h * h + (radius * f_norm) * (radius * f_norm)).sqrt()
-        L1, L2, L3 = (arb(scale) * L for L in exact_suprema(head.loss, radius * h, y))
-        terms = (L1 * J, L2 * J * J + L1 * f_norm, L3 * J * J * J + 3 * L2 * J * f_norm)
-        sample = [mu + c * term for mu, term in zip(sample, terms, strict=True)]
-        rows.append((c, x + f, f_norm, L1, L2, L3 * J))
-    return sample, _matrix_forms(rows, radius, head.f.shape[1])
-
-
-def _matrix_forms(rows: list, b: arb, k: int) -> list[arb]:
-    def largest(weights: Vector, vectors: list[Vector]) -> arb:
-        m = len(vectors[0])
-        G = arb_mat(
-            m,
-            m,
-            [
-                sum((c * z[i] * z[j] for c, z in zip(weights, vectors, strict=True)), arb(0))
-                for i in range(m)
-                for j in range(m)
-            ],
-        )
-        size = sum((G[i, i] for i in range(m)), arb(0))
-        if not size > 0:
-            return arb(0)
-        scaled = np.array([[float((G[i, j] / size).mid()) for j in range(m)] for i in range(m)])
-        return size * arb(float(np.linalg.eigvalsh(scaled)[-1]))
-
-    c, z, f_norm, L1, L2, L3J = (list(part) for part in zip(*rows, strict=True))
-    f = [row[len(row) - k :] for row in z]
-    kappa2 = arb("0.5") + b * b + (arb("0.25") + b**4).sqrt()
-    slope = sum((p * L * L for p, L in zip(c, L1, strict=True)), arb(0)).sqrt()
-    crossed = sum((p * L * t for p, L, t in zip(c, L1, f_norm, strict=True)), arb(0))
-    bent = [p * L for p, L in zip(c, L2, strict=True)]
-    mu2 = kappa2 * largest([p * L for p, L in zip(c, L3J, strict=True)], z)
-    return [
-        kappa2.sqrt() * slope * largest(c, z).sqrt(),
-        kappa2 * largest(bent, z) + crossed.min(slope * largest(c, f).sqrt()),
-        mu2 + 3 * kappa2.sqrt() * largest(bent, z).sqrt() * largest(bent, f).sqrt(),
-    ]
-
-
-SCALAR = ("squared", "logistic", "pseudo_huber", "poisson")
-
-
 @pytest.mark.parametrize("b", [1e-3, 0.5, 2.0])
 @pytest.mark.parametrize("loss", SCALAR)
 def test_they_are_the_least_of_both_formulas_rounded_up(loss, b):
     for seed in range(6):
         head = draw(seed, "weights" if seed % 2 else "generic", loss, q=1)
-        scale = 0.3 if seed % 3 == 0 else 1.0
-        problem = replace(head.problem(), loss=named_loss(loss, scale))
-        ours = constants(problem, b)
-        for mu, form, sample, matrix in zip(
-            mus(ours), ours.forms, *exact_constants(head, b, scale), strict=True
-        ):
+        head = replace(head, scale=0.3 if seed % 3 == 0 else 1.0)
+        ours = constants(head.problem(), b)
+        for mu, form, sample, matrix in zip(mus(ours), ours.forms, *exact_constants(head, b), strict=True):
             least = sample if form == "per-sample" else matrix
             assert least * (1 - arb(10) ** -11 * (form == "matrix")) <= arb(mu)
             assert arb(mu) <= sample.min(matrix) * (1 + arb(10) ** -8) + arb(10) ** -300
@@ -284,9 +212,9 @@ def test_they_are_rounded_up_where_most_squares_of_a_norm_are_lost_one_by_one():
 )
 def test_no_underflow_takes_them_below_their_formulas(loss, scale, x, y, f, b):
     zero = np.zeros((1, 1))
-    one = Head(x=np.array([[x]]), y=np.array([[y]]), f=np.array([[f]]), W=zero, V=zero, loss=loss)
-    problem = replace(one.problem(), loss=named_loss(loss, scale))
-    for mu, exact in zip(mus(constants(problem, b)), exact_constants(one, b, scale)[0], strict=True):
+    data = {"x": [[x]], "y": [[y]], "f": [[f]]}
+    one = Head(**{name: np.array(a) for name, a in data.items()}, W=zero, V=zero, loss=loss, scale=scale)
+    for mu, exact in zip(mus(constants(one.problem(), b)), exact_constants(one, b)[0], strict=True):
         assert exact <= arb(mu)
 
 

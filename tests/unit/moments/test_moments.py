@@ -11,8 +11,9 @@ import heads
 import numpy as np
 import pytest
 import stages
+from families import CORNERS, draw
 from flint import ctx
-from heads import CORNERS, LOSSES, Head, draw
+from heads import LOSSES, Head
 from stages import extreme, missed, true_form
 
 from resnet_cert import Problem

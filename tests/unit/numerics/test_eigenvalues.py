@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from flint import arb, ctx
-from oracle import BITS
+from heads import BITS
 from oracle_algebra import rational
 from oracle_algebra import spectral_norm as exact_spectral_norm
 from scipy.linalg import hadamard
