@@ -265,15 +265,16 @@ def _kind(found: Landscape, point: CriticalPoint) -> str:
 
 
 def _sets(found: Landscape) -> Iterator[str]:
+    name = "G" if found.l2 else "F"
     for part in found.critical_sets:
-        what = "Global minima of F over all (W, V)" if part.kind == "minimum" else "Saddles at W = 0"
+        what = f"Global minima of {name} over all (W, V)" if part.kind == "minimum" else "Saddles at W = 0"
         size = {None: "of a dimension that is not proven", 0: "one point", 1: "a curve"}
         extent = size.get(part.dimension, f"of dimension {part.dimension}")
         at = part.through
         c = "" if at.c is None else f", c = {_array(at.c)}"
         through = f"W = {_array(at.W)}{c}, V = {_array(at.V)}"
         bent = "" if part.lambda_min is None else f", λ_min = {enclosed(part.lambda_min, 4)} there"
-        yield f"{what}: F = {enclosed(part.value)}, {extent}, through {through}{bent}."
+        yield f"{what}: {name} = {enclosed(part.value)}, {extent}, through {through}{bent}."
 
 
 def _array(a: Array) -> str:

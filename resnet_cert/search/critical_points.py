@@ -45,7 +45,7 @@ class CriticalSet:
     """Critical points that are not isolated, or not of one plane.
 
     kind: "minimum" (global) or "saddle".  dimension: of the set; None where it is not proven.
-    value: of F on it.  through: one of its points, to rounding.  directions: tangent to it there.
+    value: of the objective on it.  through: one of its points, to rounding.  directions: tangent to it there.
     lambda_min: at `through`, of a saddle.
     """
 

@@ -13,7 +13,7 @@ eigenvectors of E[(x, f)(x, f)ᵀ], as in `enclosed.InFeatures`.  Their sum with
 no critical point is higher than 0, and w and, by E[ℓ'²] ≤ 2cF for the squared loss c/2·(p − y)², b are
 bounded.  Up to `MOST_UNKNOWNS` of them branch and bound finds all with |w_i| and |V_ij| in a range, or lists
 the boxes that are left (`shells`, and where ℓ'' varies and there are few unknowns `krawczyk` alone); beyond,
-what a number of descents come to.
+what a number of descents come to.  Critical points that are not isolated, `spheres` knows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from resnet_cert.search.derivatives import Objective
 from resnet_cert.search.equations import HeadAndRatio, equations
 from resnet_cert.search.shells import Shells
 from resnet_cert.search.solve import trust_region
+from resnet_cert.search.spheres import SphereOfMinima, sphere_of_minima
 
 MOST_UNKNOWNS = 6
 BOX_WORK = 1.2e7
@@ -50,7 +51,7 @@ NEAR = 2.0**-12
 class Found:
     """points: (w, b, how far the exact one is at most) each; complete: those are all with |w_i| ≤ reach_w and
     |V_ij| ≤ reach_V.  everywhere: it was searched, not only descended to.  left: the boxes (w, V) of which
-    nothing is known, their lower and upper ends (u, d + d1·k)."""
+    nothing is known, their lower and upper ends (u, d + d1·k).  sphere: further ones, wherever they are."""
 
     points: list[tuple[Array, Array, float]]
     complete: bool
@@ -58,6 +59,7 @@ class Found:
     left: tuple[Array, Array]
     reach_w: float
     reach_V: float
+    sphere: SphereOfMinima | None
 
 
 def applies(problem: Problem) -> bool:
@@ -86,6 +88,7 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
         reach_w = max(reach_w, 1.2 * float(np.abs(lowest[:d]).max()))
         V = np.outer(lowest[: problem.d1], lowest[d:])
         reach_V = max(reach_V, 1.2 * float(np.abs(V).max(initial=0.0)))
+    sphere = sphere_of_minima(problem, system, [end for _, end in sorted(ends, key=lambda end: end[0])])
     points: list[tuple[Array, Array, float]] = []
     complete, everywhere = False, False
     left = np.zeros((0, d + problem.d1 * problem.k))
@@ -97,20 +100,21 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
             high = np.concatenate([np.full(d, min(reach_w, _farthest_head(problem, system))), most])
 
             def excluded(center: Array, reach: Array) -> Bools:
-                """|V_ij| = |w_i b_j| is out of the range everywhere in the box."""
+                """|V_ij| = |w_i b_j| is out of the range everywhere in the box, or what is in it on the
+                sphere."""
                 least = np.maximum(np.abs(center) - reach, 0.0)
                 entries = least[:, : problem.d1, None] * least[:, None, d:]
-                return np.asarray((entries * (1.0 - 8.0 * U) > reach_V).any(axis=(1, 2)))
+                beyond = np.asarray((entries * (1.0 - 8.0 * U) > reach_V).any(axis=(1, 2)))
+                return beyond if sphere is None else beyond | sphere.excludes(center, reach)
 
             found = _all(shells, -high, high, excluded)
             complete, everywhere = found.complete, True
             box = _in_V(problem, *found.undecided)
-            points = [
-                (at[:d], at[d:], _distance(problem, at, radius))
-                for at, radius in zip(found.center, found.radius, strict=True)
-            ]
+            points = [placed(problem, *zero) for zero in zip(found.center, found.radius, strict=True)]
     if not complete:
         for _, end in ends:
+            if sphere is not None and sphere.excludes(end[None], np.zeros((1, m)))[0]:
+                continue
             near = _proven(system, end)
             if near is None:
                 continue
@@ -119,8 +123,8 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
                 np.linalg.norm(np.append(w, b) - at) <= 1e-7 * (1.0 + np.linalg.norm(at))
                 for w, b, _ in points
             ):
-                points.append((at[:d], at[d:], _distance(problem, at, radius)))
-    return Found(points, complete, everywhere, box, reach_w, reach_V)
+                points.append(placed(problem, at, radius))
+    return Found(points, complete, everywhere, box, reach_w, reach_V, sphere)
 
 
 def _all(shells: Shells, low: Array, high: Array, excluded: Excluded) -> Zeros:
@@ -186,12 +190,13 @@ def _farthest_head(problem: Problem, system: HeadAndRatio) -> float:
     return math.sqrt(total / weight / (2.0 * system.l2)) * (1.0 + 1e-9)
 
 
-def _distance(problem: Problem, at: Array, radius: Array) -> float:
-    """How far (w, w_1bᵀ) is from that of any (w, b) in the box."""
+def placed(problem: Problem, at: Array, radius: Array) -> tuple[Array, Array, float]:
+    """w, b, and how far (w, w_1bᵀ) is at most from that of any (w, b) in the box."""
     d, d1 = problem.d, problem.d1
     w, b, rw, rb = np.abs(at[:d1]), np.abs(at[d:]), radius[:d1], radius[d:]
     V = np.outer(rw, b + rb) + np.outer(w, rb) + 4.0 * U * np.outer(w, b)
-    return math.hypot(float(np.linalg.norm(radius[:d])), float(np.linalg.norm(V))) * (1.0 + 1e-9) + 1e-300
+    distance = math.hypot(float(np.linalg.norm(radius[:d])), float(np.linalg.norm(V))) * (1.0 + 1e-9) + 1e-300
+    return at[:d], at[d:], distance
 
 
 def _descents(problem: Problem, system: HeadAndRatio) -> list[tuple[float, Array]]:

@@ -27,7 +27,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -159,9 +159,9 @@ class UndecidedInSpace:
 class Landscape:
     """What a picture shows.  values: G at the crossings of s (a,) and t (b,): (b, a).
 
-    complete: every critical point of the range is listed, proven.  sets: those in closed form, over all (W,
-    V). searched: "closed form", "plane", "d + k unknowns", "d + k unknowns, in part" (some of the range is
-    undecided), or "multi-start" (descents from many points: nothing says that they find all).
+    complete: every critical point of the range is listed, proven.  sets: those that are not isolated, over
+    all (W, V).  searched: "closed form", "plane", "d + k unknowns", "d + k unknowns, in part" (some of the
+    range is undecided), or "multi-start" (descents from many points: nothing says that they find all).
     undecided: on the plane; of a search in d + k unknowns where the plane meets what is left.
     undecided_in_space: all of that, in at most `MOST_LISTED` boxes.  undecided_boxes: of the search, in all.
     curves: (m, 2) places of sets on the plane.
@@ -758,6 +758,10 @@ class _Search:
         self.left_in_space(*found.left)
         for w, b, radius in found.points:
             self.add_in_space(w, b, radius)
+        if found.sphere is not None:
+            at = decayed.placed(self.problem, found.sphere.at, found.sphere.radius)
+            near = self.near(*at)
+            self.sets.append(CriticalSet("minimum", found.sphere.dimension, near.G, near.problem.point))
         return True
 
     def left_in_space(self, low: Array, high: Array) -> None:
@@ -789,7 +793,8 @@ class _Search:
             )
             self.undecided.append(_undecided(*ends))
 
-    def add_in_space(self, w: Array, b: Array, radius: float) -> None:
+    def near(self, w: Array, b: Array, radius: float) -> _Near:
+        """What is known of a critical point within a radius of (w, w_1bᵀ)."""
         problem = self.problem
         V = np.outer(w[: problem.d1], b)
         point = Point(w[None, :-1], V, w[-1:]) if problem.has_bias else Point(w[None], V)
@@ -800,12 +805,6 @@ class _Search:
         around = observe(there, size or 1.0)
         mu2 = math.inf if around.lipschitz is None else float(around.lipschitz.mu2)
         mu1 = math.inf if around.lipschitz is None else float(around.lipschitz.mu1)
-        lowest = seen.lambda_min
-        drift = Enclosure(0.0, -mu2 * radius, mu2 * radius) if math.isfinite(mu2) else None
-        kind, proven = ("minimum" if lowest.value > 0.0 else "saddle"), False
-        if drift is not None:
-            moved = lowest + drift
-            proven = moved.lower > 0.0 or moved.upper < 0.0
         F = around.here.F
         from resnet_cert.decide.lagrangian import objective
 
@@ -814,6 +813,16 @@ class _Search:
             slack = (mu1 + bend) * radius * radius + float(seen.gradient_norm.upper) * radius
             G = G + Enclosure(0.0, -slack, slack)
             F = F + Enclosure(0.0, -mu1 * (size + 1.0) * radius, mu1 * (size + 1.0) * radius)
+        return _Near(there, seen.lambda_min, mu2, F, G)
+
+    def add_in_space(self, w: Array, b: Array, radius: float) -> None:
+        near = self.near(w, b, radius)
+        lowest, F, G, point = near.lambda_min, near.F, near.G, near.problem.point
+        drift = Enclosure(0.0, -near.mu2 * radius, near.mu2 * radius) if math.isfinite(near.mu2) else None
+        kind, proven = ("minimum" if lowest.value > 0.0 else "saddle"), False
+        if drift is not None:
+            moved = lowest + drift
+            proven = moved.lower > 0.0 or moved.upper < 0.0
         self.points.append(
             CriticalPoint(
                 point=point,
@@ -837,6 +846,17 @@ class _Search:
         s, t = float(z @ first), float(z @ second)
         off = float(np.linalg.norm(z - s * first - t * second))
         return (s, t) if off <= 1e-6 * (1.0 + float(np.linalg.norm(z))) else None
+
+
+class _Near(NamedTuple):
+    """problem: at the middle of a ball with a critical point in it;  lambda_min: there;  mu2: a Lipschitz
+    constant of ∇²F on the ball;  F, G: at the critical point."""
+
+    problem: Problem
+    lambda_min: Enclosure
+    mu2: float
+    F: Enclosure
+    G: Enclosure
 
 
 @dataclass(frozen=True)
