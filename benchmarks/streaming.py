@@ -1,6 +1,7 @@
 """A pass over shards against one plain NumPy pass that reads the same files and forms the same Gram matrix.
 
     python benchmarks/streaming.py [--rows N] [--folder DIR] [--workers 2]
+    python benchmarks/streaming.py --heads softmax [--rows N] [--folder DIR]
 
 Makes shards of n rows, d = k = 16, one output, where there are none, and times in processes of their own:
 
@@ -11,23 +12,36 @@ Makes shards of n rows, d = k = 16, one output, where there are none, and times 
     halves     two plain NumPy processes at once, half of the files each: what two processes can gain here
 
 with the peak of memory (of the largest process).  The first two take the threads that NumPy's BLAS may take.
+
+With --heads the shards have d = k = 256 and q = 100 outputs, class labels for softmax, targets for squared and
+logistic, and
+
+    products   np.load of each shard, and the products that a pass by the bound method needs, 4k rows at a time:
+               p = xWᵀ + f(WV)ᵀ and pᵀx, pᵀf; with targets, which are the slopes at W = 0, yᵀx, yᵀf as well
+    ours       one pass: F, ∇F and ‖A_f‖ with radii at the point and at W = 0, and the constants' sums
+
+are timed twice, in turn, with one thread of BLAS.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 D = K = 16
-SHARD_ROWS = 250_000
+WIDE, OUTPUTS = 256, 100
+SHARD_ROWS, WIDE_ROWS = 250_000, 10_000
+PRODUCT_ROWS = 4096
 NUMPY_ROWS = 65_536
 
 
@@ -39,6 +53,49 @@ def make(folder: Path, rows: int) -> None:
         x, f = rng.normal(size=(m, D)), rng.normal(size=(m, K))
         y = x[:, 0] + 0.1 * rng.normal(size=m)
         np.savez(folder / f"{i:05}.npz", x=x, f=f, y=y)
+
+
+def make_heads(folder: Path, rows: int, loss: str) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, start in enumerate(range(0, rows, WIDE_ROWS)):
+        m = min(WIDE_ROWS, rows - start)
+        x, f = rng.normal(size=(m, WIDE)), rng.normal(size=(m, WIDE))
+        y = rng.integers(0, 2 if loss == "logistic" else OUTPUTS, m if loss == "softmax" else (m, OUTPUTS))
+        np.savez(folder / f"{i:05}.npz", x=x, f=f, y=y.astype(np.float64))
+
+
+def head_of_all() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(OUTPUTS, WIDE)) / WIDE, rng.normal(size=(WIDE, WIDE)) / WIDE
+
+
+def products(folder: Path, loss: str) -> float:
+    W, V = head_of_all()
+    total, N = np.zeros((2, OUTPUTS, 2 * WIDE)), W @ V
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as shard:
+            x, f, y = shard["x"], shard["f"], shard["y"]
+        for start in range(0, len(y), PRODUCT_ROWS):
+            rows = slice(start, start + PRODUCT_ROWS)
+            p = x[rows] @ W.T
+            p += f[rows] @ N.T
+            for into, slopes in zip(total, (p,) if loss == "softmax" else (p, y[rows]), strict=False):
+                into[:, :WIDE] += slopes.T @ x[rows]
+                into[:, WIDE:] += slopes.T @ f[rows]
+    return float(np.sum(total))
+
+
+def pass_of_heads(folder: Path, loss: str) -> tuple[float, float]:
+    from resnet_cert.moments.one_pass import observe_first
+    from resnet_cert.problem.problem import Distribution, GivenFeatures, Point, Problem
+    from resnet_cert.problem.shards import open_shards
+    from resnet_cert.problem.targets import with_loss
+
+    rows = open_shards(folder.parent, folder.name, {"x": "x", "y": "y", "f": "f"})
+    data, known = with_loss(Distribution(rows["x"], rows["y"]), loss, OUTPUTS)
+    problem = Problem(data, known, GivenFeatures(rows["f"]), Point(*head_of_all()), hessian="bound")
+    return timed(lambda: observe_first(problem, 1.0))
 
 
 def numpy_pass(folder: Path) -> float:
@@ -57,7 +114,7 @@ def numpy_pass_over(paths: list[Path]) -> float:
     return float(np.trace(total))
 
 
-def in_halves(folder: Path) -> float:
+def in_halves(folder: Path) -> tuple[float, float]:
     """Seconds of two processes that stand ready."""
     from multiprocessing import get_context
 
@@ -67,7 +124,7 @@ def in_halves(folder: Path) -> float:
         return timed(lambda: pool.map(numpy_pass_over, [paths[::2], paths[1::2]]))
 
 
-def our_pass(folder: Path, workers: int) -> float:
+def our_pass(folder: Path, workers: int) -> tuple[float, float]:
     from resnet_cert.moments.executors import cluster, on_cluster
     from resnet_cert.moments.one_pass import observe
     from resnet_cert.problem.problem import Distribution, GivenFeatures, Point, Problem
@@ -86,42 +143,51 @@ def our_pass(folder: Path, workers: int) -> float:
         return timed(lambda: observe(small, 1.0))
 
 
-def timed(task: object) -> float:
-    started = time.perf_counter()
-    task()  # type: ignore[operator]
-    return time.perf_counter() - started
+def timed(task: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and those of this process's processor time."""
+    started, used = time.perf_counter(), time.process_time()
+    task()
+    return time.perf_counter() - started, time.process_time() - used
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rows", type=int, default=10**7)
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "resnet-cert-shards")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--heads", choices=("softmax", "squared", "logistic"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folder = arguments.folder / str(arguments.rows)
+    loss = arguments.heads
+    rows = arguments.rows or (10**5 if loss else 10**7)
+    folder = arguments.folder / (f"{loss}-{rows}" if loss else str(rows))
     if arguments.one:
-        if arguments.one == "numpy":
-            seconds = timed(lambda: numpy_pass(folder))
+        if arguments.one == "products":
+            taken = timed(lambda: products(folder, loss))
+        elif loss:
+            taken = pass_of_heads(folder, loss)
+        elif arguments.one == "numpy":
+            taken = timed(lambda: numpy_pass(folder))
         elif arguments.one == "halves":
-            seconds = in_halves(folder)
+            taken = in_halves(folder)
         else:
-            seconds = our_pass(folder, int(arguments.one.partition(":")[2] or 0))
+            taken = our_pass(folder, int(arguments.one.partition(":")[2] or 0))
         who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         peak = max(resource.getrusage(one).ru_maxrss for one in who) / 1024.0
-        sys.stdout.write(f"{seconds} {peak} {time.process_time()}\n")
+        sys.stdout.write(f"{taken[0]} {taken[1]} {peak}\n")
         return
     if not folder.exists():
-        make(folder, arguments.rows)
-    first = None
-    for one in ("numpy", "ours", "local:1", f"local:{arguments.workers}", "halves"):
-        command = [sys.executable, __file__, "--rows", str(arguments.rows), "--folder", str(arguments.folder)]
-        command += ["--one", one]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds, peak, processor = map(float, done.stdout.split())
+        make_heads(folder, rows, loss) if loss else make(folder, rows)
+    first, environment = None, os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if loss else {})
+    local = ("numpy", "ours", "local:1", f"local:{arguments.workers}", "halves")
+    for one in ("products", "ours") * 2 if loss else local:
+        command = [sys.executable, __file__, "--rows", str(rows), "--folder", str(arguments.folder)]
+        command += ["--one", one, *(["--heads", loss] if loss else [])]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        seconds, used, peak = map(float, done.stdout.split())
         first = seconds if first is None else first
-        ratio = f"{seconds / first:6.2f} × numpy"
-        sys.stdout.write(f"{one:8} {seconds:8.2f} s  {ratio}  {peak:8.0f} MB  {processor:8.2f} s cpu\n")
+        ratio = f"{seconds / first:6.2f} × {'products' if loss else 'numpy'}"
+        sys.stdout.write(f"{one:8} {seconds:8.2f} s  {ratio}  {peak:8.0f} MB  {used:8.2f} s cpu\n")
         sys.stdout.flush()
 
 

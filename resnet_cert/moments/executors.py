@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
@@ -47,30 +47,42 @@ Contribution = Callable[[Problem, Chunk, Blocks], Part]
 """What a chunk, which begins with a block, contributes to a sum over all rows."""
 
 
+class Needs(NamedTuple):
+    """Of a contribution: whether it looks at f, and whether it forms ∇²ℓ."""
+
+    features: bool = True
+    second: bool = True
+
+
 class Executor(Protocol):
     """Adds up somewhere else."""
 
-    def summed(self, problem: Problem, contribution: Contribution[Part], *, features: bool) -> Part: ...
+    def summed(self, problem: Problem, contribution: Contribution[Part], needs: Needs) -> Part: ...
 
 
-def summed(problem: Problem, contribution: Contribution[Part], *, features: bool = True) -> Part:
+def summed(
+    problem: Problem, contribution: Contribution[Part], *, features: bool = True, second: bool = True
+) -> Part:
     """The sum of what all rows contribute.
 
     Args:
         contribution: a function of a module, or a `functools.partial` of one: it may travel.
         features: whether it needs f.
+        second: whether it forms ∇²ℓ.
     """
+    needs = Needs(features, second)
     if problem.executor is not None:
-        return problem.executor.summed(problem, contribution, features=features)
-    return summed_rows(problem, contribution, 0, problem.n, features=features)
+        return problem.executor.summed(problem, contribution, needs)
+    return summed_rows(problem, contribution, 0, problem.n, needs)
 
 
 @QUIET
 def summed_rows(
-    problem: Problem, contribution: Contribution[Part], start: int, stop: int, *, features: bool
+    problem: Problem, contribution: Contribution[Part], start: int, stop: int, needs: Needs
 ) -> Part:
     """The sum over the rows from `start`, the first of a block, to `stop`, some at a time."""
-    firsts = range(start, stop, problem.chunk_rows)
+    features, second = needs
+    firsts = range(start, stop, problem.chunk_rows if second else problem.first_chunk_rows)
 
     def piece(first: int) -> tuple[int, Chunk]:
         return first, problem.chunk(slice(first, min(first + firsts.step, stop)), features=features)
@@ -80,7 +92,7 @@ def summed_rows(
         return contribution(problem, chunk, Blocks(first // BLOCK_ROWS, len(chunk.x)))
 
     def parts() -> Iterator[Part]:
-        at_once = len(firsts) if problem.chunk_is_small else 1
+        at_once = len(firsts) if problem.chunk_is_small(second=second) else 1
         for i, done in enumerate(in_order(part, map(piece, firsts), at_once), 1):
             told("samples", min(i * firsts.step, stop - start), stop - start)
             yield done
@@ -161,7 +173,7 @@ def _piece(
     digest: str | None,
     contribution: Contribution[Part],
     rows: tuple[int, int],
-    needs_features: bool,
+    needs: Needs,
 ) -> Part:
     """On a worker: the sum over some rows, by arithmetic that is tested there."""
     require_sound_arithmetic()
@@ -172,7 +184,7 @@ def _piece(
                 "computed them anew: use workers of one kind, or features that come with the data"
             )
         problem = replace(problem, features=features)
-    return summed_rows(problem, contribution, *rows, features=needs_features)
+    return summed_rows(problem, contribution, *rows, needs)
 
 
 def _versions() -> dict[str, str]:
@@ -213,14 +225,14 @@ class DaskExecutor:
                     wanted = f"worker {worker}: expected {name} {version} as here"
                     raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
 
-    def summed(self, problem: Problem, contribution: Contribution[Part], *, features: bool) -> Part:
+    def summed(self, problem: Problem, contribution: Contribution[Part], needs: Needs) -> Part:
         from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
 
         sent, pieces, held = self._deployed(problem)
         parts = [
-            self.client.submit(_piece, sent, f, digest, contribution, rows, features, pure=False)
+            self.client.submit(_piece, sent, f, digest, contribution, rows, needs, pure=False)
             for rows, (f, digest) in zip(
-                pieces, held if features else [(None, None)] * len(pieces), strict=True
+                pieces, held if needs.features else [(None, None)] * len(pieces), strict=True
             )
         ]
         try:

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from resnet_cert.moments.executors import summed
 from resnet_cert.moments.lipschitz import (
@@ -30,6 +29,7 @@ from resnet_cert.moments.moments import MeanSums, Slopes, total_weight, value_su
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum, quotient
+from resnet_cert.problem.losses import one_class
 from resnet_cert.problem.problem import Chunk, Direction, Problem
 
 FEWEST_CLASSES = 16
@@ -96,7 +96,7 @@ class Linear:
         error = M_norm * x_norm * gamma(self.M.shape[1]) + (N_norm * gamma(chunk.f.shape[1])) * f_norm
         error = error + self.N.radius * f_norm
         if not N_norm.exact:
-            values += blocks.times(chunk.f, self.N.center.T)
+            blocks.add_times(values, chunk.f, self.N.center.T)
             error = error + Radius.row_norms(values) * U
         if not error.exact:
             error = error + Radius.underflow(self.M.size + self.N.center.size)
@@ -116,7 +116,9 @@ def row_norms(chunk: Chunk) -> tuple[Radius, Radius]:
 @QUIET
 def first_moments(problem: Problem) -> FirstMoments:
     """One pass over the data, a chunk at a time."""
-    return summed(problem, functools.partial(_sums_here, p=head(problem))).expectation(problem.V)
+    return summed(problem, functools.partial(_sums_here, p=head(problem)), second=False).expectation(
+        problem.V
+    )
 
 
 def _sums_here(problem: Problem, chunk: Chunk, blocks: Blocks, p: Linear) -> FirstSums:
@@ -129,7 +131,7 @@ def first_sums(
     """What some rows contribute, which begin with a block; p: `head` of the problem; norms: `row_norms`."""
     x_norm, f_norm = norms
     at = problem.loss.first_derivatives(*p.at(chunk, norms, blocks), chunk.y, chunk.omega)
-    slopes = Slopes.of(at.first, at.first_error, chunk.weight)
+    slopes = Slopes.of(at.first, at.first_error, chunk.weight, at.first_size)
     return FirstSums(
         weight=weight_sum(chunk, blocks),
         F=value_sum(at.value, at.value_error, chunk.weight, blocks),
@@ -147,7 +149,7 @@ def first_sums_at_0(
     them, and Σ π∇ℓ zᵀ = α·1(Σ πz)ᵀ + (β − α)C, C the sums Σ πz over each class, row by row.  Sample i adds
     at most (|α|√q + |α| + |β|)π‖z‖, with the roundings of a weight, 512 samples, q classes, and a few more.
     """
-    label = _classes(chunk) if problem.q >= FEWEST_CLASSES else None
+    label = one_class(chunk.y) if problem.q >= FEWEST_CLASSES and chunk.omega is None else None
     if label is None:
         return first_sums(problem, chunk, blocks, p.zero(), norms)
     one = problem.loss.first_derivatives(np.zeros((1, problem.q)), NOTHING, chunk.y[:1], None)
@@ -157,9 +159,8 @@ def first_sums_at_0(
     off, size = one.first_error[0] * root, Radius.of(abs(alpha)) * (root + 1.0) + Radius.of(abs(beta))
 
     def times(z: Array, norm: Radius) -> Sum:
-        weighted = z if chunk.weight is None else chunk.weight[:, None] * z
         each = norm if chunk.weight is None else norm * chunk.weight
-        sums = blocks.sums_by_class(weighted, label, problem.q)
+        sums = blocks.sums_by_class(z, chunk.weight, label, problem.q)
         values = (beta - alpha) * sums + alpha * sums.sum(axis=1, keepdims=True)
         sizes = blocks.radii(each * size)
         radius = blocks.radii(each * off) + sizes * blocks.roundings(problem.q + 16)
@@ -176,18 +177,10 @@ def first_sums_at_0(
     )
 
 
-def _classes(chunk: Chunk) -> npt.NDArray[np.intp] | None:
-    """(m,) the class of each sample, where each has one and all outputs count alike."""
-    y = chunk.y
-    label = y.argmax(axis=1)
-    whole = bool((y[np.arange(len(y)), label] == 1.0).all()) and np.count_nonzero(y) == len(y)
-    return label if whole and chunk.omega is None else None
-
-
 @QUIET
 def lipschitz_pass(problem: Problem, b: float) -> LipschitzConstants | None:
     """The μ's on the domain of radius b by a pass over the data; None where the loss has no suprema."""
-    found = summed(problem, functools.partial(constants_sums, b=b))
+    found = summed(problem, functools.partial(constants_sums, b=b), second=False)
     if found.lipschitz is None:
         return None
     return lipschitz_constants(found.lipschitz, total_weight(found.weight), b, problem.k)

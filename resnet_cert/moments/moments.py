@@ -199,9 +199,10 @@ class Slopes:
     error: Radius
 
     @staticmethod
-    def of(first: Array, error: Radius, weight: Array | None) -> Slopes:
+    def of(first: Array, error: Radius, weight: Array | None, size: Radius | None = None) -> Slopes:
+        """size: the norms of `first`, where they are known."""
         if weight is None:
-            return Slopes(first, Radius.row_norms(first), error)
+            return Slopes(first, Radius.row_norms(first) if size is None else size, error)
         center = weight[:, None] * first
         size = Radius.row_norms(center)
         lost = size * U + Radius.underflow(first.shape[1]) if first.any() else NOTHING

@@ -80,7 +80,7 @@ def observe(problem: Problem, b: float) -> Observed[Moments]:
 @QUIET
 def observe_first(problem: Problem, b: float) -> Observed[FirstMoments]:
     """F and ∇F in one pass of O(nq(d + k))."""
-    sums = summed(problem, functools.partial(first_observed_sums, b=b, p=head(problem)))
+    sums = summed(problem, functools.partial(first_observed_sums, b=b, p=head(problem)), second=False)
     return sums.observed(problem, b, lambda part: part.expectation(problem.V))
 
 

@@ -27,6 +27,8 @@ U = 2.0**-53
 FLOOR = 2.0**-1022
 """The smallest normal number: more than one operation that underflows can lose, flushed to 0 or not."""
 MOST_ROUNDINGS = 2**21
+WIDE = 64
+"""Rows from this many numbers on are quicker to multiply one by one."""
 
 
 def gamma(k: int) -> float:
@@ -52,6 +54,14 @@ def _up(bound: Any, roundings: int = 1, lost: float | None = None) -> Any:
 def exponent(x: Array) -> int:
     """The e with 2^(e−1) ≤ max |x| < 2^e, for an x that is finite and not 0."""
     return int(np.frexp(np.max(np.abs(x)))[1])
+
+
+def squared_norms(v: Array) -> Array:
+    """(m,) Σ_j v_ij², in any order."""
+    if v.shape[1] < WIDE:
+        return np.einsum("ij,ij->i", v, v)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.vecdot(v, v)
 
 
 def _row_norms(v: Array) -> Array:
@@ -111,7 +121,7 @@ class Radius:
         """(m,) Euclidean norms of the rows of v (m, q), a row by itself where squares may underflow."""
         if v.shape[1] == 1:
             return Radius.size(v[:, 0])
-        squares = np.einsum("ij,ij->i", v, v)
+        squares = squared_norms(v)
         largest = float(np.max(squares, initial=0.0))
         if largest < 2.0**1000:
             bounds = _up(np.sqrt(squares), v.shape[1] + 4, 2.0**-499)  # for squares that underflowed
@@ -123,6 +133,14 @@ class Radius:
         bounds = np.full(len(v), np.inf)
         bounds[finite] = _row_norms(v[finite])
         return Radius(bounds)
+
+    @staticmethod
+    def roots(squares: Array, terms: int) -> Radius:
+        """(m,) Euclidean norms of rows, from the sums of their squares: so many terms, added in any order.
+
+        Of a sum below 2^-800 nothing is known but that: squares may have underflowed.
+        """
+        return Radius(_up(np.sqrt(np.maximum(squares, 2.0**-800)), terms + 4, 2.0**-499))
 
     def __add__(self, other: Radius) -> Radius:
         if self.exact:

@@ -20,6 +20,8 @@ from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import FLOOR, NOTHING, UNBOUNDED, Array, Radius, U, gamma, total
 from resnet_cert.outcomes import InternalError
 
+CACHED = 2**16
+"""Numbers that stay near the processor from one operation to the next."""
 BLOCK_ROWS = 512
 """Rows of one product-sum: an inner product meets at most 512 roundings before the tree takes over."""
 
@@ -128,21 +130,30 @@ class Blocks:
         if cut < self.rows:
             yield slice(whole, whole + 1), a[cut:][None]
 
-    def times(self, a: Array, b: Array, out: Array | None = None) -> Array:
+    def times(self, a: Array, b: Array) -> Array:
         """a b for a (rows, k) and b (k, l), block by block: a row's floats depend on its block alone."""
-        result = np.empty((self.rows, b.shape[1])) if out is None else out
+        result = np.empty((self.rows, b.shape[1]))
         for (_, part), (_, into) in zip(self.stacks(a), self.stacks(result), strict=True):
             np.matmul(part, b, out=into)
         return result
 
-    def sums_by_class(self, a: Array, label: npt.NDArray[np.intp], q: int) -> Array:
-        """(count, q, l): of the rows of a (rows, l) with each label in 0, …, q − 1, over each block."""
-        sums = np.zeros((self.count, q, a.shape[1]))
+    def add_times(self, result: Array, a: Array, b: Array) -> None:
+        """result += a b, as `times`, for so few blocks at once that their products stay in a cache."""
+        at_once = BLOCK_ROWS * max(1, CACHED // (BLOCK_ROWS * b.shape[1]))
+        for start in range(0, self.rows, at_once):
+            some = Blocks(0, min(at_once, self.rows - start))
+            into = result[start : start + some.rows]
+            into += some.times(a[start : start + some.rows], b)
+
+    def sums_by_class(self, a: Array, weight: Array | None, label: npt.NDArray[np.intp], q: int) -> Array:
+        """(count, q, l): Σ weight·a over the rows of a (rows, l) with each label in 0, …, q − 1, over each
+        block, in the order of the rows."""
+        from scipy.sparse import csc_array
+
         key = label + q * (np.arange(self.rows) // BLOCK_ROWS)
-        order = np.argsort(key, kind="stable")
-        known, starts = np.unique(key[order], return_index=True)
-        sums.reshape(-1, a.shape[1])[known] = np.add.reduceat(a[order], starts, axis=0)
-        return sums
+        entries = np.ones(self.rows) if weight is None else weight
+        choice = csc_array((entries, key, np.arange(self.rows + 1)), shape=(self.count * q, self.rows))
+        return (choice @ a).reshape(self.count, q, a.shape[1])
 
     def sum(self, values: Array, error: Radius, size: Radius) -> Sum:
         """Σ values (rows,), each known to within `error` and, rounded, at most `size`."""
@@ -230,10 +241,10 @@ def _roots(values: Array, radius: Radius, size: Radius, first: int) -> Iterator[
     level = 0
     while len(values):
         if first % 2:
-            yield Node(level, first, values[0].copy(), radius[0], size[0])
+            yield Node(level, first, _alone(values, 0), radius[0], size[0])
             values, radius, size, first = values[1:], radius[1:], size[1:], first + 1
         if len(values) % 2:
-            last.append(Node(level, first + len(values) - 1, values[-1].copy(), radius[-1], size[-1]))
+            last.append(Node(level, first + len(values) - 1, _alone(values, -1), radius[-1], size[-1]))
             values, radius, size = values[:-1], radius[:-1], size[:-1]
         if len(values):
             values, size = values[::2] + values[1::2], size[::2] + size[1::2]
@@ -241,6 +252,11 @@ def _roots(values: Array, radius: Radius, size: Radius, first: int) -> Iterator[
             radius = radius + (size + radius) * U
         first, level = first // 2, level + 1
     yield from reversed(last)
+
+
+def _alone(values: Array, i: int) -> Array:
+    """One of the values, which keeps no memory of others."""
+    return values[i] if len(values) == 1 and values.base is None else values[i].copy()
 
 
 def quotient(part: Ball, total: Enclosure) -> Ball:

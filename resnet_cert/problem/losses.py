@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.numerics.radius import FLOOR, NOTHING, Array, Radius, U, gamma, total
+from resnet_cert.numerics.radius import FLOOR, NOTHING, Array, Radius, U, gamma, squared_norms, total
+from resnet_cert.numerics.sums import CACHED
 from resnet_cert.outcomes import RequestError
 
 Bools = npt.NDArray[np.bool_]
@@ -52,12 +53,16 @@ class Derivatives(NamedTuple):
 
 
 class FirstDerivatives(NamedTuple):
-    """ℓ (m,) and ∇ℓ (m, q) alone, which cost O(mq) for every loss."""
+    """ℓ (m,) and ∇ℓ (m, q) alone, which cost O(mq) for every loss, with bounds (m,) of their errors.
+
+    first_size: bounds (m,) of the norms of `first`, where they are known.
+    """
 
     value: Array
     value_error: Radius
     first: Array
     first_error: Radius
+    first_size: Radius | None = None
 
 
 class Suprema(NamedTuple):
@@ -914,7 +919,7 @@ class Softmax:
         second = -Y[:, None, None] * s[:, :, None] * s[:, None, :]
         second[:, range(q), range(q)] = Y[:, None] * s * at.o
         return Derivatives(
-            *self.first_derivatives(fn, p, error, y, omega),
+            *self.first_derivatives(fn, p, error, y, omega)[:4],
             second=second,
             second_error=at.size * (_drift(at.error, 3.0) + at.relative * 2.0) + at.underflow * float(q),
             second_size=at.size,
@@ -930,6 +935,9 @@ class Softmax:
         # is at most half of it.  Errors are relative to these terms, whose norm is `magnitude`, as in `_at`.
         # max_j s_j o_j = s_c o_c, for x(1 − x) is concave and symmetric about ½, and s_c is between any other
         # s_j and 1 − s_j.
+        label = one_class(y) if omega is None else None
+        if label is not None:
+            return self._first_of_classes(fn, p, error, label)
         q, each = p.shape[1], np.arange(len(p))
         c, l = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1), y.argmax(axis=1)
         shifted = p - p[each, c][:, None]
@@ -955,18 +963,58 @@ class Softmax:
             (c, np.where(c == l, rest, Y - y_c) / whole, y_c * tail / whole),  # the last word where c = l
         ):
             first[each, at], magnitude[each, at] = gains - falls, gains + falls
+        value = Y * fn.log1p(tail) - below
+        return self._first(value, first, tail, Y, error, Radius.row_norms(first), Radius.row_norms(magnitude))
+
+    def _first_of_classes(
+        self, fn: Elementary, p: Array, error: Radius, label: npt.NDArray[np.intp]
+    ) -> FirstDerivatives:
+        # As `first_derivatives` for y = e_l: Σ_{i≠j} y_i is 1 for j ≠ l and 0 for l, so that
+        #     ∇ℓ_j = s_j (j ≠ l),   ∇ℓ_l = −o_l,   ℓ = log(1 + tail) − (p_l − p_c),
+        # each entry is its own `magnitude`.
+        m, q = p.shape
+        first, squares = np.empty((m, q)), np.empty(m)
+        tail, below, e_l = np.empty(m), np.empty(m), np.empty(m)
+        leader = p.argmax(axis=1)
+        size = max(1, CACHED // q)
+        for start in range(0, m, size):
+            some = slice(start, start + size)
+            into, c, l = first[some], leader[some], label[some]
+            each = np.arange(len(l))
+            np.subtract(p[some], p[some][each, c][:, None], out=into)
+            squares[some], below[some] = squared_norms(into), into[each, l]
+            e = fn.exp(into)
+            e_l[some] = e[each, l]
+            e[each, c] = 0.0
+            tail[some] = e.sum(axis=1)
+            np.multiply(e, (1.0 / (1.0 + tail[some]))[:, None], out=into)
+        each, whole = np.arange(m), 1.0 + tail
+        first[each, leader] = 1.0 / whole
+        first[each, label] = np.where(leader == label, 0.0 - tail, e_l - whole) / whole
+        value, norms = fn.log1p(tail) - below, Radius.row_norms(first)
+        error = error + Radius.roots(squares, q) * U
+        return self._first(value, first, tail, np.ones(m), error, norms, norms)
+
+    def _first(
+        self, value: Array, first: Array, tail: Array, Y: Array, error: Radius, norms: Radius, largest: Radius
+    ) -> FirstDerivatives:
+        """With the errors.
+
+        Args:
+            tail: Σ e^{p_j − p_c} over j ≠ c, c the likeliest class.  error: of p, its shift included.
+            norms, largest: of ∇ℓ, and of the `magnitude` of its entries.
+        """
+        q, whole = first.shape[1], 1.0 + tail
         relative, underflow = self._relative(q), self._underflow(q, Y)
-        largest = Radius.row_norms(magnitude) + underflow
-        first_error = (_drift(error, 1.5) + relative) * largest + underflow
+        first_error = (_drift(error, 1.5) + relative) * (largest + underflow) + underflow
         size = Radius.of(2.0 * Y * tail / whole / whole + FLOOR) * (1.0 + 2.0**-30) + underflow
         bent = size + size * _drift(error, 3.0)
-        value = Y * fn.log1p(tail) - below
         value_error = total(
-            (Radius.row_norms(first) + first_error + bent * error) * error,
+            (norms + first_error + bent * error) * error,
             Radius.of(value) * relative,
             underflow,
         )
-        return FirstDerivatives(value, value_error, first, first_error)
+        return FirstDerivatives(value, value_error, first, first_error, norms)
 
     def quadratic(
         self,
@@ -1079,6 +1127,13 @@ class Softmax:
         first = [s[j] * Y_rest[j] - y[j] * o[j] for j in range(q)]
         second = [[Y * s[a] * o[a] if a == b else -Y * s[a] * s[b] for b in range(q)] for a in range(q)]
         return Ball(value, first, second)
+
+
+def one_class(y: Array) -> npt.NDArray[np.intp] | None:
+    """(m,) the class of each sample, where every row of y (m, q) is a unit vector."""
+    label = y.argmax(axis=1)
+    whole = bool((y[np.arange(len(y)), label] == 1.0).all()) and np.count_nonzero(y) == len(y)
+    return label if whole else None
 
 
 def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:

@@ -337,18 +337,25 @@ class Problem:
     @property
     def chunk_rows(self) -> int:
         """Rows of a chunk, n at the most: as many blocks as a subtree of `numerics.sums` has."""
-        blocks = max(1, CHUNK_BYTES // self._block_bytes)
+        return self._rows_of_chunk(self._block_bytes(second=True))
+
+    @property
+    def first_chunk_rows(self) -> int:
+        """The same where no ∇²ℓ is formed: a multiple of `chunk_rows`, or n."""
+        return self._rows_of_chunk(self._block_bytes(second=False))
+
+    def _rows_of_chunk(self, block_bytes: int) -> int:
+        blocks = max(1, CHUNK_BYTES // block_bytes)
         return min(self.n, BLOCK_ROWS << (blocks.bit_length() - 1))
 
-    @property
-    def chunk_is_small(self) -> bool:
+    def chunk_is_small(self, *, second: bool) -> bool:
         """There may be as many chunks in memory as threads."""
-        return self._block_bytes <= SMALL_CHUNK_BYTES
+        return self._block_bytes(second=second) <= SMALL_CHUNK_BYTES
 
-    @property
-    def _block_bytes(self) -> int:
+    def _block_bytes(self, *, second: bool) -> int:
         """Of the data of a block, and of ∇²ℓ there."""
-        return 8 * BLOCK_ROWS * (self.d + self.k + (1 if self.q == 1 else self.q * (self.q + 4)))
+        q = self.q
+        return 8 * BLOCK_ROWS * (self.d + self.k + (1 if q == 1 else q * (q + 4) if second else 4 * q))
 
     def chunks(self, *, features: bool = True) -> Iterator[Chunk]:
         """The samples in order, `chunk_rows` at a time (fewer in the last one).

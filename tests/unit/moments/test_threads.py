@@ -38,7 +38,7 @@ def test_the_report_of_many_threads_is_that_of_one(
     monkeypatch.setattr("resnet_cert.compare.design.HELD_BYTES", 0)
     monkeypatch.setattr("resnet_cert.compare.linear_objective.HELD_BENDS", 0)
     assert problem.chunk_rows == BLOCK_ROWS
-    assert problem.chunk_is_small
+    assert problem.chunk_is_small(second=True)
     started: list[int] = []
     pool = futures.ThreadPoolExecutor
 
