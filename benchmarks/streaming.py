@@ -1,7 +1,7 @@
 """A pass over shards against one plain NumPy pass that reads the same files and forms the same Gram matrix.
 
-    python benchmarks/streaming.py [--rows N] [--folder DIR] [--workers 2]
-    python benchmarks/streaming.py --heads softmax [--rows N] [--folder DIR]
+    python benchmarks/streaming.py [--rows N] [--folder DIR] [--workers 2] [--rounds 3]
+    python benchmarks/streaming.py --heads softmax [--rows N] [--folder DIR] [--rounds 3]
 
 Makes shards of n rows, d = k = 16, one output, where there are none, and times in processes of their own:
 
@@ -11,16 +11,15 @@ Makes shards of n rows, d = k = 16, one output, where there are none, and times 
     local:2    the same on so many
     halves     two plain NumPy processes at once, half of the files each: what two processes can gain here
 
-with the peak of memory (of the largest process).  The first two take the threads that NumPy's BLAS may take.
+with the peak of memory (of the largest process).  The first two take the threads that BLAS may take.
 
-With --heads the shards have d = k = 256 and q = 100 outputs, class labels for softmax, targets for squared and
-logistic, and
+With --heads the shards have d = k = 256 and q = 100, class labels for softmax, targets for the others, and
 
-    products   np.load of each shard, and the products that a pass by the bound method needs, 4k rows at a time:
+    products   np.load of each shard, and the products that a pass by the bound method needs, 4k rows at once:
                p = xWᵀ + f(WV)ᵀ and pᵀx, pᵀf; with targets, which are the slopes at W = 0, yᵀx, yᵀf as well
     ours       one pass: F, ∇F and ‖A_f‖ with radii at the point and at W = 0, and the constants' sums
 
-are timed twice, in turn, with one thread of BLAS.
+are timed in turn, with one thread of BLAS.  The last lines compare the least times of all rounds.
 """
 
 from __future__ import annotations
@@ -155,6 +154,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "resnet-cert-shards")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--heads", choices=("softmax", "squared", "logistic"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -178,17 +178,20 @@ def main() -> None:
         return
     if not folder.exists():
         make_heads(folder, rows, loss) if loss else make(folder, rows)
-    first, environment = None, os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if loss else {})
-    local = ("numpy", "ours", "local:1", f"local:{arguments.workers}", "halves")
-    for one in ("products", "ours") * 2 if loss else local:
+    environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if loss else {})
+    two = f"local:{arguments.workers}"
+    turn = ("products", "ours") if loss else ("numpy", "ours", "local:1", two, "halves")
+    least: dict[str, float] = {}
+    for one in turn * arguments.rounds:
         command = [sys.executable, __file__, "--rows", str(rows), "--folder", str(arguments.folder)]
         command += ["--one", one, *(["--heads", loss] if loss else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         seconds, used, peak = map(float, done.stdout.split())
-        first = seconds if first is None else first
-        ratio = f"{seconds / first:6.2f} × {'products' if loss else 'numpy'}"
-        sys.stdout.write(f"{one:8} {seconds:8.2f} s  {ratio}  {peak:8.0f} MB  {used:8.2f} s cpu\n")
+        least[one] = min(seconds, least.get(one, seconds))
+        sys.stdout.write(f"{one:8} {seconds:8.2f} s  {used:8.2f} s cpu  {peak:8.0f} MB\n")
         sys.stdout.flush()
+    for one, other in ((turn[1], turn[0]), *(() if loss else ((two, "local:1"), ("halves", "numpy")))):
+        sys.stdout.write(f"{one} / {other}: {least[one] / least[other]:.2f}\n")
 
 
 if __name__ == "__main__":

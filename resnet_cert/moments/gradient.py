@@ -92,9 +92,11 @@ class Linear:
     def at(self, chunk: Chunk, norms: tuple[Radius, Radius], blocks: Blocks) -> tuple[Array, Radius]:
         """The values (m, q) and their error (m,) in Euclidean norm; norms: ‖x‖ and ‖f‖."""
         (x_norm, f_norm), M_norm, N_norm = norms, Radius.norm(self.M), Radius.norm(self.N.center)
+        if M_norm.exact and N_norm.exact and self.N.radius.exact:
+            return np.broadcast_to(0.0, (len(chunk.x), len(self.M))), NOTHING
         values = np.zeros((len(chunk.x), len(self.M))) if M_norm.exact else blocks.times(chunk.x, self.M.T)
-        error = M_norm * x_norm * gamma(self.M.shape[1]) + (N_norm * gamma(chunk.f.shape[1])) * f_norm
-        error = error + self.N.radius * f_norm
+        of_x, of_f = M_norm * gamma(self.M.shape[1]), N_norm * gamma(chunk.f.shape[1]) + self.N.radius
+        error = of_x * x_norm + of_f * f_norm
         if not N_norm.exact:
             blocks.add_times(values, chunk.f, self.N.center.T)
             error = error + Radius.row_norms(values) * U
@@ -160,8 +162,10 @@ def first_sums_at_0(
 
     def times(z: Array, norm: Radius) -> Sum:
         each = norm if chunk.weight is None else norm * chunk.weight
-        sums = blocks.sums_by_class(z, chunk.weight, label, problem.q)
-        values = (beta - alpha) * sums + alpha * sums.sum(axis=1, keepdims=True)
+        values = blocks.sums_by_class(z, chunk.weight, label, problem.q)
+        together = alpha * values.sum(axis=1, keepdims=True)
+        values *= beta - alpha
+        values += together
         sizes = blocks.radii(each * size)
         radius = blocks.radii(each * off) + sizes * blocks.roundings(problem.q + 16)
         if not radius.exact:

@@ -13,6 +13,7 @@ smallest subnormal number where it underflowed; `_up` makes up for either, once 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -46,7 +47,8 @@ def _up(bound: Any, roundings: int = 1, lost: float | None = None) -> Any:
     factor, floor = 1.0 + (roundings + 3) * (2.0 * U), FLOOR if lost is None else lost
     if isinstance(bound, np.ndarray):
         bound *= factor
-        bound += floor
+        if floor:
+            bound += floor
         return bound
     return bound * factor + floor
 
@@ -142,10 +144,15 @@ class Radius:
         """
         return Radius(_up(np.sqrt(np.maximum(squares, 2.0**-800)), terms + 4, 2.0**-499))
 
+    @staticmethod
+    def stacked(parts: Sequence[Radius]) -> Radius:
+        """(m,) those of consecutive rows."""
+        return Radius(np.concatenate([part.upper for part in parts]), all(part.exact for part in parts))
+
     def __add__(self, other: Radius) -> Radius:
         if self.exact:
             return other
-        return self if other.exact else Radius(_up(self.upper + other.upper))
+        return self if other.exact else Radius(_up(self.upper + other.upper, lost=0.0))  # none underflows
 
     def __mul__(self, other: Radius | Array | float) -> Radius:
         """With plain numbers ≥ 0: constants of a proof, or weights."""
@@ -153,6 +160,10 @@ class Radius:
             return self
         if isinstance(other, Radius):
             return other if other.exact else Radius(_up(self.upper * other.upper))
+        if isinstance(other, float) and 2.0**-900 < other < 2.0**900:
+            product = self.upper * (other * (1.0 + 8.0 * U))  # raised for its own rounding and the product's
+            product += FLOOR
+            return Radius(product)
         return Radius(_up(self.upper * other))
 
     __rmul__ = __mul__

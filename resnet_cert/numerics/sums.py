@@ -20,7 +20,7 @@ from resnet_cert.numerics.enclosure import Ball, Enclosure
 from resnet_cert.numerics.radius import FLOOR, NOTHING, UNBOUNDED, Array, Radius, U, gamma, total
 from resnet_cert.outcomes import InternalError
 
-CACHED = 2**16
+CACHED = 2**15
 """Numbers that stay near the processor from one operation to the next."""
 BLOCK_ROWS = 512
 """Rows of one product-sum: an inner product meets at most 512 roundings before the tree takes over."""

@@ -14,14 +14,14 @@ Adding one is one block of formulas and one line in `LOSSES`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from resnet_cert.numerics.radius import FLOOR, NOTHING, Array, Radius, U, gamma, squared_norms, total
+from resnet_cert.numerics.radius import FLOOR, NOTHING, Array, Radius, U, gamma, hypot, squared_norms, total
 from resnet_cert.numerics.sums import CACHED
 from resnet_cert.outcomes import RequestError
 
@@ -312,7 +312,7 @@ class BuiltinLoss:
 
     def targets(self, y: Array, q: int) -> Array:
         if self.formulas.labels and (y.ndim == 1 or (y.shape[1] == 1 and q > 1)):
-            return np.asarray(y.reshape(-1, 1) == np.arange(float(q)), dtype=np.float64)
+            return _indicators(y.reshape(-1), q)
         y = y.reshape(len(y), -1)
         return (1.0 + y) / 2.0 if self.has_signs(q) else y
 
@@ -401,6 +401,14 @@ class BuiltinLoss:
         return Ball(c * at.value, [c * g for g in at.first], [[c * H for H in row] for row in at.second])
 
 
+def _indicators(label: Array, q: int) -> Array:
+    """(m, q): 1 at each label 0, …, q − 1, rows of 0 for what is none."""
+    sample = np.flatnonzero((label >= 0.0) & (label < q) & (label == np.floor(label)))
+    y = np.zeros((len(label), q))
+    y[sample, label[sample].astype(np.intp)] = 1.0
+    return y
+
+
 def named_loss(kind: str, scale: float = 1.0) -> BuiltinLoss:
     """A built-in loss by its name in `LOSSES`, times a positive factor.
 
@@ -440,6 +448,27 @@ class At(NamedTuple):
     terms: Array
 
 
+class Row(NamedTuple):
+    """Over the outputs of each row: Σ ℓ, the largest ℓ'', and by how much the square of the norm of the terms
+    that ℓ' is made of is more than that of ℓ' (m,)."""
+
+    value: Array
+    second: Array
+    more: Array | None
+
+
+class RowFormulas(NamedTuple):
+    """One loss of several outputs y (m, q) together, for what costs less than output by output.
+
+    at: of p (m, q), or (1, 1) for all of them; ∇ℓ (m, q) goes into the last argument.  roundings: of Σ ℓ and
+    of ∇ℓ, from what `at` found, bounds of ‖∇ℓ‖, and q.  suprema: over ‖p‖ ≤ reach (m,).
+    """
+
+    at: Callable[[Elementary, Array, Array, Array], Row]
+    roundings: Callable[[Row, Radius, int], tuple[Radius, Radius]]
+    suprema: Callable[[Elementary, Radius, Array], Suprema]
+
+
 class ScalarFormulas(NamedTuple):
     """One loss of one output; every function is elementwise on (m, q).
 
@@ -459,6 +488,7 @@ class ScalarFormulas(NamedTuple):
     flat_side: Callable[[Array], Array] | None = None
     allowed: Callable[[Array], Bools] = np.isfinite
     wanted: str = "a finite target"
+    row: RowFormulas | None = None
 
 
 @dataclass(frozen=True)
@@ -534,7 +564,29 @@ class Separable:
     def first_derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> FirstDerivatives:
-        return FirstDerivatives(*self.derivatives(fn, p, error, y, omega)[:4])
+        # As `derivatives`, where log ℓ'' is M-Lipschitz, M the concordance, so that ℓ'' grows by a factor of
+        # e^{Mδ} at most over a distance δ.
+        m, q = y.shape
+        if self.one.row is None or self.weighted or q == 1:
+            return FirstDerivatives(*self.derivatives(fn, p, error, y, omega)[:4])
+        first, parts = np.empty((m, q)), []
+        alike = not any(p.strides)  # one number, as at W = 0
+        for some in _pieces(m, q):
+            parts.append(self.one.row.at(fn, p[:1, :1] if alike else p[some], y[some], first[some]))
+        value, second, more = (
+            None if part[0] is None else np.concatenate(part) for part in zip(*parts, strict=True)
+        )
+        at, norms = Row(_present(value), _present(second), more), Radius.row_norms(first)
+        value_rounding, first_rounding = self.one.row.roundings(at, norms, q)
+        near = Radius.of(at.second + FLOOR)
+        near = near + near * ((error * self.concordance).expm1() + Radius.of(2 * ELEMENTARY + gamma(10)))
+        return FirstDerivatives(
+            at.value,
+            (norms + near * error * 0.5 + first_rounding) * error + value_rounding,
+            first,
+            near * error + first_rounding,
+            norms,
+        )
 
     def quadratic(
         self,
@@ -549,6 +601,8 @@ class Separable:
         return quadratic_form(self.derivatives(fn, p, error, y, omega), delta, delta_error)
 
     def suprema(self, fn: Elementary, reach: Radius, y: Array, omega: Array | None) -> Suprema:
+        if self.one.row is not None and not self.weighted and y.shape[1] > 1:
+            return self.one.row.suprema(fn, reach, y)
         bounds = self.one.suprema(fn, _column(reach), y)
         if self.weighted:
             bounds = bounds.map(lambda bound: Radius.size(_present(omega)) * bound)
@@ -576,6 +630,12 @@ class Separable:
         zero = value[0] * 0
         rows = [[second[i] if i == j else zero for j in range(len(p))] for i in range(len(p))]
         return Ball(sum(value[1:], value[0]), list(first), rows)
+
+
+def _pieces(m: int, q: int) -> Iterator[slice]:
+    """Of m rows, so many at a time that what is computed for q outputs of each stays near the processor."""
+    size = max(1, CACHED // q)
+    return (slice(start, min(start + size, m)) for start in range(0, m, size))
 
 
 def _present(omega: Any) -> Any:
@@ -659,6 +719,19 @@ def _squared_suprema(_: Elementary, reach: Radius, y: Array) -> Suprema:
     return Suprema(reach + Radius.size(y), Radius(np.ones_like(y)), NOTHING)
 
 
+def _squared_row(_: Elementary, p: Array, y: Array, into: Array) -> Row:
+    np.subtract(p, y, out=into)
+    return Row(0.5 * squared_norms(into), np.ones(len(y)), None)
+
+
+def _squared_row_roundings(at: Row, norms: Radius, q: int) -> tuple[Radius, Radius]:
+    return norms * norms * gamma(q + 3), norms * U
+
+
+def _squared_row_suprema(_: Elementary, reach: Radius, y: Array) -> Suprema:
+    return Suprema(reach + Radius.row_norms(y), Radius(np.ones(len(y))), NOTHING)
+
+
 def _squared_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
     r = p - y
     return r * r / 2, r, r * 0 + 1
@@ -720,6 +793,77 @@ def _logistic_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
         Radius(np.full_like(y, 0.25)),
         Radius.of(third + FLOOR) * SUPREMUM,
     )
+
+
+def _logistic_row(fn: Elementary, p: Array, y: Array, into: Array) -> Row:
+    # As `_logistic_at`: with e = e^{−|p|}, σ(p) is max([p > 0], e)/(1 + e), and ℓ'' = e/(1 + e)² grows with
+    # e.  ∇ℓ is up − down, and (up + down)² = (up − down)² + 4·up·down, where one of both is 0 if y is 0 or 1.
+    e, rest, side = fn.exp(-np.abs(p)), 1.0 - y, (p > 0.0).astype(np.float64)
+    inverse, ahead = 1.0 / (1.0 + e), np.maximum(p, 0.0)
+    up, down = np.maximum(side, e), np.maximum(1.0 - side, e)
+    up *= inverse
+    down *= inverse
+    np.multiply(up, rest, out=into)
+    down = np.multiply(down, y, out=down if down.shape == y.shape else None)
+    more = 4.0 * np.vecdot(into, down) if np.vecdot(rest, y).any() else np.zeros(len(y))
+    into -= down
+    one, all_of = e.max(axis=1), np.broadcast_to(e, (len(e), y.shape[1]))
+    behind = np.broadcast_to(ahead - p, y.shape)
+    value = (
+        np.vecdot(rest, np.broadcast_to(ahead, y.shape)) + np.vecdot(y, behind) + _sums_of_log1p(fn, all_of)
+    )
+    return Row(value, np.broadcast_to(one / (1.0 + one) / (1.0 + one), len(y)), more)
+
+
+def _inner(a: Array, b: Array) -> Array:
+    """(m,) Σ_j a_ij b_ij, for b (m, q) or (1, 1)."""
+    if b.shape == a.shape:
+        return np.vecdot(a, b)
+    return a.sum(axis=1) * b[0, 0] if b.any() else np.zeros(len(a))
+
+
+def _sums_of_log1p(fn: Elementary, e: Array) -> Array:
+    """(m,) Σ_j log(1 + e_j) of e (m, q) in [0, 1], as the logarithms of products, within a relative γ_3q and
+    those of e and log1p.
+
+    Errors ε of e_j move log(1 + e_j) by ε e_j/(1 + e_j) ≤ ε log(1 + e_j).  The 2q roundings of Π(1 + e_j)
+    move its logarithm by γ_2q, less than γ_3q log 2.  Where the logarithm is less than log 2, log(1 + t) stands
+    for it, 1 + t = Π(1 + e_j): t of two factors is a + b + ab, within γ_3, and log(1 + t) is concave in t and 0
+    at 0, so that it moves by no more than t, relatively.  512 factors are at most 2^512.
+    """
+    if e.shape[1] > 512:
+        return _sums_of_log1p(fn, e[:, :512]) + _sums_of_log1p(fn, e[:, 512:])
+    t = np.multiply.reduce(1.0 + e, axis=1) - 1.0
+    small = np.flatnonzero(t < 1.0)
+    if small.size:
+        t[small] = _compound(e[small])
+    return fn.log1p(t)
+
+
+def _compound(e: Array) -> Array:
+    """Π_j (1 + e_j) − 1, without cancellation."""
+    while e.shape[1] > 1:
+        half = (e.shape[1] + 1) // 2
+        t, b = e[:, :half].copy(), e[:, half:]
+        a = t[:, : b.shape[1]]
+        a += b + a * b
+        e = t
+    return e[:, 0]
+
+
+def _logistic_row_roundings(at: Row, norms: Radius, q: int) -> tuple[Radius, Radius]:
+    # Every term of ℓ and of ∇ℓ is ≥ 0 before the difference.
+    relative, more = 2 * ELEMENTARY + gamma(4 * q + 16), Radius.of(_present(at.more)) * (1.0 + gamma(q + 4))
+    terms = hypot(norms, more.sqrt()) if np.any(at.more) else norms
+    return Radius.of(at.value) * relative, (terms + Radius.underflow(q)) * (2 * ELEMENTARY + gamma(10))
+
+
+def _logistic_row_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
+    # As `_logistic_suprema`: ∇ℓ is at most h(1, …, 1) + b, entry by entry.
+    q = y.shape[1]
+    at = _logistic_suprema(fn, Radius(np.broadcast_to(reach.upper, len(y))), np.full(len(y), 0.5))
+    b = Radius.stacked([Radius.row_norms(0.5 - np.minimum(y[i], 1.0 - y[i])) for i in _pieces(len(y), q)])
+    return Suprema(at.first * (math.sqrt(q) * (1.0 + 2 * U)) + b * (1.0 + 4 * U), at.second, at.third)
 
 
 def _logistic_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -938,7 +1082,7 @@ class Softmax:
         label = one_class(y) if omega is None else None
         if label is not None:
             return self._first_of_classes(fn, p, error, label)
-        q, each = p.shape[1], np.arange(len(p))
+        each = np.arange(len(p))
         c, l = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1), y.argmax(axis=1)
         shifted = p - p[each, c][:, None]
         if omega is not None:
@@ -976,9 +1120,7 @@ class Softmax:
         first, squares = np.empty((m, q)), np.empty(m)
         tail, below, e_l = np.empty(m), np.empty(m), np.empty(m)
         leader = p.argmax(axis=1)
-        size = max(1, CACHED // q)
-        for start in range(0, m, size):
-            some = slice(start, start + size)
+        for some in _pieces(m, q):
             into, c, l = first[some], leader[some], label[some]
             each = np.arange(len(l))
             np.subtract(p[some], p[some][each, c][:, None], out=into)
@@ -1131,8 +1273,10 @@ class Softmax:
 
 def one_class(y: Array) -> npt.NDArray[np.intp] | None:
     """(m,) the class of each sample, where every row of y (m, q) is a unit vector."""
+    if np.count_nonzero(y) != len(y):
+        return None
     label = y.argmax(axis=1)
-    whole = bool((y[np.arange(len(y)), label] == 1.0).all()) and np.count_nonzero(y) == len(y)
+    whole = bool((y[np.arange(len(y)), label] == 1.0).all())
     return label if whole else None
 
 
@@ -1152,7 +1296,13 @@ def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:
 
 
 _SQUARED = ScalarFormulas(
-    _squared, _squared_at, _squared_derivatives, _squared_suprema, _squared_ball, concordance=0.0
+    _squared,
+    _squared_at,
+    _squared_derivatives,
+    _squared_suprema,
+    _squared_ball,
+    concordance=0.0,
+    row=RowFormulas(_squared_row, _squared_row_roundings, _squared_row_suprema),
 )
 
 LOSSES: dict[str, Formulas] = {
@@ -1169,6 +1319,7 @@ LOSSES: dict[str, Formulas] = {
             flat_side=_logistic_flat_side,
             allowed=lambda y: (y >= 0.0) & (y <= 1.0),
             wanted="a target in [0, 1]",
+            row=RowFormulas(_logistic_row, _logistic_row_roundings, _logistic_row_suprema),
         )
     ),
     "pseudo_huber": Separable(
