@@ -19,7 +19,7 @@ With --heads the shards have d = k = 256 and q = 100, class labels for softmax, 
                p = xWᵀ + f(WV)ᵀ and pᵀx, pᵀf; with targets, which are the slopes at W = 0, yᵀx, yᵀf as well
     ours       one pass: F, ∇F and ‖A_f‖ with radii at the point and at W = 0, and the constants' sums
 
-are timed in turn, with one thread of BLAS.  The last lines compare the least times of all rounds.
+are timed in turn, with one thread of BLAS.  The last lines compare: the median of the rounds.
 """
 
 from __future__ import annotations
@@ -181,17 +181,20 @@ def main() -> None:
     environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if loss else {})
     two = f"local:{arguments.workers}"
     turn = ("products", "ours") if loss else ("numpy", "ours", "local:1", two, "halves")
-    least: dict[str, float] = {}
+    taken_by: dict[str, list[float]] = {one: [] for one in turn}
     for one in turn * arguments.rounds:
         command = [sys.executable, __file__, "--rows", str(rows), "--folder", str(arguments.folder)]
         command += ["--one", one, *(["--heads", loss] if loss else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         seconds, used, peak = map(float, done.stdout.split())
-        least[one] = min(seconds, least.get(one, seconds))
+        taken_by[one].append(seconds)
         sys.stdout.write(f"{one:8} {seconds:8.2f} s  {used:8.2f} s cpu  {peak:8.0f} MB\n")
         sys.stdout.flush()
     for one, other in ((turn[1], turn[0]), *(() if loss else ((two, "local:1"), ("halves", "numpy")))):
-        sys.stdout.write(f"{one} / {other}: {least[one] / least[other]:.2f}\n")
+        ratios = np.divide(taken_by[one], taken_by[other])
+        sys.stdout.write(
+            f"{one} / {other}: {np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})\n"
+        )
 
 
 if __name__ == "__main__":

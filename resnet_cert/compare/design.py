@@ -52,14 +52,7 @@ class Rows:
 
     def __getitem__(self, some: slice) -> Rows:
         """Without their features."""
-        omega, weight = self.chunk.omega, self.chunk.weight
-        chunk = Chunk(
-            self.chunk.x[some],
-            self.chunk.f[:0],
-            self.chunk.y[some],
-            None if omega is None else omega[some],
-            None if weight is None else weight[some],
-        )
+        chunk = replace(self.chunk[some], f=self.chunk.f[:0])
         return Rows(self.x[some], np.ascontiguousarray(self.z[some]), self.error[some], chunk)
 
 

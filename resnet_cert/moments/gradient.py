@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_cert.moments.executors import summed
+from resnet_cert.moments.executors import merged, summed
 from resnet_cert.moments.lipschitz import (
     LipschitzConstants,
     LipschitzSums,
@@ -29,7 +29,7 @@ from resnet_cert.moments.moments import MeanSums, Slopes, total_weight, value_su
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure, added, inner, product
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, gamma
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum, quotient
-from resnet_cert.problem.losses import one_class
+from resnet_cert.problem.losses import unit_vectors
 from resnet_cert.problem.problem import Chunk, Direction, Problem
 
 FEWEST_CLASSES = 16
@@ -151,9 +151,16 @@ def first_sums_at_0(
     them, and Σ π∇ℓ zᵀ = α·1(Σ πz)ᵀ + (β − α)C, C the sums Σ πz over each class, row by row.  Sample i adds
     at most (|α|√q + |α| + |β|)π‖z‖, with the roundings of a weight, 512 samples, q classes, and a few more.
     """
-    label = one_class(chunk.y) if problem.q >= FEWEST_CLASSES and chunk.omega is None else None
-    if label is None:
+    if problem.q < FEWEST_CLASSES or chunk.omega is not None:
         return first_sums(problem, chunk, blocks, p.zero(), norms)
+    label, has_one = unit_vectors(chunk.y)
+    if not has_one.all():
+        if not blocks.all_of(has_one).any():
+            return first_sums(problem, chunk, blocks, p.zero(), norms)
+        return merged(  # what a block adds depends on no other block
+            first_sums_at_0(problem, chunk[rows], part, p, (norms[0][rows], norms[1][rows]))
+            for part, rows in blocks.each()
+        )
     one = problem.loss.first_derivatives(np.zeros((1, problem.q)), NOTHING, chunk.y[:1], None)
     beta, alpha = (float(one.first[0, (label[0] + i) % problem.q]) for i in (0, 1))
     value, error = np.full(len(label), one.value[0]), np.full(len(label), one.value_error.upper[0])

@@ -106,6 +106,16 @@ class Blocks:
     def _starts(self) -> npt.NDArray[np.intp]:
         return np.arange(0, self.rows, BLOCK_ROWS)
 
+    def each(self) -> Iterator[tuple[Blocks, slice]]:
+        """The blocks by themselves, and their rows."""
+        for i, start in enumerate(range(0, self.rows, BLOCK_ROWS)):
+            stop = min(start + BLOCK_ROWS, self.rows)
+            yield Blocks(self.first + i, stop - start), slice(start, stop)
+
+    def all_of(self, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(count,) whether it holds for all rows of each block."""
+        return np.logical_and.reduceat(test, self._starts())
+
     def roundings(self, extra: int) -> Array:
         """(count,) γ of the rows of each block, and of some more roundings of each summand."""
         rest = self.rows - (self.count - 1) * BLOCK_ROWS

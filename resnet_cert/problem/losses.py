@@ -449,8 +449,8 @@ class At(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Over the outputs of each row: Σ ℓ, the largest ℓ'', and by how much the square of the norm of the terms
-    that ℓ' is made of is more than that of ℓ' (m,)."""
+    """Over the outputs of each row: Σ ℓ, the largest ℓ'', and the root of what the square of the norm of the
+    terms that ℓ' is made of has more than that of ℓ' (m,)."""
 
     value: Array
     second: Array
@@ -797,7 +797,8 @@ def _logistic_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
 
 def _logistic_row(fn: Elementary, p: Array, y: Array, into: Array) -> Row:
     # As `_logistic_at`: with e = e^{−|p|}, σ(p) is max([p > 0], e)/(1 + e), and ℓ'' = e/(1 + e)² grows with
-    # e.  ∇ℓ is up − down, and (up + down)² = (up − down)² + 4·up·down, where one of both is 0 if y is 0 or 1.
+    # e.  ∇ℓ is up − down, and (up + down)² = (up − down)² + 4·up·down, where one of both is 0 if y is 0 or 1,
+    # as (1 − y)y is then and nowhere else.
     e, rest, side = fn.exp(-np.abs(p)), 1.0 - y, (p > 0.0).astype(np.float64)
     inverse, ahead = 1.0 / (1.0 + e), np.maximum(p, 0.0)
     up, down = np.maximum(side, e), np.maximum(1.0 - side, e)
@@ -805,7 +806,9 @@ def _logistic_row(fn: Elementary, p: Array, y: Array, into: Array) -> Row:
     down *= inverse
     np.multiply(up, rest, out=into)
     down = np.multiply(down, y, out=down if down.shape == y.shape else None)
-    more = 4.0 * np.vecdot(into, down) if np.vecdot(rest, y).any() else np.zeros(len(y))
+    more, between = np.zeros(len(y)), np.vecdot(rest, y) > 0.0
+    if between.any():  # 2^-500: for products that underflow
+        more = np.where(between, 2.0 * np.sqrt(np.vecdot(into, down)) + 2.0**-500, 0.0)
     into -= down
     one, all_of = e.max(axis=1), np.broadcast_to(e, (len(e), y.shape[1]))
     behind = np.broadcast_to(ahead - p, y.shape)
@@ -827,9 +830,9 @@ def _sums_of_log1p(fn: Elementary, e: Array) -> Array:
     those of e and log1p.
 
     Errors ε of e_j move log(1 + e_j) by ε e_j/(1 + e_j) ≤ ε log(1 + e_j).  The 2q roundings of Π(1 + e_j)
-    move its logarithm by γ_2q, less than γ_3q log 2.  Where the logarithm is less than log 2, log(1 + t) stands
-    for it, 1 + t = Π(1 + e_j): t of two factors is a + b + ab, within γ_3, and log(1 + t) is concave in t and 0
-    at 0, so that it moves by no more than t, relatively.  512 factors are at most 2^512.
+    move its logarithm by γ_2q, less than γ_3q log 2.  Where the logarithm is less than log 2, it is that of
+    1 + t = Π(1 + e_j): t of two factors is a + b + ab, within γ_3, and log(1 + t) is concave in t and 0 at 0,
+    so that it moves by no more than t, relatively.  512 factors are at most 2^512.
     """
     if e.shape[1] > 512:
         return _sums_of_log1p(fn, e[:, :512]) + _sums_of_log1p(fn, e[:, 512:])
@@ -853,9 +856,8 @@ def _compound(e: Array) -> Array:
 
 def _logistic_row_roundings(at: Row, norms: Radius, q: int) -> tuple[Radius, Radius]:
     # Every term of ℓ and of ∇ℓ is ≥ 0 before the difference.
-    relative, more = 2 * ELEMENTARY + gamma(4 * q + 16), Radius.of(_present(at.more)) * (1.0 + gamma(q + 4))
-    terms = hypot(norms, more.sqrt()) if np.any(at.more) else norms
-    return Radius.of(at.value) * relative, (terms + Radius.underflow(q)) * (2 * ELEMENTARY + gamma(10))
+    terms = hypot(norms, Radius.of(_present(at.more)) * (1.0 + gamma(q + 4))) + Radius.underflow(q)
+    return Radius.of(at.value) * (2 * ELEMENTARY + gamma(4 * q + 16)), terms * (2 * ELEMENTARY + gamma(10))
 
 
 def _logistic_row_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
@@ -1079,9 +1081,12 @@ class Softmax:
         # is at most half of it.  Errors are relative to these terms, whose norm is `magnitude`, as in `_at`.
         # max_j s_j o_j = s_c o_c, for x(1 − x) is concave and symmetric about ½, and s_c is between any other
         # s_j and 1 − s_j.
-        label = one_class(y) if omega is None else None
-        if label is not None:
-            return self._first_of_classes(fn, p, error, label)
+        if omega is None:
+            label, has_one = unit_vectors(y)
+            if has_one.all():
+                return self._first_of_classes(fn, p, error, label)
+            if has_one.any():  # a row's floats depend on no other row
+                return self._first_by_row(fn, p, error, y, has_one)
         each = np.arange(len(p))
         c, l = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1), y.argmax(axis=1)
         shifted = p - p[each, c][:, None]
@@ -1109,6 +1114,21 @@ class Softmax:
             first[each, at], magnitude[each, at] = gains - falls, gains + falls
         value = Y * fn.log1p(tail) - below
         return self._first(value, first, tail, Y, error, Radius.row_norms(first), Radius.row_norms(magnitude))
+
+    def _first_by_row(
+        self, fn: Elementary, p: Array, error: Radius, y: Array, has_one: Bools
+    ) -> FirstDerivatives:
+        """Of samples with one class, and of others, each as they are by themselves."""
+        each = Radius(np.broadcast_to(error.upper, len(p)), error.exact)
+        order = np.concatenate([np.flatnonzero(has_one), np.flatnonzero(~has_one)])
+        parts = [
+            self.first_derivatives(fn, p[some], each[some], y[some], None) for some in (has_one, ~has_one)
+        ]
+        back = np.argsort(order)
+        value, first = (np.concatenate([part[i] for part in parts])[back] for i in (0, 2))
+        bounds = (Radius.stacked([part[i] for part in parts])[back] for i in (1, 3, 4))
+        value_error, first_error, size = bounds
+        return FirstDerivatives(value, value_error, first, first_error, size)
 
     def _first_of_classes(
         self, fn: Elementary, p: Array, error: Radius, label: npt.NDArray[np.intp]
@@ -1271,13 +1291,13 @@ class Softmax:
         return Ball(value, first, second)
 
 
-def one_class(y: Array) -> npt.NDArray[np.intp] | None:
-    """(m,) the class of each sample, where every row of y (m, q) is a unit vector."""
-    if np.count_nonzero(y) != len(y):
-        return None
+def unit_vectors(y: Array) -> tuple[npt.NDArray[np.intp], Bools]:
+    """(m,) the largest target of each sample, and whether its row of y (m, q) is 1 there and 0 elsewhere."""
     label = y.argmax(axis=1)
-    whole = bool((y[np.arange(len(y)), label] == 1.0).all())
-    return label if whole else None
+    is_unit = y[np.arange(len(y)), label] == 1.0
+    if is_unit.any() and not (is_unit.all() and np.count_nonzero(y) == len(y)):
+        is_unit &= np.count_nonzero(y, axis=1) == 1
+    return label, is_unit
 
 
 def _others(a: Array, largest: npt.NDArray[np.intp]) -> Array:

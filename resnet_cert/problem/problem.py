@@ -225,6 +225,11 @@ class Chunk:
     omega: Array | None = None
     weight: Array | None = None
 
+    def __getitem__(self, some: slice) -> Chunk:
+        """Some of them."""
+        omega, weight = (None if part is None else part[some] for part in (self.omega, self.weight))
+        return Chunk(self.x[some], self.f[some], self.y[some], omega, weight)
+
     @property
     def weights(self) -> Array:
         """π (m,)."""

@@ -289,6 +289,30 @@ def test_chunks_of_any_size_give_the_same_first_moments(monkeypatch):
         assert floats(first_moments(problem)) == whole
 
 
+@pytest.mark.parametrize("loss", ["softmax", "logistic", "squared"])
+def test_chunks_of_any_size_give_the_same_slopes_of_targets_of_which_some_are_classes(loss, monkeypatch):
+    rng, n, q = np.random.default_rng(7), 2600, 20
+    y = rng.dirichlet(np.ones(q), size=n)
+    y[512:1700] = np.eye(q)[rng.integers(0, q, 1188)]  # two whole blocks, and a part of one
+    problem = Problem.from_arrays(
+        x=rng.normal(size=(n, 3)), y=y, f=rng.normal(size=(n, 2)), W=rng.normal(size=(q, 3)),
+        V=rng.normal(size=(3, 2)), loss=loss, hessian="bound",
+    )  # fmt: skip
+
+    def floats() -> list:
+        seen, found = observe_first(problem, 1.0), []
+        for part in (seen.here, seen.origin):
+            for ball in (part.g_W, part.A_f, part.slope_x):
+                found += [ball.center.tolist(), float(ball.radius)]
+            found += [part.F]
+        return [*found, seen.lipschitz]
+
+    whole = floats()
+    for chunk_bytes in (1, 2**19, 2**20):
+        monkeypatch.setattr(problem_module, "CHUNK_BYTES", chunk_bytes)
+        assert floats() == whole
+
+
 def test_a_block_is_summed_once():
     problem = integers(600)
     part = next(sums_of(problem, 1))

@@ -140,6 +140,87 @@ def test_without_margins_some_are_not(kind: str, monkeypatch: pytest.MonkeyPatch
     assert max(misses(kind, 1, 120).values()) > 1.0
 
 
+def first_misses(kind: str, seed: int, count: int, q: int) -> float:
+    """The same of ℓ and ∇ℓ alone, for rows of which some may have one class and others not."""
+    rng, m, worst = np.random.default_rng(seed), 4, 0.0
+    for _ in range(count):
+        p, y, omega = draw(kind, rng, m, q)
+        if rng.random() < 0.3 and kind != "poisson":
+            p *= 20.0  # some slopes vanish beside others, or are no floats
+        other = draw(kind, rng, m, q)[1]
+        y = np.where(rng.random((m, 1)) < 0.5, other, y)
+        if rng.random() < 0.2:
+            p = np.broadcast_to(p[:1, :1], (m, q))
+        delta = rng.normal(size=(m, q)) * 10.0 ** rng.integers(-17, 1)
+        error = Radius.of(np.linalg.norm(delta, axis=1) * (1.0 + 1e-12))
+        if rng.random() < 0.3:
+            delta, error = np.zeros((m, q)), NOTHING
+        loss = BuiltinLoss(kind, float(rng.choice([1.0, 0.3])))
+        at = loss.first_derivatives(p, error, y, omega)
+        for i in range(m):
+            with ctx.workprec(300):
+                point = [arb(float(a)) + arb(float(b)) for a, b in zip(p[i], delta[i], strict=True)]
+                weights = None if omega is None else [arb(float(w)) for w in omega[i]]
+                exact = loss.ball(point, [arb(float(t)) for t in y[i]], weights, arb)
+                slope = [float(exact.first[j] - arb(at.first[i, j])) for j in range(q)]
+                value = abs(float(exact.value - arb(float(at.value[i]))))
+            for found, error_at in ((value, at.value_error), (np.linalg.norm(slope), at.first_error)):
+                bound = float(np.broadcast_to(error_at.upper, m)[i])
+                if found > 1e-300:
+                    worst = max(worst, found / bound if bound else np.inf)
+            if at.first_size is not None:
+                assert np.broadcast_to(at.first_size.upper, m)[i] >= np.linalg.norm(at.first[i]) * (
+                    1.0 - 1e-15
+                )
+    return worst
+
+
+@pytest.mark.parametrize("q", [1, 2, 5, 40])
+@pytest.mark.parametrize("kind", KINDS)
+def test_slopes_alone_are_within_their_bounds(kind: str, q: int):
+    worst = first_misses(kind, 2, 60 if q < 40 else 4, q)
+    assert worst <= 1.0
+    assert worst > 1e-6 or (kind, q) == ("softmax", 1)  # which is 0
+
+
+@pytest.mark.parametrize("kind", ["squared", "logistic"])
+def test_slopes_alone_of_several_outputs_need_their_margins(kind: str, monkeypatch: pytest.MonkeyPatch):
+    for name, nothing in (("ELEMENTARY", 0.0), ("U", 0.0), ("gamma", lambda k: 0.0)):
+        monkeypatch.setattr(losses, name, nothing)
+    assert first_misses(kind, 2, 60, 3) > 1.0
+
+
+@pytest.mark.parametrize("q", [511, 513, 1100])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0])
+def test_logarithms_of_products_are_sums_of_logarithms(q: int, scale: float):
+    rng = np.random.default_rng(11)
+    p, y = rng.normal(size=(3, q)) * scale, rng.integers(0, 2, (3, q)).astype(float)
+    y[0] = p[0] > 0.0  # ℓ is as small as it can be
+    at = named_loss("logistic").first_derivatives(p, NOTHING, y)
+    for i in range(3):
+        with ctx.workprec(200):
+            exact = arb(0)
+            for p_j, y_j in zip(p[i].tolist(), y[i].tolist(), strict=True):
+                exact += (-arb(p_j if y_j else -p_j)).exp().log1p()
+            assert abs(float(exact - arb(float(at.value[i])))) <= at.value_error.upper[i]
+            assert at.value_error.upper[i] <= 1e-12 * at.value[i]
+
+
+@pytest.mark.parametrize("kind", ["softmax", "squared", "logistic"])
+def test_no_row_of_slopes_depends_on_another(kind: str):
+    rng, m, q = np.random.default_rng(12), 40, 30
+    p, y = rng.normal(size=(m, q)), rng.dirichlet(np.ones(q), size=m)
+    y[::3] = np.eye(q)[rng.integers(0, q, len(y[::3]))]
+    error, loss = Radius.of(rng.random(m) * 1e-9), named_loss(kind)
+    at = loss.first_derivatives(p, error, y)
+    for i in range(m):
+        one = loss.first_derivatives(p[i : i + 1], error[i : i + 1], y[i : i + 1])
+        assert np.array_equal(at.first[i], one.first[0])
+        assert at.value[i] == one.value[0]
+        assert at.first_error.upper[i] == one.first_error.upper[0]
+        assert at.value_error.upper[i] == one.value_error.upper[0]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_suprema_are_never_exceeded_and_nearly_reached(kind: str):
     rng = np.random.default_rng(5)
