@@ -2,9 +2,9 @@
 
 A `Radius` is a number ≥ 0 that is at least some exact number, or an array of such.  Whatever is computed with
 it is at least what exact arithmetic would give with the exact numbers: every operation rounds up, and all but
-sums, which do not underflow, add `FLOOR`, so that no product underflows before a large factor meets it.  That a size is exactly 0 is a fact
-that is known where the number is made (`NOTHING`, a norm of zeros) and carried along in `exact`; it is
-never concluded from a bound that came out as 0.
+sums, which do not underflow, add `FLOOR`, so that no product underflows before a large factor meets it.  That
+a size is exactly 0 is a fact that is known where the number is made (`NOTHING`, a norm of zeros) and carried
+along in `exact`; it is never concluded from a bound that came out as 0.
 
 After n roundings to nearest a float is at least (1 − u)ⁿ of the exact result, or short of it by half of the
 smallest subnormal number where it underflowed; `_up` makes up for either, once after every operation.

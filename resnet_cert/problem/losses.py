@@ -1120,15 +1120,16 @@ class Softmax:
     ) -> FirstDerivatives:
         """Of samples with one class, and of others, each as they are by themselves."""
         each = Radius(np.broadcast_to(error.upper, len(p)), error.exact)
-        order = np.concatenate([np.flatnonzero(has_one), np.flatnonzero(~has_one)])
-        parts = [
+        one, other = (
             self.first_derivatives(fn, p[some], each[some], y[some], None) for some in (has_one, ~has_one)
-        ]
-        back = np.argsort(order)
-        value, first = (np.concatenate([part[i] for part in parts])[back] for i in (0, 2))
-        bounds = (Radius.stacked([part[i] for part in parts])[back] for i in (1, 3, 4))
-        value_error, first_error, size = bounds
-        return FirstDerivatives(value, value_error, first, first_error, size)
+        )
+        back = np.argsort(np.concatenate([np.flatnonzero(has_one), np.flatnonzero(~has_one)]))
+        return FirstDerivatives(
+            np.concatenate([one.value, other.value])[back],
+            Radius.stacked([one.value_error, other.value_error])[back],
+            np.concatenate([one.first, other.first])[back],
+            Radius.stacked([one.first_error, other.first_error])[back],
+        )
 
     def _first_of_classes(
         self, fn: Elementary, p: Array, error: Radius, label: npt.NDArray[np.intp]

@@ -167,7 +167,7 @@ def first_misses(kind: str, seed: int, count: int, q: int) -> float:
             for found, error_at in ((value, at.value_error), (np.linalg.norm(slope), at.first_error)):
                 bound = float(np.broadcast_to(error_at.upper, m)[i])
                 if found > 1e-300:
-                    worst = max(worst, found / bound if bound else np.inf)
+                    worst = max(worst, float(found) / bound if bound else np.inf)
             if at.first_size is not None:
                 assert np.broadcast_to(at.first_size.upper, m)[i] >= np.linalg.norm(at.first[i]) * (
                     1.0 - 1e-15
