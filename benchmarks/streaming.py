@@ -9,9 +9,12 @@ Makes shards of n rows, d = k = 16, one output, where there are none, and times 
     ours       one pass of ours: moments with radii at the point and at the origin, and the constants' sums
     local:1    the same on a worker, a process with one thread
     local:2    the same on so many
-    halves     two plain NumPy processes at once, half of the files each: what two processes can gain here
+    plain:1    the same by one plain process with one thread
+    plain:2    by so many plain processes, each with its part of the rows, that know nothing of each other
+    halves     two plain NumPy processes at once, half of the files each
 
-with the peak of memory (of the largest process).  The first two take the threads that BLAS may take.
+with the peak of memory (of the largest process).  What two processes can gain here is what the last two rows
+say.  The first two take the threads that BLAS may take.
 
 With --heads the shards have d = k = 256 and q = 100, class labels for softmax, targets for the others, and
 
@@ -32,10 +35,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from resnet_cert.problem.problem import Problem
 
 D = K = 16
 WIDE, OUTPUTS = 256, 100
@@ -123,23 +130,47 @@ def in_halves(folder: Path) -> tuple[float, float]:
         return timed(lambda: pool.map(numpy_pass_over, [paths[::2], paths[1::2]]))
 
 
-def our_pass(folder: Path, workers: int) -> tuple[float, float]:
-    from resnet_cert.moments.executors import cluster, on_cluster
-    from resnet_cert.moments.one_pass import observe
+def problem_of(folder: Path) -> Problem:
     from resnet_cert.problem.problem import Distribution, GivenFeatures, Point, Problem
     from resnet_cert.problem.shards import open_shards
     from resnet_cert.problem.targets import with_loss
 
     rows = open_shards(folder.parent, folder.name, {"x": "x", "y": "y", "f": "f"})
     data, loss = with_loss(Distribution(rows["x"], rows["y"]), "squared", 1)
-    point = Point(np.ones((1, D)) / D, np.ones((D, K)) / K)
-    problem = Problem(data, loss, GivenFeatures(rows["f"]), point)
+    return Problem(data, loss, GivenFeatures(rows["f"]), Point(np.ones((1, D)) / D, np.ones((D, K)) / K))
+
+
+def our_pass(folder: Path, workers: int) -> tuple[float, float]:
+    from resnet_cert.moments.executors import cluster, on_cluster
+    from resnet_cert.moments.one_pass import observe
+
+    problem = problem_of(folder)
     if not workers:
         return timed(lambda: observe(problem, 1.0))
     with cluster(f"local:{workers}") as client:
         problem = on_cluster(problem, client)
-        small = replace(problem, executor=problem.executor)
-        return timed(lambda: observe(small, 1.0))
+        return timed(lambda: observe(problem, 1.0))
+
+
+def part_of_pass(folder: Path, part: int, of: int) -> object:
+    from resnet_cert.moments.executors import Needs, summed_rows
+    from resnet_cert.moments.one_pass import observed_sums
+
+    problem = problem_of(folder)
+    size = -(-problem.n // problem.chunk_rows // of) * problem.chunk_rows
+    rows = part * size, min((part + 1) * size, problem.n)
+    return summed_rows(problem, partial(observed_sums, b=1.0), *rows, Needs())
+
+
+def in_plain_processes(folder: Path, count: int) -> tuple[float, float]:
+    """Seconds of processes that stand ready."""
+    from multiprocessing import get_context
+
+    few = [(folder, i, 64) for i in range(count)]
+    with get_context("spawn").Pool(count) as pool:
+        pool.starmap(part_of_pass, few, chunksize=1)  # all code is loaded
+        parts = [(folder, i, count) for i in range(count)]
+        return timed(lambda: pool.starmap(part_of_pass, parts, chunksize=1))
 
 
 def timed(task: Callable[[], object]) -> tuple[float, float]:
@@ -170,6 +201,8 @@ def main() -> None:
             taken = timed(lambda: numpy_pass(folder))
         elif arguments.one == "halves":
             taken = in_halves(folder)
+        elif arguments.one.startswith("plain"):
+            taken = in_plain_processes(folder, int(arguments.one.partition(":")[2]))
         else:
             taken = our_pass(folder, int(arguments.one.partition(":")[2] or 0))
         who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -178,19 +211,24 @@ def main() -> None:
         return
     if not folder.exists():
         make_heads(folder, rows, loss) if loss else make(folder, rows)
-    environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if loss else {})
-    two = f"local:{arguments.workers}"
-    turn = ("products", "ours") if loss else ("numpy", "ours", "local:1", two, "halves")
+    two, apart = f"local:{arguments.workers}", f"plain:{arguments.workers}"
+    pairs = [("ours", "products")]
+    turn = ("products", "ours")
+    if not loss:
+        pairs = [("ours", "numpy"), (two, "local:1"), (apart, "plain:1"), ("halves", "numpy")]
+        turn = ("numpy", "ours", "plain:1", "local:1", apart, two, "halves")
     taken_by: dict[str, list[float]] = {one: [] for one in turn}
     for one in turn * arguments.rounds:
         command = [sys.executable, __file__, "--rows", str(rows), "--folder", str(arguments.folder)]
         command += ["--one", one, *(["--heads", loss] if loss else [])]
+        alone = loss or one.startswith(("plain", "halves"))
+        environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if alone else {})
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         seconds, used, peak = map(float, done.stdout.split())
         taken_by[one].append(seconds)
         sys.stdout.write(f"{one:8} {seconds:8.2f} s  {used:8.2f} s cpu  {peak:8.0f} MB\n")
         sys.stdout.flush()
-    for one, other in ((turn[1], turn[0]), *(() if loss else ((two, "local:1"), ("halves", "numpy")))):
+    for one, other in pairs:
         ratios = np.divide(taken_by[one], taken_by[other])
         sys.stdout.write(
             f"{one} / {other}: {np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})\n"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import logging
 import operator
 import pickle
@@ -191,6 +192,7 @@ def _versions() -> dict[str, str]:
     import jax
 
     from resnet_cert import __version__
+    from resnet_cert.moments import one_pass  # noqa: F401  (what a pass needs is there when the first one comes)
 
     return {"resnet_cert": __version__, "numpy": np.__version__, "jax": jax.__version__}
 
@@ -198,6 +200,9 @@ def _versions() -> dict[str, str]:
 _here = _versions
 PATIENCE, PATIENT = "20s", 3
 """How long nobody may answer, and how many times that without a worker is the end."""
+AT_ONCE = {"scheduler.worker-saturation": "inf", "worker.profile.enabled": False}
+"""A worker has its pieces before it is through with the one at hand, and its stack is not looked at a hundred
+times a second, for which it would stop."""
 KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**26}
 """Distributed has workers give freed memory back at once; a pass needs it again for the next piece, and
 spends as long on getting it as on its own work."""
@@ -311,11 +316,13 @@ class DaskExecutor:
         return [self.client.submit(pickle.loads, cloudpickle.dumps(part), pure=False) for part in parts]
 
     def _rows(self, problem: Problem) -> list[tuple[int, int]]:
-        """(start, stop) of each piece: whole chunks, several for each thread where there are as many."""
+        """(start, stop) of each piece: whole chunks, several for each thread where there are as many, and no
+        two pieces further apart than by one."""
         threads = sum(self.client.nthreads().values())
         chunks = -(-problem.n // problem.chunk_rows)
-        size = -(-chunks // (PIECES_A_THREAD * max(threads, 1))) * problem.chunk_rows
-        return [(start, min(start + size, problem.n)) for start in range(0, problem.n, size)]
+        pieces = min(chunks, PIECES_A_THREAD * max(threads, 1))
+        ends = [min(i * chunks // pieces * problem.chunk_rows, problem.n) for i in range(pieces + 1)]
+        return list(itertools.pairwise(ends))
 
 
 def _size(parts: list[Any]) -> int:
@@ -379,10 +386,9 @@ def cluster(address: str) -> Iterator[Any]:
         raise RequestError(
             f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
         )
+    settings = AT_ONCE | {f"nanny.pre-spawn-environ.{name}": n for name, n in KEEPS_MEMORY.items()}
     with (
-        dask.config.set(
-            {f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in KEEPS_MEMORY.items()}
-        ),
+        dask.config.set({f"distributed.{name}": value for name, value in settings.items()}),
         LocalCluster(
             n_workers=int(count),
             threads_per_worker=1,
