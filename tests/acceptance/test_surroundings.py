@@ -206,15 +206,14 @@ def test_closed_streams():
     read = process("check", "-", closed=True)
     assert (read.returncode, read.stdout) == (2, "")
     assert read.stderr == "<stdin>:1:1: error: cannot read the spec: standard input is closed\n"
-    assert process("check", "s.yaml", "-q", closed=True).stdout == "REFUTED\n"
 
 
 @pytest.mark.parametrize(
     ("environment", "words"),
-    first(3, [
+    first(2, [
         ({"JAX_PLATFORMS": "cuda"}, "error: JAX does not start with JAX_PLATFORMS=cuda"),
-        ({"JAX_PLATFORMS": "abacus"}, "Backend 'abacus' is not in the list"),
         ({"JAX_ENABLE_X64": "maybe"}, "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
+        ({"JAX_PLATFORMS": "abacus"}, "Backend 'abacus' is not in the list"),
         ({"XLA_FLAGS": "--xla_nonsense=1"}, "XLA does not take XLA_FLAGS=--xla_nonsense=1: Unknown flag"),
         ({"XLA_FLAGS": "nowhere", "JAX_DISABLE_JIT": "1"}, 'XLA_FLAGS=nowhere: Could not open file'),
     ]),
@@ -262,12 +261,22 @@ def test_what_is_no_hindrance():
         "PYTHONIOENCODING": "ascii",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
-    done = process("check", "s.yaml", **environment)
+    done = process("check", "s.yaml", closed=True, **environment)
     assert (done.returncode, done.stderr) == (10, "")
     assert done.stdout.endswith("REFUTED\n")
 
 
-@pytest.mark.parametrize("command", first(1, ["landscape s.yaml", "sgd s.yaml --steps 3"]))
+@pytest.mark.parametrize(
+    "command",
+    first(
+        1,
+        [
+            "bound --b 1 --r 1 --mu0 1 --mu1 1 --mu2 1 --eps 0.01:1:9",
+            "landscape s.yaml",
+            "sgd s.yaml --steps 3",
+        ],
+    ),
+)
 def test_a_picture_is_the_same_with_a_broken_matplotlibrc_and_a_notebooks_backend(command: str):
     pytest.importorskip("matplotlib")
     assert run(*command.split(), "--output", "a.svg").exit_code == 0

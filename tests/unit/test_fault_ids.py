@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,21 @@ from resnet_cert.outcomes import FAULTS, Diagnostic, InternalError, RequestError
 ROOT = Path(resnet_cert.__file__).parent
 
 
+USES = (ast.Call, ast.Assign, ast.IfExp, ast.Return, ast.arguments, ast.Compare)
+
+
+def used_strings(node: ast.AST, *, used: bool = False) -> Iterator[str]:
+    """Every string within a use: not the table, which is an annotated assignment."""
+    used = used or isinstance(node, USES)
+    if used and isinstance(node, ast.Constant) and type(node.value) is str:
+        yield node.value
+    for part in ast.iter_child_nodes(node):
+        yield from used_strings(part, used=used)
+
+
 def literals() -> set[str]:
-    """Every string that stands by itself in the code, the table apart."""
-    found: set[str] = set()
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Dict) and path.name == "outcomes.py":
-                continue
-            if isinstance(node, (ast.Call, ast.Assign, ast.IfExp, ast.Return, ast.arguments, ast.Compare)):
-                parts = ast.walk(node)
-                found |= {
-                    part.value for part in parts if isinstance(part, ast.Constant) and type(part.value) is str
-                }
-    return found
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.rglob("*.py"))
+    return {string for tree in trees for string in used_strings(tree)}
 
 
 def test_every_id_is_one_of_a_fault() -> None:

@@ -64,7 +64,7 @@ def test_a_smooth_convex_loss_is_proven_over_a_wide_range(name: str) -> None:
     assert proof(LOSSES[name].function, np.array([-1.0, 1.0]), np.array([40.0, 300.0])) is None
 
 
-@pytest.mark.parametrize("name", first(2, ["log1p_exp", "arctan", "pseudo_huber", "log_cosh"]))
+@pytest.mark.parametrize("name", first(1, ["log1p_exp", "arctan", "pseudo_huber", "log_cosh"]))
 def test_a_thousand_targets_take_less_than_two_seconds(name: str) -> None:
     y, loss = np.random.default_rng(0).normal(size=1000), CustomLoss(LOSSES[name].function, "mine")
     prove_convex(loss, y[:1], np.ones(1), [0])  # traces the programs
@@ -81,7 +81,7 @@ def test_a_joint_is_told_with_its_place(name: str) -> None:
     assert "y = 1 (sample 100)" in reason
 
 
-@pytest.mark.parametrize("name", first(2, ["huber", "power_2.5", "squared_hinge", "smooth_hinge"]))
+@pytest.mark.parametrize("name", first(1, ["huber", "power_2.5", "squared_hinge", "smooth_hinge"]))
 def test_joints_of_hundreds_of_targets_end_the_search_within_a_second(name: str) -> None:
     rng = np.random.default_rng(2)
     y, reach = rng.normal(size=300), 20.0 * np.abs(rng.normal(size=300))
@@ -178,7 +178,7 @@ def third(name: str, p: float, y: float) -> arb:
     return 6 * coefficients[3]
 
 
-@pytest.mark.parametrize("name", first(8, SMOOTH))
+@pytest.mark.parametrize("name", first(5, SMOOTH))
 @pytest.mark.parametrize("count", first(1, [20, 300]))
 def test_suprema_bound_the_derivatives_at_every_point(name: str, count: int) -> None:
     rng = np.random.default_rng(1)
