@@ -220,7 +220,7 @@ def _precision(monkeypatch):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_report_misses_at_any_scale(loss):
     shape = SHAPES[LOSSES.index(loss)]
-    for seed in range(4):
+    for seed in range(3):
         assert not misses(seed, loss, [shape]), seed
 
 
