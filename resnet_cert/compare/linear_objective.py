@@ -496,7 +496,7 @@ def _enclosed_sums(
         A_f=slopes.times(rows.x if turned else rows.x[:, :0], x_norm, underflow, cut),
         Q=curvature,
     )
-    bend = cut.bounds(size * chunk.weights * x_norm * x_norm)
+    bend = cut.bounds(cut.inner(size * chunk.weights * x_norm, x_norm))
     farthest = np.array([(z_norm + e).max().upper, x_norm.max().upper])
     least = None if every == 1 else _least_sums(design, rows, cut, point=point, every=every)
     return EnclosedSums(sums, bend, Largest(farthest), least)

@@ -167,12 +167,12 @@ def lipschitz_sums(
     L1, L2, L3 = (size.shifted(int(p)) for size, p in zip(suprema[:3], known - units[3:], strict=True))
     V_f = f.shifted(p_f + e_b - p_J) * math.ldexp(b, -e_b)
     J = hypot(x.shifted(p_x - p_J) + V_f, V_f)
-    x2, f2, L3J = x * x, f * f, L3 * J
-    terms = [L1 * J, L2 * J * J, L1 * f, L3J * J * J, L2 * J * f, L1 * L1]
-    terms += [x2, f2, L2 * x2, L2 * f2, L3J * x2, L3J * f2]
+    x2, f2, L2J, L3J = x * x, f * f, L2 * J, L3 * J
+    terms = [(L1, J), (L2J, J), (L1, f), (L3J * J, J), (L2J, f), (L1, L1)]
+    terms += [(x, x), (f, f), (L2, x2), (L2, f2), (L3J, x2), (L3J, f2)]
     pi = 1.0 if chunk.weight is None else chunk.weight
-    bounds = blocks.bounds(*(term if chunk.weight is None else term * chunk.weight for term in terms))
-    zeros = np.array([term.exact for term in terms])
+    bounds = blocks.bounds(*(blocks.inner(a if chunk.weight is None else a * pi, b) for a, b in terms))
+    zeros = np.array([a.exact or b.exact for a, b in terms])
     grams = None
     if matrices:
         z = np.concatenate([_down(chunk.x, int(units[0])), _down(chunk.f, int(units[1]))], axis=1)

@@ -140,7 +140,7 @@ def residual(chunk: Chunk, V: Array, blocks: Blocks) -> Residual:
     z[:, d1:d] = chunk.x[:, d1:]
     h_norm = Radius.row_norms(z[:, :d])
     # Entry j: k products and k − 1 sums, then one more sum; Σ_l |V_jl||f_l| has norm ≤ ‖V‖_F ‖f‖.
-    error = total(h_norm * U, V_norm * f_norm * gamma(k + 1), Radius.underflow(V.size))
+    error = total(h_norm * U, f_norm * (V_norm * gamma(k + 1)), Radius.underflow(V.size))
     return Residual(z, d, x_norm, h_norm, f_norm, error)
 
 
@@ -157,13 +157,14 @@ def moment_sums(
     W_norm = Radius.norm(W)
     p = np.zeros((len(at.z), len(W))) if W_norm.exact else blocks.times(at.h, W.T)
     # fl(Wh) is off by γ_d ‖W‖_F‖h‖, and h itself by at.error.
-    p_error = W_norm * at.h_norm * gamma(W.shape[1]) + W_norm * at.error
+    p_error = (W_norm * gamma(W.shape[1])) * at.h_norm + W_norm * at.error
     if not p_error.exact:
         p_error = p_error + Radius.underflow(W.size)
     loss_at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
     z, z_norm = (at.h, at.h_norm) if W_norm.exact else (at.z, hypot(at.h_norm, at.f_norm))
     slopes = Slopes.of(loss_at.first, loss_at.first_error, chunk.weight)
-    of_h, of_f = slopes.part(at.d, at.h_norm, at.error), slopes.part(at.f.shape[1], at.f_norm, NOTHING)
+    of_h = slopes.part(at.d, at.h_norm, at.error, blocks)
+    of_f = slopes.part(at.f.shape[1], at.f_norm, NOTHING, blocks)
     g_W, A_f = blocks.sums_of_products(slopes.center, at.z, [of_h, of_f], roundings=1)
     return MomentSums(
         weight=weight_sum(chunk, blocks),
@@ -210,12 +211,15 @@ class Slopes:
 
     def times(self, data: Array, norm: Radius, off: Radius, blocks: Blocks) -> Sum:
         """Σ π∇ℓ gᵀ for vectors g that are data (m, l), with these norms, up to errors `off` (m,)."""
-        _, error, size = self.part(data.shape[1], norm, off)
-        return blocks.sum_of_products(self.center, data, error, size, roundings=1)
+        part = self.part(data.shape[1], norm, off, blocks)
+        return blocks.sums_of_products(self.center, data, [part], roundings=1)[0]
 
-    def part(self, columns: int, norm: Radius, off: Radius) -> tuple[int, Radius, Radius]:
+    def part(self, columns: int, norm: Radius, off: Radius, blocks: Blocks) -> tuple[int, Radius, Radius]:
         """So many columns of such data, as `Blocks.sums_of_products` takes them."""
-        return columns, self.error * norm + (self.size + self.error) * off, self.size * norm
+        errors = blocks.inner(self.error, norm)
+        if not off.exact:
+            errors = errors + blocks.inner(self.size + self.error, off)
+        return columns, errors, blocks.inner(self.size, norm)
 
 
 def curvature_sum(
@@ -231,9 +235,10 @@ def curvature_sum(
         c = c[:, 0]
     q, m = at.first.shape[1], z.shape[1]
     square = norm * norm
-    sizes = blocks.radii(size * square)
-    errors = error * square + (size + error) * (norm * 2.0 + off) * off
-    radius = blocks.radii(errors) + sizes * blocks.roundings(8)
+    sizes, errors = blocks.inner(size, square), blocks.inner(error, square)
+    if not off.exact:
+        errors = errors + blocks.inner((size + error) * (norm * 2.0 + off), off)
+    radius = errors + sizes * blocks.roundings(8)
     if not radius.exact:
         # √c·z may underflow beside another entry of it, c·z beside z, and so may the products.
         entries = FLOOR * BLOCK_ROWS * (q * m) ** 2

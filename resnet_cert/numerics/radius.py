@@ -191,6 +191,13 @@ class Radius:
             return NOTHING
         return Radius(_up(np.sum(self.upper), np.size(self.upper)))
 
+    def inner(self, other: Radius) -> Radius:
+        """(b,) Σ_j x_ij y_ij of numbers x, y (b, m)."""
+        if self.exact or other.exact:
+            return NOTHING
+        m = self.upper.shape[1]
+        return Radius(_up(np.einsum("ij,ij->i", self.upper, other.upper), m, (m + 1) * FLOOR))
+
     def max(self) -> Radius:
         """The largest entry; 0 of none."""
         return NOTHING if self.exact else Radius(np.max(self.upper, initial=0.0))
@@ -224,6 +231,19 @@ class Radius:
 NOTHING = Radius(np.float64(0.0), exact=True)
 """The error of what is exact."""
 UNBOUNDED = Radius(np.float64(np.inf))
+
+
+def of_sum(radius: tuple[Radius, Radius], size: tuple[Radius, Radius]) -> tuple[Radius, Radius]:
+    """The radius and the size of fl(a + b), from those of a and b: r = r_a + r_b + u(s + r_a + r_b) with
+    s = s_a + s_b."""
+    (r_a, r_b), (s_a, s_b) = radius, size
+    if r_a.exact or r_b.exact or s_a.exact or s_b.exact:
+        whole, either = s_a + s_b, r_a + r_b
+        return either + (whole + either) * U, whole
+    up = 1.0 + 8.0 * U  # the same, operation by operation, in floats: there are many small ones
+    s, r = (s_a.upper + s_b.upper) * up, (r_a.upper + r_b.upper) * up
+    rounding = (s + r) * up * (U * up) + FLOOR
+    return Radius((r + rounding) * up), Radius(s)
 
 
 def total(*parts: Radius) -> Radius:

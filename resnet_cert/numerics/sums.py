@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics.enclosure import Ball, Enclosure
-from resnet_cert.numerics.radius import FLOOR, NOTHING, UNBOUNDED, Array, Radius, U, gamma, total
+from resnet_cert.numerics.radius import FLOOR, NOTHING, UNBOUNDED, Array, Radius, U, gamma, of_sum, total
 from resnet_cert.outcomes import InternalError
 
 CACHED = 2**15
@@ -44,15 +44,8 @@ class Node:
         return self.index << self.level
 
     def __add__(self, other: Node) -> Node:
-        size = self.size + other.size
-        radius = self.radius + other.radius
-        return Node(
-            self.level + 1,
-            self.index // 2,
-            self.value + other.value,
-            radius + (size + radius) * U,
-            size,
-        )
+        radius, size = of_sum((self.radius, other.radius), (self.size, other.size))
+        return Node(self.level + 1, self.index // 2, self.value + other.value, radius, size)
 
     def is_left_of(self, other: Node) -> bool:
         """They are the two halves of one node."""
@@ -131,6 +124,17 @@ class Blocks:
         sums = np.add.reduceat(bounds, self._starts(), axis=0)
         return Radius.of(sums) * (1.0 + 2.0 * gamma(BLOCK_ROWS))
 
+    def inner(self, a: Radius, b: Radius) -> Radius:
+        """(count,) the sums of a·b over each block, for numbers ≥ 0, one a row (or one for all)."""
+        if a.exact or b.exact:
+            return Radius(np.zeros(self.count), exact=True)
+        x, y = (
+            np.broadcast_to(each, self.rows) if np.ndim(each) == 0 else each for each in (a.upper, b.upper)
+        )
+        pairs = zip(self.stacks(x), self.stacks(y), strict=True)
+        parts = [Radius(x).inner(Radius(y)) for (_, x), (_, y) in pairs]
+        return parts[0] if len(parts) == 1 else Radius.stacked(parts)
+
     def stacks(self, a: Array) -> Iterator[tuple[slice, Array]]:
         """Whole blocks (·, BLOCK_ROWS, ...), then the rest (1, ·, ...), and which blocks these are."""
         whole = self.rows // BLOCK_ROWS
@@ -180,16 +184,17 @@ class Blocks:
             error: how far each l_i r_iᵀ is from what it stands for, but for `roundings` of each entry.
             size: a bound of each ‖l_i‖‖r_i‖.
         """
-        return self.sums_of_products(left, right, [(right.shape[1], error, size)], roundings)[0]
+        part = right.shape[1], self.radii(error), self.radii(size)
+        return self.sums_of_products(left, right, [part], roundings)[0]
 
     def sums_of_products(
         self, left: Array, right: Array, parts: Sequence[tuple[int, Radius, Radius]], roundings: int = 8
     ) -> list[Sum]:
-        """The same for consecutive columns of the right factor: how many, their `error` and `size`."""
-        sizes = [self.radii(size) for _, _, size in parts]
-        values, found, start = self.products(left, right, total(*sizes)), [], 0
-        for (columns, error, _), size in zip(parts, sizes, strict=True):
-            radius = self.radii(error) + size * self.roundings(roundings)
+        """The same for consecutive columns of the right factor: how many, and the sums of their `error` and
+        `size` over each block (count,)."""
+        values, found, start = self.products(left, right, total(*(size for _, _, size in parts))), [], 0
+        for columns, error, size in parts:
+            radius = error + size * self.roundings(roundings)
             if not radius.exact:
                 radius = radius + Radius.underflow(4 * BLOCK_ROWS * left.shape[1] * columns)
             found.append(self._sum(values[:, :, start : start + columns], radius, size))
@@ -233,9 +238,10 @@ class Blocks:
         return Sum((Node(0, self.first * BLOCK_ROWS // rows, value, NOTHING, NOTHING),))
 
     def bounds(self, *each: Radius) -> Sum:
-        """The sums of t upper bounds a row: a value of 0, and the bounds as its radius (t,)."""
+        """The sums of t upper bounds from those over each block (count,): a value of 0, the bounds as its
+        radius (t,)."""
         nothing = Radius(np.zeros(self.count), exact=True)
-        radii = Radius(np.stack([self.radii(bounds).upper for bounds in each], axis=1))
+        radii = Radius(np.stack([bounds.upper for bounds in each], axis=1))
         return self._sum(np.zeros(self.count), radii, nothing)
 
     def count_rows(self) -> Sum:
@@ -257,9 +263,8 @@ def _roots(values: Array, radius: Radius, size: Radius, first: int) -> Iterator[
             last.append(Node(level, first + len(values) - 1, _alone(values, -1), radius[-1], size[-1]))
             values, radius, size = values[:-1], radius[:-1], size[:-1]
         if len(values):
-            values, size = values[::2] + values[1::2], size[::2] + size[1::2]
-            radius = radius[::2] + radius[1::2]
-            radius = radius + (size + radius) * U
+            values = values[::2] + values[1::2]
+            radius, size = of_sum((radius[::2], radius[1::2]), (size[::2], size[1::2]))
         first, level = first // 2, level + 1
     yield from reversed(last)
 
