@@ -19,6 +19,7 @@ O(n(d + k)).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -118,6 +119,10 @@ class Residual:
     f_norm: Radius
     error: Radius
 
+    @cached_property
+    def probe(self) -> Array:
+        return Blocks.probe(self.z)
+
     @property
     def h(self) -> Array:
         return self.z[:, : self.d]
@@ -161,17 +166,19 @@ def moment_sums(
     if not p_error.exact:
         p_error = p_error + Radius.underflow(W.size)
     loss_at = loss.derivatives(p, p_error, chunk.y, chunk.omega)
-    z, z_norm = (at.h, at.h_norm) if W_norm.exact else (at.z, hypot(at.h_norm, at.f_norm))
+    at_0 = W_norm.exact
+    z, probe = (at.h, None) if at_0 else (at.z, at.probe)
+    z_norm = at.h_norm if at_0 else hypot(at.h_norm, at.f_norm)
     slopes = Slopes.of(loss_at.first, loss_at.first_error, chunk.weight)
     of_h = slopes.part(at.d, at.h_norm, at.error, blocks)
     of_f = slopes.part(at.f.shape[1], at.f_norm, NOTHING, blocks)
-    g_W, A_f = blocks.sums_of_products(slopes.center, at.z, [of_h, of_f], roundings=1)
+    g_W, A_f = blocks.sums_of_products(slopes.center, at.z, [of_h, of_f], roundings=1, probe=at.probe)
     return MomentSums(
         weight=weight_sum(chunk, blocks),
         F=value_sum(loss_at.value, loss_at.value_error, chunk.weight, blocks),
         g_W=g_W,
         A_f=A_f,
-        Q=curvature_sum(loss_at, chunk.weight, z, z_norm, at.error, blocks) if Q is None else Q,
+        Q=curvature_sum(loss_at, chunk.weight, z, z_norm, at.error, blocks, probe) if Q is None else Q,
     )
 
 
@@ -223,9 +230,19 @@ class Slopes:
 
 
 def curvature_sum(
-    at: Derivatives, weight: Array | None, z: Array, norm: Radius, off: Radius, blocks: Blocks
+    at: Derivatives,
+    weight: Array | None,
+    z: Array,
+    norm: Radius,
+    off: Radius,
+    blocks: Blocks,
+    probe: Array | None = None,
 ) -> Sum:
-    """Σ π ∇²ℓ ⊗ z zᵀ for vectors that are z (m, l), with these norms, up to errors `off` (m,)."""
+    """Σ π ∇²ℓ ⊗ z zᵀ for vectors that are z (m, l), with these norms, up to errors `off` (m,).
+
+    Args:
+        probe: `Blocks.probe(z)`, where it is known.
+    """
     c, size, error = at.second, at.second_size, at.second_error
     if weight is not None:
         c = (weight * c.T).T
@@ -243,15 +260,19 @@ def curvature_sum(
         # √c·z may underflow beside another entry of it, c·z beside z, and so may the products.
         entries = FLOOR * BLOCK_ROWS * (q * m) ** 2
         radius = radius + (sizes + square.max() + Radius.of(1.0)) * (8.0 * entries)
-    return blocks.sum_of_blocks(_blocks_of_curvature(c, z, sizes, blocks), radius, sizes)
+    return blocks.sum_of_blocks(_blocks_of_curvature(c, z, sizes, blocks, probe), radius, sizes)
 
 
-def _blocks_of_curvature(c: Array, z: Array, sizes: Radius, blocks: Blocks) -> Array:
+def _blocks_of_curvature(
+    c: Array, z: Array, sizes: Radius, blocks: Blocks, probe: Array | None = None
+) -> Array:
     """(blocks, ...) the sums Σ c_i ⊗ z_i z_iᵀ over each block, for c (n,), (n, q) or symmetric (n, q, q)."""
     m = z.shape[1]
     if c.ndim == 1:
         if (c >= 0.0).all():  # one symmetric product: half the work
-            root = z if (c == 1.0).all() else np.sqrt(c)[:, None] * z
+            if (c == 1.0).all():
+                return blocks.products(z, z, sizes, probe=probe)
+            root = np.sqrt(c)[:, None] * z
             return blocks.products(root, root, sizes)
         return blocks.products(c[:, None] * z, z, sizes)
     q = c.shape[1]

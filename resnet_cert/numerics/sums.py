@@ -188,11 +188,17 @@ class Blocks:
         return self.sums_of_products(left, right, [part], roundings)[0]
 
     def sums_of_products(
-        self, left: Array, right: Array, parts: Sequence[tuple[int, Radius, Radius]], roundings: int = 8
+        self,
+        left: Array,
+        right: Array,
+        parts: Sequence[tuple[int, Radius, Radius]],
+        roundings: int = 8,
+        probe: Array | None = None,
     ) -> list[Sum]:
         """The same for consecutive columns of the right factor: how many, and the sums of their `error` and
         `size` over each block (count,)."""
-        values, found, start = self.products(left, right, total(*(size for _, _, size in parts))), [], 0
+        values = self.products(left, right, total(*(size for _, _, size in parts)), probe=probe)
+        found, start = [], 0
         for columns, error, size in parts:
             radius = error + size * self.roundings(roundings)
             if not radius.exact:
@@ -201,14 +207,22 @@ class Blocks:
             start += columns
         return found
 
-    def products(self, left: Array, right: Array, sizes: Radius, out: Array | None = None) -> Array:
-        """(count, a, b): Σ l_i r_iᵀ over each block, confirmed; sizes (count,): bounds of Σ‖l_i‖‖r_i‖."""
+    def products(
+        self, left: Array, right: Array, sizes: Radius, out: Array | None = None, probe: Array | None = None
+    ) -> Array:
+        """(count, a, b): Σ l_i r_iᵀ over each block, confirmed.
+
+        Args:
+            sizes: (count,) bounds of Σ‖l_i‖‖r_i‖.
+            probe: `probe(right)`, where it is known.
+        """
         values = np.empty((self.count, left.shape[1], right.shape[1])) if out is None else out
-        v = np.cos(np.arange(1.0, right.shape[1] + 1.0))  # no pattern that an error could hide behind
+        v, Rv = _direction(right.shape[1]), self.probe(right) if probe is None else probe
         length = Radius.norm(v)
-        for (blocks, L), (_, R) in zip(self.stacks(left), self.stacks(right), strict=True):
+        stacks = zip(self.stacks(left), self.stacks(right), self.stacks(Rv), strict=True)
+        for (blocks, L), (_, R), (_, along) in stacks:
             np.matmul(L.transpose(0, 2, 1), R, out=values[blocks])
-            found = (L.transpose(0, 2, 1) @ (R @ v)[:, :, None])[:, :, 0]
+            found = (L.transpose(0, 2, 1) @ along[:, :, None])[:, :, 0]
             defect = np.sqrt(np.square(values[blocks] @ v - found).sum(axis=1))
             allowed = sizes[blocks] * length * (2.0 * gamma(L.shape[1] + len(v) + 16))
             wrong = defect > allowed.upper
@@ -217,6 +231,11 @@ class Blocks:
                     f"a matrix product over {L.shape[1]} rows is wrong by {float(np.max(defect[wrong])):.1e}"
                 )
         return values
+
+    @staticmethod
+    def probe(right: Array) -> Array:
+        """(rows,) Rv, by which products with R are confirmed."""
+        return right @ _direction(right.shape[1])
 
     @staticmethod
     def _is_underflow(defect: Array, allowed: Radius, left: Array, right: Array) -> bool:
@@ -249,6 +268,11 @@ class Blocks:
         rows = np.minimum(BLOCK_ROWS, self.rows - self._starts()).astype(np.float64)
         zeros = Radius(np.zeros(self.count), exact=True)
         return self._sum(rows, zeros, zeros)
+
+
+def _direction(columns: int) -> Array:
+    """v: no pattern that an error could hide behind."""
+    return np.cos(np.arange(1.0, columns + 1.0))
 
 
 def _roots(values: Array, radius: Radius, size: Radius, first: int) -> Iterator[Node]:
