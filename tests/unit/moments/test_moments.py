@@ -166,7 +166,7 @@ def test_without_gamma_the_sums_are_missed(monkeypatch):
     samples = [exact_head(seed, 500) for seed in range(6)]
     assert not any(missed(sample) for sample in samples)
 
-    def unconfirmed(self, left, right, sizes, out=None):
+    def unconfirmed(self, left, right, sizes, out=None, probe=None):
         return np.stack([left.T @ right])
 
     monkeypatch.setattr(Blocks, "products", unconfirmed)
