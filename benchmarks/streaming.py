@@ -9,7 +9,7 @@ Makes shards of n rows, d = k = 16, one output, where there are none, and times 
     ours       one pass of ours: moments with radii at the point and at the origin, and the constants' sums
     local:1    the same on a worker, a process with one thread
     local:2    the same on so many
-    plain:1    the same by one plain process with one thread
+    plain:1    the same by one plain process with one thread, which keeps its memory as workers do
     plain:2    by so many plain processes, each with its part of the rows, that know nothing of each other
     halves     two plain NumPy processes at once, half of the files each
 
@@ -212,6 +212,8 @@ def main() -> None:
     if not folder.exists():
         make_heads(folder, rows, loss) if loss else make(folder, rows)
     two, apart = f"local:{arguments.workers}", f"plain:{arguments.workers}"
+    from resnet_cert.moments.executors import KEEPS_MEMORY
+
     pairs = [("ours", "products")]
     turn = ("products", "ours")
     if not loss:
@@ -223,6 +225,8 @@ def main() -> None:
         command += ["--one", one, *(["--heads", loss] if loss else [])]
         alone = loss or one.startswith(("plain", "halves"))
         environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if alone else {})
+        if one.startswith("plain"):
+            environment |= {name: str(size) for name, size in KEEPS_MEMORY.items()}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         seconds, used, peak = map(float, done.stdout.split())
         taken_by[one].append(seconds)
