@@ -12,7 +12,7 @@ import numpy.typing as npt
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
 from resnet_cert.capture.calls import recording
-from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
+from resnet_cert.capture.walk import Layer, Network, Parts, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -52,26 +52,20 @@ def capture(
         state: of the model, which then is model(x, state); an eqx.nn.BatchNorm has its statistics there.
         call: how it predicts, where `model(x)`, or `model(x, state)[0]` with a state, is not all.
     """
-    parts = {"block": block, "head": head, "V": V, "skip": skip, "norm": norm, "compare": compare}
-    return captured_arrays(model, loader, **parts, state=state, call=call).problem(loss, **options)
+    parts = Parts(block, head, V, skip, norm, compare)
+    return captured_arrays(model, loader, parts, state, call).problem(loss, **options)
 
 
 def captured_arrays(
     model: eqx.Module,
     loader: Any,
-    *,
-    block: Layer | None = None,
-    head: Layer | None = None,
-    V: Layer | Sequence[Layer] | None = None,
-    skip: Layer | None = None,
-    norm: Layer | None = None,
-    compare: Sequence[Layer] | Mapping[str, Layer] = (),
+    parts: Parts,
     state: eqx.nn.State | None = None,
     call: Call | None = None,
 ) -> Captured:
     """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs."""
     network = _Equinox(model, state, call or (_called if state is None else _with(state)))
-    return captured(network, loader, block=block, head=head, V=V, skip=skip, norm=norm, compare=compare)
+    return captured(network, loader, parts)
 
 
 def _called(model: Any, x: Any) -> Any:
@@ -82,9 +76,7 @@ def _with(state: Any) -> Call:
     return lambda model, x: model(x, state)[0]
 
 
-class _Equinox:
-    naming_x = NAMING_X
-
+class _Equinox(Network):
     def __init__(self, model: eqx.Module, state: Any, call: Call) -> None:
         self.model, self.state, self.call = model, state, call
         self.copy = eqx.nn.inference_mode(model)

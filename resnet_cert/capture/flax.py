@@ -11,7 +11,7 @@ import numpy.typing as npt
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
 from resnet_cert.capture.calls import recording
-from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
+from resnet_cert.capture.walk import Layer, Network, Parts, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -43,28 +43,16 @@ def capture(
     A layer is an `nnx.Module` of the model or its path, such as "blocks.2.proj"; a head is an nnx.Linear, V
     that or an nnx.Conv.  A copy of the model runs, in eval mode.
     """
-    parts = {"block": block, "head": head, "V": V, "skip": skip, "norm": norm, "compare": compare}
-    return captured_arrays(model, loader, **parts).problem(loss, **options)
+    parts = Parts(block, head, V, skip, norm, compare)
+    return captured_arrays(model, loader, parts).problem(loss, **options)
 
 
-def captured_arrays(
-    model: nnx.Module,
-    loader: Any,
-    *,
-    block: Layer | None = None,
-    head: Layer | None = None,
-    V: Layer | Sequence[Layer] | None = None,
-    skip: Layer | None = None,
-    norm: Layer | None = None,
-    compare: Sequence[Layer] | Mapping[str, Layer] = (),
-) -> Captured:
+def captured_arrays(model: nnx.Module, loader: Any, parts: Parts) -> Captured:
     """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs."""
-    return captured(_Flax(model), loader, block=block, head=head, V=V, skip=skip, norm=norm, compare=compare)
+    return captured(_Flax(model), loader, parts)
 
 
-class _Flax:
-    naming_x = NAMING_X
-
+class _Flax(Network):
     def __init__(self, model: nnx.Module) -> None:
         self.model = model
         self.copy = nnx.clone(model)

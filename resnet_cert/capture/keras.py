@@ -11,7 +11,7 @@ import numpy.typing as npt
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
 from resnet_cert.capture.calls import recording
-from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
+from resnet_cert.capture.walk import Layer, Network, Parts, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -47,28 +47,16 @@ def capture(
     a functional model, where a block is no layer of its own, name as `skip` the layer whose output is x.  The
     model is called with training=False.
     """
-    parts = {"block": block, "head": head, "V": V, "skip": skip, "norm": norm, "compare": compare}
-    return captured_arrays(model, loader, **parts).problem(loss, **options)
+    parts = Parts(block, head, V, skip, norm, compare)
+    return captured_arrays(model, loader, parts).problem(loss, **options)
 
 
-def captured_arrays(
-    model: keras.Model,
-    loader: Any,
-    *,
-    block: Layer | None = None,
-    head: Layer | None = None,
-    V: Layer | Sequence[Layer] | None = None,
-    skip: Layer | None = None,
-    norm: Layer | None = None,
-    compare: Sequence[Layer] | Mapping[str, Layer] = (),
-) -> Captured:
+def captured_arrays(model: keras.Model, loader: Any, parts: Parts) -> Captured:
     """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs."""
-    return captured(_Keras(model), loader, block=block, head=head, V=V, skip=skip, norm=norm, compare=compare)
+    return captured(_Keras(model), loader, parts)
 
 
-class _Keras:
-    naming_x = NAMING_X
-
+class _Keras(Network):
     def __init__(self, model: Any) -> None:
         self.model = model
         self.dtype = model.compute_dtype

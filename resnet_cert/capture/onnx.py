@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
-from resnet_cert.capture.walk import Seen, captured
+from resnet_cert.capture.walk import Network, Parts, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -54,31 +55,20 @@ def capture(
             Conv.
         compare: tensors of the graph.
     """
-    parts = {"block": block, "head": head, "V": V, "norm": norm, "compare": compare}
-    return captured_arrays(model, loader, **parts).problem(loss, **options)
+    parts = Parts(block=block, head=head, V=V, norm=norm, compare=compare)
+    return captured_arrays(model, loader, parts).problem(loss, **options)
 
 
-def captured_arrays(
-    model: str | Path | onnx.ModelProto,
-    loader: Any,
-    *,
-    block: str | None = None,
-    head: str | None = None,
-    V: str | Sequence[str] | None = None,
-    norm: str | None = None,
-    compare: Sequence[str] | Mapping[str, str] = (),
-) -> Captured:
+def captured_arrays(model: str | Path | onnx.ModelProto, loader: Any, parts: Parts) -> Captured:
     """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs."""
-    loaded = onnx.load(str(model)) if isinstance(model, str | Path) else model
-    network = _Onnx(loaded)
-    named = None if block is None else network.layers().get(block)
+    network = _Onnx(onnx.load(str(model)) if isinstance(model, str | Path) else model)
+    named = None if parts.block is None else network.layers().get(parts.block)
     if isinstance(named, onnx.NodeProto):
-        block = network.output(named)
-    parts = {"block": block, "head": head, "V": V, "skip": None, "norm": norm, "compare": compare}
-    return captured(network, loader, shortcut=network.shortcut, **parts)
+        parts = replace(parts, block=network.output(named))
+    return captured(network, loader, parts, network.shortcut)
 
 
-class _Onnx:
+class _Onnx(Network):
     naming_x = "block=... names the tensor that is x, or the node that gives it"
 
     def __init__(self, model: onnx.ModelProto) -> None:

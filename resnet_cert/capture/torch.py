@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from resnet_cert.capture.affine import Affine, Scaling, Window
 from resnet_cert.capture.assemble import Captured
-from resnet_cert.capture.walk import NAMING_X, Layer, Seen, captured
+from resnet_cert.capture.walk import Layer, Network, Parts, Seen, captured
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.problem import Problem
@@ -62,26 +62,14 @@ def capture(
     Raises:
         RequestError: the model is not of that form; the message says where, and by how much.
     """
-    parts = {"block": block, "head": head, "V": V, "skip": skip, "norm": norm, "compare": compare}
-    return captured_arrays(model, loader, **parts).problem(loss, **options)
+    parts = Parts(block, head, V, skip, norm, compare)
+    return captured_arrays(model, loader, parts).problem(loss, **options)
 
 
-def captured_arrays(
-    model: nn.Module,
-    loader: Any,
-    *,
-    block: Layer | None = None,
-    head: Layer | None = None,
-    V: Layer | Sequence[Layer] | None = None,
-    skip: Layer | None = None,
-    norm: Layer | None = None,
-    compare: Sequence[Layer] | Mapping[str, Layer] = (),
-) -> Captured:
+def captured_arrays(model: nn.Module, loader: Any, parts: Parts) -> Captured:
     """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs."""
     with _in_eval_mode(model):
-        return captured(
-            _Torch(model), loader, block=block, head=head, V=V, skip=skip, norm=norm, compare=compare
-        )
+        return captured(_Torch(model), loader, parts)
 
 
 @contextmanager
@@ -96,9 +84,7 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-class _Torch:
-    naming_x = NAMING_X
-
+class _Torch(Network):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         parameter = next(model.parameters(), torch.zeros(0))

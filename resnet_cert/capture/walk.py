@@ -31,11 +31,24 @@ class Seen:
     gave: Array
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The layers that a caller names, as `capture.torch.capture` has them."""
+
+    block: Layer | None = None
+    head: Layer | None = None
+    V: Layer | Sequence[Layer] | None = None
+    skip: Layer | None = None
+    norm: Layer | None = None
+    compare: Sequence[Layer] | Mapping[str, Layer] = ()
+
+
 class Network(Protocol):
     """A model of one framework."""
 
     roundoff: float
-    naming_x: str
+    naming_x: str = "block=... names the layer whose input is x, skip=... the one whose output is x"
+    """How a caller says what x is."""
 
     def layers(self) -> Mapping[str, Layer]:
         """Every layer by its name."""
@@ -74,20 +87,12 @@ class Roles:
 
 
 def captured(
-    network: Network,
-    loader: Any,
-    *,
-    block: Layer | None,
-    head: Layer | None,
-    V: Layer | Sequence[Layer] | None,
-    skip: Layer | None,
-    norm: Layer | None,
-    compare: Sequence[Layer] | Mapping[str, Layer],
-    shortcut: Callable[[Layer], str | None] | None = None,
+    network: Network, loader: Any, parts: Parts, shortcut: Callable[[Layer], str | None] | None = None
 ) -> Captured:
-    """See `capture.torch.capture`.
+    """The arrays (x, f, W, V, c) themselves, and how near they come to the model's outputs.
 
-    shortcut: what finds `skip` from the layer of V, where neither it nor the block is named.
+    Args:
+        shortcut: what finds `skip` from the layer of V, where neither it nor the block is named.
 
     Raises:
         RequestError: a layer is not there or not of its kind, or the network is not of that form.
@@ -97,26 +102,27 @@ def captured(
     first = next(batches, None)
     if first is None:
         raise RequestError("expected samples, got an empty loader", id="model")
+    V, skip = parts.V, parts.skip
     last, after = (V[0], V[1]) if isinstance(V, Sequence) and not isinstance(V, str) else (V, None)
 
     def name(layer: Layer | None) -> str | None:
         return None if layer is None or layer == INPUT else _name(layers, layer)
 
-    found_head, found_V = name(head), name(last)
+    block, found_head, found_V = name(parts.block), name(parts.head), name(last)
     if found_head is None or found_V is None:
-        found_V, found_head = _defaults(network, layers, first[0], name(block), found_V, found_head)
-    if shortcut is not None and block is None and skip is None:
+        found_V, found_head = _defaults(network, layers, first[0], block, found_V, found_head)
+    if shortcut is not None and parts.block is None and skip is None:
         skip = shortcut(layers[found_V])
-    readouts = (
-        compare if isinstance(compare, Mapping) else {_label(layers, layer): layer for layer in compare}
-    )
+    readouts = parts.compare
+    if not isinstance(readouts, Mapping):
+        readouts = {_label(layers, layer): layer for layer in readouts}
     roles = Roles(
         V=found_V,
         head=found_head,
-        block=name(block),
+        block=block,
         skip=name(skip),
         V_norm=name(after),
-        norm=name(norm),
+        norm=name(parts.norm),
         compare={
             label: INPUT if layer == INPUT else _name(layers, layer) for label, layer in readouts.items()
         },
@@ -139,10 +145,6 @@ def captured(
 
 INPUT = "input"
 """The network's own input, where the name of a layer is expected."""
-
-
-NAMING_X = "block=... names the layer whose input is x, skip=... the one whose output is x"
-"""How x is found in a framework of layers."""
 
 
 def _origin(roles: Roles) -> str:

@@ -56,10 +56,11 @@ class Net(eqx.Module):
         return self.head(jax.nn.relu(x) if self.after else x)
 
 
-def arrays(model: Any, loader: Any, **parts: Any) -> Any:
+def arrays(model: Any, loader: Any, state: Any = None, call: Any = None, **parts: Any) -> Any:
     from resnet_cert.capture.equinox import captured_arrays
+    from resnet_cert.capture.walk import Parts
 
-    return captured_arrays(model, loader, **parts)
+    return captured_arrays(model, loader, Parts(**parts), state, call)
 
 
 @pytest.mark.parametrize("q", [3, "scalar"])

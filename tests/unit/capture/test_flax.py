@@ -49,8 +49,9 @@ class Net(nnx.Module):
 
 def arrays(model: Any, loader: Any, **parts: Any) -> Any:
     from resnet_cert.capture.flax import captured_arrays
+    from resnet_cert.capture.walk import Parts
 
-    return captured_arrays(model, loader, **parts)
+    return captured_arrays(model, loader, Parts(**parts))
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -38,8 +38,9 @@ def functional(bias: bool, activation: str | None = None) -> Any:
 
 def arrays(model: Any, loader: Any, **parts: Any) -> Any:
     from resnet_cert.capture.keras import captured_arrays
+    from resnet_cert.capture.walk import Parts
 
-    return captured_arrays(model, loader, **parts)
+    return captured_arrays(model, loader, Parts(**parts))
 
 
 @pytest.mark.parametrize("bias", [True, False])

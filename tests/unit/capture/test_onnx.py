@@ -65,10 +65,11 @@ def outputs(made: Any, x: np.ndarray) -> np.ndarray:
     return runtime.InferenceSession(made.SerializeToString()).run(["output"], {"input": x})[0]
 
 
-def arrays(*args: Any, **parts: Any) -> Any:
+def arrays(model: Any, loader: Any, **parts: Any) -> Any:
     from resnet_cert.capture.onnx import captured_arrays
+    from resnet_cert.capture.walk import Parts
 
-    return captured_arrays(*args, **parts)
+    return captured_arrays(model, loader, Parts(**parts))
 
 
 @pytest.mark.parametrize("gemm", [True, False])

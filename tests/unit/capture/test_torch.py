@@ -42,8 +42,9 @@ def data(n: int = 50, d: int = 7, q: int = 3) -> tuple[Any, Any]:
 
 def arrays(model: Any, loader: Any, **parts: Any) -> Any:
     from resnet_cert.capture.torch import captured_arrays
+    from resnet_cert.capture.walk import Parts
 
-    return captured_arrays(model, loader, **parts)
+    return captured_arrays(model, loader, Parts(**parts))
 
 
 def assert_is(model: Any, x: Any, found: Any) -> None:
