@@ -62,6 +62,7 @@ from resnet_cert.search.enclosed import (
     RateGradient,
 )
 from resnet_cert.search.plane import Plane, PlaneObjective, plane_of, powers, restricted
+from resnet_cert.search.rims import BesideRim, beside_rim, sign_of_multiplier
 from resnet_cert.search.solve import trust_region
 
 MOST_PIXELS, LEAST_PIXELS, PIXEL_WORK = 401, 61, 2**24
@@ -422,6 +423,7 @@ class _Search:
         self.in_space: list[UndecidedInSpace] = []
         self.boxes = 0
         self.prediction: PredictionGradient | None = None
+        self.beside: list[BesideRim] = []
 
     def run(self) -> _Search:
         if self.listed is not None and (self.problem.is_plain or self.plane.whole):
@@ -582,6 +584,14 @@ class _Search:
                 return
             touching = not N.upper[0] < self.norm_squared().lower
         kind = kind_of(low, high)
+        if touching and kind not in (None, "minimum") and self.plane.whole:
+            assert self.norm is not None
+            beside = beside_rim(self.problem, H[0], self.norm, at, reach)
+            if beside is not None:
+                self.beside.append(beside)
+                if not beside.inside:
+                    return
+                touching = False
         if kind is None or (touching and kind != "minimum"):
             self.open(at, reach)
             return
@@ -637,9 +647,10 @@ class _Search:
             alone = [OnSphere(self.prediction, self.sphere.norm)]
         for at, reach in self.zeros(alone, outside=False):
             mus = [sphere.multiplier(at[None], reach[None]) for sphere in spheres]
-            if any(mu.upper[0] < 0.0 for mu in mus):
+            known = {sign_of_multiplier(near, self.gradient, mus[0], at, reach) for near in self.beside}
+            if any(mu.upper[0] < 0.0 for mu in mus) or -1 in known:
                 continue
-            if not any(mu.lower[0] > 0.0 for mu in mus):
+            if not (any(mu.lower[0] > 0.0 for mu in mus) or 1 in known):
                 if not (self.is_listed(at, reach) or self.is_on_curve(at, reach)):
                     self.open(at, reach)
                 continue
@@ -651,7 +662,7 @@ class _Search:
                 continue
             F, G = self.G.enclosed(at, reach)
             kind = "minimum" if sure[0].center[0] > 0.0 else "saddle"
-            self.add(at, reach, kind, (float(bents[0].center[0]),), F, G, float(mus[0].center[0]))
+            self.add(at, reach, kind, (float(bents[0].center[0]),), F, G, max(float(mus[0].center[0]), 0.0))
 
     def is_listed(self, at: Array, reach: Array) -> bool:
         """The same point as one that touches the rim."""

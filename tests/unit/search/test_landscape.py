@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +431,44 @@ def test_a_minimum_that_touches_the_rim_is_one() -> None:
     assert place(minimum) == pytest.approx((1.0, 0.0), abs=1e-12)
     assert not minimum.spurious
     assert "touching the rim" in run_text(problem)
+
+
+def exact_zero(problem: Problem, at: tuple[float, float]) -> tuple[Fraction, Fraction]:
+    """Of ∇G of one w, one v and the squared loss, near a place: Newton's method in rational numbers."""
+    chunk = problem.chunk(slice(0, problem.n))
+    rows = [list(map(Fraction, row)) for row in np.concatenate([chunk.x, chunk.f, chunk.y], axis=1)]
+    w, v = map(Fraction, at)
+    decay = 2 * Fraction(problem.objective.l2) * len(rows)
+    for _ in range(4):
+        g = [decay * w, decay * v]
+        H = [decay, Fraction(0), decay]
+        for x, f, y in rows:
+            rest, p_w, p_v = w * (x + v * f) - y, x + v * f, w * f
+            g = [g[0] + rest * p_w, g[1] + rest * p_v]
+            H = [H[0] + p_w * p_w, H[1] + p_w * p_v + rest * f, H[2] + p_v * p_v]
+        det = H[0] * H[2] - H[1] * H[1]
+        w, v = w - (H[2] * g[0] - H[1] * g[1]) / det, v - (H[0] * g[1] - H[1] * g[0]) / det
+        w, v = (entry.limit_denominator(2**400) for entry in (w, v))
+    return w, v
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-3])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_saddle_an_ulp_from_the_rim_lies_on_its_side(inside: bool, l2: float) -> None:
+    """Where it is inside, a minimum of the ball is beside it, for G bends upwards along the rim."""
+    x, f, y = np.random.default_rng(5).normal(size=(3, 6))
+    problem = Problem.from_arrays(x=x[:, None], y=y, f=f[:, None], w=[0.0], V=[[0.0]], l2=l2 or None)
+    [saddle] = [point for point in landscape(problem).critical_points if point.kind == "saddle"]
+    w, v = exact_zero(problem, place(saddle))
+    norm = math.hypot(w, v)
+    while (Fraction(norm) ** 2 > w * w + v * v) != inside:
+        norm = math.nextafter(norm, math.inf if inside else 0.0)
+    found = landscape(replace(problem, objective=Objective(l2, norm)))
+    near = [point for point in found.critical_points if math.dist(place(point), (w, v)) < 1e-9]
+    assert found.complete
+    assert sorted((point.kind, point.on_rim) for point in near) == (
+        [("minimum", True), ("saddle", False)] if inside else []
+    )
 
 
 # --- Planes -----------------------------------------------------------------------------------------------
