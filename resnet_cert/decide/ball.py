@@ -140,7 +140,7 @@ def decide(problem: Problem, loss: BuiltinLoss, mu2: float | None) -> Decision:
         if gradient is not None and curvature is not None:
             break
     field, bits, at, lagrange = found  # pyright: ignore[reportPossiblyUnboundVariable]
-    if curvature is None and (mu2 is not None or problem.epsilon == 0.0) and is_gram(at, lagrange):
+    if curvature is None and is_gram(at, lagrange):
         curvature = True
 
     with _precision(bits or PRECISIONS[-1]):
@@ -314,10 +314,11 @@ def is_gram(here: Moments, lagrange: Lagrange) -> bool:
 def curvature_at_least(
     field: Field, at_point: Geometry, here: Moments, lagrange: Lagrange, mu2: float | None
 ) -> bool | None:
-    """λ_min(∇²L) ≥ −√(μ2 ε), on z^⊥ where the multiplier is positive?"""
+    """λ_min(∇²L) ≥ −√(μ2 ε), on z^⊥ where the multiplier is positive?  It is so for every μ2 where λ_min ≥
+    0."""
     eps = at_point.problem.epsilon
     if mu2 is None and eps != 0.0:
-        return None
+        return holds(field, at_point, here, lagrange, field.number(0)) or None
     t = root(field, Fraction(mu2 or 0.0) * Fraction(eps))
     if t is None:  # irrational: no element of this field
         with ctx.workprec(PRECISIONS[-1]):

@@ -21,6 +21,7 @@ from resnet_cert.decide.ball import Decision, elementary
 from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.fields import RATIONALS, independent_rows, is_positive_semidefinite, root
 from resnet_cert.problem.losses import LOSSES, BuiltinLoss
+from resnet_cert.problem.problem import Objective
 
 
 def decide(problem: Problem, mu2: float | None = None) -> Decision:
@@ -167,8 +168,14 @@ def test_an_irrational_threshold_is_decided_in_balls() -> None:
 
 
 def test_without_mu2_the_threshold_is_known_at_epsilon_zero_only() -> None:
+    """But λ_min ≥ 0 is enough for every μ2: here it is 1e-25, and 0 in an exact fit."""
     assert decide(example_1(0.0, -8.0, epsilon=0.1)).proven.curvature is None
     assert decide(example_1(0.0, -8.0)).proven.curvature is False
+    flat = Problem.from_arrays(
+        x=[[1.0]], f=[[1.0]], y=[1.0], w=[1.0], V=[[0.0]], l2=5e-26, epsilon=1.0, norm=2.0
+    )
+    assert decide(flat).proven.curvature is True
+    assert decide(replace(flat, objective=Objective(0.0, None))).proven.curvature is True
 
 
 # --- Extreme scales -----------------------------------------------------------------------------------------
