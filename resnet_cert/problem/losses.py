@@ -861,11 +861,12 @@ def _logistic_row_roundings(at: Row, norms: Radius, q: int) -> tuple[Radius, Rad
 
 
 def _logistic_row_suprema(fn: Elementary, reach: Radius, y: Array) -> Suprema:
-    # As `_logistic_suprema`: ∇ℓ is at most h(1, …, 1) + b, entry by entry.
-    q = y.shape[1]
+    # As `_logistic_suprema`, entry by entry: with y = 1/2 there is only the first of its two terms.
     at = _logistic_suprema(fn, Radius(np.broadcast_to(reach.upper, len(y))), np.full(len(y), 0.5))
-    b = Radius.stacked([Radius.row_norms(0.5 - np.minimum(y[i], 1.0 - y[i])) for i in _pieces(len(y), q)])
-    return Suprema(at.first * (math.sqrt(q) * (1.0 + 2 * U)) + b * (1.0 + 4 * U), at.second, at.third)
+    each = at.first.upper[:, None]
+    slopes = (each[i] + (0.5 - np.minimum(y[i], 1.0 - y[i])) for i in _pieces(*y.shape))
+    first = Radius.stacked([Radius.row_norms(part) for part in slopes])
+    return Suprema(first * (1.0 + 4 * U), at.second, at.third)
 
 
 def _logistic_ball(p: Any, y: Any) -> tuple[Any, Any, Any]:

@@ -341,7 +341,8 @@ def of_outputs(loss: str, P: float, y: np.ndarray) -> dict[str, float]:
         names = {"Y": float(y.sum()), "q": len(y), "P": P, "exp": np.exp}
         return {name: by_hand("lipschitz", f"{name} = Y", names, before="Y") for name in ("L1", "L2", "L3")}
     first, second, third = zip(*(suprema(loss, P, float(part)) for part in y[:, 0]), strict=True)
-    return {"L1": math.hypot(*first), "L2": max(second), "L3": max(third)}
+    together = P + float(np.linalg.norm(y)) if loss == "squared" else math.hypot(*first)
+    return {"L1": together, "L2": max(second), "L3": max(third)}
 
 
 @pytest.mark.parametrize(
