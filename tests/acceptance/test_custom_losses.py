@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reports import leave_out_crosscheck
 from selections import first
 from user_losses import LOSSES
 
@@ -17,12 +18,12 @@ from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.problem import Problem
 
 
-def problem(loss: Any, **changes: Any) -> Problem:
+def problem(loss: Any, n: int = 12, **changes: Any) -> Problem:
     rng = np.random.default_rng(2)
     arrays = {
-        "x": rng.normal(size=(40, 2)),
-        "y": np.where(np.arange(40) % 3 == 0, 1.0, -1.0),
-        "f": rng.normal(size=(40, 3)),
+        "x": rng.normal(size=(n, 2)),
+        "y": np.where(np.arange(n) % 3 == 0, 1.0, -1.0),
+        "f": rng.normal(size=(n, 3)),
         "w": np.array([0.3, -0.2]),
         "V": 0.1 * np.arange(6.0).reshape(2, 3),
     }
@@ -50,7 +51,8 @@ def test_a_loss_that_is_proven_convex_is_checked_like_the_builtin_one(name: str,
         assert ours.upper - ours.lower < 1e-6
 
 
-def test_what_rests_on_a_convexity_that_is_not_known_is_null() -> None:
+def test_what_rests_on_a_convexity_that_is_not_known_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
     huber = LOSSES["huber"].function
     report = check(problem(CustomLoss(huber, "huber"), mu0=50.0, mu1=50.0, mu2=50.0))
     about = report.problem.assumption1
@@ -70,7 +72,8 @@ def test_what_rests_on_a_convexity_that_is_not_known_is_null() -> None:
     assert claimed.theorem1.holds
 
 
-def test_constants_of_a_loss_of_pieces_are_the_users_to_give() -> None:
+def test_constants_of_a_loss_of_pieces_are_the_users_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
     report = check(problem(CustomLoss(LOSSES["huber"].function, "huber")))
     assert report.constants.source["mu2"] == "missing"
     assert report.verdict is Verdict.UNDECIDED

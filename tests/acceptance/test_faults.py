@@ -38,9 +38,13 @@ STAGES = {
 
 
 @pytest.mark.parametrize(
-    ("module", "stage"), [(module, stage) for module, stages in STAGES.items() for stage in stages]
+    ("module", "stage", "error"),
+    [
+        pytest.param(module, stage, error("boom"), marks=() if number % 3 == turn else pytest.mark.long)
+        for number, (module, stage) in enumerate((m, stage) for m, stages in STAGES.items() for stage in stages)
+        for turn, error in enumerate((ValueError, AssertionError, ZeroDivisionError))
+    ],
 )
-@pytest.mark.parametrize("error", [ValueError("boom"), AssertionError("boom"), ZeroDivisionError("boom")])
 def test_an_exception_in_any_stage_is_an_internal_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, stage: str, error: Exception
 ):

@@ -263,14 +263,14 @@ def faults(family: str, seed: int, mode: str, q: int | None = None) -> list[str]
 
 
 @pytest.mark.usefixtures("without_crosscheck")
-@pytest.mark.parametrize("mode", ["float64", "as it needs"])
+@pytest.mark.parametrize("turn", first(1, range(2)))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_number_of_a_report_holds_the_truth_and_no_verdict_is_wrong(family: str, mode: str):
-    """Of one, two and three outputs, in float64 and, by turns, going on in balls or in balls alone."""
+def test_every_number_of_a_report_holds_the_truth_and_no_verdict_is_wrong(family: str, turn: int):
+    """By turns of one, two and three outputs, in float64, going on in balls, and in balls alone."""
     at = FAMILIES.index(family)
-    turn = at + (mode != "float64")
-    mode = mode if mode == "float64" else ("escalating", "ball")[at % 2]
-    found = faults(family, 3 + turn % 3, mode, 1 + turn % 3)
+    mode = list(MODES)[(at + turn) % 3]
+    outputs = (at + at // 3 + turn) % 3
+    found = faults(family, 3 + outputs, mode, 1 + outputs)
     assert not found, "\n".join(found)
 
 
@@ -303,7 +303,7 @@ def test_no_verdict_is_wrong_within_a_few_places_of_both_thresholds(family: str,
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("loss", first(3, sorted(LOSSES, reverse=True)))
+@pytest.mark.parametrize("loss", first(2, ["softmax", *(loss for loss in LOSSES if loss != "softmax")]))
 def test_autodiff_never_contradicts_a_point_on_the_edge(loss: str):
     for seed, W in enumerate(([0.0, 0.0], [1e-150, 0.0], [30.0, -20.0])):
         q = 2 if loss == "softmax" else 1
@@ -328,8 +328,8 @@ def test_autodiff_never_contradicts_a_point_of_any_family(family: str):
 def test_enclosures_of_moderate_problems_are_narrow(family: str, longer: int):
     """1e−10 of the size of the problem; what depends on W* where the data determine it well."""
     free = ("F", "gap", "gradient", "lambda_min", "theorem2.gradient_norm", "theorem2.lambda_min")
-    for seed in range(2 * longer):
-        at = case(family, seed, "float64", 1 + seed // 2 % 2)
+    for seed in range(longer):
+        at = case(family, seed, "float64", 1 + (BENIGN.index(family) + seed) % 2)
         x, truth = at.head.inputs, at.truth
         determined = len(x) >= x.shape[1] and np.linalg.svd(x)[1][-1] > 0.3 and attained(at.head)
         fixed = ("theorem1", "first", "linear") if determined and at.head.q == 1 else ()
