@@ -34,7 +34,8 @@ def problem(loss: Any, n: int = 12, **changes: Any) -> Problem:
     ("name", "builtin"), first(1, [("softplus", "logistic"), ("pseudo_huber", "pseudo_huber")])
 )
 def test_a_loss_that_is_proven_convex_is_checked_like_the_builtin_one(name: str, builtin: str) -> None:
-    mine, theirs = check(problem(CustomLoss(LOSSES[name].function, name))), check(problem(builtin))
+    given = problem(CustomLoss(LOSSES[name].function, name)), problem(builtin)
+    mine, theirs = (check(each, break_even=False) for each in given)
     assert mine.problem.assumption1.status == "proven"
     assert mine.verdict is theirs.verdict is Verdict.CERTIFIED
     assert theirs.constants.mu2 is not None
@@ -54,7 +55,7 @@ def test_a_loss_that_is_proven_convex_is_checked_like_the_builtin_one(name: str,
 def test_what_rests_on_a_convexity_that_is_not_known_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
     leave_out_crosscheck(monkeypatch)
     huber = LOSSES["huber"].function
-    report = check(problem(CustomLoss(huber, "huber"), mu0=50.0, mu1=50.0, mu2=50.0))
+    report = check(problem(CustomLoss(huber, "huber"), mu0=50.0, mu1=50.0, mu2=50.0), break_even=False)
     about = report.problem.assumption1
     assert about.status == "unknown"
     assert about.reason is not None
@@ -66,7 +67,7 @@ def test_what_rests_on_a_convexity_that_is_not_known_is_null(monkeypatch: pytest
     assert report.objective.attained is None
     assert report.theorem1.holds is report.theorem3.holds is report.theorem2.holds is None
     assert not report.gap_bounds.local.known
-    claimed = check(problem(CustomLoss(huber, "huber", convex=True)))
+    claimed = check(problem(CustomLoss(huber, "huber", convex=True)), break_even=False)
     assert claimed.problem.assumption1.status == "claimed"
     assert claimed.objective.F_lin_min.known
     assert claimed.theorem1.holds
@@ -74,7 +75,7 @@ def test_what_rests_on_a_convexity_that_is_not_known_is_null(monkeypatch: pytest
 
 def test_constants_of_a_loss_of_pieces_are_the_users_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
     leave_out_crosscheck(monkeypatch)
-    report = check(problem(CustomLoss(LOSSES["huber"].function, "huber")))
+    report = check(problem(CustomLoss(LOSSES["huber"].function, "huber")), break_even=False)
     assert report.constants.source["mu2"] == "missing"
     assert report.verdict is Verdict.UNDECIDED
 

@@ -155,13 +155,14 @@ def test_every_input_of_the_action_is_used_and_none_stands_inside_a_script() -> 
     ("specs", "code", "verdict"), [("a.yaml", 0, "CERTIFIED"), ("*.yaml", 10, "REFUTED")]
 )
 def test_the_check_of_the_action_annotates_summarises_and_fails(
-    specs: str, code: int, verdict: str, tmp_path: Path
+    specs: str, code: int, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The script runs twice: its command is run here, and a program of that name plays it back."""
     work, temp = tmp_path / "work", tmp_path / "temp"
     program = temp / "resnet-cert" / "bin" / "resnet-cert"
     work.mkdir()
     program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m resnet_cert "$@"\n')
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$PLAYED/arguments"\ncat "$PLAYED/stdout"\nexit $(cat "$PLAYED/code")\n')
     program.chmod(0o755)
     for name, spec in (("a", CERTIFIED), ("b", REFUTED)):
         shutil.copy(without_expect(spec, tmp_path), work / f"{name}.yaml")
@@ -172,14 +173,21 @@ def test_the_check_of_the_action_annotates_summarises_and_fails(
     }
     summary, outputs = tmp_path / "summary.md", tmp_path / "outputs"
     outputs.touch()
-    files = {"RUNNER_TEMP": temp, "GITHUB_STEP_SUMMARY": summary, "GITHUB_OUTPUT": outputs}
-    done = subprocess.run(
-        ["bash", "-e", "-c", step["run"]],
-        cwd=work,
-        env=os.environ | environment | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in files.items()},
-        capture_output=True,
-        text=True,
-    )
+    files = {"RUNNER_TEMP": temp, "GITHUB_STEP_SUMMARY": summary, "GITHUB_OUTPUT": outputs, "PLAYED": tmp_path}
+    given = os.environ | environment | {k: str(v) for k, v in files.items()}
+
+    def script(stdout: str, code: int) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "stdout").write_text(stdout, encoding="utf-8")
+        (tmp_path / "code").write_text(str(code))
+        bash = ["bash", "-e", "-c", step["run"]]
+        return subprocess.run(bash, cwd=work, env=given, capture_output=True, text=True)
+
+    assert script("", 2).returncode == 2
+    assert outputs.read_text() == ""  # no report was written
+    monkeypatch.chdir(work)
+    result = run(*(tmp_path / "arguments").read_text().splitlines())
+    assert result.exit_code == code, result.stderr
+    done = script(result.stdout, result.exit_code)
     assert done.returncode == code, done.stderr
     assert done.stdout.startswith("::notice file=a.yaml")
     assert ("::error file=b.yaml" in done.stdout) == bool(code)
