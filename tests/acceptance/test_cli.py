@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import pty
-import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -479,41 +480,30 @@ def test_a_result_that_is_not_written_is_no_success(unbuffered):
     assert done.stderr.count(b"\n") == 1
 
 
-ON_TERMINAL = """
-import os, sys
-from resnet_cert.cli import cli
-for name, value in (("TERM", "xterm"), ("NO_COLOR", "1"), ("NO_COLOR", ""), ("TERM", "dumb")):
-    os.environ[name] = value
-    cli(["check", sys.argv[1], "-v"], standalone_mode=False)
-    print("end of", name, value)
-"""
-
-
-def on_terminal() -> str:
-    """What the program writes to a terminal, once in each environment."""
-    master, terminal = pty.openpty()
-    unset = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
-    program = subprocess.Popen(
-        [sys.executable, "-c", ON_TERMINAL, CERTIFIED],
-        stdout=terminal,
-        stderr=subprocess.DEVNULL,
-        env=unset,
-    )
-    os.close(terminal)
+def written_to(master: int) -> str:
+    """What comes out of a pseudo-terminal until its other end is closed."""
     written = b""
     while True:
         try:
             piece = os.read(master, 4096)
         except OSError:  # Linux: the other end is closed
-            break
+            piece = b""
         if not piece:
-            break
+            os.close(master)
+            return written.decode()
         written += piece
-    os.close(master)
-    assert program.wait(timeout=60) == 0
-    return written.decode()
 
 
-def test_colour_is_for_terminals_without_no_color():
-    outputs = re.split(r"end of .*\r\n", on_terminal())
-    assert ["\x1b[" in output for output in outputs] == [True, False, True, False, False]
+def test_colour_is_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatch):
+    coloured = []
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in (("TERM", "xterm"), ("NO_COLOR", "1"), ("NO_COLOR", ""), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+        master, terminal = pty.openpty()
+        with ThreadPoolExecutor(1) as pool:
+            read = pool.submit(written_to, master)
+            with open(terminal, "w") as stream, contextlib.redirect_stdout(stream):
+                cli(["check", CERTIFIED, "-v"], standalone_mode=False)
+        assert "CERTIFIED" in read.result()
+        coloured.append("\x1b[" in read.result())
+    assert coloured == [True, False, True, False]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from reports import leave_out_crosscheck
 from sessions import assert_is_a_command, assert_prints, assert_python_says, blocks, commands
 
 from resnet_cert import check, load_problem
@@ -17,6 +18,12 @@ from resnet_cert import check, load_problem
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = {str(page.relative_to(ROOT / "docs")): page.read_text(encoding="utf-8") for page in PAGES}
+
+
+@pytest.fixture(autouse=True)
+def _without_crosscheck(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not pytestconfig.getoption("--long"):
+        leave_out_crosscheck(monkeypatch)
 
 
 @pytest.mark.parametrize("page", [name for name in TEXTS if blocks(TEXTS[name], "console")])

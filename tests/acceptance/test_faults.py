@@ -41,7 +41,9 @@ STAGES = {
     ("module", "stage", "error"),
     [
         pytest.param(module, stage, error("boom"), marks=() if number % 3 == turn else pytest.mark.long)
-        for number, (module, stage) in enumerate((m, stage) for m, stages in STAGES.items() for stage in stages)
+        for number, (module, stage) in enumerate(
+            (m, stage) for m, stages in STAGES.items() for stage in stages
+        )
         for turn, error in enumerate((ValueError, AssertionError, ZeroDivisionError))
     ],
 )

@@ -21,6 +21,7 @@ from heads import LOSSES, Head, balls
 from linear_heads import minimum
 from oracle_algebra import Vector, dot, is_positive_semidefinite, norm, root, shifted
 from oracle_theorems import theorem3 as exact_theorem3
+from reports import leave_out_crosscheck
 from stages import holds
 from test_extremes import BITS, MOST, SHAPES, Truth, drawn, holds_curvature, problem_of
 
@@ -44,8 +45,10 @@ FEW = 16
 
 
 @pytest.fixture(autouse=True)
-def _precision(monkeypatch):
+def _precision(monkeypatch, pytestconfig):
     monkeypatch.setattr(heads, "BITS", BITS)
+    if not pytestconfig.getoption("--long"):
+        leave_out_crosscheck(monkeypatch)
     with ctx.workprec(BITS):
         yield
 
@@ -313,7 +316,7 @@ def listed(seed: int) -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_landscapes_list_nothing_wrong_at_any_scale() -> None:
-    for seed in range(3):
+    for seed in (0, 2, 4):  # each loss and number of samples, with a constraint
         listed(seed)
 
 
