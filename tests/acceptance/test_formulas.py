@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reports import leave_out_crosscheck
 
 from resnet_cert import Problem, bound, check, sgd
 from resnet_cert.check import examine
@@ -23,6 +24,11 @@ def long(*case: Any) -> Any:
 
 
 HEADS = [("squared", 1), ("squared", 3), long("logistic", 1), long("pseudo_huber", 1), long("softmax", 3)]
+
+
+@pytest.fixture(autouse=True)
+def _without_crosscheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
 
 
 def problem_of(

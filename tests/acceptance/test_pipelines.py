@@ -94,8 +94,9 @@ def test_a_missing_junitparser_is_told_before_the_work(monkeypatch: pytest.Monke
     ],
 )
 def test_fail_on_decides_the_exit_code_and_the_verdict_stays(
-    spec: str, fail_on: str, code: int, tmp_path: Path
+    spec: str, fail_on: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    leave_out_crosscheck(monkeypatch)
     asked = ["--fail-on", fail_on, "--format", "json", "--no-escalate"]
     result = run("check", without_expect(spec, tmp_path), *asked)
     document = json.loads(result.stdout)

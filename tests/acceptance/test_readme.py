@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from reports import leave_out_crosscheck
 from sessions import alike, assert_is_a_command, assert_prints, blocks, commands
 
 from resnet_cert import Verdict, load_problem
@@ -45,7 +46,8 @@ def test_every_command_shown_is_one(line: str) -> None:
 
 
 @pytest.mark.parametrize("text", [text for text in blocks(README, "yaml") if text.startswith("version:")])
-def test_the_specs_shown_are_problems(text: str, tmp_path: Path) -> None:
+def test_the_specs_shown_are_problems(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
     spec = tmp_path / "spec.yaml"
     spec.write_text(text, encoding="utf-8")
     assert check_problem(load_problem(spec)).verdict is Verdict.CERTIFIED
