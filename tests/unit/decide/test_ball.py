@@ -55,8 +55,10 @@ def assert_never_wrong(head: Head, *, on_sphere: bool) -> None:
 
 @pytest.mark.parametrize("corner", CORNERS)
 @pytest.mark.parametrize("on_sphere", [False, True])
-def test_no_condition_is_decided_wrong_beside_its_threshold(corner: str, on_sphere: bool) -> None:
-    for seed in range(3):
+def test_no_condition_is_decided_wrong_beside_its_threshold(
+    corner: str, on_sphere: bool, longer: int
+) -> None:
+    for seed in range(longer):
         assert_never_wrong(head_of(seed, corner), on_sphere=on_sphere)
 
 

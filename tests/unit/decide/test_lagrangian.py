@@ -53,16 +53,16 @@ def assert_held(found: Lagrangian, truth: Exact, width: float = 1e-9) -> None:
 
 @pytest.mark.parametrize("corner", CORNERS)
 @pytest.mark.parametrize("l2", [0.0, 0.3])
-def test_a_regularised_head_is_enclosed(corner: str, l2: float) -> None:
-    for seed in range(2):
+def test_a_regularised_head_is_enclosed(corner: str, l2: float, longer: int) -> None:
+    for seed in range(longer):
         head = head_of(seed, corner, l2)
         assert_held(judged(head.problem()), Exact(head))
 
 
 @pytest.mark.parametrize("corner", CORNERS)
 @pytest.mark.parametrize("l2", [0.0, 0.3])
-def test_a_head_on_the_boundary_of_its_ball_is_enclosed(corner: str, l2: float) -> None:
-    for seed in range(2):
+def test_a_head_on_the_boundary_of_its_ball_is_enclosed(corner: str, l2: float, longer: int) -> None:
+    for seed in range(longer):
         head = head_of(seed, corner, l2)
         truth = Exact(head, constrained=True)
         if truth.multiplier is None or len(truth.z) == 1:

@@ -23,8 +23,7 @@ def report(problem: Problem, count: int) -> Report:
         return replace(check(problem, break_even=False), seconds=None, _made_from=None)
 
 
-@pytest.mark.parametrize("loss", ["squared", "softmax"])
-@pytest.mark.parametrize("hessian", ["exact", "bound"])
+@pytest.mark.parametrize(("loss", "hessian"), each_once(["softmax", "squared"], ["exact", "bound"]))
 def test_the_report_of_many_threads_is_that_of_one(
     loss: str, hessian: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.polynomial.polynomial as poly
 import pytest
 from click.testing import CliRunner
-from selections import first
+from selections import each_once, first
 
 from resnet_cert import Problem, RequestError, check, load_problem
 from resnet_cert.cli import cli
@@ -116,7 +116,7 @@ def test_the_third_picture_has_a_spurious_minimum_on_the_circle() -> None:
     assert found.complete  # where the curve of minima meets the circle is a part of it
 
 
-@pytest.mark.parametrize("l2", [1e-2, 1e-6, 1e-10])
+@pytest.mark.parametrize("l2", first(1, [1e-10, 1e-6, 1e-2]))
 def test_a_tiny_decay_leaves_two_isolated_minima_of_a_curve(l2: float) -> None:
     """On w(1 + v) = 1 the least w² + v² has v = w²/(1 + v): v(1 + v)³ = 1, up to O(l2)."""
     found = landscape(replace(load_problem(FIGURES["b"]), objective=Objective(l2)))
@@ -299,7 +299,7 @@ def decayed_landscape_is_right(seed: int) -> bool:
     return found.complete and agrees(found, scanned(problem, found.range))
 
 
-@pytest.mark.parametrize("seed", first(2, range(4)))
+@pytest.mark.parametrize("seed", first(1, range(4)))
 def test_with_decay_every_critical_point_is_listed_and_no_other(seed: int) -> None:
     assert decayed_landscape_is_right(seed)
 
@@ -452,8 +452,7 @@ def exact_zero(problem: Problem, at: tuple[float, float]) -> tuple[Fraction, Fra
     return w, v
 
 
-@pytest.mark.parametrize("l2", [0.0, 1e-3])
-@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("inside", "l2"), each_once([True, False], [0.0, 1e-3]))
 def test_a_saddle_an_ulp_from_the_rim_lies_on_its_side(inside: bool, l2: float) -> None:
     """Where it is inside, a minimum of the ball is beside it, for G bends upwards along the rim."""
     x, f, y = np.random.default_rng(5).normal(size=(3, 6))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from selections import each_once
 from stationary import LOSSES, assert_stationary, critical_points, problem_of
 
 from resnet_cert import Problem
@@ -53,10 +54,11 @@ def exact(system: Multipliers, w: Array, b: Array) -> Array:
     return u
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(("d", "k", "n"), [(3, 2, 2), (1, 2, 3)])
-def test_no_box_loses_a_critical_point(loss: str, d: int, k: int, n: int, bias: bool) -> None:
+@pytest.mark.parametrize(
+    ("loss", "size", "bias"), each_once(LOSSES, [(1, 2, 3), (3, 2, 2)], [False, True])
+)
+def test_no_box_loses_a_critical_point(loss: str, size: tuple[int, int, int], bias: bool) -> None:
+    d, k, n = size
     problem = problem_of(5, d, k, 0.02, loss, n)
     problem = with_bias(problem) if bias else problem
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from selections import each_once
 from stationary import LOSSES, assert_stationary, critical_points, problem_of
 
 from resnet_cert import Problem
@@ -16,9 +17,9 @@ from resnet_cert.search.landscape import MULTI_START, landscape
 from resnet_cert.search.shells import Shells
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(("d", "k", "l2"), [(2, 2, 0.05), (3, 2, 0.03)])
-def test_no_box_loses_a_critical_point(loss: str, d: int, k: int, l2: float) -> None:
+@pytest.mark.parametrize(("loss", "size"), each_once(LOSSES, [(2, 2, 0.05), (3, 2, 0.03)]))
+def test_no_box_loses_a_critical_point(loss: str, size: tuple[int, int, float]) -> None:
+    d, k, l2 = size
     problem = problem_of(3, d, k, l2, loss)
     with np.errstate(all="ignore"):
         shells = Shells(equations(problem), problem.loss, np.inf)

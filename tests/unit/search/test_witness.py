@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selections import first
+from selections import each_once, first
 
 from resnet_cert import Problem, load_problem
 from resnet_cert.check import examine
@@ -94,8 +94,10 @@ def test_the_rate_is_the_derivative_along_the_direction(name: str) -> None:
     assert float(rate) == pytest.approx(witness.rate.value, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"l2": 0.1}, {"l2": 0.1, "decay_bias": False}, {"norm": 3.0}])
-@pytest.mark.parametrize("seed", first(2, range(3)))
+@pytest.mark.parametrize(
+    ("options", "seed"),
+    each_once([{}, {"l2": 0.1}, {"l2": 0.1, "decay_bias": False}, {"norm": 3.0}], range(3)),
+)
 def test_any_head_with_decay_or_on_a_ball_has_one(seed: int, options: dict[str, Any]) -> None:
     problem = random_head(seed, **options)
     witness = found(problem)

@@ -198,10 +198,10 @@ def constants(rng: np.random.Generator, reach: float) -> list[float]:
 
 
 @pytest.mark.parametrize("reach", [1, 6])
-def test_the_threshold_form_is_the_common_value_of_its_two_cases(reach: int) -> None:
+def test_the_threshold_form_is_the_common_value_of_its_two_cases(reach: int, longer: int) -> None:
     rng = np.random.default_rng(reach)
     seen = set()
-    for _ in range(25):
+    for _ in range(8 * longer):
         b, r, *mu = constants(rng, reach)
         eps = float(10.0 ** rng.uniform(-15, 2 + 2 * reach))
         value, t = crossing(eps, b, r, *mu)
@@ -215,11 +215,11 @@ def test_the_threshold_form_is_the_common_value_of_its_two_cases(reach: int) -> 
 
 @pytest.mark.parametrize("share", [1e-6, 0.3, 0.999])
 def test_a_wrong_threshold_makes_the_bound_loose_and_never_false(
-    share: float, monkeypatch: pytest.MonkeyPatch
+    share: float, longer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(theorems, "last_float", lambda holds, high: share * high)
     rng = np.random.default_rng(8)
-    for _ in range(20):
+    for _ in range(6 * longer):
         b, r, *mu = constants(rng, 1)
         eps = float(10.0 ** rng.uniform(-5, 3))
         form = theorems.threshold_form(eps, b, r, *mu)
@@ -713,7 +713,7 @@ def search(inequality: Inequality, seed: str, longer: int = 1) -> float:
     for i in range(4 * longer):
         d = inequality.dimensions[i % len(inequality.dimensions)]
         start = draw(rng, d, logistic=bool(i % 2), at_origin=inequality.at_origin, samples=inequality.samples)
-        largest = max(largest, climb(inequality, start, 250 * longer, rng))
+        largest = max(largest, climb(inequality, start, 150 * longer, rng))
     return largest
 
 
