@@ -21,7 +21,8 @@ def each_once(*axes: Iterable[Any]) -> list[Any]:
     kept = {tuple(i % len(axis) for axis in values) for i in range(max(map(len, values)))}
     return [
         pytest.param(
-            *(axis[i] for axis, i in zip(values, at, strict=True)), marks=() if at in kept else pytest.mark.long
+            *(axis[i] for axis, i in zip(values, at, strict=True)),
+            marks=() if at in kept else pytest.mark.long,
         )
         for at in product(*(range(len(axis)) for axis in values))
     ]

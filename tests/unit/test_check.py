@@ -199,7 +199,7 @@ def test_reasons_are_given_for_every_verdict(loss, longer):
     for seed in range(longer):
         smallest = check(problem_of(seed, loss, epsilon=1.0)).smallest_epsilon
         for epsilon in (0.0, smallest.value * 0.5, smallest.value, smallest.value * 2.0):
-            for escalate in (True, False):
+            for escalate in (True, False)[: longer + (loss == "squared")]:
                 report = check(problem_of(seed, loss, epsilon=epsilon), escalate=escalate)
                 assert report.reasons
                 assert all(reason and reason == reason.strip() for reason in report.reasons)
@@ -286,7 +286,7 @@ def test_bound_constants_are_those_of_the_report():
 
 @pytest.mark.parametrize("loss", SCALAR)
 def test_what_the_theorems_state_is_seen_on_random_problems(loss, longer):
-    for seed in range(3 * longer):
+    for seed in range(2 * longer):
         problem = problem_of(100 + seed, loss)
         if seed % 3 == 0:
             problem = replace(problem, point=replace(problem.point, W=np.zeros((1, 3))))

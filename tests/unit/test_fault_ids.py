@@ -17,13 +17,15 @@ ROOT = Path(resnet_cert.__file__).parent
 USES = (ast.Call, ast.Assign, ast.IfExp, ast.Return, ast.arguments, ast.Compare)
 
 
-def used_strings(node: ast.AST, *, used: bool = False) -> Iterator[str]:
+def used_strings(tree: ast.AST) -> Iterator[str]:
     """Every string within a use: not the table, which is an annotated assignment."""
-    used = used or isinstance(node, USES)
-    if used and isinstance(node, ast.Constant) and type(node.value) is str:
-        yield node.value
-    for part in ast.iter_child_nodes(node):
-        yield from used_strings(part, used=used)
+    left = [(tree, False)]
+    while left:
+        node, within = left.pop()
+        used = within or isinstance(node, USES)
+        if used and isinstance(node, ast.Constant) and type(node.value) is str:
+            yield node.value
+        left += [(part, used) for part in ast.iter_child_nodes(node)]
 
 
 def literals() -> set[str]:

@@ -98,7 +98,7 @@ def test_a_certificate_of_another_spec_is_rejected_though_every_hash_fits(
 
 
 @pytest.mark.parametrize("loss", ["squared", "softmax", "weighted_squared", "logistic", "poisson"])
-def test_every_array_of_the_spec_is_bound_bit_for_bit(tmp_path: Path, loss: str) -> None:
+def test_every_array_of_the_spec_is_bound_bit_for_bit(tmp_path: Path, loss: str, longer: int) -> None:
     head = draw(1, "weights", loss, q=2, d1=2, d2=1, bias=True, l2=0.0)
     case = forger.at_threshold(head, 1.5)
     path = forger.bound(tmp_path, case, forger.certified(case))
@@ -106,7 +106,7 @@ def test_every_array_of_the_spec_is_bound_bit_for_bit(tmp_path: Path, loss: str)
     document, arrays = forger.certified(case)
     spec = forger.named(forger.spec(tmp_path, case))
     for name in arrays:
-        for index in range(arrays[name].size):
+        for index in range(arrays[name].size) if longer > 1 else {0, arrays[name].size - 1}:
             other = arrays[name].copy()
             other.flat[index] = np.nextafter(other.flat[index], 9.0)
             mutant = {**arrays, name: other}
@@ -122,7 +122,7 @@ def certificate_of(folder: Path, case: forger.Case, f: np.ndarray[Any, Any]) -> 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "softplus", "gelu", "mish", "selu", "gelu_tanh"])
 def test_features_are_those_of_the_network_to_within_what_floats_may_be_off(
-    tmp_path: Path, activation: str
+    tmp_path: Path, activation: str, longer: int
 ) -> None:
     head = draw(4, "generic", "squared", q=2, d1=2, d2=0, bias=False)
     network = f"{{kind: mlp, activation: {activation}, widths: [3, {head.f.shape[1]}], seed: 1}}"
@@ -133,7 +133,7 @@ def test_features_are_those_of_the_network_to_within_what_floats_may_be_off(
     assert found.verdict is Verdict.CERTIFIED
     assert isinstance(found.features, float)
     assert 0.0 < found.features < 1e-11
-    for index in range(f.size):
+    for index in range(f.size) if longer > 1 else (0, f.size - 1):
         forged = f.copy()
         forged.flat[index] += 1e-10 * np.max(np.abs(f))  # was allowed once
         assert not certificate_of(tmp_path, case, forged).accepted

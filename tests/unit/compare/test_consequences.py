@@ -79,7 +79,7 @@ def two_classes(seed: int) -> tuple[Problem, Problem]:
     return one, two
 
 
-@pytest.mark.parametrize("seed", first(3, range(6)))
+@pytest.mark.parametrize("seed", first(1, range(6)))
 def test_two_classes_are_one_logistic_output_up_to_the_root_of_two(seed: int):
     """W = (−w, w)/2: ‖W‖_F = ‖w‖/√2, ∂F/∂W is √2 times as long along it, V's part is the same."""
     one, two = (check(problem) for problem in two_classes(seed))
@@ -125,7 +125,7 @@ def least_squares(problem: Problem) -> tuple[float, Array, Array]:
     return value, U, np.linalg.pinv(U) @ Zf
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", first(2, range(4)))
 def test_the_block_gap_is_the_distance_to_the_best_head_and_block(seed: int):
     problem = network(seed)
     lowest, W, V = least_squares(problem)
@@ -186,8 +186,9 @@ def test_the_hypothesis_of_corollary_1():
     assert report.corollary1.verdict is Verdict.CERTIFIED
 
 
-@pytest.mark.parametrize("l2", [1e-3, 0.1])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("l2", "seed"), first(2, [(1e-3, 0), (0.1, 1), (0.1, 0), (1e-3, 1), (1e-3, 2), (0.1, 2)])
+)
 def test_what_weight_decay_can_have_cost(l2: float, seed: int):
     """At the minimum of a ridge regression with V = 0, W the best regularised predictor, the gap is 0."""
     problem = network(seed, l2=l2, epsilon=1e9)
@@ -210,7 +211,7 @@ def test_what_weight_decay_can_have_cost(l2: float, seed: int):
     assert abs(ridge.regularized.gap.value) < 1e-12
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", first(1, range(3)))
 def test_what_all_rows_of_w_share_counts_for_nothing_with_softmax(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, y, f = rng.normal(size=(12, 4)), rng.integers(0, 3, 12), rng.normal(size=(12, 2))

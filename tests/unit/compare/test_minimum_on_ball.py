@@ -64,7 +64,7 @@ def off(found: LinearMinimum, truth: Minimum) -> arb:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_minimum_and_minimiser_lie_where_they_are_said_to(loss: str, kind: str, longer: int):
-    for seed in range(2 * longer):
+    for seed in range(longer):
         head = draw(seed, kind, loss)
         r = float(10.0 ** np.random.default_rng(seed).uniform(-1.0, 0.5))
         found = best_linear_predictor(head.problem(), r, 1.0)
@@ -97,7 +97,7 @@ def hard(loss: str, q: int, seed: int) -> tuple[Array, Array, Array, float]:
 def test_ill_conditioned_designs_at_any_scale(loss: str, q: int, longer: int):
     if (loss, q) == ("softmax", 1):
         pytest.skip("one class")
-    for seed in range(4 * longer):
+    for seed in range(2 * longer):
         x, y, given, cond = hard(loss, q, seed)
         found, truth = best_linear_predictor(linear(x, given, loss, q), None, 1.0), argmin(x, y, loss)
         if truth is None:
@@ -143,7 +143,7 @@ def is_attained(x: Array, y: Array, loss: str) -> bool:
 )
 def test_hard_labels_on_ill_conditioned_designs(loss: str, q: int, longer: int):
     """`attained` agrees with the exact cone of each output, and no enclosure is wide."""
-    for seed in range(3 * longer):
+    for seed in range(2 * longer):
         x, y, cond = labelled(loss, q, seed)
         if (loss, q) == ("softmax", 3):
             x = x[:, :2]  # more takes the exact cone too long
@@ -169,11 +169,13 @@ def test_softmax_whatever_the_units_of_the_columns(q: int, seed: int, on_ball: b
 
 @pytest.mark.parametrize(("loss", "q"), [("logistic", 3), ("poisson", 1), ("softmax", 3)])
 def test_the_dual_is_below_the_minimum_and_close(loss: str, q: int, longer: int):
-    for seed in range(3 * longer):
+    compared = 0
+    for seed in range(2 * longer):
         x, y, given, cond = hard(loss, q, seed)
         truth = argmin(x, y, loss)
         if truth is None:
             continue
+        compared += 1
         problem = replace(linear(x, given, loss, q), loss=named_loss(loss, 0.3))
         found = best_linear_predictor(problem, None, 1.0)
         for r in (math.inf, found.r):
@@ -185,6 +187,7 @@ def test_the_dual_is_below_the_minimum_and_close(loss: str, q: int, longer: int)
         lower = dual_bound(smaller.data, smaller.found, length)
         assert lower <= smaller.F_min.upper, seed
         assert cond > 1e12 or lower >= smaller.F_min.upper * (1.0 - 1e-9) - 1e-9, seed
+    assert compared
 
 
 CASES: dict[str, tuple[list[list[float]], list[float], list[float], float]] = {
@@ -262,7 +265,7 @@ def test_it_is_decided_where_little_or_nothing_recedes(loss: str, x: list[list[f
 
 def test_attainment_agrees_with_the_exact_cone(longer: int):
     """Small integers and decimals, many of whose products vanish: every one is decided, and none wrongly."""
-    for seed in range(40 * longer):
+    for seed in range(24 * longer):
         rng = np.random.default_rng(seed)
         n, d = int(rng.integers(1, 8)), int(rng.integers(1, 4))
         x = rng.integers(-2, 3, (n, d)).astype(float) if seed % 2 else rng.normal(size=(n, d)).round(1)

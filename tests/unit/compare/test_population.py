@@ -25,7 +25,7 @@ MEANS = {
 
 @pytest.fixture
 def repetitions(request: pytest.FixtureRequest) -> int:
-    return 10_000 if request.config.getoption("--long") else 300
+    return 10_000 if request.config.getoption("--long") else 150
 
 
 def allowed(repetitions: int, delta: float) -> int:

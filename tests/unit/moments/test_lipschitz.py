@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_algebra import norm
 from oracle_theorems import lipschitz as exact_constants
+from selections import each_once
 
 from resnet_cert import Problem
 from resnet_cert.moments import lipschitz

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from selections import each_once
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from resnet_cert import Monitor, Problem, check, landscape, profile, sgd, solve

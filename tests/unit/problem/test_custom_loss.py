@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flint import ctx
+from selections import each_once
 from user_losses import BITS, LOSSES, truth
 
 from resnet_cert.numerics.jax64 import float64_scope
@@ -48,8 +49,9 @@ def at(function: Function, p: Array, error: float, y: Array) -> Any:
 # Derivatives.
 
 
-@pytest.mark.parametrize("error", [0.0, 1e-14])
-@pytest.mark.parametrize("name", ["softplus", "pseudo_huber", "huber", "poisson", "probit"])
+@pytest.mark.parametrize(
+    ("name", "error"), each_once(["softplus", "pseudo_huber", "huber", "poisson", "probit"], [0.0, 1e-14])
+)
 def test_the_truth_lies_within_the_error_of_each_derivative(name: str, error: float) -> None:
     loss = LOSSES[name]
     columns = at(loss.function, P, error, Y)

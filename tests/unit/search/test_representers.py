@@ -54,9 +54,7 @@ def exact(system: Multipliers, w: Array, b: Array) -> Array:
     return u
 
 
-@pytest.mark.parametrize(
-    ("loss", "size", "bias"), each_once(LOSSES, [(1, 2, 3), (3, 2, 2)], [False, True])
-)
+@pytest.mark.parametrize(("loss", "size", "bias"), each_once(LOSSES, [(1, 2, 3), (3, 2, 2)], [False, True]))
 def test_no_box_loses_a_critical_point(loss: str, size: tuple[int, int, int], bias: bool) -> None:
     d, k, n = size
     problem = problem_of(5, d, k, 0.02, loss, n)
