@@ -257,9 +257,9 @@ def here(path: Path) -> Verification:
     return decide(path, limits=Limits.within(BUDGET))
 
 
-def test_no_mutant_is_accepted_that_is_false_of_the_spec(tmp_path: Path) -> None:
+def test_no_mutant_is_accepted_that_is_false_of_the_spec(tmp_path: Path, longer: int) -> None:
     folders = spread(tmp_path)
-    for seed in range(200):
+    for seed in range(100 * longer):
         assert fault_of(seed, folders, here) is None, seed
 
 

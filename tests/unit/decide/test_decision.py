@@ -57,6 +57,10 @@ def assert_right(found: Decision, truth: Exact, eps: float, mu2: float) -> None:
         assert truth.holds(of_F.lower, of_F.upper, truth.lambda_min_of_F)
 
 
+COMPARED = ("generic", "V = 0", "A_f = 0")
+"""Corners at which every run has JAX compile the derivatives along a direction: each has its own shapes."""
+
+
 @pytest.mark.parametrize("corner", CORNERS)
 @pytest.mark.parametrize("method", first(1, ["auto", "bound", "exact"]))
 def test_no_verdict_is_wrong_beside_its_threshold(corner: str, method: str, longer: int) -> None:
@@ -73,7 +77,7 @@ def test_no_verdict_is_wrong_beside_its_threshold(corner: str, method: str, long
             found = decided(
                 replace(problem, epsilon=eps),
                 mu2,
-                check=off == 1e-2 and on_sphere,
+                check=off == 1e-2 and on_sphere and (longer > 1 or corner in COMPARED),
                 escalate=method != "bound",
             )
             assert_right(found, truth, eps, mu2)
@@ -82,7 +86,7 @@ def test_no_verdict_is_wrong_beside_its_threshold(corner: str, method: str, long
                 assert tie or found.verdict is not UNDECIDED
 
 
-@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("corner", first(3, sorted(CORNERS, key=lambda corner: corner not in COMPARED)))
 def test_the_bound_needs_no_hessian(corner: str) -> None:
     """Certified where ‖A_f‖ is small enough, whatever the rest."""
     head = head_of(0, corner)

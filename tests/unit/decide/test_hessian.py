@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from selections import first
 from curvature import Exact
 from families import CORNERS, draw
 from heads import LOSSES, Head
@@ -36,7 +37,7 @@ from resnet_cert.numerics.radius import NOTHING, Radius
 from resnet_cert.problem.problem import Direction
 from resnet_cert.problem.span import gradient_basis, sum_free_basis
 
-SEEDS = range(3)
+SEEDS = first(1, range(3))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import product as pairs
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mpmath import mp
 
@@ -93,7 +93,12 @@ UNARY: dict[str, tuple[Callable, Callable]] = {
 }
 
 
+FEWER = settings(max_examples=settings().max_examples // 2)
+"""Where each operation has examples of its own."""
+
+
 @pytest.mark.parametrize("name", BINARY)
+@FEWER
 @given(data=st.data())
 def test_a_binary_operation_contains_the_result_for_all_members(name, data):
     operation, exact = BINARY[name]
@@ -104,6 +109,7 @@ def test_a_binary_operation_contains_the_result_for_all_members(name, data):
 
 
 @pytest.mark.parametrize("name", UNARY)
+@FEWER
 @given(data=st.data())
 def test_a_unary_operation_contains_the_result_for_all_members(name, data):
     operation, exact = UNARY[name]
@@ -112,6 +118,7 @@ def test_a_unary_operation_contains_the_result_for_all_members(name, data):
 
 
 @pytest.mark.parametrize("name", BINARY)
+@FEWER
 @given(a=enclosures(finite, finite), b=enclosures(finite, finite))
 def test_a_binary_operation_on_known_ends_is_rounded_once(name, a, b):
     operation, exact = BINARY[name]
@@ -121,6 +128,7 @@ def test_a_binary_operation_on_known_ends_is_rounded_once(name, a, b):
 
 
 @pytest.mark.parametrize("name", UNARY)
+@FEWER
 @given(a=enclosures(finite, finite))
 def test_a_unary_operation_on_known_ends_is_rounded_once(name, a):
     operation, exact = UNARY[name]
@@ -130,6 +138,7 @@ def test_a_unary_operation_on_known_ends_is_rounded_once(name, a):
 
 
 @pytest.mark.parametrize("apply", [operator.add, operator.sub, operator.mul, operator.truediv])
+@FEWER
 @given(a=enclosures(), x=finite)
 def test_a_plain_float_is_an_exact_number_on_either_side(apply, a, x):
     exact = Enclosure.exact(x)

@@ -263,7 +263,7 @@ def test_labels_without_numbers_are_told(faults: Faults, tmp_path: Path) -> None
 def test_csv_numbers_are_read_to_the_last_bit_and_quickly(
     load: Callable[..., Problem], tmp_path: Path
 ) -> None:
-    x = np.random.default_rng(0).standard_normal((20_000, 30))
+    x = np.random.default_rng(0).standard_normal((5_000, 30))
     lines = [",".join(f"c{j}" for j in range(30)), *(",".join(map(repr, row)) for row in x.tolist())]
     (tmp_path / "d.csv").write_text("\n".join(lines), encoding="utf-8")
     columns = ", ".join(f"c{j}" for j in range(29))
@@ -274,7 +274,7 @@ def test_csv_numbers_are_read_to_the_last_bit_and_quickly(
         point=f"{{w: {[0] * 29}, V: {V}}}",
         network=f"{{kind: linear, weight: {[[0] * 29]}}}",
     )
-    assert time.process_time() - started < 4.0  # 0.3 s on an idle core
+    assert time.process_time() - started < 1.0  # 0.1 s on an idle core
     np.testing.assert_array_equal(problem.distribution.x[:], x[:, :29])
     np.testing.assert_array_equal(problem.distribution.y[:], x[:, 29])
 

@@ -313,11 +313,11 @@ def test_every_text_is_parsed_or_refused_with_a_place(text: str | bytes) -> None
 
 
 def test_many_inline_numbers_are_read_quickly() -> None:
-    rows = ",\n".join(str([0.1234567890123456 * i + j for j in range(10)]) for i in range(10_000))
+    rows = ",\n".join(str([0.1234567890123456 * i + j for j in range(10)]) for i in range(4_000))
     text = f"x: [{rows}]"
     started = time.process_time()
-    assert len(parse(text, "s.yaml").value["x"]) == 10_000
-    assert time.process_time() - started < 3.0  # 0.2 s on an idle core
+    assert len(parse(text, "s.yaml").value["x"]) == 4_000
+    assert time.process_time() - started < 1.2  # 0.1 s on an idle core
 
 
 def test_overrides_set_values_and_keep_the_rest() -> None:
