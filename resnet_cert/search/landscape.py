@@ -37,7 +37,7 @@ from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
-from resnet_cert.numerics.radius import Array
+from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import RequestError
@@ -913,7 +913,14 @@ def eigenvalues(H: Balls) -> tuple[Enclosure, Enclosure]:
     root = float(np.hypot(half, center[0, 1]))
     low, high = float(middle) - root, float(middle) + root
     spread = radius + rounding
-    return Enclosure(low, low - spread, low + spread), Enclosure(high, high - spread, high + spread)
+    ends = [Enclosure(end, end - spread, end + spread) for end in (low, high)]
+    # Beside a large one the other is known better from the determinant, their product.
+    small = int(abs(low) > abs(high))
+    large, det = ends[1 - small], H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0]
+    if large.lower > 0.0 or large.upper < 0.0:
+        other = Enclosure.around(float(det.center), Radius(det.radius)) / large
+        ends[small] = other.intersect(ends[small].lower, ends[small].upper)
+    return ends[0], ends[1]
 
 
 def kind_of(low: Enclosure, high: Enclosure) -> str | None:

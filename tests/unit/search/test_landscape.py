@@ -21,6 +21,7 @@ from selections import each_once, first
 
 from resnet_cert import Problem, RequestError, check, load_problem
 from resnet_cert.cli import cli
+from resnet_cert.numerics.balls import Balls
 from resnet_cert.problem.problem import Direction, Objective, Point
 from resnet_cert.report import Style, formatter
 from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
@@ -29,7 +30,7 @@ from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
 from resnet_cert.search.critical_points import closed_form, exact_rank
 from resnet_cert.search.enclosed import RateGradient, polynomials
-from resnet_cert.search.landscape import Landscape, Undecided, hulls, landscape
+from resnet_cert.search.landscape import Landscape, Undecided, eigenvalues, hulls, landscape
 from resnet_cert.search.plane import plane_of, restricted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -433,6 +434,16 @@ def test_a_minimum_that_touches_the_rim_is_one() -> None:
     assert place(minimum) == pytest.approx((1.0, 0.0), abs=1e-12)
     assert not minimum.spurious
     assert "touching the rim" in run_text(problem)
+
+
+def test_an_eigenvalue_beside_one_of_1e12_times_its_size_is_known() -> None:
+    for tiny in (1e-8, -1e-8):
+        H = Balls(np.array([[3e4, 2.0], [2.0, 4.0 / 3e4 + tiny]]), np.full((2, 2), 1e-15))
+        low, high = eigenvalues(H)
+        exact = np.linalg.eigvalsh(H.center)
+        assert (low.lower > 0.0, low.upper < 0.0) == (tiny > 0.0, tiny < 0.0)
+        assert low.lower <= tiny * (1.0 - 1e-8) <= low.upper
+        assert high.lower <= exact[1] <= high.upper
 
 
 def exact_zero(problem: Problem, at: tuple[float, float]) -> tuple[Fraction, Fraction]:
