@@ -139,10 +139,14 @@ def drawn(seed: int, loss: str, shape: dict[str, int] | None = None) -> tuple[He
     if rng.random() < 0.3:
         head = replace(head, l2=float(10.0 ** rng.uniform(-300, 200)))
     z = np.concatenate([head.head.ravel(), head.V.ravel()]) * head.decayed
-    size = float(norm(balls(z)).mid())
+    length = norm(balls(z))
+    size = float(length.mid())
     if rng.random() >= 0.3 or not 0.0 < size <= MOST:
         return head, None
-    return head, max(size * float(rng.choice([1.0, 1.0, 1.5])), 5e-324)
+    limit = max(size * float(rng.choice([1.0, 1.0, 1.5])), 5e-324)
+    while not length <= arb(limit) * (1 + arb(WIDTH)):  # the nearest float to a subnormal length may be none
+        limit = math.nextafter(limit, math.inf)
+    return head, limit
 
 
 def problem_of(head: Head, limit: float | None, **options: Any) -> Problem:
