@@ -15,7 +15,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-SHORT_EXAMPLES, LONG_EXAMPLES = 50, 2000
+SHORT_EXAMPLES, LONG_EXAMPLES = 25, 2000
 LONGER = 4
 """How many times as many starts, and steps from each, a long search has."""
 RATIOS = pytest.StashKey[dict[str, float]]()
