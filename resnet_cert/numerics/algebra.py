@@ -55,12 +55,23 @@ def svd(M: Array, *, full_matrices: bool = False) -> tuple[Array, Array, Array]:
     return np.full(shapes[0], np.nan), np.full(k, np.nan), np.full(shapes[1], np.nan)
 
 
-def lstsq(A: Array, B: Array) -> Array:
-    """The X (l, k) of least norm that brings AX nearest to B, for A (m, l) and B (m, k)."""
+def lstsq(A: Array, B: Array, rcond: float | None = None) -> Array:
+    """The X (l, k) of least norm that brings AX nearest to B, for A (m, l) and B (m, k).
+
+    rcond: singular values below so many times the largest count as 0; by default what rounding makes of 0.
+    """
     if np.isfinite(A).all() and np.isfinite(B).all():
         with suppress(np.linalg.LinAlgError), small_algebra(max(A.shape)):
-            return np.asarray(np.linalg.lstsq(A, B, rcond=None)[0], dtype=np.float64)
+            return np.asarray(np.linalg.lstsq(A, B, rcond=rcond)[0], dtype=np.float64)
     return np.full((A.shape[1], *B.shape[1:]), np.nan)
+
+
+def pinv(A: Array) -> Array:
+    """A⁺ (..., l, m) for A (..., m, l)."""
+    if np.isfinite(A).all():
+        with suppress(np.linalg.LinAlgError), small_algebra(max(A.shape[-2:])):
+            return np.asarray(np.linalg.pinv(A), dtype=np.float64)
+    return np.full((*A.shape[:-2], A.shape[-1], A.shape[-2]), np.nan)
 
 
 def solve(A: Array, B: Array) -> Array:

@@ -29,6 +29,7 @@ from resnet_cert.compare.recession import separates
 from resnet_cert.decide.hessian import reduction
 from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, slope
 from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, gamma
 from resnet_cert.problem.losses import BuiltinLoss
@@ -135,7 +136,7 @@ def head_above(problem: Problem, A: Array) -> Point:
     """(W, V) with W = U and U_1V = Z as nearly as can be, V the shortest; A = (U, Z)."""
     d, d1 = problem.d, problem.d1
     N = basis(problem)
-    V = np.asarray(np.linalg.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:], rcond=None)[0], dtype=np.float64)
+    V = algebra.lstsq(N.T @ A[:, :d1], N.T @ A[:, d:])
     W = A[:, :d]
     return Point(W[:, :-1], V, W[:, -1]) if problem.has_bias else Point(W, V)
 
@@ -149,7 +150,7 @@ def _attained(problem: Problem, best: LinearMinimum, reached: Point | None = Non
         )
     if best.attained is None:
         return Attainment(None, None, "it is not known whether min Φ is attained")
-    least = float(np.linalg.svd(U_1, compute_uv=False)[-1])
+    least = float(algebra.svd(U_1)[1][-1])
     radius = float(best.W_star.radius)
     slack = 64.0 * gamma(U_1.size) * float(np.linalg.norm(U_1))
     if least > radius + slack:
@@ -222,7 +223,7 @@ def _tangents(problem: Problem, point: Point) -> tuple[Direction, ...]:
         return ()
     chunk = problem.chunk(slice(0, problem.n))
     z = np.concatenate([chunk.x, chunk.f], axis=1)
-    s, right = np.linalg.svd(z, full_matrices=False)[1:]
+    s, right = algebra.svd(z)[1:]
     seen = right[: int(np.sum(s > 1e-12 * max(s[0], 1e-300)))]
     d1, N = problem.d1, basis(problem)
     columns = []
@@ -233,7 +234,7 @@ def _tangents(problem: Problem, point: Point) -> tuple[Direction, ...]:
         moved = np.concatenate([dW, dW[:, :d1] @ point.V + W_1 @ dV], axis=1)
         columns.append((N.T @ moved @ seen.T).ravel())
     A = np.stack(columns, axis=1)
-    s, right = np.linalg.svd(A)[1:]
+    s, right = algebra.svd(A, full_matrices=True)[1:]
     kernel = right[int(np.sum(s > 1e-11 * max(s[0], 1e-300))) :]
     split = problem.q * problem.d
     return tuple(
@@ -264,7 +265,7 @@ def data_rank(problem: Problem) -> int | None:
     if (scale > 0.0).all():
         scaled = gram / np.outer(scale, scale)
         # λ_min of the true matrix is at least that of the float one less its rounding.
-        if float(np.linalg.eigvalsh(scaled)[0]) > 1e3 * m * gamma(problem.n + m + 8):
+        if float(algebra.eigvalsh(scaled)[0]) > 1e3 * m * gamma(problem.n + m + 8):
             return m
     return exact_rank(np.concatenate(parts)) if small else None
 
@@ -314,10 +315,10 @@ def _saddles(problem: Problem) -> CriticalSet | None:
         if chunk_bound is None:
             return None
         spread = spread + chunk_bound
-    s = np.linalg.svd(A_f, compute_uv=False)
+    s = algebra.svd(A_f)[1]
     if len(s) < effective or not s[-1] > 4.0 * float(spread) + 64.0 * gamma(A_f.size) * s[0]:
         return None
-    V = -np.linalg.lstsq(A_f, G, rcond=None)[0].T
+    V = -algebra.lstsq(A_f, G).T
     through = replace(head, V=V)
     point = replace(problem, point=through, domain=Domain())
     return CriticalSet(

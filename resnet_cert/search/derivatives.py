@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.balls import Bools
 from resnet_cert.numerics.radius import NOTHING, Array
 from resnet_cert.problem.problem import BOUNDARY_WIDTH, HELD_BYTES, Chunk, Direction, Point, Problem
@@ -270,7 +271,7 @@ def _rows(W: Array, V: Array) -> Array:
 def _inverse_of_square(A: Array) -> Array:
     """(AAᵀ)⁻¹ by the singular values of A; NaN where float64 knows none."""
     try:
-        left, s, _ = np.linalg.svd(A, full_matrices=False)
+        left, s, _ = algebra.svd(A)
     except np.linalg.LinAlgError:
         return np.full((len(A), len(A)), np.nan)
     scaled = left / np.where(s > RANK * s[0], s, np.nan)
@@ -362,7 +363,7 @@ def lowest_curvature(function: Function, z: Array, *, seed: int = 0, most: int =
         H = dense_hessian(function, z)
         if not np.isfinite(H).all():
             return math.nan, np.zeros(m)
-        eigenvalues, Q = np.linalg.eigh(H)
+        eigenvalues, Q = algebra.eigh(H)
         return float(eigenvalues[0]), Q[:, 0]
     v = np.random.default_rng(seed).standard_normal(m)
     v /= np.linalg.norm(v)
@@ -380,7 +381,7 @@ def lowest_curvature(function: Function, z: Array, *, seed: int = 0, most: int =
         betas.append(beta)
         basis.append(w / beta)
     T = np.diag(alphas) + np.diag(betas[: len(alphas) - 1], 1) + np.diag(betas[: len(alphas) - 1], -1)
-    eigenvalues, Q = np.linalg.eigh(T)
+    eigenvalues, Q = algebra.eigh(T)
     return float(eigenvalues[0]), np.stack(basis[: len(alphas)]).T @ Q[:, 0]
 
 

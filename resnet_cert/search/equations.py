@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.balls import Balls, stacked
 from resnet_cert.numerics.krawczyk import Enclosed
 from resnet_cert.numerics.radius import Array, U, gamma
@@ -111,7 +112,7 @@ def equations(problem: Problem) -> HeadAndRatio:
     scale = problem.loss.scale if isinstance(problem.loss, BuiltinLoss) else 1.0
     slopes = separable_slopes(problem.loss)
     assert slopes is not None
-    rows = np.linalg.eigh((z * weight.center[:, None]).T @ z)[1].T
+    rows = algebra.eigh((z * weight.center[:, None]).T @ z)[1].T
     turned = Balls(z @ rows.T, gamma(z.shape[1] + 4) * (np.abs(z) @ np.abs(rows).T) + 1e-300)
     return HeadAndRatio(
         z,

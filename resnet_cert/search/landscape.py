@@ -34,6 +34,7 @@ import numpy as np
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.regularized import least_of_objective
 from resnet_cert.moments.one_pass import observe
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
@@ -528,7 +529,7 @@ class _Search:
         if not (self.plane.whole and l2 > 0.0 and samples.slopes is not None):
             return [self.gradient] if self.rates is None else [self.gradient, self.rates]
         z = samples.coefficients.center[:, [1, 4]]
-        rows = np.linalg.eigh((z * samples.weight.center[:, None]).T @ z)[1].T
+        rows = algebra.eigh((z * samples.weight.center[:, None]).T @ z)[1].T
         return [self.gradient, InFeatures(samples, rows, l2)]
 
     def zeros(self, systems: Sequence[System], *, outside: bool) -> list[tuple[Array, Array]]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.balls import QUIET, Balls, Bools, product, stacked, transposed
 from resnet_cert.numerics.intervals import Interval
 from resnet_cert.numerics.krawczyk import Enclosed, Excluded, distinct, inverses
@@ -279,7 +280,7 @@ class Examiner:
         self.s, self.t, self.sigma = (int(end) for end in ends[4:7])
         self.of, self.wv = np.arange(self.head + self.k), np.r_[self.w, self.v]
         rows = _joined(system.X, Balls.exact(system.F))
-        self.onto = Balls.exact(np.asarray(np.linalg.pinv(rows.center.T), dtype=np.float64))
+        self.onto = Balls.exact(algebra.pinv(rows.center.T))
         self.rest = Balls.exact(np.eye(self.n)) - product(self.onto, transposed(rows))
         usual = float(np.sum(system.X.center[:, self.w_1] ** 2) / max(np.trace(system.K.center), FLOOR))
         self.least = np.ones(int(ends[-1]))
@@ -316,7 +317,7 @@ class Examiner:
     def _farthest_v(self, size: float) -> float:
         """sup |v_i| for w' = −X'ᵀv with ‖w'‖ ≤ size: by v = L(X'ᵀv) + (I − LX'ᵀ)v."""
         rows = transposed(self.system.X[:, self.w_1])
-        L = np.asarray(np.linalg.pinv(rows.center), dtype=np.float64)
+        L = algebra.pinv(rows.center)
         rest = Balls.exact(np.eye(self.n)) - product(Balls.exact(L), rows)
         kept = 1.0 - float(np.sum(rest.size, axis=1).max()) * MORE
         return float(np.sqrt(np.sum(L**2, axis=1)).max()) * size / kept * MORE if kept > 0.0 else np.inf

@@ -30,6 +30,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.balls import Balls, Bools, product
 from resnet_cert.numerics.krawczyk import System, inverses, krawczyk
 from resnet_cert.numerics.radius import FLOOR, Array, Radius, U, gamma
@@ -196,7 +197,7 @@ class Shells:
             first, second = self.system.slopes(Balls.exact(z @ v), y)
             H = (z.T * (weight * second.center)) @ z
             T = (weight * first.center) @ z
-            step = np.linalg.lstsq(H, T, rcond=1e-14)[0]
+            step = algebra.lstsq(H, T, rcond=1e-14)
             v = v - step * min(1.0, 2.0 / (float(np.abs(z @ step).max()) + FLOOR))
         if not np.isfinite(v).all():
             return
@@ -232,7 +233,7 @@ class Shells:
         sigma = np.maximum(self.system.slopes(Balls.between(*self.within)[None], y).second.lower, 0.0)
         H = (sigma @ self.pairs.center).reshape(self.m, self.m)
         lost = self.few * float(np.trace(H)) + 64.0 * self.m * U * float(np.abs(H).sum())
-        bent = float(np.linalg.eigvalsh(0.5 * H + 0.5 * H.T)[0]) - lost
+        bent = float(algebra.eigvalsh(0.5 * H + 0.5 * H.T)[0]) - lost
         self.edge = max(self.edge, 1.0 + 0.9 * bent / self.decay)
 
     @property
@@ -417,7 +418,7 @@ class Shells:
         P = P * unit[:, :, None] * unit[:, None, :] - (lost * MORE)[:, None, None] * np.eye(m)
         usable = np.isfinite(P).all(axis=(1, 2)) & np.isfinite(unit).all(axis=1)
         P = np.where(usable[:, None, None], P, np.eye(m))
-        eigenvalues, Q = np.linalg.eigh(P)
+        eigenvalues, Q = algebra.eigh(P)
         usable &= eigenvalues[:, 0] > 0.0
         Y = np.swapaxes(Q, 1, 2) / np.sqrt(np.where(usable[:, None], eigenvalues, 1.0))[:, :, None]
         Y_exact, transposed = Balls.exact(Y), Balls.exact(np.swapaxes(Y, 1, 2))

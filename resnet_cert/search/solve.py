@@ -25,6 +25,7 @@ import numpy as np
 
 from resnet_cert.decide.decision import decide, takes_second_moments
 from resnet_cert.moments.one_pass import observe, observe_first
+from resnet_cert.numerics import algebra
 from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
@@ -364,11 +365,11 @@ class _Search:
 
         def lifted(A: Array) -> Array:
             both = A.reshape(N.shape[1], d + problem.k)
-            V = np.linalg.lstsq(both[:, :d1], both[:, d:], rcond=None)[0]
+            V = algebra.lstsq(both[:, :d1], both[:, d:])
             return np.asarray(np.concatenate([(N @ both[:, :d]).ravel(), V.ravel()]), dtype=np.float64)
 
         A = np.concatenate([U, U[:, :d1] @ V], axis=1).ravel()
-        sizes = np.linalg.svd(U[:, :d1], compute_uv=False)
+        sizes = algebra.svd(U[:, :d1])[1]
         if not sizes[-1] > RANK * sizes[0] or not np.isfinite(lifted(A)).all():
             return
         before = self.objective.at(self.z)[0]
@@ -499,7 +500,7 @@ class _BlockSearch:
         if len(self.A) <= DENSE_NEWTON:
             H = self.Phi.hessian(self.A)
             if np.isfinite(H).all():
-                eigenvalues, Q = np.linalg.eigh(H)
+                eigenvalues, Q = algebra.eigh(H)
                 Q = Q[:, eigenvalues > NULL * float(eigenvalues[-1])]
                 seen = Q @ (Q.T @ self.A)
         self.V = np.zeros_like(self.V)
@@ -544,7 +545,7 @@ class _BlockSearch:
         U_, Z = both[:, :d], both[:, d:]
         N = basis(problem)
         U_1, Z = N.T @ U_[:, :d1], N.T @ Z
-        left, s, right = np.linalg.svd(U_1, full_matrices=False)
+        left, s, right = algebra.svd(U_1)
         self.scale = float(s[0]) or 1.0
         if not s[-1] > RANK * s[0]:
             direction = np.zeros_like(both)
@@ -625,7 +626,7 @@ def _newton_step(function: Augmented, z: Array, gradient: Array, fixed: Array | 
     scaled = H * np.outer(D, D)
     if not np.isfinite(scaled).all():
         return -gradient
-    eigenvalues, Q = np.linalg.eigh(scaled)
+    eigenvalues, Q = algebra.eigh(scaled)
     kept = eigenvalues > NULL * max(float(eigenvalues[-1]), 0.0)
     along = Q.T @ (D * gradient)
     step = -D * (Q @ np.divide(along, eigenvalues, out=np.zeros_like(along), where=kept))
@@ -692,7 +693,7 @@ def _trust_step(function: Function, z: Array, gradient: Array, radius: float) ->
 
 def _exact_step(H: Array, gradient: Array, radius: float) -> Array:
     """argmin gᵀs + ½sᵀHs over ‖s‖ ≤ radius (Moré & Sorensen 1983), by the eigenvalues of H."""
-    eigenvalues, Q = np.linalg.eigh(H)
+    eigenvalues, Q = algebra.eigh(H)
     g = Q.T @ gradient
     least = float(eigenvalues[0])
 

@@ -22,6 +22,8 @@ def test_what_lapack_does_not_find_is_nan(entry):
         assert np.isnan(part).all()
     assert algebra.svd(S[:2], full_matrices=True)[2].shape == (3, 3)
     assert algebra.lowest(S)[1].shape == (3, 1)
+    assert np.isnan(algebra.pinv(S[:2])).all()
+    assert algebra.pinv(S[:2]).shape == (3, 2)
 
 
 def test_decompositions_are_those_of_lapack():
@@ -34,7 +36,7 @@ def test_decompositions_are_those_of_lapack():
     assert np.allclose(algebra.solve(np.diag([1.0, 0.0]), np.ones(2)), [1.0, 0.0])  # singular
 
 
-@pytest.mark.parametrize("room", ["decide", "compare", "moments", "problem", "theory"])
+@pytest.mark.parametrize("room", ["decide", "compare", "moments", "problem", "search", "theory"])
 def test_no_other_room_asks_lapack_itself(room):
     for path in (PACKAGE / room).glob("*.py"):
         assert not RAW.search(path.read_text("utf-8")), path
