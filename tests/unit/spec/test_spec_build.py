@@ -274,7 +274,7 @@ def test_csv_numbers_are_read_to_the_last_bit_and_quickly(
         point=f"{{w: {[0] * 29}, V: {V}}}",
         network=f"{{kind: linear, weight: {[[0] * 29]}}}",
     )
-    assert time.process_time() - started < 1.0  # 0.1 s on an idle core
+    assert time.process_time() - started < 4.0  # 0.1 s on an idle core
     np.testing.assert_array_equal(problem.distribution.x[:], x[:, :29])
     np.testing.assert_array_equal(problem.distribution.y[:], x[:, 29])
 
