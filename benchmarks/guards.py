@@ -38,7 +38,7 @@ def bare_norms(v: Array) -> Radius:
 @contextmanager
 def bare() -> Iterator[None]:
     with (
-        patch.object(radius, "_up", lambda bound, *_: bound),
+        patch.object(radius, "_up", lambda bound, *_, **__: bound),
         patch.object(Radius, "row_norms", staticmethod(bare_norms)),
         patch.object(eigenvalues, "exponent", lambda x: 0),
     ):
