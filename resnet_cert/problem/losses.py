@@ -818,13 +818,6 @@ def _logistic_row(fn: Elementary, p: Array, y: Array, into: Array) -> Row:
     return Row(value, np.broadcast_to(one / (1.0 + one) / (1.0 + one), len(y)), more)
 
 
-def _inner(a: Array, b: Array) -> Array:
-    """(m,) Σ_j a_ij b_ij, for b (m, q) or (1, 1)."""
-    if b.shape == a.shape:
-        return np.vecdot(a, b)
-    return a.sum(axis=1) * b[0, 0] if b.any() else np.zeros(len(a))
-
-
 def _sums_of_log1p(fn: Elementary, e: Array) -> Array:
     """(m,) Σ_j log(1 + e_j) of e (m, q) in [0, 1], as the logarithms of products, within a relative γ_3q and
     those of e and log1p.

@@ -270,10 +270,7 @@ def _rows(W: Array, V: Array) -> Array:
 
 def _inverse_of_square(A: Array) -> Array:
     """(AAᵀ)⁻¹ by the singular values of A; NaN where float64 knows none."""
-    try:
-        left, s, _ = algebra.svd(A)
-    except np.linalg.LinAlgError:
-        return np.full((len(A), len(A)), np.nan)
+    left, s, _ = algebra.svd(A)
     scaled = left / np.where(s > RANK * s[0], s, np.nan)
     return np.asarray(scaled @ scaled.T, dtype=np.float64)
 
