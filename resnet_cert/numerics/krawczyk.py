@@ -36,6 +36,9 @@ MOST_BOXES = 200_000
 REFINEMENTS = 48
 """So often a box with one zero is made smaller at most, as long as it loses this share of a side."""
 LOST = 0.01
+NEAR, NEARER = 2.0**-12, 8
+"""Relative size of the largest box in which a zero near a place is looked for, and how many boxes, each a
+quarter of the one before."""
 
 
 class Enclosed(NamedTuple):
@@ -130,6 +133,16 @@ def zeros(
     empty = np.zeros((0, m))
     undecided = [np.concatenate([empty, *parts]) for parts in zip((empty, empty), *stuck, strict=True)]
     return Zeros(at, radius, (undecided[0], undecided[1]))
+
+
+def zero_near(system: System, at: Array) -> tuple[Array, Array] | None:
+    """The one zero in a box around `at` (m,), and its radius (m,); None where no box around it has one."""
+    for power in range(NEARER):
+        wide = NEAR * 4.0**-power * np.maximum(np.abs(at), 1e-3)
+        found = zeros([system], at - wide, at + wide, most_boxes=500)
+        if found.complete and len(found.center) == 1:
+            return found.center[0], found.radius[0]
+    return None
 
 
 class _Examined(NamedTuple):

@@ -272,22 +272,34 @@ def data_rank(problem: Problem) -> int | None:
 
 def exact_rank(rows: Array) -> int | None:
     """The rank of a matrix of floats, in rational arithmetic; None where that would take long."""
+    reduced = exactly_reduced(rows)
+    return None if reduced is None else len(reduced)
+
+
+def exactly_reduced(rows: Array) -> dict[int, list[Fraction]] | None:
+    """The reduced echelon form of a matrix of floats, in rational arithmetic: the rows that are not 0, by the
+    columns of their leading 1; None where that would take long."""
     rows = np.unique(rows, axis=0)
     if rows.size * rows.shape[1] > EXACT_WORK:
         return None
-    basis: list[tuple[int, list[Fraction]]] = []
+    reduced: dict[int, list[Fraction]] = {}
     for row in rows:
         rest = [Fraction(float(entry)) for entry in row]
-        for pivot, other in basis:
-            if rest[pivot]:
-                factor = rest[pivot] / other[pivot]
-                rest = [a - factor * b for a, b in zip(rest, other, strict=True)]
+        for column, other in reduced.items():
+            rest = _without(rest, other, column)
         lead = next((j for j, entry in enumerate(rest) if entry), None)
         if lead is not None:
-            basis.append((lead, rest))
-        if len(basis) == rows.shape[1]:
+            unit = [entry / rest[lead] for entry in rest]
+            reduced = {column: _without(other, unit, lead) for column, other in reduced.items()}
+            reduced[lead] = unit
+        if len(reduced) == rows.shape[1]:
             break
-    return len(basis)
+    return reduced
+
+
+def _without(row: list[Fraction], unit: list[Fraction], column: int) -> list[Fraction]:
+    factor = row[column]
+    return [a - factor * b for a, b in zip(row, unit, strict=True)] if factor else row
 
 
 def _saddles(problem: Problem) -> CriticalSet | None:

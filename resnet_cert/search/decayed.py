@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
-from resnet_cert.numerics.krawczyk import Excluded, Zeros, zeros
+from resnet_cert.numerics.krawczyk import Excluded, Zeros, zero_near, zeros
 from resnet_cert.numerics.radius import NOTHING, Array, U
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
@@ -44,7 +44,6 @@ BATCH_WORK = 2**16
 SHELL_WORK, MOST_SHELLS = 1e6, 100_000
 FEW_UNKNOWNS = 4
 STARTS = 24
-NEAR = 2.0**-12
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
         for _, end in ends:
             if sphere is not None and sphere.excludes(end[None], np.zeros((1, m)))[0]:
                 continue
-            near = _proven(system, end)
+            near = zero_near(system, end)
             if near is None:
                 continue
             at, radius = near
@@ -219,13 +218,3 @@ def _descents(problem: Problem, system: HeadAndRatio) -> list[tuple[float, Array
             b = -function._A_f[0] / (2.0 * problem.objective.l2)
         ends.append((function.at(end)[0], np.concatenate([W[0], b])))
     return ends
-
-
-def _proven(system: HeadAndRatio, end: Array) -> tuple[Array, Array] | None:
-    """The one zero near a point that a descent came to."""
-    for power in range(8):
-        wide = NEAR * 4.0**-power * np.maximum(np.abs(end), 1e-3)
-        found = zeros([system], end - wide, end + wide, most_boxes=500)
-        if found.complete and len(found.center) == 1:
-            return found.center[0], found.radius[0]
-    return None

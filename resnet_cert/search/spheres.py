@@ -19,23 +19,18 @@ there is then but one: the critical points with t = 1 are that sphere alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import numpy as np
 
 from resnet_cert.numerics.balls import Balls, Bools
-from resnet_cert.numerics.krawczyk import Enclosed, zeros
+from resnet_cert.numerics.krawczyk import Enclosed, zero_near
 from resnet_cert.numerics.radius import FLOOR, Array, U
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
-from resnet_cert.search.critical_points import EXACT_WORK
+from resnet_cert.search.critical_points import exactly_reduced
 from resnet_cert.search.equations import HeadAndRatio, times
 from resnet_cert.search.shells import Ints
 
-NEAR = 2.0**-12
-"""Relative size of the largest box around the end of a descent in which a point of the sphere is proven,"""
-TRIES = 8
-"""made smaller by factors of 4 so often."""
 OFF = 1e-3
 """‖b‖² is so near to 1 at the ends of descents that are tried."""
 
@@ -84,21 +79,9 @@ def sphere_of_minima(problem: Problem, system: HeadAndRatio, ends: list[Array]) 
 def null_space(x: Array) -> tuple[list[int], Balls] | None:
     """Columns of x that are a basis of all, and a basis of the vectors orthogonal to all rows, (d − r, d), by
     rational arithmetic; None where that would take long."""
-    rows = np.unique(x, axis=0)
-    d = rows.shape[1]
-    if rows.size * d > EXACT_WORK:
+    reduced, d = exactly_reduced(x), x.shape[1]
+    if reduced is None:
         return None
-    reduced: dict[int, list[Fraction]] = {}
-    for row in rows:
-        rest = [Fraction(float(entry)) for entry in row]
-        for column, other in reduced.items():
-            rest = _without(rest, other, column)
-        lead = next((j for j, entry in enumerate(rest) if entry), None)
-        if lead is not None:
-            unit = [entry / rest[lead] for entry in rest]
-            reduced = {column: _without(other, unit, lead) for column, other in reduced.items()} | {
-                lead: unit
-            }
     free = [j for j in range(d) if j not in reduced]
     null = np.zeros((len(free), d))
     for i, j in enumerate(free):
@@ -106,11 +89,6 @@ def null_space(x: Array) -> tuple[list[int], Balls] | None:
         for column, row in reduced.items():
             null[i, column] = float(-row[j])
     return sorted(reduced), Balls(null, U * np.abs(null) + FLOOR)
-
-
-def _without(row: list[Fraction], unit: list[Fraction], column: int) -> list[Fraction]:
-    factor = row[column]
-    return [a - factor * b for a, b in zip(row, unit, strict=True)] if factor else row
 
 
 def _is_off(null: Balls, center: Array, reach: Array) -> Bools:
@@ -158,15 +136,12 @@ class _Cut:
 
     def proven(self) -> tuple[Array, Array] | None:
         """A zero (m,) within a radius (m,), in a box around the held place."""
-        at = self.held[self.free]
-        for power in range(TRIES):
-            wide = NEAR * 4.0**-power * np.maximum(np.abs(at), 1e-3)
-            found = zeros([self], at - wide, at + wide, most_boxes=500)
-            if found.complete and len(found.center) == 1:
-                center, radius = self.held.copy(), np.zeros_like(self.held)
-                center[self.free], radius[self.free] = found.center[0], found.radius[0]
-                return center, radius
-        return None
+        found = zero_near(self, self.held[self.free])
+        if found is None:
+            return None
+        center, radius = self.held.copy(), np.zeros_like(self.held)
+        center[self.free], radius[self.free] = found
+        return center, radius
 
 
 def _less_1(b: Balls) -> Balls:
