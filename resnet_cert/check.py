@@ -37,14 +37,14 @@ from resnet_cert.decide.decision import (
     Decision,
     FirstOrder,
     decide,
-    takes_second_moments,
+    observed,
     with_ball_functions,
 )
 from resnet_cert.decide.hessian import curvature, reduction
 from resnet_cert.moments.domain import domain_radius, lipschitz_claims
 from resnet_cert.moments.gradient import first_moments
 from resnet_cert.moments.moments import Moments
-from resnet_cert.moments.one_pass import Observed, observe, observe_first
+from resnet_cert.moments.one_pass import Observed, observe
 from resnet_cert.numerics.eigenvalues import largest_eigenvalue
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm, product
 from resnet_cert.numerics.selftest import require_sound_arithmetic
@@ -214,11 +214,6 @@ def certify(problem: Problem, path: str | Path, *, arithmetic: Arithmetic = "flo
     report = check(problem, arithmetic=arithmetic)
     report.certificate(path)
     return report
-
-
-def observed(problem: Problem, b: float) -> Observed:
-    """One pass over the data: moments for the Hessian where it is wanted, else for the gradient."""
-    return observe(problem, b) if takes_second_moments(problem) else observe_first(problem, b)
 
 
 def size(problem: Problem, convex: Assumption1) -> Size:

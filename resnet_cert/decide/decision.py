@@ -45,7 +45,9 @@ from resnet_cert.decide.lagrangian import (
     slope,
     sphere_of,
 )
+from resnet_cert.moments.gradient import FirstMoments
 from resnet_cert.moments.moments import Moments
+from resnet_cert.moments.one_pass import Observed, observe, observe_first
 from resnet_cert.numerics.enclosure import QUIET, Ball, Enclosure
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.numerics.threads import small_algebra
@@ -193,6 +195,11 @@ def decide(
 
 
 # --- The two methods ----------------------------------------------------------------------------------------
+
+
+def observed(problem: Problem, b: float) -> Observed[Moments] | Observed[FirstMoments]:
+    """One pass over the data: moments for the Hessian where it is wanted, else for the gradient."""
+    return observe(problem, b) if takes_second_moments(problem) else observe_first(problem, b)
 
 
 def takes_second_moments(problem: Problem) -> bool:

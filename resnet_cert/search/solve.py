@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.decide.decision import decide, takes_second_moments
-from resnet_cert.moments.one_pass import observe, observe_first
+from resnet_cert.decide.decision import decide, observed
+from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics import algebra
 from resnet_cert.numerics.radius import Array, Radius, U
 from resnet_cert.numerics.selftest import require_sound_arithmetic
@@ -320,8 +320,8 @@ class _Search:
     def is_bent_up(self) -> bool:
         """λ_min ≥ 0 as `check` proves it, which then needs no μ2."""
         there = replace(self.problem, point=self.objective.point(self.z))
-        seen = observe if takes_second_moments(there) else observe_first
-        decision = decide(there, seen(there, 1.0).here, None, second_moments=lambda: observe(there, 1.0).here)
+        here = observed(there, 1.0).here
+        decision = decide(there, here, None, second_moments=lambda: observe(there, 1.0).here)
         self.lambda_min = decision.curvature.lambda_min.value
         return decision.verdicts.curvature is Verdict.CERTIFIED
 

@@ -20,7 +20,7 @@ STAGES = {
         "curvature",
         "decide",
         "gap_bounds_here",
-        "observe",
+        "observed",
         "require_sound_arithmetic",
         "theorem1_here",
         "theorem2_here",

@@ -341,7 +341,7 @@ def _moved(part: str) -> Callable[[Problem, float], Observed]:
 
 @pytest.mark.parametrize("part", ["g_W", "A_f", "Q"])
 def test_a_moment_that_autodiff_contradicts_is_an_internal_error(part, monkeypatch):
-    monkeypatch.setattr(check_module, "observe", _moved(part))
+    monkeypatch.setattr(check_module, "observed", _moved(part))
     with pytest.raises(InternalError, match=r"autodiff gives the .*, outside \["):
         check(problem_of(6, epsilon=0.3))
 
