@@ -66,8 +66,7 @@ def break_even_radius(
     """
     data, start, own = linear.data, linear.found, _size_as_linear(linear.data.problem)
     if F_at_0 is None:
-        nothing = Found(start.objective, path.origin(start.objective, 0.0))
-        F_at_0 = Seen.of(data, nothing, blocks=False).F
+        F_at_0 = Seen.at_0(data, start.objective).F
     if own == 0.0 or F_at_0.upper <= F.lower:
         return BreakEvenRadius(0.0, 0.0, 0.0, False)
     whole, lowest = _everywhere(F, linear), data.infimum_of_loss

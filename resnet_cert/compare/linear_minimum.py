@@ -17,9 +17,9 @@ from functools import cached_property
 
 import numpy as np
 
-from resnet_cert.compare import location
+from resnet_cert.compare import location, path
 from resnet_cert.compare.linear_data import Data, Found
-from resnet_cert.compare.linear_objective import Enclosed
+from resnet_cert.compare.linear_objective import Enclosed, LinearObjective
 from resnet_cert.compare.location import Located, across_the_boundary, predictor, weighted
 from resnet_cert.compare.path import Place
 from resnet_cert.numerics.enclosure import Ball, Enclosure, added, inner
@@ -93,6 +93,11 @@ class Seen:
         """blocks: with second derivatives."""
         at = next(reversed(list(bent(found))), found.enclosed) if blocks else found.enclosed
         return Seen(data, found, predictor(found.objective, found.place.point), at)
+
+    @staticmethod
+    def at_0(data: Data, objective: LinearObjective) -> Seen:
+        """The same at W = 0."""
+        return Seen.of(data, Found(objective, path.origin(objective, 0.0)), blocks=False)
 
     @cached_property
     def length(self) -> Enclosure:

@@ -5,14 +5,14 @@ G = F + l2(‖W‖_F² + ‖V‖_F²), G_lin(U) = F_lin(U) + l2‖U‖_F², the 
 
 from __future__ import annotations
 
+import functools
 import math
-
-import numpy as np
+from collections.abc import Callable
 
 from resnet_cert.compare.consequences import bound_symbols
 from resnet_cert.compare.infimum import infimum
 from resnet_cert.compare.linear_data import Data
-from resnet_cert.compare.linear_minimum import LinearMinimum
+from resnet_cert.compare.linear_minimum import LinearMinimum, Seen
 from resnet_cert.compare.minimum_on_ball import (
     best_linear_predictor,
     best_regularised,
@@ -41,8 +41,12 @@ from resnet_cert.theory import theorems
 
 INSIDE = 1.0 - 2.0**-36
 """The multiplier is that of a cylinder so much smaller, so that errors do not leave the one asked for."""
-FARTHEST = 1e200
-"""A multiplier beyond which none is looked for."""
+FARTHEST = 700.0
+"""A power of two of a multiplier beyond which none is looked for."""
+MOST_STEPS = 24
+"""Towards a multiplier; where more are needed, lengths are not known well enough to tell it."""
+SHORTEST = 2.0**-1022
+"""A length below which none is told from another."""
 
 
 def decayed(problem: Problem, W: Ball | Array) -> Ball:
@@ -144,34 +148,46 @@ def least_of_objective(problem: Problem) -> Enclosure:
 def least_in_cylinder(problem: Problem, most: float) -> Enclosure:
     """min G_lin over ‖W'‖_F ≤ most, W' the decayed columns: the bias is as large as it likes.
 
-    above:  G_lin(W) of some W in the cylinder.
+    above:  G_lin(W) of some W in the cylinder, or, for a longer W', by convexity on the way to it from 0.
     below:  by duality, for every ρ ≥ 2·l2, min_W (F_lin + ρ/2‖W'‖²) − (ρ/2 − l2)most², which is the minimum
             at the multiplier ρ − 2·l2.  That is looked for, and need not be met.
     """
-    from scipy.optimize import brentq
-
     decay, limit = 2.0 * problem.objective.l2, Enclosure.exact(most)
-    found = [Enclosure(math.inf, -math.inf, math.inf)]
+    found: list[Enclosure] = []
 
-    def beyond(rho: float) -> float:
-        """How far W' is from a little inside the surface; `found` is what ρ proves of the minimum."""
+    def beyond(power: float) -> float:
+        """How far W' is from a little inside the surface, in powers of two, at ρ = decay + 2^power; `found`
+        is what ρ proves of the minimum."""
+        rho = decay + 2.0**power
         best = minimum_on_ball(Data.of(problem, rho * problem.decayed), math.inf, math.inf)
         half = (Enclosure.exact(rho) - decay) * 0.5
         length = Ball(best.W_star.center * problem.decayed, best.found_radius).norm()
-        at = best.F_at - half * length.square() if length.upper <= most else found[0]
+        at = best.F_at - half * length.square()
+        if length.upper > most or at.upper == math.inf:
+            nearer = minimum(limit / length.upper, Enclosure.exact(1.0))
+            at_0 = Seen.at_0(best.data, best.found.objective).F
+            at = minimum(at_0, at * nearer + at_0 * (1.0 - nearer))
         below = (best.F_min - half * limit.square()).lower
         found.append(Enclosure(at.value, min(below, at.upper), at.upper))
-        return length.value - most * INSIDE
+        return math.log2(max(length.value, SHORTEST)) - math.log2(most * INSIDE)
 
-    high = decay
-    if beyond(decay) > 0.0:
-        high = max(decay, Data.of(problem).scale)
-        while beyond(high) > 0.0 and high < FARTHEST:
-            high *= 16.0
-        if high < FARTHEST:
-            brentq(beyond, decay, high, rtol=np.float64(2.0**-45), xtol=high * 2.0**-60)
+    if beyond(-math.inf) > 0.0:
+        _approach_zero(beyond, math.log2(max(decay, Data.of(problem).scale)))
     least = min(found, key=lambda at: at.upper)
     return Enclosure(least.value, max(at.lower for at in found), least.upper)
+
+
+def _approach_zero(of: Callable[[float], float], start: float) -> None:
+    """Evaluate a decreasing function near its zero: from `start` in steps that double, then between."""
+    from scipy.optimize import brentq
+
+    of = functools.cache(of)
+    step = 1.0 if of(start) > 0.0 else -1.0
+    near = start
+    while abs(near + step) < FARTHEST and (of(near + step) > 0.0) == (step > 0.0):
+        near, step = near + step, 2.0 * step
+    if abs(near + step) < FARTHEST:
+        brentq(of, near, near + step, xtol=2.0**-45, maxiter=MOST_STEPS, disp=False)
 
 
 def _gap_bound(problem: Problem, here: Moments, best: LinearMinimum, gradient_norm: Enclosure) -> Enclosure:

@@ -29,6 +29,7 @@ from oracle_algebra import (
     shifted,
 )
 from reports import leave_out_crosscheck
+from selections import first
 from stages import extreme, holds
 
 from resnet_cert import Enclosure, Problem, check
@@ -236,6 +237,22 @@ def test_a_slope_that_is_moved_beyond_all_floats(monkeypatch):
     """Of the dual problem of min F_lin."""
     leave_out_crosscheck(monkeypatch)
     assert not misses(213311, "poisson")
+
+
+@pytest.mark.parametrize("seed", first(1, [290341, 290375, 290479]))
+def test_the_best_predictor_with_a_free_bias_is_no_worse_than_none(seed, monkeypatch):
+    """Though its multiplier is not found."""
+    leave_out_crosscheck(monkeypatch)
+    with ctx.workprec(BITS):
+        loss = LOSSES[seed // len(SHAPES) % len(LOSSES)]
+        head, limit = drawn(seed, loss, SHAPES[seed % len(SHAPES)])
+        assert limit is not None
+        assert head.c is not None
+        assert not head.decay_bias
+        report = check(problem_of(head, limit, epsilon=1.0))
+        at_0 = check(problem_of(replace(head, W=0.0 * head.W, c=0.0 * head.c), limit, epsilon=1.0))
+    assert report.regularized is not None
+    assert report.regularized.objective_lin_min.upper <= at_0.objective.F.upper * (1.0 + 1e-12)
 
 
 @pytest.mark.long
