@@ -18,7 +18,7 @@ from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.first_order import bounded
 from resnet_cert.decide.lagrangian import slope
-from resnet_cert.moments.gradient import first_moments, lipschitz_pass
+from resnet_cert.moments.gradient import first_moments, mu2_pass
 from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra
@@ -152,5 +152,5 @@ class Monitor:
         """μ2: the user's, or the bound on the domain."""
         if problem.lipschitz.mu2 is not None:
             return problem.lipschitz.mu2
-        bounds = lipschitz_pass(problem, b)
-        return None if bounds is None or not np.isfinite(bounds.mu2) else bounds.mu2
+        mu2 = mu2_pass(problem, b)
+        return None if mu2 is None or not np.isfinite(mu2) else mu2

@@ -19,7 +19,6 @@ import numpy as np
 
 from resnet_cert.moments.executors import merged, summed
 from resnet_cert.moments.lipschitz import (
-    LipschitzConstants,
     LipschitzSums,
     forms_matrices,
     lipschitz_constants,
@@ -189,17 +188,17 @@ def first_sums_at_0(
 
 
 @QUIET
-def lipschitz_pass(problem: Problem, b: float) -> LipschitzConstants | None:
-    """The μ's on the domain of radius b by a pass over the data; None where the loss has no suprema."""
+def mu2_pass(problem: Problem, b: float) -> float | None:
+    """μ2 on the domain of radius b by a pass over the data; None where the loss has no suprema."""
     found = summed(problem, functools.partial(constants_sums, b=b), second=False)
     if found.lipschitz is None:
         return None
-    return lipschitz_constants(found.lipschitz, total_weight(found.weight), b, problem.k)
+    return lipschitz_constants(found.lipschitz, total_weight(found.weight), b, problem.k).mu2
 
 
 @dataclass(frozen=True)
 class ConstantsSums:
-    """What μ0, μ1, μ2 are made of, if they are bounded, and Σ π.  Mergeable."""
+    """What μ2 is made of, if it is bounded, and Σ π.  Mergeable."""
 
     weight: Sum
     lipschitz: LipschitzSums | None
@@ -214,7 +213,8 @@ class ConstantsSums:
 def constants_sums(problem: Problem, chunk: Chunk, blocks: Blocks, b: float) -> ConstantsSums:
     """What some rows contribute, which begin with a block."""
     matrices = forms_matrices(problem.n, problem.d + problem.k)
-    sums = lipschitz_sums(problem.loss, chunk, *row_norms(chunk), b, blocks, matrices=matrices)
+    norms = row_norms(chunk)
+    sums = lipschitz_sums(problem.loss, chunk, *norms, b, blocks, matrices=matrices, only_mu2=True)
     return ConstantsSums(weight_sum(chunk, blocks), sums)
 
 

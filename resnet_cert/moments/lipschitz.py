@@ -80,14 +80,15 @@ class LipschitzSums:
 
     units: the powers of two in which the `UNITS` are.
     terms: Σ π of the `TERMS`.  zeros: which of these are 0 themselves.
-    grams: Σ π c zzᵀ for c = 1, L2, L3 J, or None where they would cost too much; a single 0 for c = 0.
+    grams: Σ π c zzᵀ for c = 1, L2, L3 J, or the last two, or None where they would cost too much; a single 0
+    for c = 0.
     d: columns of x.  wide: there are other units than 1.
     """
 
     units: Powers
     terms: Sum
     zeros: Bools
-    grams: tuple[Sum, Sum, Sum] | None
+    grams: tuple[Sum, ...] | None
     d: int
     wide: bool
 
@@ -96,8 +97,7 @@ class LipschitzSums:
         one, two = self.in_units(units), other.in_units(units)
         grams = None
         if one.grams is not None and two.grams is not None:
-            first, second, third = (a + b for a, b in zip(one.grams, two.grams, strict=True))
-            grams = first, second, third
+            grams = tuple(a + b for a, b in zip(one.grams, two.grams, strict=True))
         terms, wide = one.terms + two.terms, self.wide or other.wide
         return LipschitzSums(units, terms, self.zeros & other.zeros, grams, self.d, wide)
 
@@ -114,11 +114,10 @@ class LipschitzSums:
         )
         grams = self.grams
         if grams is not None:
-            first, second, third = (
+            grams = tuple(
                 Sum(tuple(_smaller_matrix(node, down[:2], int(c @ down), self.d) for node in gram.nodes))
-                for gram, c in zip(grams, WEIGHTS, strict=True)
+                for gram, c in zip(grams, WEIGHTS[-len(grams) :], strict=True)
             )
-            grams = first, second, third
         return replace(self, units=units, terms=terms, grams=grams)
 
 
@@ -144,12 +143,21 @@ def forms_matrices(n: int, m: int) -> bool:
 
 @QUIET
 def lipschitz_sums(
-    loss: Loss, chunk: Chunk, x_norm: Radius, f_norm: Radius, b: float, blocks: Blocks, *, matrices: bool
+    loss: Loss,
+    chunk: Chunk,
+    x_norm: Radius,
+    f_norm: Radius,
+    b: float,
+    blocks: Blocks,
+    *,
+    matrices: bool,
+    only_mu2: bool = False,
 ) -> LipschitzSums | None:
     """The sums of a chunk; None where the loss has no suprema.
 
     Args:
         x_norm, f_norm: (m,) the row norms ‖x‖, ‖f‖.
+        only_mu2: without the matrix that μ0 and μ1 alone need.
     """
     bound = Radius.of(b)
     suprema = loss.suprema_in_units(bound * (x_norm + bound * f_norm), chunk.y, chunk.omega)
@@ -177,8 +185,7 @@ def lipschitz_sums(
     if matrices:
         z = np.concatenate([_down(chunk.x, int(units[0])), _down(chunk.f, int(units[1]))], axis=1)
         weights, z2 = (Radius.of(np.ones(len(z))), L2, L3J), x2 + f2
-        first, second, third = (_gram(c if c.exact else c * pi, z, z2, blocks) for c in weights)
-        grams = first, second, third
+        grams = tuple(_gram(c if c.exact else c * pi, z, z2, blocks) for c in weights[only_mu2:])
     return LipschitzSums(units, bounds, zeros, grams, chunk.x.shape[1], wide)
 
 
@@ -216,11 +223,12 @@ def lipschitz_constants(sums: LipschitzSums, weight: Enclosure, b: float, k: int
     L1J, L2JJ, L1_f, L3JJJ, L2Jf, L1_square, xx, ff, L2_xx, L2_ff, L3J_xx, L3J_ff = found
     zz, L2_zz, L3J_zz = xx + ff, L2_xx + L2_ff, L3J_xx + L3J_ff
     if sums.grams is not None:
-        ones, seconds, thirds = (
+        *ones, seconds, thirds = (
             _Gram(gram.total(), sums.units[:2], int(c @ sums.units), weight, sums.d, sums.wide)
-            for gram, c in zip(sums.grams, WEIGHTS, strict=True)
+            for gram, c in zip(sums.grams, WEIGHTS[-len(sums.grams) :], strict=True)
         )
-        zz, ff = ones.at_most(zz), ones.at_most(ff, of_features=True)
+        for gram in ones:
+            zz, ff = gram.at_most(zz), gram.at_most(ff, of_features=True)
         L2_zz, L2_ff = seconds.at_most(L2_zz), seconds.at_most(L2_ff, of_features=True)
         L3J_zz = thirds.at_most(L3J_zz)
     kappa2, slope, three = _kappa_square(b), L1_square.sqrt(), Scaled.of(Radius.of(3.0))
