@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resnet_cert import results as model
+from resnet_cert.certificate import child, supervision
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import Verdict
 
@@ -19,6 +24,18 @@ def leave_out_crosscheck(monkeypatch: pytest.MonkeyPatch) -> None:
     """Automatic differentiation is compiled anew for every shape and loss, and no enclosure depends on it."""
     none = model.CrossCheck(0.0, 0.0, None)
     monkeypatch.setattr(importlib.import_module("resnet_cert.check"), "crosscheck", lambda *_: none)
+
+
+def verify_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`verify` works in this process: to import all in one of its own takes longer than most of its work."""
+
+    def run(path: Path, folder: str, arrays: bool, budget: float) -> tuple[list[dict[str, Any]], str]:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            child.main(supervision._absolute(path), folder, budget, supervision.MEMORY, arrays)
+        return [json.loads(line) for line in said.getvalue().splitlines()], "it came to its end"
+
+    monkeypatch.setattr(child, "_limit", lambda *_: None)
+    monkeypatch.setattr(supervision, "_run", run)
 
 
 def certified(**changes: Any) -> model.Report:

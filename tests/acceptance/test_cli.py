@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from reports import verify_here
 from selections import first
 
 from resnet_cert import Verdict, __version__
@@ -304,7 +305,10 @@ def test_what_the_users_code_prints_stays_out_of_the_document(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("verdict", "spec"), first(1, BY_VERDICT.items()), ids=[v.value for v in BY_VERDICT])
-def test_a_certificate_is_verified_to_the_same_verdict(tmp_path: Path, verdict: Verdict, spec: str):
+def test_a_certificate_is_verified_to_the_same_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, spec: str
+):
+    verify_here(monkeypatch)
     certificate = str(tmp_path / "certificate.json")
     assert run("check", spec, "-q", "--certificate", certificate).exit_code == verdict.exit_code
     as_text, as_json = run("verify", certificate), run("verify", certificate, "--format", "json")
@@ -325,7 +329,8 @@ def test_the_settings_of_a_check_are_in_its_certificate(tmp_path: Path):
     assert run("verify", certificate).exit_code == 0
 
 
-def test_a_changed_certificate_is_rejected(tmp_path: Path):
+def test_a_changed_certificate_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    verify_here(monkeypatch)
     certificate = tmp_path / "certificate.json"
     run("check", REFUTED, "-q", "--certificate", str(certificate))
     certificate.write_text(certificate.read_text().replace("REFUTED", "CERTIFIED"))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from families import CORNERS, draw
 from heads import LOSSES
+from reports import verify_here
 from selections import first
 
 from resnet_cert import Problem, Report, RequestError, Verdict, verify
@@ -109,7 +110,10 @@ def test_it_writes_both_files_or_none(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_report_of_a_spec_bundles_all_that_the_spec_reads(tmp_path: Path) -> None:
+def test_a_report_of_a_spec_bundles_all_that_the_spec_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify_here(monkeypatch)
     (tmp_path / "here").mkdir()
     case = forger.Case(draw(1, "generic", "squared", q=1), 1e3)
     loaded = load_spec(forger.spec(tmp_path / "here", case), overrides=["epsilon=2e3"])

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from markdown_it import MarkdownIt
-from reports import certified, refuted, undecided
+from reports import certified, refuted, undecided, verify_here
 
 from resnet_cert import Problem, RequestError, certify, check, verify
 from resnet_cert.outcomes import FailOn, Verdict, exit_code, worst
@@ -243,7 +243,8 @@ def test_a_report_with_another_ending_and_a_certificate_of_a_hand_made_report_ar
         certified().certificate(tmp_path / "report.certificate")
 
 
-def test_the_certificate_of_a_report_is_accepted(tmp_path: Path) -> None:
+def test_the_certificate_of_a_report_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify_here(monkeypatch)
     problem = Problem.from_arrays(x=[[1.0]], y=[1.0], f=[[1.0]], w=[1.0], V=[[0.0]], epsilon=1e-6)
     for name, report in (("a", check(problem)), ("b", certify(problem, tmp_path / "b"))):
         assert report.verdict is Verdict.CERTIFIED
