@@ -39,6 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # files are asked for by name.
     hook: Any = config.pluginmanager.rewrite_hook
     hook.fnpats = []
+    if hasattr(config, "cache"):  # as the commands do: what is compiled is kept for the next run
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compilations")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture
