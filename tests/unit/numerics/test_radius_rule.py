@@ -98,9 +98,11 @@ def offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def test_no_error_bound_is_made_of_floats():
     assert MODULES
+    called = {name.partition(".")[0] for name in (*BOUNDS, *MAKERS)}
     found = [
         f"{path.relative_to(PACKAGE)}:{line}: {text}"
         for path in MODULES
+        if any(name in path.read_text("utf-8") for name in called)
         for line, text in offences(ast.parse(path.read_text("utf-8")))
     ]
     assert not found, "\n".join(found)
