@@ -5,13 +5,20 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: small matrices are slower with more
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes would compile the package anew
 
-import jax
+# As the commands do: what is compiled is kept for the next run.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compilations")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
 import pytest
 from hypothesis import settings
 
@@ -20,8 +27,6 @@ LONGER = 4
 """How many times as many starts, and steps from each, a long search has."""
 RATIOS = pytest.StashKey[dict[str, float]]()
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_numpy_dtype_promotion", "strict")
 settings.register_profile("short", deadline=None, max_examples=SHORT_EXAMPLES)
 settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES)
 
@@ -39,10 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # files are asked for by name.
     hook: Any = config.pluginmanager.rewrite_hook
     hook.fnpats = []
-    if hasattr(config, "cache"):  # as the commands do: what is compiled is kept for the next run
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compilations")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import jax  # which whoever only hands the tests out does not need
+
+        jax.config.update("jax_numpy_rank_promotion", "raise")
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture

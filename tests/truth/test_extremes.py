@@ -224,12 +224,12 @@ def _precision(monkeypatch):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_no_report_misses_at_any_scale(loss, monkeypatch, pytestconfig):
+def test_no_report_misses_at_any_scale(loss, monkeypatch, pytestconfig, longer):
     """Automatic differentiation beside it for three of the losses, in long runs for all."""
     if loss not in ("squared", "logistic", "softmax") and not pytestconfig.getoption("--long"):
         leave_out_crosscheck(monkeypatch)
     shape = SHAPES[LOSSES.index(loss)]
-    for seed in range(3):
+    for seed in range(2 * longer):
         assert not misses(seed, loss, [shape]), seed
 
 

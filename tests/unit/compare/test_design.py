@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ill_conditioned import design
+from reports import leave_out_crosscheck
 from selections import each_once, first
 
 from resnet_cert import Problem, check
@@ -16,6 +17,11 @@ from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.numerics.radius import U
 
 Array = np.ndarray
+
+
+@pytest.fixture(autouse=True)
+def _without_crosscheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
 
 
 def misses(X: Array, T: Array) -> tuple[float, float]:
