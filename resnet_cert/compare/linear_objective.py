@@ -72,14 +72,15 @@ class Bend:
 def bend(loss: Loss, p: Array, chunk: Chunk) -> Bend:
     """The loss at predictions (m, q), none of it proven, in O(mq)."""
     if loss.sum_free and p.shape[1] > 1:  # softmax: ∇ℓ = Ys − y, ∇²ℓ = Y(diag(s) − ssᵀ), Y = Σ y
-        at = loss.first_derivatives(p, NOTHING, chunk.y, chunk.omega)
-        y = cast(BuiltinLoss, loss).scale * chunk.y
+        builtin = cast(BuiltinLoss, loss)
+        value, first = builtin.approximate_first(p, chunk.y, chunk.omega)
+        y = builtin.scale * chunk.y
         root = np.sqrt(y.sum(axis=1, keepdims=True))
-        off = np.divide(np.maximum(at.first + y, 0.0), root, out=np.zeros_like(y), where=root > 0.0)
+        off = np.divide(np.maximum(first + y, 0.0), root, out=np.zeros_like(y), where=root > 0.0)
         rest, leader = root - off, off.argmax(axis=1)[:, None]
         others = off.sum(axis=1, where=np.arange(off.shape[1]) != leader)  # nothing cancels in it
         np.put_along_axis(rest, leader, others[:, None], axis=1)
-        return Bend(at.value, at.first, off * rest, off)
+        return Bend(value, first, off * rest, off)
     if isinstance(loss, CustomLoss):
         value, first, second = loss.approximate(p[:, 0], chunk.y[:, 0])
         return Bend(value, first[:, None], np.maximum(second, 0.0)[:, None], None)

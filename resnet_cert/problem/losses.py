@@ -243,6 +243,12 @@ class Formulas(Protocol):
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
     ) -> FirstDerivatives: ...
 
+    def approximate_first(
+        self, fn: Elementary, p: Array, y: Array, omega: Array | None
+    ) -> tuple[Array, Array]:
+        """ℓ (m,) and ∇ℓ, nothing proven."""
+        ...
+
     def quadratic(
         self,
         fn: Elementary,
@@ -369,6 +375,12 @@ class BuiltinLoss:
             at = self.derivatives(p, NOTHING, y, omega)
             return at.value, at.first, at.second
         return tuple(self.scale * part for part in self.formulas.approximate(self.functions, p, y, omega))
+
+    @np.errstate(over="ignore")
+    def approximate_first(self, p: Array, y: Array, omega: Array | None = None) -> tuple[Array, Array]:
+        """ℓ (m,) and ∇ℓ in O(mq), for searches: nothing is proven of them."""
+        value, first = self.formulas.approximate_first(self.functions, p, y, omega)
+        return self.scale * value, self.scale * first
 
     def suprema(self, reach: Radius, y: Array, omega: Array | None = None) -> Suprema:
         return self.suprema_in_units(reach, y, omega).plain
@@ -528,6 +540,12 @@ class Separable:
         found = self.one.at(fn, p, y)[:3]
         value, first, second = [_present(omega) * part for part in found] if self.weighted else found
         return value.sum(axis=1) if p.shape[1] > 1 else value[:, 0], first, second
+
+    def approximate_first(
+        self, fn: Elementary, p: Array, y: Array, omega: Array | None
+    ) -> tuple[Array, Array]:
+        value, first, _ = self.approximate(fn, p, y, omega)
+        return value, first
 
     def derivatives(
         self, fn: Elementary, p: Array, error: Radius, y: Array, omega: Array | None
@@ -1081,12 +1099,30 @@ class Softmax:
                 return self._first_of_classes(fn, p, error, label)
             if has_one.any():  # a row's floats depend on no other row
                 return self._first_by_row(fn, p, error, y, has_one)
+        value, first, tail, Y, shifted, magnitude = self._slopes(fn, p, y, omega)
+        error = error + Radius.row_norms(shifted) * U
+        return self._first(value, first, tail, Y, error, Radius.row_norms(first), Radius.row_norms(magnitude))
+
+    def approximate_first(
+        self, fn: Elementary, p: Array, y: Array, omega: Array | None
+    ) -> tuple[Array, Array]:
+        """ℓ (m,) and ∇ℓ, nothing proven: the floats of `first_derivatives`, but where labels are beside
+        other targets."""
+        label, has_one = unit_vectors(y) if omega is None else (None, None)
+        if label is not None and has_one is not None and has_one.all():
+            value, first, *_ = self._slopes_of_classes(fn, p, label)
+        else:
+            value, first, *_ = self._slopes(fn, p, y, omega)
+        return value, first
+
+    @staticmethod
+    def _slopes(fn: Elementary, p: Array, y: Array, omega: Array | None) -> tuple[Array, ...]:
+        """ℓ, ∇ℓ, Σ e^{p_j − p_c} over j ≠ c, Y, p − p_c, and the terms of ∇ℓ added up."""
         each = np.arange(len(p))
         c, l = (p if omega is None else np.where(omega > 0.0, p, -np.inf)).argmax(axis=1), y.argmax(axis=1)
         shifted = p - p[each, c][:, None]
         if omega is not None:
             shifted = np.where(omega > 0.0, shifted, 0.0)
-        error = error + Radius.row_norms(shifted) * U
         below = np.einsum("ij,ij->i", y, shifted)
         e = fn.exp(shifted)
         if omega is not None:
@@ -1106,8 +1142,7 @@ class Softmax:
             (c, np.where(c == l, rest, Y - y_c) / whole, y_c * tail / whole),  # the last word where c = l
         ):
             first[each, at], magnitude[each, at] = gains - falls, gains + falls
-        value = Y * fn.log1p(tail) - below
-        return self._first(value, first, tail, Y, error, Radius.row_norms(first), Radius.row_norms(magnitude))
+        return Y * fn.log1p(tail) - below, first, tail, Y, shifted, magnitude
 
     def _first_by_row(
         self, fn: Elementary, p: Array, error: Radius, y: Array, has_one: Bools
@@ -1128,7 +1163,14 @@ class Softmax:
     def _first_of_classes(
         self, fn: Elementary, p: Array, error: Radius, label: npt.NDArray[np.intp]
     ) -> FirstDerivatives:
-        # As `first_derivatives` for y = e_l: Σ_{i≠j} y_i is 1 for j ≠ l and 0 for l, so that
+        value, first, tail, squares = self._slopes_of_classes(fn, p, label)
+        norms, error = Radius.row_norms(first), error + Radius.roots(squares, p.shape[1]) * U
+        return self._first(value, first, tail, np.ones(len(p)), error, norms, norms)
+
+    @staticmethod
+    def _slopes_of_classes(fn: Elementary, p: Array, label: npt.NDArray[np.intp]) -> tuple[Array, ...]:
+        """ℓ, ∇ℓ, Σ e^{p_j − p_c} over j ≠ c, ‖p − p_c‖²."""
+        # As `_slopes` for y = e_l: Σ_{i≠j} y_i is 1 for j ≠ l and 0 for l, so that
         #     ∇ℓ_j = s_j (j ≠ l),   ∇ℓ_l = −o_l,   ℓ = log(1 + tail) − (p_l − p_c),
         # each entry is its own `magnitude`.
         m, q = p.shape
@@ -1148,9 +1190,7 @@ class Softmax:
         each, whole = np.arange(m), 1.0 + tail
         first[each, leader] = 1.0 / whole
         first[each, label] = np.where(leader == label, 0.0 - tail, e_l - whole) / whole
-        value, norms = fn.log1p(tail) - below, Radius.row_norms(first)
-        error = error + Radius.roots(squares, q) * U
-        return self._first(value, first, tail, np.ones(m), error, norms, norms)
+        return fn.log1p(tail) - below, first, tail, squares
 
     def _first(
         self, value: Array, first: Array, tail: Array, Y: Array, error: Radius, norms: Radius, largest: Radius

@@ -329,3 +329,18 @@ def test_what_is_no_loss_is_refused():
         with pytest.raises(RequestError):
             named_loss(kind, scale)
     assert replace(named_loss("squared", 2.0), called="mse").name == "mse"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_search_takes_are_the_floats_of_what_is_proven(kind: str):
+    rng = np.random.default_rng(8)
+    cases = [draw(kind, rng, 5, 3) for _ in range(6)]
+    if kind == "softmax":  # labels beside other targets, and a class that does not count
+        p, y, _ = cases[0]
+        y[:2] = np.eye(3)[:2]
+        cases += [(p, y, np.ones((5, 3))), (p[:, :2], y[:, :2], np.array([[1.0, 0.0]] * 5))]
+    for p, y, omega in cases:
+        value, first = BuiltinLoss(kind, 0.3).approximate_first(p, y, omega)
+        proven = BuiltinLoss(kind, 0.3).first_derivatives(p, NOTHING, y, omega)
+        assert value == pytest.approx(proven.value, rel=1e-13, abs=1e-300)
+        assert first == pytest.approx(proven.first, rel=1e-13, abs=1e-300)
