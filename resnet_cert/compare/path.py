@@ -36,6 +36,9 @@ GOES_WELL = 1e-3
 STEPS_TO_LAMBDA, ARRIVED = 80, 2.0**-46
 """Steps of the search for a λ, and the relative length of one that ends it."""
 LEAST_FLOAT = 5e-324
+GROWN, LEAST_LAMBDA = 2.0**-46, 2.0**-800
+"""A part of ‖W‖², more than which it would grow by to first order: else W is as long at λ = 0; and the λ at
+which that is believed."""
 MOST_ASTRAY = 4
 """So many λ, one smaller than the other, at which Newton's method does not arrive: these coordinates show no
 more."""
@@ -228,6 +231,14 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
         pull = place.point @ objective.metric
         turn = solver(objective, place.at, place.lam, LOOSE)(pull)
         bend = float(np.sum(pull * turn))
+        if excess < 0.0 and low == 0.0 and place.lam * bend <= GROWN * length * length:
+            # nearly as long at λ = 0, but for what bends by less than λ: that is looked for in leaps
+            if place.lam <= LEAST_LAMBDA:
+                break
+            lam = max(place.lam * FARTHEST, LEAST_LAMBDA, least)
+            place, polished = minimised(objective, replace(place, lam=math.nan), lam, LOOSELY), False
+            astray = 0 if place.converged else astray + 1
+            continue
         # ‖W(λ)‖ has the derivative −⟨UM, K⁻¹UM⟩/‖W‖; 1/‖W(λ)‖ is nearly linear in λ.
         newton = place.lam + excess * length * (length / bend) if bend > 0.0 else math.nan
         if polished and abs(newton - place.lam) <= ARRIVED * place.lam:
