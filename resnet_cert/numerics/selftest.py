@@ -125,6 +125,7 @@ def _scalars() -> str | None:
     return None
 
 
+@cache
 def _integers() -> Array:
     """Small integers without a pattern that a transposed or shifted product could share."""
     i, j = np.indices((SIZE, SIZE))
@@ -138,8 +139,19 @@ def _exact_products() -> tuple[Array, Array]:
     return (A.T @ A[::-1]).astype(np.float64), (A.T @ A).astype(np.float64)
 
 
+@cache
+def _upside_down() -> Array:
+    return _integers()[::-1].copy()
+
+
+@cache
+def _factor() -> Array:
+    """A lower triangle of integers with powers of two on its diagonal."""
+    return np.tril(_integers() % 3.0, -1) + np.diag(2.0 ** (np.arange(SIZE) % 3))
+
+
 def _products() -> str | None:
-    A, B = _integers(), _integers()[::-1].copy()
+    A, B = _integers(), _upside_down()
     exact = _exact_products()
     if not (np.array_equal(A.T @ B, exact[0]) and np.array_equal(A.T @ A, exact[1])):
         return "a matrix product of integers is wrong"
@@ -158,11 +170,11 @@ def _products() -> str | None:
 
 
 def _factorisations() -> str | None:
-    """L Lᵀ for an integer L with powers of two on its diagonal: every step of the factorisation is exact."""
-    L = np.tril(_integers() % 3.0, -1) + np.diag(2.0 ** (np.arange(SIZE) % 3))
-    if not np.array_equal(np.linalg.cholesky(L @ L.T), L):
-        return "a Cholesky factor of integers is wrong"
+    """L Lᵀ for such an L: every step of the factorisation is exact."""
+    L = _factor()
     indefinite = L @ L.T
+    if not np.array_equal(np.linalg.cholesky(indefinite), L):
+        return "a Cholesky factor of integers is wrong"
     indefinite[-1, -1] -= L[-1, -1] ** 2 + 1.0
     try:
         np.linalg.cholesky(indefinite)
