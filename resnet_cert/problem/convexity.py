@@ -81,7 +81,7 @@ def with_assumption1(
     """The problem with a loss that says whether it is convex, and what is known; see `assumption1`."""
     known = assumption1(problem, b, r, augmented)
     if isinstance(problem.loss, CustomLoss):
-        problem = replace(problem, loss=replace(problem.loss, convex=known.status != "unknown"))
+        problem = replace(problem, loss=problem.loss.known_convex(known.status != "unknown"))
     return problem, known
 
 

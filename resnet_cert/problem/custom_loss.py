@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
@@ -77,6 +78,12 @@ class CustomLoss:
                 f"{together} for p = {p}, y = {y} together, {apart} one by one",
                 id="code-result",
             )
+
+    def known_convex(self, convex: bool) -> CustomLoss:
+        """The same loss with what is known of its convexity: nothing is traced or compiled anew."""
+        other = copy(self)
+        object.__setattr__(other, "convex", convex)
+        return other
 
     def targets(self, y: Array, q: int) -> Array:
         return y.reshape(len(y), -1)
