@@ -229,10 +229,11 @@ def test_what_jax_and_xla_refuse_is_a_wrong_request(environment: dict[str, str],
 
 
 @pytest.mark.parametrize("flags", first(1, ["flags.txt", FLAGS_OF_XLA]))
-def test_fast_math_is_refused_wherever_it_is_switched_on(flags: str):
+def test_fast_math_is_refused_wherever_it_is_switched_on(flags: str, monkeypatch: pytest.MonkeyPatch):
     Path("flags.txt").write_text(FLAGS_OF_XLA + "\n")
-    done = process("check", "s.yaml", XLA_FLAGS=flags)
-    assert done.returncode == 70
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    done = run("check", "s.yaml")
+    assert done.exit_code == 70
     assert done.stdout == ""
     assert "float64 arithmetic cannot be trusted here" in done.stderr
     assert done.stderr.count("\n") == 1

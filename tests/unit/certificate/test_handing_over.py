@@ -217,8 +217,9 @@ def tall(d: int, k: int, epsilon: float, mu2: float) -> tuple[forger.Document, f
     return forger.sealed(document, arrays), arrays
 
 
-def test_thousands_of_inputs_are_no_abort(tmp_path: Path) -> None:
+def test_thousands_of_inputs_are_no_abort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify(forger.write(tmp_path, *tall(8000, 2, 1e6, 1.0))).verdict is Verdict.CERTIFIED
+    verify_here(monkeypatch)
     found = verify(forger.write(tmp_path, *tall(8000, 2, 100.0, 1e-12)))
     assert found.verdict is Verdict.UNDECIDED
     assert "left of the budget" in found.reasons[-1]

@@ -105,7 +105,7 @@ def test_every_loss_comes_to_a_certified_point_no_worse_than_linear(seed: int, l
     assert report.corollary1.verdict is Verdict.CERTIFIED
 
 
-@pytest.mark.parametrize("name", SADDLES)
+@pytest.mark.parametrize("name", first(2, SADDLES))
 def test_a_saddle_without_gradient_is_left_for_the_global_minimum(name: str):
     problem = replace(load_problem(CONFIGS / f"{name}.yaml"), epsilon=EPS)
     report = check(replace(problem, point=solve(problem).point))
@@ -335,8 +335,7 @@ def ridge(problem: Problem, norm: float) -> float:
     return float(0.5 * np.mean((x @ (Q @ (b / (values + high))) - y) ** 2))
 
 
-@pytest.mark.parametrize("seed", first(2, [0, 2, 3, 5]))
-@pytest.mark.parametrize("norm", [1e-3, 0.5])
+@pytest.mark.parametrize(("seed", "norm"), each_once([0, 2, 3, 5], [1e-3, 0.5]))
 def test_without_features_the_ball_is_that_of_ridge_regression(seed: int, norm: float):
     problem = random_problem(seed)
     problem = on_ball(problem, norm, features=GivenFeatures(np.zeros((problem.n, problem.k))), epsilon=1e-10)
