@@ -293,7 +293,7 @@ def test_a_file_that_changes_meanwhile_is_never_accepted_for_what_it_was_not(
                 file.write(right)
                 file.seek(0)
                 file.write(bytes(wrong) if change == "flip" else right[:200])
-            time.sleep(1e-4)
+            time.sleep(1e-3)
 
     thread = threading.Thread(target=meddle)
     thread.start()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnet_cert.numerics.jax64 import float64_scope
 from resnet_cert.problem import networks
 from resnet_cert.problem.networks import (
     ACTIVATIONS,
@@ -154,7 +155,8 @@ def test_a_wide_network_is_evaluated_in_small_batches_of_one_shape(monkeypatch: 
 
 
 def test_networks_of_one_architecture_share_one_program() -> None:
-    compiled = networks._perceptron("silu")
+    with float64_scope():
+        compiled = networks._perceptron("silu")
     compiled.clear_cache()
     x = np.ones((4, 3))
     results = [features(NetworkFeatures(draw_layers(3, [5, 2], seed), "silu"), x) for seed in range(5)]

@@ -213,7 +213,7 @@ def test_the_threshold_form_is_the_common_value_of_its_two_cases(reach: int, lon
     assert seen == {True, False}
 
 
-@pytest.mark.parametrize("share", [1e-6, 0.3, 0.999])
+@pytest.mark.parametrize("share", first(2, [1e-6, 0.999, 0.3]))
 def test_a_wrong_threshold_makes_the_bound_loose_and_never_false(
     share: float, longer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
