@@ -17,7 +17,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from reports import verify_here
+from reports import leave_out_crosscheck, verify_here
 from selections import first
 
 from resnet_cert import Verdict, __version__
@@ -33,6 +33,11 @@ BY_VERDICT = {
 CERTIFIED, REFUTED, UNDECIDED = BY_VERDICT.values()
 CONSTANTS = ["--b", "1", "--r", "1", "--mu0", "1", "--mu1", "1", "--mu2", "1"]
 PROGRAM = [sys.executable, "-m", "resnet_cert"]
+
+
+@pytest.fixture(autouse=True)
+def _without_crosscheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
 
 
 def run(*arguments: str, stdin: str | None = None, **environment: str) -> Result:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from reports import leave_out_crosscheck
+from reports import leave_out_crosscheck, verify_here
 from sessions import assert_is_a_command, assert_prints, assert_python_says, blocks, commands
 
 from resnet_cert import check, load_problem
@@ -21,9 +21,10 @@ TEXTS = {str(page.relative_to(ROOT / "docs")): page.read_text(encoding="utf-8") 
 
 
 @pytest.fixture(autouse=True)
-def _without_crosscheck(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quickly(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     if not pytestconfig.getoption("--long"):
         leave_out_crosscheck(monkeypatch)
+        verify_here(monkeypatch)
 
 
 @pytest.mark.parametrize("page", [name for name in TEXTS if blocks(TEXTS[name], "console")])

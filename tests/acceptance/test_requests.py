@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from reports import verify_here
 
 from resnet_cert.cli import cli
 
@@ -129,6 +130,7 @@ NONSENSE = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    verify_here(monkeypatch)
     (tmp_path / "s.yaml").write_text((CONFIGS / "saddle.yaml").read_text())
     (tmp_path / "empty.yaml").write_text("")
     (tmp_path / "d.png").write_bytes(b"")

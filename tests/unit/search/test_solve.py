@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from reports import leave_out_crosscheck
 from selections import each_once, first
 
 from resnet_cert import Problem, RequestError, Verdict, check, load_problem
@@ -39,6 +40,11 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 REAL_DATA = ("diabetes", "diabetes-halfway", "breast-cancer", "breast-cancer-halfway")
 SADDLES = ("saddle", "example-1", "example-1-exact", "example-1-refuted")
 EPS = 1e-6
+
+
+@pytest.fixture(autouse=True)
+def _without_crosscheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
 
 
 def random_problem(seed: int, loss: str = "squared") -> Problem:
