@@ -20,15 +20,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import pytest
-from hypothesis import settings
 
 SHORT_EXAMPLES, LONG_EXAMPLES = 25, 2000
 LONGER = 4
 """How many times as many starts, and steps from each, a long search has."""
 RATIOS = pytest.StashKey[dict[str, float]]()
-
-settings.register_profile("short", deadline=None, max_examples=SHORT_EXAMPLES)
-settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +34,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.load_profile("long" if config.getoption("--long") else "short")
     config.stash[RATIOS] = {}
     # To rewrite the asserts of all modules takes each worker five seconds: the values in them are shown where
     # files are asked for by name.
@@ -46,7 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
     hook.fnpats = []
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         import jax  # which whoever only hands the tests out does not need
+        from hypothesis import settings
 
+        examples = LONG_EXAMPLES if config.getoption("--long") else SHORT_EXAMPLES
+        settings.register_profile("ours", deadline=None, max_examples=examples)
+        settings.load_profile("ours")
         jax.config.update("jax_numpy_rank_promotion", "raise")
         jax.config.update("jax_numpy_dtype_promotion", "strict")
 
