@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from selections import each_once
 
 from resnet_cert.compare.population import _bernstein, _betting, _deviation, population_here
 from resnet_cert.moments.gradient import first_moments
@@ -33,8 +34,7 @@ def allowed(repetitions: int, delta: float) -> int:
     return math.ceil(repetitions * delta + 4.0 * math.sqrt(repetitions * delta) + 2)
 
 
-@pytest.mark.parametrize("name", MEANS)
-@pytest.mark.parametrize("n", [30, 300])
+@pytest.mark.parametrize(("name", "n"), each_once(MEANS, [30, 300]))
 def test_a_bound_of_a_mean_fails_no_more_often_than_it_may(name: str, n: int, repetitions: int) -> None:
     draw, truth = MEANS[name]
     rng = np.random.default_rng(1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
-from selections import each_once
+from selections import first
 from stationary import LOSSES, assert_stationary, critical_points, problem_of
 
 from resnet_cert import Problem
@@ -54,7 +55,19 @@ def exact(system: Multipliers, w: Array, b: Array) -> Array:
     return u
 
 
-@pytest.mark.parametrize(("loss", "size", "bias"), each_once(LOSSES, [(1, 2, 3), (3, 2, 2)], [False, True]))
+APART = [("squared", (1, 2, 3), False), ("logistic", (3, 2, 2), True)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "size", "bias"),
+    first(
+        2,
+        sorted(
+            itertools.product(LOSSES, [(1, 2, 3), (3, 2, 2)], [False, True]),
+            key=lambda case: case not in APART,
+        ),
+    ),
+)
 def test_no_box_loses_a_critical_point(loss: str, size: tuple[int, int, int], bias: bool) -> None:
     d, k, n = size
     problem = problem_of(5, d, k, 0.02, loss, n)
