@@ -322,6 +322,29 @@ def test_products_alone_find_the_same(loss: str, monkeypatch: pytest.MonkeyPatch
         assert width(products.F_min) < 1e-11
 
 
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+def test_that_the_minimiser_lies_inside_of_the_ball_is_seen_in_a_few_steps(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+):
+    rng, right, places = np.random.default_rng(0), path.minimised, []
+
+    def counted(*arguments: Any, **options: Any) -> path.Place:
+        places.append(right(*arguments, **options))
+        return places[-1]
+
+    monkeypatch.setattr(path, "minimised", counted)
+    x, y = rng.normal(size=(60, 3)), rng.integers(0, 3, 60).astype(float)
+    problem = linear(
+        x, y if loss == "softmax" else np.where(y > 0.0, 1.0, -1.0), loss, 3 if loss == "softmax" else 1
+    )
+    free, inside = best_linear_predictor(problem, None, 1.0), best_linear_predictor(problem, 50.0, 1.0)
+    assert free.attained
+    assert inside.F_min.lower <= free.F_min.upper
+    assert free.F_min.lower <= inside.F_min.upper
+    assert width(inside.F_min) < 1e-12
+    assert len(places) < 40  # 80 on the way to the least λ there is
+
+
 def extreme(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """One scale, one for each entry, the ends of float64, or about 1."""
     match int(rng.integers(4)):
