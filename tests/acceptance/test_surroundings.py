@@ -212,7 +212,7 @@ def test_closed_streams():
 
 @pytest.mark.parametrize(
     ("environment", "words"),
-    first(2, [
+    first(1, [
         ({"JAX_PLATFORMS": "cuda"}, "error: JAX does not start with JAX_PLATFORMS=cuda"),
         ({"JAX_ENABLE_X64": "maybe"}, "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
         ({"JAX_PLATFORMS": "abacus"}, "Backend 'abacus' is not in the list"),

@@ -43,7 +43,9 @@ def certify(of: Path | Problem, path: Path) -> Report:
     return made.report
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", first(4, sorted(LOSSES, key=lambda loss: loss in ("squared", "pseudo_huber")))
+)
 @pytest.mark.parametrize("seed", first(1, range(2)))
 def test_the_verifier_accepts_what_check_decides(tmp_path: Path, loss: str, seed: int) -> None:
     """At random points of every kind, near their thresholds, with b and μ2 given and computed."""

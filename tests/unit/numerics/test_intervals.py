@@ -287,7 +287,7 @@ PREDICTIONS = np.concatenate(
 TARGETS = np.where(rng.random(len(PREDICTIONS)) < 0.5, -1.0, 1.0)
 
 
-@pytest.mark.parametrize("name", first(8, LOSSES))
+@pytest.mark.parametrize("name", first(6, LOSSES))
 def test_a_loss_and_its_derivatives_are_enclosed(name: str) -> None:
     loss = LOSSES[name]
     functions = CustomLoss(loss.function, name).derivative_functions[:3]
