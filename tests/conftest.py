@@ -48,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("ours")
         jax.config.update("jax_numpy_rank_promotion", "raise")
         jax.config.update("jax_numpy_dtype_promotion", "strict")
+        # What is compiled is found again whatever lines of the tests and the package led to it.
+        jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 @pytest.fixture
