@@ -218,7 +218,7 @@ class Departure:
 def at_radius(objective: LinearObjective, start: Place, r: float, *, least: float = 0.0) -> Place:
     """The place with ‖W‖_F = r to about 1e-12, or that of `least` ≤ λ where it is in the ball already."""
     place, polished, astray = minimised(objective, start, max(start.lam, least), LOOSELY), False, 0
-    low, high = 0.0, math.inf  # ‖W‖ > r at low, < r at high
+    low, high, leaps = 0.0, math.inf, True  # ‖W‖ > r at low, < r at high
     for _ in range(STEPS_TO_LAMBDA):
         length = norm_W(objective, place)
         excess = length / r - 1.0 if r else math.inf
@@ -231,14 +231,16 @@ def at_radius(objective: LinearObjective, start: Place, r: float, *, least: floa
         pull = place.point @ objective.metric
         turn = solver(objective, place.at, place.lam, LOOSE)(pull)
         bend = float(np.sum(pull * turn))
-        if excess < 0.0 and low == 0.0 and place.lam * bend <= GROWN * length * length:
+        if leaps and excess < 0.0 and low == 0.0 and place.lam * bend <= GROWN * length * length:
             # nearly as long at λ = 0, but for what bends by less than λ: that is looked for in leaps
             if place.lam <= LEAST_LAMBDA:
                 break
             lam = max(place.lam * FARTHEST, LEAST_LAMBDA, least)
-            place, polished = minimised(objective, replace(place, lam=math.nan), lam, LOOSELY), False
-            astray = 0 if place.converged else astray + 1
-            continue
+            there = minimised(objective, replace(place, lam=math.nan), lam, LOOSELY)
+            leaps = there.converged and norm_W(objective, there) <= r  # else in steps: there is no way back
+            if leaps:
+                place, polished = there, False
+                continue
         # ‖W(λ)‖ has the derivative −⟨UM, K⁻¹UM⟩/‖W‖; 1/‖W(λ)‖ is nearly linear in λ.
         newton = place.lam + excess * length * (length / bend) if bend > 0.0 else math.nan
         if polished and abs(newton - place.lam) <= ARRIVED * place.lam:
