@@ -76,6 +76,7 @@ def test_six_unknowns_are_decided(seed: int, d: int, k: int, l2: float, loss: st
             assert min(float(np.linalg.norm(z - other)) for other in listed) < 1e-5
 
 
+@pytest.mark.long
 def test_separable_labels_far_from_0_are_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decayed, "STARTS", 1)
     rng = np.random.default_rng(1)
