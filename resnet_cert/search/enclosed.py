@@ -61,7 +61,12 @@ def samples(loss: Loss, coefficients: Balls, y: Array, omega: Array | None, weig
     scale = loss.scale if isinstance(loss, BuiltinLoss) else 1.0
     share = shares(weight).times(scale)
     if isinstance(loss, BuiltinLoss) and loss.kind == "softmax":
-        return Samples(coefficients, y, share, None)
+        # The loss depends on differences alone; of those to the largest target's prediction no slope is
+        # 1 − s ≈ 0.
+        own = np.argmax(y, axis=1)
+        target = coefficients[np.arange(n), own][:, None]
+        others = np.arange(q) != own[:, None]
+        return Samples((coefficients - target).times(others[:, :, None]), y, share, None)
     slopes = separable_slopes(loss)
     if slopes is None:
         raise RequestError(
@@ -332,6 +337,43 @@ class RateGradient(PlaneGradient):
         return stacked(gradient), stacked(rows, axis=1)
 
 
+def across_spheres(gradient: PlaneGradient, center: Array, reach: Array) -> tuple[Balls, Balls]:
+    """∇G × ∇N (B,) over boxes, and its gradient (B, 2)."""
+    _, n, M = gradient.norm_squared(center, reach)
+    g, H = gradient.derivatives(center, reach)
+    across = g[:, 0] * n[:, 1] - g[:, 1] * n[:, 0]
+    rows = [
+        H[:, 0, j] * n[:, 1] + g[:, 0] * M[:, 1, j] - H[:, 1, j] * n[:, 0] - g[:, 1] * M[:, 0, j]
+        for j in (0, 1)
+    ]
+    return across, stacked(rows)
+
+
+@dataclass(frozen=True)
+class OneSampleGradient:
+    """Where there is one prediction: the same zeros where ∇p ≠ 0, in a form that a tiny l2 does not spoil.
+
+    ∇G = ℓ'(p)∇p + l2 ∇N = 0 is ∇p × ∇N = 0, which does not depend on l2, and ⟨e, ∇G⟩ = 0, e here ∇p at the
+    centre: where ∇N = c∇p, ⟨e, ∇G⟩ = (ℓ'(p) + l2 c)⟨e, ∇p⟩.
+    """
+
+    gradient: PlaneGradient
+
+    def __call__(self, center: Array, reach: Array) -> Enclosed:
+        prediction = PredictionGradient(self.gradient.samples, self.gradient.size, 0.0)
+        at, _ = across_spheres(prediction, center, np.zeros_like(reach))
+        over, jacobian = across_spheres(prediction, center, reach)
+        inner, (moved, _) = self.gradient(center, reach), prediction.derivatives(center, reach)
+        e = moved.center
+        along = inner.jacobian.times(e[:, :, None]).sum(axis=1)
+        may_vanish = ~moved.times(e).sum().has_no_zero
+        return Enclosed(
+            stacked([at, inner.at.times(e).sum()]),
+            stacked([over, inner.over.times(e).sum()]),
+            stacked([jacobian, along.widened(np.where(may_vanish, np.inf, 0.0)[:, None])], axis=1),
+        )
+
+
 @dataclass(frozen=True)
 class OnSphere:
     """Where a level of ‖(W, V)‖² touches one of G: N = norm² and ∇G × ∇N = 0, a `krawczyk.System`.
@@ -348,15 +390,10 @@ class OnSphere:
         return Enclosed(at, over, jacobian)
 
     def _equations(self, center: Array, reach: Array) -> tuple[Balls, Balls]:
-        N, n, M = self.gradient.norm_squared(center, reach)
-        g, H = self.gradient.derivatives(center, reach)
+        N, n, _ = self.gradient.norm_squared(center, reach)
+        across, rows = across_spheres(self.gradient, center, reach)
         on = N - Balls.exact(self.norm).square()
-        across = g[:, 0] * n[:, 1] - g[:, 1] * n[:, 0]
-        rows = [
-            H[:, 0, j] * n[:, 1] + g[:, 0] * M[:, 1, j] - H[:, 1, j] * n[:, 0] - g[:, 1] * M[:, 0, j]
-            for j in (0, 1)
-        ]
-        return stacked([on, across]), stacked([n, stacked(rows)], axis=1)
+        return stacked([on, across]), stacked([n, rows], axis=1)
 
     def multiplier(self, center: Array, reach: Array) -> Balls:
         """μ (B,)."""

@@ -57,6 +57,7 @@ from resnet_cert.search.critical_points import (
 from resnet_cert.search.derivatives import Objective
 from resnet_cert.search.enclosed import (
     InFeatures,
+    OneSampleGradient,
     OnSphere,
     PlaneGradient,
     PredictionGradient,
@@ -527,7 +528,11 @@ class _Search:
             return [self.prediction]
         samples, l2 = self.gradient.samples, self.gradient.l2
         if not (self.plane.whole and l2 > 0.0 and samples.slopes is not None):
-            return [self.gradient] if self.rates is None else [self.gradient, self.rates]
+            plain: list[PlaneGradient] = (
+                [self.gradient] if self.rates is None else [self.gradient, self.rates]
+            )
+            is_one = l2 > 0.0 and samples.slopes is not None and samples.y.size == 1
+            return [*plain, *(OneSampleGradient(gradient) for gradient in plain if is_one)]
         z = samples.coefficients.center[:, [1, 4]]
         rows = algebra.eigh((z * samples.weight.center[:, None]).T @ z)[1].T
         return [self.gradient, InFeatures(samples, rows, l2)]

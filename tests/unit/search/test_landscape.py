@@ -22,6 +22,7 @@ from selections import each_once, first
 from resnet_cert import Problem, RequestError, check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.numerics.balls import Balls
+from resnet_cert.numerics.krawczyk import zeros
 from resnet_cert.problem.problem import Direction, Objective, Point
 from resnet_cert.report import Style, formatter
 from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
@@ -29,7 +30,7 @@ from resnet_cert.report.figures import rendered
 from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
 from resnet_cert.search.critical_points import closed_form, exact_rank
-from resnet_cert.search.enclosed import RateGradient, polynomials
+from resnet_cert.search.enclosed import OneSampleGradient, RateGradient, polynomials
 from resnet_cert.search.landscape import Landscape, Undecided, eigenvalues, hulls, landscape
 from resnet_cert.search.plane import plane_of, restricted
 
@@ -509,6 +510,33 @@ def test_the_objective_on_a_plane_is_the_objective(options: dict[str, float], q:
             bent = function.hessian_product(z, direction)
             assert hessian.center[i, j] == pytest.approx([first @ bent, second @ bent], rel=1e-9, abs=1e-10)
     assert gradient.radius.max() < 1e-10
+
+
+def test_one_sample_has_its_minimum_on_the_curve_whatever_the_decay() -> None:
+    """p = st on the circle of radius 2 about 0, ½(p − 1)² + l2 (s² + t²): (1, 1), up to l2."""
+    x, l2 = np.zeros((1, 1)), 1e-9
+    problem = Problem.from_arrays(x=x, y=[1.0], f=[[1.0]], w=[0.0], V=[[0.0]], l2=l2, norm=2.0)
+    gradient = restricted(problem, plane_of(problem, np.zeros((1, 1)))).gradient
+    range_ = np.array([0.3, 0.1]), np.array([2.0, 2.0])
+    assert not zeros([gradient], *range_, most_boxes=500).complete
+    found = zeros([gradient, OneSampleGradient(gradient)], *range_, most_boxes=2_000)
+    assert found.complete
+    [at] = found.center
+    assert at == pytest.approx(math.sqrt(1.0 - 2.0 * l2), abs=1e-9)
+
+
+def test_a_slope_of_softmax_next_to_0_is_known_to_its_digits() -> None:
+    """W = (w, 0), where p = (50, 0) for the first class: ∇_w F = −xe⁻⁵⁰/(1 + e⁻⁵⁰)."""
+    problem = Problem.from_arrays(
+        x=[[1.0]], y=[0], f=[[0.0]], W=[[50.0], [0.0]], V=[[0.0]], loss="softmax", norm=60.0
+    )
+    along = Direction(np.array([[1.0], [0.0]]), np.zeros((1, 1)))
+    other = Direction(np.zeros((2, 1)), np.ones((1, 1)))
+    gradient = restricted(problem, plane_of(problem, np.zeros((2, 1)), (along, other))).gradient
+    slope, bent = gradient.derivatives(np.zeros((1, 2)), np.zeros((1, 2)))
+    for found, truth in ((slope[0, 0], -math.exp(-50.0)), (bent[0, 0, 0], math.exp(-50.0))):
+        assert found.center == pytest.approx(truth, rel=1e-12)
+        assert found.radius < 1e-12 * abs(truth)
 
 
 def test_the_plane_is_spanned_by_the_gradient_and_the_lowest_curvature() -> None:
