@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_cert.numerics import algebra
-from resnet_cert.numerics.balls import Balls, stacked
+from resnet_cert.numerics.balls import Balls, product, stacked, transposed
+from resnet_cert.numerics.enclosure import Ball
 from resnet_cert.numerics.krawczyk import Enclosed
-from resnet_cert.numerics.radius import Array, U, gamma
+from resnet_cert.numerics.radius import Array, Radius, U, gamma
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.ranges import Slopes, separable_slopes
@@ -94,6 +95,32 @@ class HeadAndRatio:
             norm = u[:, :d].square().times(self.decayed).sum()
             values.append((at.first * p).weighted(self.weight) + norm.times(2.0 * self.l2))
         return stacked(values), stacked(jacobians, axis=1)
+
+    def hessian(self, w: Array, V: Array, radius: float) -> Ball:
+        """∇²G (d + d1·k square) wherever (w, V), (d,) and (d1, k), are within a radius of these."""
+        d, d1, (n, m) = self.d, self.d1, self.z.shape
+        x, f = self.z[:, :d], self.z[:, d:]
+        w_, V_ = (Balls(at, np.full_like(at, radius)) for at in (w, V))
+        moved = product(Balls.exact(f), transposed(V_))
+        beyond = (0, 0), (0, d - d1)
+        h = Balls.exact(x) + Balls(np.pad(moved.center, beyond), np.pad(moved.radius, beyond))
+        at = self.slopes((h * w_).sum()[None], self.y)
+        first, second = at.first[0] * self.weight, at.second[0] * self.weight
+        by_V = w_[None, :d1, None] * Balls.exact(f[:, None, :])
+        J = Balls(
+            np.concatenate([h.center, by_V.center.reshape(n, -1)], axis=1),
+            np.concatenate([h.radius, by_V.radius.reshape(n, -1)], axis=1),
+        )
+        H = product(transposed(J * second[:, None]), J)
+        pull = product(first[None], Balls.exact(f))[0]  # E[ℓ' f]
+        rest = np.zeros((2, *H.center.shape))
+        for j in range(d1):
+            own = slice(d + j * (m - d), d + (j + 1) * (m - d))
+            rest[:, j, own] = rest[:, own, j] = pull.center, pull.radius
+        diagonal = np.concatenate([self.decayed, np.ones(V.size)]) * (2.0 * self.l2)
+        H = H + Balls(*rest) + Balls.exact(np.diag(diagonal))
+        center = 0.5 * H.center + 0.5 * H.center.T
+        return Ball(center, Radius.norm(H.radius) + Radius.norm(center) * (4.0 * U))
 
 
 def times(u: Balls, z: Array) -> Balls:

@@ -36,7 +36,8 @@ from resnet_cert.compare.regularized import least_of_objective
 from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics import algebra
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
-from resnet_cert.numerics.enclosure import Enclosure
+from resnet_cert.numerics.eigenvalues import smallest_eigenvalue
+from resnet_cert.numerics.enclosure import UNKNOWN, Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
 from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.numerics.selftest import require_sound_arithmetic
@@ -63,6 +64,7 @@ from resnet_cert.search.enclosed import (
     PredictionGradient,
     RateGradient,
 )
+from resnet_cert.search.equations import equations
 from resnet_cert.search.plane import Plane, PlaneObjective, plane_of, powers, restricted
 from resnet_cert.search.rims import BesideRim, beside_rim, sign_of_multiplier
 from resnet_cert.search.solve import trust_region
@@ -84,6 +86,8 @@ NEAR = 1e-3
 TIGHT = 1e-5
 """Boxes that are not decided are listed together where they are closer than this, in sizes of the range."""
 MOST_LISTED = 200
+MOST_PARAMETERS = 100
+"""With so many at most a Hessian is enclosed entry by entry where a Lipschitz constant leaves a kind open."""
 SEEN = 201
 """Points in each direction among which a curve of minima is looked for."""
 STARTS = (-1.0, 1.0)
@@ -835,11 +839,13 @@ class _Search:
     def add_in_space(self, w: Array, b: Array, radius: float) -> None:
         near = self.near(w, b, radius)
         lowest, F, G, point = near.lambda_min, near.F, near.G, near.problem.point
-        drift = Enclosure(0.0, -near.mu2 * radius, near.mu2 * radius) if math.isfinite(near.mu2) else None
-        kind, proven = ("minimum" if lowest.value > 0.0 else "saddle"), False
-        if drift is not None:
-            moved = lowest + drift
-            proven = moved.lower > 0.0 or moved.upper < 0.0
+        around = UNKNOWN
+        if math.isfinite(near.mu2):
+            around = lowest + Enclosure(0.0, -near.mu2 * radius, near.mu2 * radius)
+        if around.lower <= 0.0 <= around.upper and self.problem.parameters <= MOST_PARAMETERS:
+            around = smallest_eigenvalue(equations(self.problem).hessian(point.head[0], point.V, radius))
+        proven = not around.lower <= 0.0 <= around.upper
+        kind = "minimum" if (around if proven else lowest).value > 0.0 else "saddle"
         self.points.append(
             CriticalPoint(
                 point=point,

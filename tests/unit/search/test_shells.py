@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from selections import first
 from stationary import LOSSES, assert_stationary, critical_points, problem_of
+from selections import each_once
+from stationary import LOSSES, assert_stationary, critical_points, hessian, problem_of
 
 from resnet_cert import Problem
 from resnet_cert.search import decayed
@@ -77,6 +79,27 @@ def test_six_unknowns_are_decided(seed: int, d: int, k: int, l2: float, loss: st
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_hessian_around_a_point_is_enclosed(loss: str) -> None:
+    problem, rng = problem_of(2, 3, 2, 0.1, loss), np.random.default_rng(0)
+    function, W, V = Objective(problem), problem.W, problem.V
+    for radius in (0.0, 1e-3):
+        found = equations(problem).hessian(W[0], V, radius)
+        step = rng.normal(size=problem.parameters)
+        truth = hessian(function, function.flat(problem.point) + step * (radius / np.linalg.norm(step)))
+        away = float(np.linalg.norm(truth - found.center))
+        assert away <= float(found.radius) + 1e-12 * np.abs(truth).max()
+        assert float(found.radius) < (100.0 * radius + 1e-12) * np.abs(truth).max()
+
+
+@pytest.mark.long
+def test_a_kind_is_proven_where_the_smallest_eigenvalue_is_that_of_the_decay() -> None:
+    found = landscape(problem_of(41000037, 2, 3, 2.819214615473914e-10, "logistic", 6))
+    assert found.complete
+    assert [point.kind for point in found.critical_points] == ["minimum", "saddle"]
+    assert all(point.proven for point in found.critical_points)
+
+
 def test_separable_labels_far_from_0_are_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decayed, "STARTS", 1)
     rng = np.random.default_rng(1)
