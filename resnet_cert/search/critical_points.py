@@ -25,7 +25,7 @@ import numpy as np
 from resnet_cert.compare.augmented import block_infimum, joined, on_inputs
 from resnet_cert.compare.linear_minimum import LinearMinimum
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
-from resnet_cert.compare.recession import separates
+from resnet_cert.compare.recession import receding_faces, separates
 from resnet_cert.decide.hessian import reduction
 from resnet_cert.decide.lagrangian import Lagrangian, lagrangian, slope
 from resnet_cert.moments.one_pass import observe
@@ -165,15 +165,33 @@ def _attained(problem: Problem, best: LinearMinimum, reached: Point | None = Non
 
 
 def _away(problem: Problem, best: LinearMinimum, reached: Point | None) -> Direction:
-    """(U, 0) with (U, Z) along which no loss grows, for a V with U_1V = Z."""
-    candidates = [best.W_star.center]
+    """(U, 0) along which no loss grows, from the point reached if that is known, else for some V."""
+    lifted, U = joined(problem), best.W_star.center
     if reached is not None:
         head = reached.head
-        candidates.append(np.concatenate([head, head[:, : problem.d1] @ reached.V], axis=1))
-    lifted = joined(problem)
-    found = next((A for A in candidates if separates(lifted, A)), candidates[-1])
-    W = found[:, : problem.d]
+        own = np.concatenate([head, head[:, : problem.d1] @ reached.V], axis=1)
+        if separates(lifted, own):
+            U = own
+        elif (receding := _receding_head(problem, reached.V)) is not None:
+            U = receding
+        elif not separates(lifted, U):
+            U = own
+    W = U[:, : problem.d]
     return Direction(W / (float(np.linalg.norm(W)) or 1.0), np.zeros_like(problem.V))
+
+
+def _receding_head(problem: Problem, V: Array) -> Array | None:
+    """U along which, with this V, as many losses fall for ever as can and none grows; nothing is proven."""
+    chunk = problem.chunk(slice(0, problem.n))
+    h = np.array(chunk.x)
+    h[:, : problem.d1] += chunk.f @ V.T
+    face = next(receding_faces(on_inputs(problem, h, problem.W)), None)
+    if face is None:
+        return None
+    largest = max(map(abs, face.direction))
+    U = np.zeros_like(problem.W)  # with softmax the last class stays where it is
+    U.flat[: len(face.direction)] = [float(entry / largest) for entry in face.direction]
+    return U
 
 
 def _is_blind(problem: Problem) -> bool:

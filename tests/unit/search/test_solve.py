@@ -204,6 +204,27 @@ def test_where_the_infimum_is_not_attained_it_stops_and_says_so():
     assert attainment(random_problem(2, "logistic")).attained is True
 
 
+def half_separable() -> Problem:
+    """Two outputs, of which a linear function separates the first alone."""
+    rng = np.random.default_rng(0)
+    x, f = rng.normal(size=(12, 2)), rng.normal(size=(12, 1))
+    y = np.stack([x[:, 0] + f[:, 0] > 0.0, rng.random(12) > 0.5], axis=1).astype(float)
+    W, V = rng.normal(size=(2, 2)), rng.normal(size=(2, 1))
+    return Problem.from_arrays(x=x, y=y, f=f, W=W, V=V, loss="logistic", epsilon=EPS)
+
+
+@pytest.mark.parametrize("seed", first(1, [None, 41100071]))
+def test_the_objective_falls_along_the_direction_of_descent(seed: int | None):
+    problem = half_separable() if seed is None else hard_head(seed)
+    solution, function = solve(problem), of.Objective(problem)
+    assert solution.attained is False
+    assert solution.descent is not None
+    z, along = function.flat(solution.point), function.flat(solution.descent)
+    values = [function.at(z + step * along)[0] for step in (0.0, 0.1, 1.0, 10.0, 100.0, 1000.0)]
+    assert all(later <= before * (1.0 + 1e-12) for before, later in pairwise(values))
+    assert values[-1] < values[0]
+
+
 def test_where_only_the_infimum_is_not_attained_ε_is_reached_all_the_same():
     problem = separable(EPS)
     solution = solve(problem)
