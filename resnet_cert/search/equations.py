@@ -113,12 +113,13 @@ class HeadAndRatio:
         )
         H = product(transposed(J * second[:, None]), J)
         pull = product(first[None], Balls.exact(f))[0]  # E[ℓ' f]
-        rest = np.zeros((2, *H.center.shape))
+        rest = Balls(np.zeros_like(H.center), np.zeros_like(H.center))
         for j in range(d1):
             own = slice(d + j * (m - d), d + (j + 1) * (m - d))
-            rest[:, j, own] = rest[:, own, j] = pull.center, pull.radius
+            rest.center[j, own] = rest.center[own, j] = pull.center
+            rest.radius[j, own] = rest.radius[own, j] = pull.radius
         diagonal = np.concatenate([self.decayed, np.ones(V.size)]) * (2.0 * self.l2)
-        H = H + Balls(*rest) + Balls.exact(np.diag(diagonal))
+        H = H + rest + Balls.exact(np.diag(diagonal))
         center = 0.5 * H.center + 0.5 * H.center.T
         return Ball(center, Radius.norm(H.radius) + Radius.norm(center) * (4.0 * U))
 
