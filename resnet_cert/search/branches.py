@@ -20,9 +20,9 @@ from resnet_cert.search.heads import Heads
 from resnet_cert.search.shells import MORE, Shells
 
 SOON = 30_000
-"""So many boxes of w are tried first,"""
+"""So many boxes of w are tried first where samples are fewer than unknowns, else as many as of others,"""
 MORE_HEADS = 6
-"""and so many times as many as of other unknowns at last: one takes less time."""
+"""and so many times as many at last: one takes less time."""
 Part = tuple[list[tuple[Array, Array, Array]], tuple[Array, Array]]
 """The zeros that are alone in a box, and the ends of the boxes (w, b) that are left."""
 
@@ -72,10 +72,9 @@ def all_zeros(
 
     if t > least_t or not parts:
         ways: list[Callable[[], Part | None]] = [lambda: by_heads(MORE_HEADS * most_boxes)]
-        if few and len(shells.system.y) >= m:
-            ways.append(by_numbers)
-        elif few:  # w is enough as long as l2 is not small, and what that costs is little
-            ways = [lambda: by_heads(SOON), by_numbers, lambda: by_heads(MORE_HEADS * most_boxes)]
+        if few:  # w is enough as long as l2 is not small, and what that costs is little
+            soon = SOON if len(shells.system.y) < m else most_boxes
+            ways = [lambda: by_heads(soon), by_numbers, *ways]
         tried: list[Part] = []
         for way in ways:
             if (rest := way()) is not None:
