@@ -36,7 +36,7 @@ from resnet_cert.compare.regularized import least_of_objective
 from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics import algebra
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
-from resnet_cert.numerics.eigenvalues import smallest_eigenvalue
+from resnet_cert.numerics.eigenvalues import is_positive_definite, smallest_eigenvalue
 from resnet_cert.numerics.enclosure import UNKNOWN, Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
 from resnet_cert.numerics.radius import Array, Radius
@@ -843,7 +843,10 @@ class _Search:
         if math.isfinite(near.mu2):
             around = lowest + Enclosure(0.0, -near.mu2 * radius, near.mu2 * radius)
         if around.lower <= 0.0 <= around.upper and self.problem.parameters <= MOST_PARAMETERS:
-            around = smallest_eigenvalue(equations(self.problem).hessian(point.head[0], point.V, radius))
+            H = equations(self.problem).hessian(point.head[0], point.V, radius)
+            around = smallest_eigenvalue(H)
+            if is_positive_definite(H.center, H.radius):  # λ_min is found to a factor
+                around = around.intersect(lower=math.ulp(0.0))
         proven = not around.lower <= 0.0 <= around.upper
         kind = "minimum" if (around if proven else lowest).value > 0.0 else "saddle"
         self.points.append(

@@ -93,8 +93,14 @@ def test_the_hessian_around_a_point_is_enclosed(loss: str) -> None:
 
 
 @pytest.mark.long
-def test_a_kind_is_proven_where_the_smallest_eigenvalue_is_that_of_the_decay() -> None:
-    found = landscape(problem_of(41000037, 2, 3, 2.819214615473914e-10, "logistic", 6))
+@pytest.mark.parametrize(
+    ("seed", "k", "n", "l2"),
+    [(41000037, 3, 6, 2.819214615473914e-10), (42100013, 2, 5, 2.8686366814555246e-10)],
+)
+def test_a_kind_is_proven_where_the_smallest_eigenvalue_is_that_of_the_decay(
+    seed: int, k: int, n: int, l2: float
+) -> None:
+    found = landscape(problem_of(seed, 2, k, l2, "logistic", n))
     assert found.complete
     assert [point.kind for point in found.critical_points] == ["minimum", "saddle"]
     assert all(point.proven for point in found.critical_points)
