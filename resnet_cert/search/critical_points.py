@@ -180,12 +180,27 @@ def _away(problem: Problem, best: LinearMinimum, reached: Point | None) -> Direc
     return Direction(W / (float(np.linalg.norm(W)) or 1.0), np.zeros_like(problem.V))
 
 
+@dataclass(frozen=True)
+class _BlockRows:
+    """The rows x + Vf that the head reads, made where they are read."""
+
+    problem: Problem
+    V: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.problem.n, self.problem.d
+
+    def __getitem__(self, rows: slice) -> Array:
+        chunk = self.problem.chunk(slice(*rows.indices(self.problem.n)))
+        h = np.array(chunk.x)
+        h[:, : self.problem.d1] += chunk.f @ self.V.T
+        return h
+
+
 def _receding_head(problem: Problem, V: Array) -> Array | None:
     """U along which, with this V, as many losses fall for ever as can and none grows; nothing is proven."""
-    chunk = problem.chunk(slice(0, problem.n))
-    h = np.array(chunk.x)
-    h[:, : problem.d1] += chunk.f @ V.T
-    face = next(receding_faces(on_inputs(problem, h, problem.W)), None)
+    face = next(receding_faces(on_inputs(problem, _BlockRows(problem, V), problem.W)), None)
     if face is None:
         return None
     largest = max(map(abs, face.direction))
