@@ -7,8 +7,6 @@ from itertools import product
 import numpy as np
 import pytest
 from selections import first
-from stationary import LOSSES, assert_stationary, critical_points, problem_of
-from selections import each_once
 from stationary import LOSSES, assert_stationary, critical_points, hessian, problem_of
 
 from resnet_cert import Problem
@@ -78,7 +76,6 @@ def test_six_unknowns_are_decided(seed: int, d: int, k: int, l2: float, loss: st
             assert min(float(np.linalg.norm(z - other)) for other in listed) < 1e-5
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_hessian_around_a_point_is_enclosed(loss: str) -> None:
     problem, rng = problem_of(2, 3, 2, 0.1, loss), np.random.default_rng(0)
@@ -106,6 +103,7 @@ def test_a_kind_is_proven_where_the_smallest_eigenvalue_is_that_of_the_decay(
     assert all(point.proven for point in found.critical_points)
 
 
+@pytest.mark.long
 def test_separable_labels_far_from_0_are_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decayed, "STARTS", 1)
     rng = np.random.default_rng(1)
