@@ -19,7 +19,7 @@ from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.decide.first_order import bounded
 from resnet_cert.decide.lagrangian import slope
 from resnet_cert.moments.gradient import first_moments, mu2_pass
-from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure
+from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure, norm
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.outcomes import RequestError
@@ -123,10 +123,12 @@ class Monitor:
             return self._at(problem, features)
 
     def _at(self, problem: Problem, features: Array) -> Progress:
-        size = max(problem.norm_W.upper, problem.norm_V.upper)
-        b = ROOM * max(size, 1.0) if self._b is None else self._b
-        while size >= b:
-            b *= 2.0
+        b = self._b
+        if b is None or max(norm(problem.W).upper, norm(problem.V).upper) >= b:  # Frobenius' norms are larger
+            size = max(problem.norm_W.upper, problem.norm_V.upper)
+            b = ROOM * max(size, 1.0) if b is None else b
+            while size >= b:
+                b *= 2.0
         if self._linear is None:
             self._linear = best_linear_predictor(problem, self._r, b)
         if b != self._b or self._f is None or not np.array_equal(features, self._f):
