@@ -134,16 +134,16 @@ class Residual:
 
 def residual(chunk: Chunk, V: Array, blocks: Blocks) -> Residual:
     """z = (h, f) for each row, with |h − exact| ≤ error in Euclidean norm."""
-    (rows, d), (d1, k) = chunk.x.shape, V.shape
+    d, (d1, k) = chunk.x.shape[1], V.shape
     x_norm, f_norm, V_norm = Radius.row_norms(chunk.x), Radius.row_norms(chunk.f), Radius.norm(V)
-    z = np.empty((rows, d + k))
-    z[:, d:] = chunk.f
     if V_norm.exact or f_norm.exact:
-        z[:, :d] = chunk.x
-        return Residual(z, d, x_norm, x_norm, f_norm, NOTHING)
-    np.add(blocks.times(chunk.f, V.T), chunk.x[:, :d1], out=z[:, :d1])
-    z[:, d1:d] = chunk.x[:, d1:]
-    h_norm = Radius.row_norms(z[:, :d])
+        return Residual(np.concatenate([chunk.x, chunk.f], axis=1), d, x_norm, x_norm, f_norm, NOTHING)
+    h = blocks.times(chunk.f, V.T)
+    h += chunk.x[:, :d1]
+    if d1 < d:
+        h = np.concatenate([h, chunk.x[:, d1:]], axis=1)
+    h_norm = Radius.row_norms(h)
+    z = np.concatenate([h, chunk.f], axis=1)
     # Entry j: k products and k − 1 sums, then one more sum; Σ_l |V_jl||f_l| has norm ≤ ‖V‖_F ‖f‖.
     error = total(h_norm * U, f_norm * (V_norm * gamma(k + 1)), Radius.underflow(V.size))
     return Residual(z, d, x_norm, h_norm, f_norm, error)

@@ -256,13 +256,19 @@ def total(*parts: Radius) -> Radius:
 
 def hypot(*parts: Radius) -> Radius:
     """√Σ parts², free of overflow and underflow."""
-    known = [part for part in parts if not part.exact]
+    known = [part.upper for part in parts if not part.exact]
     if not known:
         return NOTHING
-    upper = known[0].upper * 1.0
-    for part in known[1:]:
-        upper = np.hypot(upper, part.upper)
-    return Radius(_up(upper, 16 * len(known)))
+    with np.errstate(over="ignore", under="ignore"):
+        squares = known[0] * known[0]
+        for upper in known[1:]:
+            squares = squares + upper * upper
+    if np.min(squares, initial=1.0) > 2.0**-800 and np.max(squares, initial=1.0) < 2.0**1000:
+        return Radius(_up(np.sqrt(squares), len(known) + 1))  # what underflowed is less than a rounding
+    lengths = known[0] * 1.0
+    for upper in known[1:]:
+        lengths = np.hypot(lengths, upper)
+    return Radius(_up(lengths, 16 * len(known)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

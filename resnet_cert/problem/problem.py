@@ -12,6 +12,7 @@ and d2 = 0 without a bias is the paper's setting.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from resnet_cert.problem.losses import Loss
 
 CHUNK_BYTES = 2**24
-"""Working memory for one chunk of rows, unless one block takes more; memory does not grow with n."""
+"""Data of one chunk of rows, about, unless one block takes more; memory does not grow with n."""
 SMALL_CHUNK_BYTES = 2**26
 """Of a chunk that there may be several of at once."""
 HELD_BYTES = 2**28
@@ -350,8 +351,8 @@ class Problem:
         return self._rows_of_chunk(self._block_bytes(second=False))
 
     def _rows_of_chunk(self, block_bytes: int) -> int:
-        blocks = max(1, CHUNK_BYTES // block_bytes)
-        return min(self.n, BLOCK_ROWS << (blocks.bit_length() - 1))
+        power = round(math.log2(CHUNK_BYTES / block_bytes))
+        return min(self.n, BLOCK_ROWS << max(power, 0))
 
     def chunk_is_small(self, *, second: bool) -> bool:
         """There may be as many chunks in memory as threads."""
