@@ -155,6 +155,22 @@ def test_a_norm_is_a_bound_and_close_at_every_scale(scale):
         assert ours <= exact * (1 + Fraction(1, 10**9)) ** 2
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("least", [0.0, 1e-250, 1e-120, 1.0])
+def test_lengths_of_pairs_are_bounds_and_close_at_every_scale(scale, least):
+    rng = np.random.default_rng(4)
+    a, b = np.abs(rng.normal(size=(2, 60))) * scale
+    a[::3] *= 10.0 ** rng.uniform(-250, 0, size=20)
+    a[:2], b[1:3] = least * scale, least * scale
+    with np.errstate(over="ignore"):
+        lengths = hypot(Radius.of(a), Radius.of(b))
+    for pair, length in zip(np.stack([a, b], axis=1), lengths.upper, strict=True):
+        exact, ours = squared_length(pair), Fraction(float(length)) ** 2
+        assert exact <= ours
+        if exact > Fraction(1e-290) ** 2:
+            assert ours <= exact * (1 + Fraction(1, 10**9)) ** 2
+
+
 def test_row_norms_are_bounds_where_most_squares_are_lost_one_by_one():
     rows = np.full((2, 40_000), math.sqrt(0.9 * 2.0**-54))
     rows[0, 0] = 1.0
