@@ -6,10 +6,12 @@ One table in one run.  Every entry is a process of its own, with one thread, a l
 what exceeds one says so.  Times are the processor's, medians of warm calls; the first one, which compiles, is
 not counted.
 The truth is our enclosure; "right" means within 1e-3 of it, or within its width where that is more.
+With --markdown the table has a row for each method and a column for each case: the time, and the error, or the
+half width of an enclosure; in bold where it is wrong.
 
 Cases: D = 420, 2080, 8256, 65664 parameters of a logistic loss at a random point; `near`, D = 420 next to a
-stationary point (λ_min beside (d − 1)(k − 1) exact zeros); `digits`, ten classes with a bias (needs
-scikit-learn).  Methods that are not installed are left out: matfree, curvlinops-for-pytorch,
+stationary point (λ_min = −4e-7 beside (d − 1)(k − 1) exact zeros); `minimum`, at one (λ_min = 0); `digits`, ten
+classes with a bias (needs scikit-learn).  Methods that are not installed are left out: matfree, curvlinops-for-pytorch,
 hessian-eigenthings, torch.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import signal
@@ -33,13 +36,14 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402  (its threads are capped first)
 
-CASES = ("420", "2080", "8256", "65664", "near", "digits")
+CASES = ("420", "2080", "8256", "65664", "near", "minimum", "digits")
 SIZES = {
     "420": (2000, 20, 20),
     "2080": (5000, 32, 64),
     "8256": (20000, 64, 128),
     "65664": (20000, 128, 512),
     "near": (2000, 20, 20),
+    "minimum": (2000, 20, 20),
 }
 TOLERANCE = 1e-3
 LANCZOS_STEPS = 100
@@ -68,7 +72,8 @@ def data_of(case: str) -> Data:
     from timing import random_logistic_problem
 
     n, d, k = SIZES[case]
-    problem = random_logistic_problem(n, d, k, trained=case == "near")
+    off = {"near": 1e-3, "minimum": 0.0}.get(case)
+    problem = random_logistic_problem(n, d, k, trained=off is not None, off=off or 0.0)
     everything = slice(0, n)
     x, y = problem.distribution.x[everything], problem.distribution.y[everything]
     return Data(x, problem.features.rows(everything, x, n), y, problem.point.W, problem.point.V)
@@ -306,15 +311,42 @@ def truth_of(entries: dict[str, dict[str, Any]]) -> tuple[float, float]:
     return value, max(TOLERANCE * abs(value), upper - lower, 1e-12)
 
 
+def took(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1.0 else f"{seconds:.3g} s"
+
+
+def is_right(found: dict[str, Any], truth: float, slack: float) -> bool:
+    """An enclosure says how far off it may be, and is right where it holds the truth."""
+    value, lower, upper = found["values"]
+    return abs(value - truth) <= slack if lower is None else lower - slack <= truth <= upper + slack
+
+
 def cells(found: dict[str, Any], truth: float, slack: float) -> list[str]:
+    """Of the long table: time, λ_min, right, proved."""
     if "failed" in found:
         return [found["failed"], "", "", ""]
     value, lower, upper = found["values"]
-    seconds = found["seconds"]
-    took = f"{seconds * 1e3:.3g} ms" if seconds < 1.0 else f"{seconds:.3g} s"
-    if lower is not None:  # an enclosure says how far off it may be, and is right where it holds the truth
-        return [took, f"[{lower:.4g}, {upper:.4g}]", "yes" if lower <= truth + slack else "no", "proved"]
-    return [took, f"{value:.4g}", "yes" if abs(value - truth) <= slack else "no", "no"]
+    right = "yes" if is_right(found, truth, slack) else "no"
+    if lower is not None:
+        return [took(found["seconds"]), f"[{lower:.4g}, {upper:.4g}]", right, "proved"]
+    return [took(found["seconds"]), f"{value:.4g}", right, "no"]
+
+
+def cell(found: dict[str, Any], truth: float, slack: float) -> str:
+    """Of the short one: time, and the error, or the width of an enclosure; bold where it is wrong."""
+    if "failed" in found:
+        return found["failed"]
+    value, lower, upper = found["values"]
+    wide = upper - lower if lower is not None else 0.0
+    off = f"± {wide / 2.0:.0e}" if lower is not None else f"{value - truth:+.0e}"
+    text = f"{took(found['seconds'])}, {off}" if math.isfinite(value) else f"{took(found['seconds'])}, no answer"
+    return text if is_right(found, truth, slack) else f"**{text}**"
+
+
+def is_proved(entries: dict[str, dict[str, Any]]) -> bool:
+    """All that a method says are enclosures."""
+    values = [found["values"] for found in entries.values() if "values" in found]
+    return bool(values) and all(lower is not None for _, lower, _ in values)
 
 
 def main() -> None:
@@ -336,21 +368,25 @@ def main() -> None:
         f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} processors, one thread each; "
         f"Python {platform.python_version()}, NumPy {np.__version__}\n\n"
     )
-    head = ["case", "method", "time", "λ_min", "right", "proved"]
-    if arguments.markdown:
-        sys.stdout.write("| " + " | ".join(head) + " |\n|" + "---|" * len(head) + "\n")
-    for case in arguments.only.split(","):
-        entries = {}
+    cases = arguments.only.split(",")
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for case in cases:
+        table[case] = {}
         for method in chosen:
-            entries[method] = entry(method, case, arguments.limit)
-            truth, slack = truth_of(entries)
-            row = [case, method, *cells(entries[method], truth, slack)]
-            if arguments.markdown:
-                line = "| " + " | ".join(row) + " |"
-            else:
-                line = "{:8}{:42}{:>14}  {:>26}  {:>5}  {}".format(*row).rstrip()
-            sys.stdout.write(line + "\n")
+            table[case][method] = entry(method, case, arguments.limit)
+            row = [case, method, *cells(table[case][method], *truth_of(table[case]))]
+            line = "{:8}{:42}{:>14}  {:>26}  {:>5}  {}".format(*row).rstrip()
+            sys.stderr.write(line + "\n") if arguments.markdown else sys.stdout.write(line + "\n")
             sys.stdout.flush()
+    if arguments.markdown:
+        names = [f"D = {case}" if case.isdigit() else case for case in cases]
+        sys.stdout.write("| " + " | ".join(["", *names, "proved"]) + " |\n")
+        sys.stdout.write("|" + "---|" * (len(names) + 2) + "\n")
+        for method in chosen:
+            entries = {case: table[case][method] for case in cases}
+            row = [cell(entries[case], *truth_of(table[case])) for case in cases]
+            proved = "yes" if is_proved(entries) else "no"
+            sys.stdout.write("| " + " | ".join([method, *row, proved]) + " |\n")
     return None
 
 

@@ -50,11 +50,13 @@ def write_table(rows: Sequence[Sequence[str]]) -> None:
     sys.stdout.flush()
 
 
-def random_logistic_problem(n: int, d: int, k: int, *, trained: bool = False, seed: int = 0) -> Problem:
+def random_logistic_problem(
+    n: int, d: int, k: int, *, trained: bool = False, off: float = 1e-3, seed: int = 0
+) -> Problem:
     """Gaussian x, f = tanh of random directions, noisy linear labels y = ±1, and a random point (w, V).
 
-    trained: the point lies near the minimiser over (w, V) instead, where λ_min is tiny, below a heap of exact
-    zeros.
+    trained: the point lies near a minimiser over (w, V) instead, where λ_min is tiny, below a heap of exact
+    zeros.  off: how far V is off, relatively; at 0 λ_min is 0 to within rounding.
     """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, d))
@@ -64,7 +66,7 @@ def random_logistic_problem(n: int, d: int, k: int, *, trained: bool = False, se
     V = rng.normal(size=(d, k)) / np.sqrt(d * k)
     if trained:
         w, z = np.split(logistic_regression(np.hstack([x, f]), y), [d])
-        V = np.outer(w, z) / (w @ w) + 1e-3 * V
+        V = np.outer(w, z) / (w @ w) + off * V
     name = f"{n} {d} {k}"
     return Problem.from_arrays(x=x, y=y, f=f, w=w, V=V, loss="logistic", epsilon=1e-3, name=name)
 
