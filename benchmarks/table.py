@@ -6,13 +6,13 @@ One table in one run.  Every entry is a process of its own, with one thread, a l
 what exceeds one says so.  Times are the processor's, medians of warm calls; the first one, which compiles, is
 not counted.
 The truth is our enclosure; "right" means within 1e-3 of it, or within its width where that is more.
-With --markdown the table has a row for each method and a column for each case: the time, and the error, or the
-half width of an enclosure; in bold where it is wrong.
+With --markdown the table has a row for each method and a column for each case: the time, and the error, or
+the half width of an enclosure; in bold where it is wrong.
 
 Cases: D = 420, 2080, 8256, 65664 parameters of a logistic loss at a random point; `near`, D = 420 next to a
-stationary point (λ_min = −4e-7 beside (d − 1)(k − 1) exact zeros); `minimum`, at one (λ_min = 0); `digits`, ten
-classes with a bias (needs scikit-learn).  Methods that are not installed are left out: matfree, curvlinops-for-pytorch,
-hessian-eigenthings, torch.
+stationary point (λ_min = −4e-7 beside (d − 1)(k − 1) exact zeros); `minimum`, at one (λ_min = 0); `digits`,
+ten classes with a bias (needs scikit-learn).  Methods that are not installed say so: matfree,
+curvlinops-for-pytorch, hessian-eigenthings, torch.
 """
 
 from __future__ import annotations
@@ -337,9 +337,8 @@ def cell(found: dict[str, Any], truth: float, slack: float) -> str:
     if "failed" in found:
         return found["failed"]
     value, lower, upper = found["values"]
-    wide = upper - lower if lower is not None else 0.0
-    off = f"± {wide / 2.0:.0e}" if lower is not None else f"{value - truth:+.0e}"
-    text = f"{took(found['seconds'])}, {off}" if math.isfinite(value) else f"{took(found['seconds'])}, no answer"
+    off = f"{value - truth:+.0e}" if lower is None else f"± {(upper - lower) / 2.0:.0e}"
+    text = f"{took(found['seconds'])}, {off if math.isfinite(value) else 'no answer'}"
     return text if is_right(found, truth, slack) else f"**{text}**"
 
 
