@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resnet_cert.compare.profile import profile
     from resnet_cert.numerics.enclosure import Enclosure
     from resnet_cert.outcomes import RequestError, Verdict
-    from resnet_cert.problem.problem import Problem
+    from resnet_cert.problem.problem import Problem, Support
     from resnet_cert.problem.problem import Problem as VectorProblem
     from resnet_cert.results import Report
     from resnet_cert.search.landscape import landscape
@@ -34,6 +34,7 @@ __all__ = [
     "Problem",
     "Report",
     "RequestError",
+    "Support",
     "VectorProblem",
     "Verdict",
     "__version__",
@@ -54,6 +55,7 @@ _HOME = {
     "Problem": "resnet_cert.problem.problem",
     "Report": "resnet_cert.results",
     "RequestError": "resnet_cert.outcomes",
+    "Support": "resnet_cert.problem.problem",
     "VectorProblem": "resnet_cert.problem.problem",
     "Verdict": "resnet_cert.outcomes",
     "bound": "resnet_cert.theory.bound",

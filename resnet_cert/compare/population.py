@@ -99,6 +99,8 @@ def _require_sample(problem: Problem, support: Support) -> None:
         raise RequestError("population: expected samples of equal weight, got probabilities")
     if not isinstance(problem.loss, BuiltinLoss) or problem.loss.formulas.weighted:
         raise RequestError(f"population: expected a loss without weights or code, got {problem.loss.name}")
+    if support.y is None and not problem.loss.formulas.labels:
+        raise RequestError(f"population.bounds.y: expected a bound of |y| for {problem.loss.name}, got none")
     outside = summed(problem, partial(_outside, support=support))
     if outside.row is not None:
         raise RequestError(f"population: row {outside.row + 1}: {outside.words}")
@@ -118,8 +120,9 @@ class _Outside:
 
 def _outside(problem: Problem, chunk: Chunk, blocks: Blocks, *, support: Support) -> _Outside:
     x = chunk.x[:, :-1] if problem.has_bias else chunk.x
-    bounds = [("‖x‖", x, support.x), ("‖f‖", chunk.f, support.f)]
-    if not cast(BuiltinLoss, problem.loss).formulas.labels:
+    read = "‖(x, bypass)‖" if problem.d2 else "‖x‖"
+    bounds = [(read, x, support.x), ("‖f‖", chunk.f, support.f)]
+    if support.y is not None and not cast(BuiltinLoss, problem.loss).formulas.labels:
         bounds.append(("|y|", chunk.y, support.y))
     for name, rows, bound in bounds:
         lengths = Radius.row_norms(rows).upper
@@ -162,7 +165,7 @@ def _extreme_targets(problem: Problem, support: Support) -> list[Array]:
     pseudo_huber, which is largest at 0 and falls."""
     q = problem.q
     formulas = problem.loss.formulas if isinstance(problem.loss, BuiltinLoss) else None
-    if formulas is not None and formulas.labels:
+    if support.y is None or (formulas is not None and formulas.labels):
         return [np.eye(q)[:1]]
     ends = [y for y in (0.0, 1.0, support.y, -support.y) if abs(y) <= support.y]
     allowed = [y for y in ends if formulas is None or bool(np.all(formulas.allowed(np.array([[y]]))))]

@@ -206,13 +206,14 @@ class Lipschitz:
 class Support:
     """The samples are independent draws from a distribution with ‖x‖, ‖f‖, ‖y‖ at most these bounds.
 
-    x: all that the head reads but its bias.  confidence: of all statements together.
+    x: all that the head reads but its bias, (x, bypass).  y: None for class labels, which need none.
+    confidence: of all statements together.
     """
 
     confidence: float
     x: float
     f: float
-    y: float
+    y: float | None = None
 
 
 @dataclass(frozen=True)

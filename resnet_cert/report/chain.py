@@ -1,4 +1,7 @@
-"""Reports one below the other, a line each: the blocks of a deep network, from its raw inputs to its head."""
+"""Reports one below the other, a line each: the blocks of a deep network, from its raw inputs to its head.
+
+r: of the ball of linear predictors that F is compared with.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.outcomes import printable
 from resnet_cert.report import Style
-from resnet_cert.report.numbers import at_least, at_most, enclosed, given
+from resnet_cert.report.numbers import at_least, at_most, enclosed, given, plain
 from resnet_cert.results import Report
 
 DIGITS = 4
-HEAD = ("block", "verdict", "ε", "smallest ε", "F", "min F_lin", "better than linear by")
+HEAD = ("block", "verdict", "ε", "smallest ε", "F", "r", "min F_lin", "better than linear by")
 
 
 def check(reports: Sequence[Report], style: Style) -> str:
@@ -31,12 +34,14 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
         given(report.epsilon),
         enclosed(report.smallest_epsilon, DIGITS),
         enclosed(objective.F, DIGITS),
+        plain(report.constants.r, DIGITS),
         enclosed(objective.F_lin_min, DIGITS),
         _advantage(objective.gap),
     )
     for other in report.comparators:
         least = enclosed(other.F_lin_min, DIGITS)
-        yield (f"  linear in {printable(other.name)}", "", "", "", "", least, _advantage(other.gap))
+        r = plain(other.radius, DIGITS)
+        yield (f"  linear in {printable(other.name)}", "", "", "", "", r, least, _advantage(other.gap))
 
 
 def _advantage(gap: Enclosure) -> str:

@@ -37,7 +37,7 @@ def finding(report: Report, fail_on: FailOn) -> Finding:
         rule=_rule(report),
         fails=exit_code(report.verdict, report.expect, fail_on) != 0,
         title=f"{report.verdict.value}: {report.name}",
-        message=" ".join(said.sentences),
+        message="\n".join(" ".join(part) for part in (said.sentences, said.statistical) if part),
         path=None if report.spec.path is None else printable(report.spec.path),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report import Style
-from resnet_cert.report.page import Page, Pairs, Rows, page
+from resnet_cert.report.page import DISTRIBUTION, Page, Pairs, Rows, page
 from resnet_cert.report.scales import Scale, gap_scale, threshold_scale
 from resnet_cert.results import Report
 
@@ -67,6 +67,9 @@ def _section(report: Report) -> Iterator[str]:
     yield f"<h2>{_word(report.verdict)} {escape(said.title)}</h2>\n"
     yield f'<p class="lead">{_words(said.sentences[0])}</p>\n'
     yield "".join(f"<p>{_words(sentence)}</p>\n" for sentence in said.sentences[1:])
+    if said.statistical:
+        yield f"<h3>{DISTRIBUTION}</h3>\n"
+        yield "".join(f"<p>{_words(sentence)}</p>\n" for sentence in said.statistical)
     yield _next_steps(said)
     yield _figure("Against the best linear predictor", gap_scale(report))
     yield _figure("Against the thresholds of ε", threshold_scale(report))

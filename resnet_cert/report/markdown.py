@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from resnet_cert.outcomes import Verdict
 from resnet_cert.report import Style
-from resnet_cert.report.page import Rows, page
+from resnet_cert.report.page import DISTRIBUTION, Rows, page
 from resnet_cert.results import Report
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#])")
@@ -35,6 +35,8 @@ def _section(report: Report) -> Iterator[str]:
     said = page(report)
     yield _heading(report)
     yield "\n".join(f"- {_words(sentence)}" for sentence in said.sentences)
+    if said.statistical:
+        yield "\n".join([f"{DISTRIBUTION}:", "", *(f"- {_words(sentence)}" for sentence in said.statistical)])
     if said.next_steps:
         yield "\n".join(["Next:", "", *(f"- {_words(step)}" for step in said.next_steps)])
     yield _table(said.conditions)

@@ -30,12 +30,17 @@ Pairs = list[tuple[str, str]]
 """Rows of a name and what is said of it."""
 
 
+DISTRIBUTION = "On the distribution of the data"
+"""Over what is statistical: a section of its own."""
+
+
 @dataclass(frozen=True)
 class Page:
     """A report in words, in the order of reading.
 
     facts: the data, the point, its objective.  conditions: Definition 1 at ε.  theorems: both sides of each.
     details: what stands behind the numbers.  sentences: each one true without the rest of the page.
+    statistical: the same of what is said of the distribution, which no proof stands behind.
     next_steps: the options and commands that go on from a verdict that is not CERTIFIED.
     """
 
@@ -46,6 +51,7 @@ class Page:
     theorems: Rows
     details: Pairs
     sentences: tuple[str, ...]
+    statistical: tuple[str, ...]
     next_steps: tuple[str, ...]
 
 
@@ -59,6 +65,7 @@ def page(report: Report, digits: int = DIGITS) -> Page:
         theorems=_theorems(report, digits),
         details=_details(report),
         sentences=tuple(_sentences(report)),
+        statistical=tuple(_on_population(report)),
         next_steps=tuple(_next_steps(report)),
     )
 
@@ -332,7 +339,6 @@ def _sentences(report: Report) -> Iterator[str]:
     yield from _on_block(report)
     for other in report.comparators:
         yield _against(report, other.name, other.gap, other.radius)
-    yield from _on_population(report)
 
 
 EXPONENT = (r"e([+-])0(\d)\b", r"e\1\2")
@@ -546,8 +552,7 @@ def _on_population(report: Report) -> Iterator[str]:
     about = report.population
     if about is None:
         return
-    given_that = f"with confidence {given(about.confidence)} and under the bounds you state,"
-    start = f"Statistical, not proven: {given_that}"
+    start = f"Statistical: with confidence {given(about.confidence)} and under the bounds you state,"
     predictor = f"linear predictor with {_in_ball(report)}"
     if about.better_than_linear:
         yield (
@@ -581,7 +586,8 @@ def _next_steps(report: Report) -> Iterator[str]:
     spec = printable(report.spec.path or "run.yaml")
     least = report.smallest_epsilon
     if least is not None and math.isfinite(least.upper) and at_most(least.upper) != given(report.epsilon):
-        yield f"The point is an ε-second-order stationary point for every ε ≥ {at_most(least.upper)}."
+        point = "The point is" if report.population is None else "On the sample the point is"
+        yield f"{point} an ε-second-order stationary point for every ε ≥ {at_most(least.upper)}."
     if report.verdict is Verdict.CERTIFIED:
         return
     if report.verdict is Verdict.REFUTED and report.spec.path is None:

@@ -22,7 +22,7 @@ from resnet_cert.report import Style
 from resnet_cert.report.contour_map import contour_map
 from resnet_cert.report.listing import Listing
 from resnet_cert.report.numbers import ALL_DIGITS, DIGITS, at_least, at_most, enclosed, given, plain
-from resnet_cert.report.page import Rows, break_even_words, page, point_name, title
+from resnet_cert.report.page import DISTRIBUTION, Rows, break_even_words, page, point_name, title
 from resnet_cert.results import BoundTable, Profile, Report, Sgd, Solved
 from resnet_cert.theory.bound import binding_form
 
@@ -442,6 +442,10 @@ def _screen(report: Report, style: Style) -> Iterator[RenderableType]:
     if style.verbosity > 0:
         yield Padding(_pairs(said.details), INDENT_AND_GAP)
     for sentence in said.sentences:
+        yield Padding(sentence, INDENT)
+    if said.statistical:
+        yield Padding(Text(DISTRIBUTION, style="bold"), (1, 0, 0, 2))
+    for sentence in said.statistical:
         yield Padding(sentence, INDENT)
     for step in said.next_steps:
         yield Padding(f"→ {step}", INDENT)

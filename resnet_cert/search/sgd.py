@@ -111,8 +111,7 @@ def sgd(
 
     Args:
         radius: B of M1; None: the problem's r where it is given, else 1.01·‖argmin F_lin‖_F, or 1 where that
-        is 0
-            or not attained.
+            is 0 or not attained.
         theta: "sgd": θ takes its own gradient step of the same size η on the same sample, projected onto
             M2 = {no layer's ‖(weight, bias)‖_F is larger than at the start}, where ‖f_θ‖ has a bound.
         seed: run i of `repeat` draws from NumPy's PCG64, seeded by child i of SeedSequence(seed).

@@ -82,7 +82,11 @@ def load_problem(
     overrides: Mapping[str, str] | Sequence[str] = (),
     text: str | bytes | None = None,
 ) -> Problem:
-    """The problem of a spec; arguments and errors as in `load_spec`."""
+    """The problem of a spec; arguments and errors as in `load_spec`.
+
+    What the spec says beside it, `expect` and `population`, is for the commands: in Python the verdict is at
+    hand, and a population is an argument of `check`.
+    """
     return load_spec(path, allow_code=allow_code, overrides=overrides, text=text).problem
 
 

@@ -131,9 +131,9 @@ AnyRegularizer = Annotated[
 class Bounds(Section):
     """Bounds that hold on the whole distribution."""
 
-    x: Positive = Field(description="‖x‖ is at most this")
+    x: Positive = Field(description="‖x‖, with bypass inputs ‖(x, bypass)‖, is at most this")
     f: Positive = Field(description="‖f‖ is at most this")
-    y: Positive = Field(description="|y| is at most this")
+    y: Positive | None = Field(default=None, description="|y| is at most this; class labels need none")
 
 
 class Population(Section):

@@ -59,10 +59,19 @@ def test_statistical_statements_have_a_section_of_their_own(folder: Path) -> Non
     said = report(str(folder / "whole.yaml"))["population"]
     assert said["rigor"] == "statistical"
     assert said["confidence"] == 0.99
-    text = run(str(folder / "whole.yaml")).stdout
-    for sentence in text.split(". "):
-        assert not ("tatistical" in sentence and "proved" in sentence)
-    assert "Statistical, not proven:" in text
+    spec = str(folder / "whole.yaml")
+    text = run(spec).stdout
+    before, section = text.split("\n  On the distribution of the data\n")
+    start = "Statistical: with confidence 0.99 and under the bounds you state,"
+    assert "Statistical" not in before
+    assert section.count(start) == 2
+    assert "On the sample the point is an ε-second-order stationary point" in section
+    ends = {"text": "\n", "markdown": "\n", "html": "</p>", "github": "%0A", "sarif": "\\n"}
+    for form, end in ends.items():
+        paragraphs = run(spec, "--format", form).stdout.split(end)
+        found = [paragraph for paragraph in paragraphs if "Statistical:" in paragraph]
+        assert found, form
+        assert not any("prove" in paragraph or "Certified" in paragraph for paragraph in found), form
 
 
 def test_a_sample_outside_of_the_stated_bounds_is_a_wrong_request(folder: Path) -> None:

@@ -30,5 +30,7 @@ def test_each_report_is_a_line_with_its_comparators_below() -> None:
     assert [line.split()[0] for line in lines] == ["block", "block", "linear", "block"]
     assert lines[1].split()[:3] == ["block", "1", report.verdict.value]
     assert "linear in pixels" in lines[2]
+    assert f"{report.constants.r:.4g}" in lines[1]
+    assert f"{report.comparators[0].radius:.4g}" in lines[2]
     assert "≥" in lines[1]
     assert lines[3].endswith("worse by ≥ 0.4")
