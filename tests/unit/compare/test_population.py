@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from resnet_cert.problem.problem import Problem, Support
 from resnet_cert.results import Population
 
 DELTA = 0.05
+FOR_LONG = 10_000
 MEANS = {
     "uniform": (lambda rng, n: rng.uniform(-1.0, 1.0, n), 0.0),
     "rare": (lambda rng, n: np.where(rng.random(n) < 0.02, 1.0, -0.5), -0.5 + 1.5 * 0.02),
@@ -26,7 +28,7 @@ MEANS = {
 
 @pytest.fixture
 def repetitions(request: pytest.FixtureRequest) -> int:
-    return 10_000 if request.config.getoption("--long") else 150
+    return FOR_LONG if request.config.getoption("--long") else 150
 
 
 def allowed(repetitions: int, delta: float) -> int:
@@ -85,31 +87,80 @@ def statement(problem: Problem, support: Support = SUPPORT, r: float = 1.2) -> P
     return population_here(problem, support, first_moments(problem), r, 1.0)
 
 
-def truth() -> tuple[float, float, float]:
-    """F − min F_lin, ‖∇F‖ and ‖A_f‖ over the eight equally probable points of the distribution."""
-    points = [(a, b, e) for a in (-1.0, 1.0) for b in (-1.0, 1.0) for e in (-0.1, 0.1)]
-    x = np.array([(a, b) for a, b, _ in points])
+def signs(n: int, seed: int, **changes: Any) -> Problem:
+    """Labels that are sign(f) with probability 0.9, f = x_1x_2: logistic, and x_1, x_2 say nothing of them."""
+    rng = np.random.default_rng(seed)
+    x = rng.choice([-1.0, 1.0], (n, 2))
     f = x[:, :1] * x[:, 1:]
-    y = np.array([a + 0.5 * a * b + e for a, b, e in points])
-    exact = Problem.from_arrays(x=x, y=y, f=f, W=W, V=V)
+    y = f[:, 0] * rng.choice([-1.0, 1.0], n, p=[0.1, 0.9])
+    arrays = {"x": x, "y": y, "f": f, "W": W, "V": V, "epsilon": 0.1, "loss": "logistic"}
+    return Problem.from_arrays(**(arrays | changes))
+
+
+def points(values: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(x_1, x_2) and a third number that is one of two, all equally probable."""
+    found = np.array([(a, b, e) for a in (-1.0, 1.0) for b in (-1.0, 1.0) for e in values])
+    return found[:, :2], found[:, 2]
+
+
+class Truth(NamedTuple):
+    """F − min F_lin, ‖∇F‖, ‖A_f‖ on the distribution, and the least ε of Definition 1 with the largest μ2 that
+    the stated bounds permit."""
+
+    gap: float
+    gradient: float
+    A_f: float
+    epsilon: float
+
+
+def truth(exact: Problem, F_lin_min: float, L2: float, L3: float) -> Truth:
+    """Of a distribution, each of whose samples `exact` has as often as it is probable; L2 and L3 bound ℓ″ and
+    ℓ‴, and b = 1: μ2 = L3 J³ + 3 L2 J f̂ with J² = (x̂ + f̂)² + f̂²."""
     here = first_moments(exact)
-    F_lin_min = 0.5 * float(np.mean((y - x[:, 0]) ** 2))  # at u = (1, 0), by symmetry
     gradient = math.hypot(here.g_W.norm().value, float(np.linalg.norm(W.T @ here.A_f.center)))
-    return here.F.value - F_lin_min, gradient, here.A_f.norm().value
+    A_f = here.A_f.norm().value
+    J = math.hypot(SUPPORT.x + SUPPORT.f, SUPPORT.f)
+    mu2 = L3 * J**3 + 3.0 * L2 * J * SUPPORT.f
+    return Truth(here.F.value - F_lin_min, gradient, A_f, max(gradient, A_f**2 / mu2))
 
 
-def test_all_statements_together_fail_no_more_often_than_the_confidence_says(repetitions: int) -> None:
-    gap, gradient, A_f = truth()
-    runs, failures = max(20, repetitions // 20), 0
+def truth_of_squares() -> Truth:
+    x, noise = points([-0.1, 0.1])
+    f = x[:, :1] * x[:, 1:]
+    y = x[:, 0] + 0.5 * f[:, 0] + noise
+    exact = Problem.from_arrays(x=x, y=y, f=f, W=W, V=V)
+    return truth(exact, 0.5 * float(np.mean((y - x[:, 0]) ** 2)), 1.0, 0.0)  # at u = (1, 0), by symmetry
+
+
+def truth_of_signs() -> Truth:
+    x, agrees = points([1.0] * 9 + [-1.0])
+    f = x[:, :1] * x[:, 1:]
+    exact = Problem.from_arrays(x=x, y=f[:, 0] * agrees, f=f, W=W, V=V, loss="logistic")
+    return truth(exact, math.log(2.0), 0.25, 1.0 / (6.0 * math.sqrt(3.0)))  # at u = 0, by symmetry
+
+
+@pytest.mark.parametrize(("draw", "of"), [(sample, truth_of_squares), (signs, truth_of_signs)])
+def test_all_statements_together_fail_no_more_often_than_the_confidence_says(
+    draw: Callable[[int, int], Problem], of: Callable[[], Truth], repetitions: int
+) -> None:
+    exact, failures = of(), 0
+    runs = repetitions if repetitions == FOR_LONG else 20
     for seed in range(runs):
-        said = statement(sample(400, seed))
-        failures += said.gap_upper < gap or said.gradient_norm_upper < gradient or said.A_f_norm_upper < A_f
-        assert said.better_than_linear is not False
+        said = statement(draw(60, seed))
+        assert said.smallest_epsilon is not None
+        failures += (
+            said.gap_upper < exact.gap
+            or said.gradient_norm_upper < exact.gradient
+            or said.A_f_norm_upper < exact.A_f
+            or said.smallest_epsilon < exact.epsilon
+            or (said.better_than_linear is False and exact.gap <= 0.0)
+            or (said.better_than_linear is True and exact.gap > 0.0)
+        )
     assert failures <= allowed(runs, 1.0 - SUPPORT.confidence)
 
 
 def test_many_samples_show_what_few_do_not() -> None:
-    gap, gradient, A_f = truth()
+    gap, gradient, A_f, epsilon = truth_of_squares()
     few, many = statement(sample(200, 0)), statement(sample(400_000, 0))
     assert few.better_than_linear is None
     assert many.better_than_linear is True
@@ -119,7 +170,7 @@ def test_many_samples_show_what_few_do_not() -> None:
     assert gradient <= many.gradient_norm_upper <= gradient + 0.2
     assert A_f <= many.A_f_norm_upper <= A_f + 0.2
     assert many.smallest_epsilon is not None
-    assert many.smallest_epsilon >= many.gradient_norm_upper
+    assert many.smallest_epsilon >= max(many.gradient_norm_upper, epsilon)
 
 
 @pytest.mark.parametrize("loss", ["squared", "pseudo_huber"])
@@ -164,6 +215,21 @@ def test_every_loss_has_its_statements(loss: str) -> None:
 def test_a_sample_outside_of_the_stated_bounds_is_named(support: Support, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         statement(sample(50, 0), support)
+
+
+def test_inputs_beside_the_block_are_bounded_with_it_and_named() -> None:
+    beside = sample(50, 0, bypass=np.ones((50, 1)), W=np.array([[0.8, 0.0, 0.0]]))
+    with pytest.raises(RequestError, match=r"row 1: expected ‖\(x, bypass\)‖ ≤ 1\.5, got 1\.73205081"):
+        statement(beside, Support(0.95, 1.5, 1.5, 2.0))
+
+
+def test_only_class_labels_need_no_bound_of_their_targets() -> None:
+    with pytest.raises(
+        RequestError, match=r"population\.bounds\.y: expected a bound of \|y\| for squared, got none"
+    ):
+        statement(sample(50, 0), Support(0.95, 1.5, 1.5))
+    labels = sample(50, 0, y=np.arange(50) % 2, loss="softmax", W=np.zeros((2, 2)))
+    assert statement(labels, Support(0.95, 1.5, 1.5)) == statement(labels, Support(0.95, 1.5, 1.5, 1.0))
 
 
 def test_weights_are_no_sample() -> None:
