@@ -71,6 +71,9 @@ class Captured:
         )
 
 
+AFTER = "a block that others follow needs a head of its own: resnet-cert explain deep"
+
+
 def assembled(
     batches: Iterable[Batch], V: Affine, head: Affine, norm: Scaling | None, roundoff: float, about_x: str
 ) -> Captured:
@@ -95,7 +98,7 @@ def assembled(
             pool = _pool(batch, V, norm, roundoff, about_x)
         x, f = pool(_float64(batch.x)), V.inputs(_float64(batch.f), pool)
         h, error = _block(batch, V, norm, roundoff, pool)
-        _require_near(batch.h[:, :d1], h, error, start, "the head reads", "x + V f", about_x)
+        _require_near(batch.h[:, :d1], h, error, start, "the head reads", "x + V f", f"{about_x}; {AFTER}")
         read = np.concatenate([h, _float64(batch.h[:, d1:])], axis=1)
         bias = 0.0 if head.bias is None else head.bias
         p = read @ head.weight.T + bias

@@ -88,7 +88,7 @@ def statement(problem: Problem, support: Support = SUPPORT, r: float = 1.2) -> P
 
 
 def signs(n: int, seed: int, **changes: Any) -> Problem:
-    """Labels that are sign(f) with probability 0.9, f = x_1x_2: logistic, and x_1, x_2 say nothing of them."""
+    """Labels that are f = x_1x_2 = ±1 with probability 0.9: logistic, and x_1, x_2 say nothing of them."""
     rng = np.random.default_rng(seed)
     x = rng.choice([-1.0, 1.0], (n, 2))
     f = x[:, :1] * x[:, 1:]
@@ -104,8 +104,9 @@ def points(values: list[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Truth(NamedTuple):
-    """F − min F_lin, ‖∇F‖, ‖A_f‖ on the distribution, and the least ε of Definition 1 with the largest μ2 that
-    the stated bounds permit."""
+    """F − min F_lin, ‖∇F‖, ‖A_f‖ on the distribution, and the least ε of Definition 1 for the largest μ2 that
+    the stated bounds permit.
+    """
 
     gap: float
     gradient: float
