@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
 from typing import Any
 
@@ -25,7 +25,17 @@ import numpy as np
 from resnet_cert.numerics import intervals as ia
 from resnet_cert.numerics.enclosure import Array
 from resnet_cert.numerics.intervals import Interval
-from resnet_cert.numerics.jaxpr import CALLS, apply, called, constant, is_literal, live_equations, trace
+from resnet_cert.numerics.jaxpr import (
+    CALLS,
+    apply,
+    called,
+    constant,
+    is_literal,
+    live_equations,
+    may_be_undefined,
+    trace,
+    where_defined,
+)
 
 ZERO, ONE = Interval.exact(np.zeros(1)), Interval.exact(np.ones(1))
 log = ia.increasing(np.log, root=1.0)
@@ -40,7 +50,7 @@ def enclose_forms(function: Callable[..., Any], *arguments: Interval) -> Interva
         symbols = [Symbol(Interval(x.lower, x.upper)) for x in arguments]
         numbers = [Number(symbol.bounds, Linear({symbol: ONE}, ZERO)) for symbol in symbols]
         (result,) = _Run().outputs(program.jaxpr, program.consts, numbers)
-        bounds = result.bounds
+        bounds = where_defined(result.bounds)
     shape = np.broadcast_shapes(*(argument.lower.shape for argument in arguments))
     return Interval(np.broadcast_to(bounds.lower, shape), np.broadcast_to(bounds.upper, shape))
 
@@ -345,6 +355,15 @@ RULES: Mapping[str, Callable[..., Number]] = {
 }
 
 
+OUTSIDE: Mapping[str, Callable[..., Any]] = {
+    "log": lambda x: ~(x.exponential.sign > 0.0),
+    "log1p": lambda x: ~(add(_exact(1.0), x).exponential.sign > 0.0),
+    "rsqrt": lambda x: ~(x.exponential.sign > 0.0),
+    "div": lambda _, y: np.isnan(y.exponential.sign),
+}
+"""`jaxpr.OUTSIDE`, where forms know more: e^u is positive, though it may round to 0."""
+
+
 @dataclass
 class _Run:
     """One reading of a program; what it computes twice is one number."""
@@ -374,7 +393,12 @@ class _Run:
             return self.outputs(*called(equation), inputs)
         key = (equation.primitive.name, str(equation.params), *map(id, inputs))
         if key not in self.seen:
-            self.seen[key] = self._apply(equation, inputs)
+            outside = {name: lambda _, f=f: f(*inputs) for name, f in OUTSIDE.items()}
+            undefined = may_be_undefined(equation, [number.bounds for number in inputs], outside)
+            outputs = self._apply(equation, inputs)
+            if undefined is not None:
+                outputs = [replace(x, bounds=replace(x.bounds, undefined=undefined)) for x in outputs]
+            self.seen[key] = outputs
         return self.seen[key]
 
     def _apply(self, equation: Any, inputs: Sequence[Number]) -> Sequence[Number]:

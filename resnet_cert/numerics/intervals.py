@@ -38,11 +38,13 @@ class Interval:
     Two operands that are one object are one number: x·x is a square, x = x is true.
     extremum: ("max" or "min", x, y) where this is max(x, y) or min(x, y); JAX differentiates these by asking
     whether the extremum equals x, which its bounds alone would not tell.
+    undefined: (n,), or (1,) for all samples: which of them may have no such number, as log(−1); None: none.
     """
 
     lower: Array
     upper: Array
     extremum: tuple[str, Interval, Interval] | None = None
+    undefined: Mask | None = None
 
     def __post_init__(self) -> None:
         lower, upper = np.asarray(self.lower, dtype=np.float64), np.asarray(self.upper, dtype=np.float64)
@@ -53,6 +55,11 @@ class Interval:
             lower, upper = np.where(ordered, lower, -np.inf), np.where(ordered, upper, np.inf)
         object.__setattr__(self, "lower", lower)
         object.__setattr__(self, "upper", upper)
+
+    @property
+    def unknown(self) -> Mask:
+        """Nothing is known of it."""
+        return np.isinf(self.lower) & np.isinf(self.upper) & (self.lower < self.upper)
 
     @staticmethod
     def exact(x: Any) -> Interval:
@@ -174,10 +181,26 @@ def _power(x: Array, n: int, rounded: Callable[[Array], Array]) -> Array:
 
 def power(x: Interval, y: Interval) -> Interval:
     """x^y for x ≥ 0, where it is monotone in x and in y; for any x if y is one integer for all samples."""
+    n = _whole_exponent(y)
+    if n is not None:
+        return integer_power(x, n)
+    return _unknown_where(x.lower < 0.0, _clip(_widen(_hull_of_corners(np.power, x, y)), 0.0))
+
+
+def _whole_exponent(y: Interval) -> int | None:
+    """One small integer for all samples."""
     exponent = float(y.lower.flat[0])
     if y.lower.size == 1 and y.upper == exponent and exponent.is_integer() and abs(exponent) <= 64.0:
-        return integer_power(x, int(exponent))
-    return _unknown_where(x.lower < 0.0, _clip(_widen(_hull_of_corners(np.power, x, y)), 0.0))
+        return int(exponent)
+    return None
+
+
+def outside_of_powers(x: Interval, y: Interval) -> Mask:
+    """Where x^y may have no value."""
+    n = _whole_exponent(y)
+    falls = y.lower <= 0.0 if n is None else np.asarray(n < 0)
+    at_0 = (x.lower <= 0.0) & (x.upper >= 0.0) & falls
+    return at_0 | (x.lower < 0.0) if n is None else at_0
 
 
 def _widen(x: Interval) -> Interval:

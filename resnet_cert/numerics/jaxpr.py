@@ -4,10 +4,12 @@ The program stands for a real function: its constants are the exact floats that 
 those of real numbers.  `enclose` bounds that function over a box, so neither XLA's rounding nor its
 elementary functions (log1p is off by more than 100 ulp, subnormals are flushed) enter a proof.
 
-A comparison that the box does not decide gives the hull of both branches.  JAX's derivative of a program
-made of analytic pieces is the true one almost everywhere (Lee, Yu, Rival, Yang, "On correctness of
-automatic differentiation for non-differentiable functions", NeurIPS 2020), whatever it does at ties: so
-bounds of it over a neighbourhood of p bound every difference quotient inside, hence the derivative at p.
+A function that has no value somewhere, such as log, leaves that possibility with all that is computed from
+its result, and a comparison of that may come out either way.  A comparison that the box does not decide gives
+the hull of both branches.  JAX's derivative of a program made of analytic pieces is the true one almost
+everywhere (Lee, Yu, Rival, Yang, "On correctness of automatic differentiation for non-differentiable
+functions", NeurIPS 2020), whatever it does at ties: so bounds of it over a neighbourhood of p bound every
+difference quotient inside, hence the derivative at p.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnet_cert.numerics import intervals as ia
-from resnet_cert.numerics.intervals import Interval, increasing
+from resnet_cert.numerics.intervals import Interval, Mask, increasing
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 
 __all__ = ["Interval", "UnsupportedPrimitive", "enclose"]
@@ -52,6 +55,7 @@ def enclose(function: Callable[..., Any], *arguments: Interval, watch: Watch | N
     arguments = tuple(Interval(x.lower, x.upper) for x in arguments)  # one object twice is two variables
     with np.errstate(all="ignore"):
         (result,) = _run(program.jaxpr, program.consts, arguments, watch)
+        result = where_defined(result)
     shape = np.broadcast_shapes(*(argument.lower.shape for argument in arguments))
     return Interval(np.broadcast_to(result.lower, shape), np.broadcast_to(result.upper, shape))
 
@@ -104,25 +108,117 @@ def live_equations(jaxpr: Any) -> list[Any]:
 def apply(equation: Any, inputs: list[Interval], watch: Watch | None = None) -> Sequence[Interval]:
     """The outputs of one equation.  Arithmetic must be on float64: integers wrap around, float32 rounds."""
     name, params = equation.primitive.name, equation.params
+    inputs = _of_one_rank(equation, inputs)
     if watch is not None:
         watch(equation, inputs)
     if name in CALLS:
         return _run(*called(equation), inputs, None if is_smooth_call(equation) else watch)
     if name == "cond":
         branches = [_run(branch.jaxpr, branch.consts, inputs[1:], watch) for branch in params["branches"]]
-        return [ia.select(inputs[0], *cases) for cases in zip(*branches, strict=True)]
+        chosen = [[inputs[0], *cases] for cases in zip(*branches, strict=True)]
+        return [replace(ia.select(*cases), undefined=_undefined_choice(cases)) for cases in chosen]
+    outputs, undefined = _applied(equation, inputs), may_be_undefined(equation, inputs)
+    return outputs if undefined is None else [replace(output, undefined=undefined) for output in outputs]
+
+
+def _applied(equation: Any, inputs: list[Interval]) -> Sequence[Interval]:
+    """The numbers themselves, where they are defined."""
+    name, params = equation.primitive.name, equation.params
     if name == "unstack":
         return _slices(inputs[0], params["axis"])
     types = {variable.aval.dtype.name for variable in equation.outvars}
     if name in REAL and types == {"float64"}:
         return [REAL[name](*inputs, **{key: params[key] for key in ("y", "axes") if key in params})]
     if name in LOGICAL and types == {"bool"}:
-        return [LOGICAL[name](*inputs)]
+        return [_open_where(_is_open(name, inputs), LOGICAL[name](*inputs))]
     if name in ANY and types <= {"float64", "bool", "int32", "int64"}:
         return [ANY[name](params, *inputs)]
     if name == "convert_element_type" and _is_exact(equation.invars[0].aval.dtype.name, *types):
         return inputs
     raise UnsupportedPrimitive(f"{name} to {', '.join(sorted(types))}")
+
+
+def _of_one_rank(equation: Any, inputs: list[Interval]) -> list[Interval]:
+    """A number beside an array is a number for each of its entries."""
+    ranks = [variable.aval.ndim for variable in equation.invars]
+    rank = max(ranks, default=0)
+    if equation.primitive.name not in ELEMENTWISE or min(ranks, default=0) == rank:
+        return inputs
+    return [
+        x if r == rank else _reshape(x, (*x.lower.shape[1:], *(1,) * (rank - r)))
+        for x, r in zip(inputs, ranks, strict=True)
+    ]
+
+
+def may_be_undefined(
+    equation: Any, inputs: Sequence[Interval], outside: Mapping[str, Callable[..., Mask]] | None = None
+) -> Mask | None:
+    """(n,), or (1,): for which samples an equation's outputs may have no value; None: for none.
+
+    A truth value always has one.
+
+    Args:
+        outside: what is known better than `OUTSIDE`, of its operations.
+    """
+    if {variable.aval.dtype.name for variable in equation.outvars} == {"bool"}:
+        return None
+    name = equation.primitive.name
+    if name == "select_n":
+        return _undefined_choice(inputs)
+    masks = [x.undefined for x in inputs if x.undefined is not None]
+    if name in OUTSIDE:
+        masks.append(_by_sample(OUTSIDE[name](equation.params, *_of_one_rank(equation, [*inputs]))))
+        if outside is not None and name in outside and masks[-1].any():
+            masks[-1] = _by_sample(outside[name](equation.params))
+    return _any(masks)
+
+
+def _undefined_choice(inputs: Sequence[Interval]) -> Mask | None:
+    """The same of cases[which]: of those that may be chosen."""
+    which, *cases = inputs
+    masks = [] if which.undefined is None else [which.undefined]
+    for i, case in enumerate(cases):
+        if case.undefined is not None:
+            masks.append(case.undefined & _by_sample((which.lower <= i) & (i <= which.upper)))
+    return _any(masks)
+
+
+def _by_sample(mask: Mask) -> Mask:
+    return mask.reshape(len(mask) if mask.ndim else 1, -1).any(axis=1)
+
+
+def _any(masks: Sequence[Mask]) -> Mask | None:
+    found = functools.reduce(np.logical_or, masks) if masks else None
+    return found if found is not None and found.any() else None
+
+
+def where_defined(x: Interval) -> Interval:
+    """What is known of a result that has to have a value."""
+    if x.undefined is None:
+        return x
+    mask = x.undefined.reshape(-1, *(1,) * (x.lower.ndim - 1))
+    return Interval(np.where(mask, -np.inf, x.lower), np.where(mask, np.inf, x.upper))
+
+
+def _is_open(name: str, inputs: Sequence[Interval]) -> Any:
+    """(n, ...), or False: where a comparison may come out either way, whatever the bounds are.
+
+    What has no value is NaN to a program, and so may be what overflowed.
+    """
+    shape = (-1, *(1,) * (max(x.lower.ndim for x in inputs) - 1))
+    found: Any = False
+    for x in inputs:
+        if x.undefined is not None:
+            found = found | x.undefined.reshape(shape)
+    if name in SAME and inputs[0] is inputs[1]:  # how a program asks for NaN
+        found = found | inputs[0].unknown
+    return found
+
+
+def _open_where(mask: Any, truth: Interval) -> Interval:
+    if not np.any(mask):
+        return truth
+    return Interval(np.where(mask, 0.0, truth.lower), np.where(mask, 1.0, truth.upper))
 
 
 def called(equation: Any) -> tuple[Any, Sequence[Any]]:
@@ -161,16 +257,23 @@ def undecided(equation: Any, inputs: Sequence[Interval]) -> Any:
     name = equation.primitive.name
     if name in JOINTS:
         x, y = inputs[0], inputs[1] if len(inputs) > 1 else Interval.exact(0.0)
-        return False if x is y else (x.lower <= y.upper) & (y.lower <= x.upper)
+        return (False if x is y else _may_meet(x, y)) | _is_open(name, inputs)
+    if name == "is_finite":
+        (x,) = inputs
+        return ~(np.isfinite(x.lower) & np.isfinite(x.upper)) | _is_open(name, inputs)
     if name == "clamp":
         least, x, greatest = inputs
-        return (x.lower <= least.upper) & (x.upper >= least.lower) | (x.lower <= greatest.upper) & (
-            x.upper >= greatest.lower
-        )
+        return _may_meet(x, least) | _may_meet(x, greatest) | _is_open(name, inputs)
     if name == "argmax":
         first = ia.first_largest(*_slices(inputs[0], equation.params["axes"][0]))
         return first.lower < first.upper
     return name in ("reduce_max", "reduce_min", "argmin", "stop_gradient")
+
+
+def _may_meet(x: Interval, y: Interval) -> Mask:
+    """Two numbers that are not both the same all over the box."""
+    fixed = (x.lower == x.upper) & (y.lower == y.upper)
+    return (x.lower <= y.upper) & (y.lower <= x.upper) & ~fixed
 
 
 def _is_exact(source: str, target: str) -> bool:
@@ -209,6 +312,8 @@ def _fold(operation: Callable[[Interval, Interval], Interval], x: Interval, axes
     return x
 
 
+SAME = {"eq", "ne", "le", "ge"}
+"""Comparisons that hold, or do not, of a number and itself, unless it is NaN."""
 JOINTS = {"max", "min", "abs", "sign", "lt", "gt", "le", "ge", "eq", "ne"}
 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat"}
@@ -247,6 +352,17 @@ REAL: Mapping[str, Callable[..., Interval]] = {
     "erf": ia.erf,
     "erfc": ia.erfc,
 }
+OUTSIDE: Mapping[str, Callable[..., Mask]] = {
+    "log": lambda _, x: x.lower <= 0.0,
+    "log1p": lambda _, x: x.lower <= -1.0,
+    "sqrt": lambda _, x: x.lower < 0.0,
+    "rsqrt": lambda _, x: x.lower <= 0.0,
+    "div": lambda _, x, y: (y.lower <= 0.0) & (y.upper >= 0.0),
+    "tan": lambda _, x: ia.cosine(x).lower * ia.cosine(x).upper <= 0.0,
+    "pow": lambda _, x, y: ia.outside_of_powers(x, y),
+    "integer_pow": lambda params, x: (params["y"] < 0) & (x.lower <= 0.0) & (x.upper >= 0.0),
+}
+"""Where functions of real numbers may have no value: outside of their domains."""
 LOGICAL: Mapping[str, Callable[..., Interval]] = {
     "lt": ia.less,
     "gt": lambda x, y: ia.less(y, x),
@@ -280,3 +396,4 @@ ANY: Mapping[str, Callable[..., Interval]] = {
     ),
     "reduce_max": lambda params, x: _fold(ia.maximum, x, params["axes"]),
 }
+ELEMENTWISE = {*LOGICAL, *REAL, "max", "min", "clamp"} - {"reduce_sum"}

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.numerics import jaxpr
+from resnet_cert.numerics.enclosure import QUIET
 from resnet_cert.numerics.forms import enclose_forms
 from resnet_cert.numerics.intervals import Interval
 from resnet_cert.numerics.jaxpr import UnsupportedPrimitive, enclose
@@ -186,6 +187,7 @@ class Boxes(NamedTuple):
         return Boxes.joined([first, second]).within(targets)
 
 
+@QUIET
 def prove_convex(loss: CustomLoss, y: Array, reach: Array, samples: Sequence[int] | Integers) -> str | None:
     """None: ℓ(·; y_i) is twice differentiable and convex on |p| ≤ reach_i, for every i; else why it is open.
 
@@ -239,8 +241,12 @@ class _Search:
         reach, of = self.targets.reach[leaf], self.targets.lower[leaf]
         p = np.clip(boxes.middle, -reach, reach)
         at = _finest(second, _near(p), Interval.exact(of), _has_sign)
+        i = int(np.argmax(at.unknown))
+        if at.unknown[i]:
+            self._require_value(p[i], leaf[i])
         i = int(np.argmin(at.upper))
         if at.upper[i] < 0.0:
+            self._require_value(p[i], leaf[i])
             raise RequestError(
                 f"loss {self.loss.name} is not convex: second derivative ≤ {at.upper[i]:.6g} at "
                 f"{self.place(p[i], leaf[i])}; Assumption 1 needs a convex loss",
@@ -260,6 +266,8 @@ class _Search:
         left, right = (enclose(first, _near(p), y) for p in (boxes.lower, boxes.upper))
         fall = left.lower - right.upper
         for i in np.flatnonzero(fall > FALL * np.maximum(np.abs(left.lower), np.abs(right.upper)))[:1]:
+            for p in (boxes.lower[i], boxes.upper[i]):
+                self._require_value(p, leaf[i])
             raise RequestError(
                 f"loss {self.loss.name} is not convex (Assumption 1): first derivative falls by "
                 f"{fall[i]:.6g} at {self.place(boxes.middle[i], leaf[i])}",
@@ -274,6 +282,17 @@ class _Search:
                 if jointed[i]
                 else f"that the loss {self.loss.name} is convex is not decided at {where}"
             )
+
+    def _require_value(self, p: Any, leaf: Any) -> None:
+        """Refuse a loss that has no value at a p that it has to have one at."""
+        y = self.targets.lower[leaf]
+        if np.isfinite(self.loss.approximate(np.array([p]), np.array([y]))[0]).all():
+            return
+        raise RequestError(
+            f"loss {self.loss.name} has no finite value at {self.place(p, leaf)}; Assumption 1 needs a loss "
+            "that is defined, and convex, for every prediction",
+            id="not-convex",
+        )
 
     def place(self, p: Any, leaf: Any) -> str:
         sample = self.samples[self.targets.number(leaf)]
@@ -344,7 +363,8 @@ def why_untrusted(function: Callable[..., Any]) -> str | None:
 
 GRID = np.concatenate([-(0.5 ** np.arange(7)), [0.0], 0.5 ** np.arange(6, -1, -1)])
 """Where [−1, 1] is cut first: a loss bends on a scale of its own, which may be small beside the reach."""
-CUTS, BOXES_A_CELL = 4, 64
+CUTS, BOXES_A_CELL, FEWEST_BOXES = 14, 64, 2**14
+"""A supremum is sought by so many halvings at the most, in so many boxes a cell, and in so many in all."""
 TIGHT = 1.0 + 2.0**-3
 """A supremum is sought until its bound is within so much of a value that is reached."""
 EXACT_CELLS = 128
@@ -355,6 +375,7 @@ CELLS = 16
 """so many classes by reach, of so many by target each: the largest reach and the hull of the targets."""
 
 
+@QUIET
 def suprema(loss: CustomLoss, reach: Array, y: Array) -> list[Array]:
     """Upper bounds (m,) of the first three derivatives' sizes over |p| ≤ reach (m,); infinite where unknown.
 
@@ -429,7 +450,7 @@ def _supremum(function: Callable[..., Any], reach: Array, y: Interval) -> Array:
         np.maximum.at(reached, cell, _least_size(at))
         read += len(lower)
         done = most <= TIGHT * reached[cell]
-        if not cuts_left or read > BOXES_A_CELL * (len(reach) + 8):
+        if not cuts_left or read > max(BOXES_A_CELL * len(reach), FEWEST_BOXES):
             done[:] = True
         np.maximum.at(settled, cell[done], most[done])
         left = ~done & (most > settled[cell])

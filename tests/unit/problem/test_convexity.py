@@ -150,6 +150,89 @@ def test_a_primitive_without_a_rule_is_named() -> None:
     assert "lgamma" in reason
 
 
+UNDEFINED: dict[str, Function] = {
+    "another value where log has none": lambda p, y: jnp.where(jnp.isnan(jnp.log(p)), p * p + 1.0, p * p),
+    "another slope where log has none": lambda p, y: jnp.where(jnp.isnan(jnp.log(p)), p * p - p, p * p),
+    "a jump where log ends": lambda p, y: jnp.where(jnp.isfinite(jnp.log(p)), p * p, p * p + 1.0),
+    "a jump where exp overflows": lambda p, y: jnp.where(
+        jnp.isfinite(jnp.exp(1e4 * p)), p * p, 1.9 * p * p - 1.0
+    ),
+    "a fall of the slope": lambda p, y: jnp.where(
+        jnp.isfinite(jnp.log(p - 0.02)), 0.5 * (p - y) ** 2, 0.5 * (p - y) ** 2 + 0.3 * (p - 0.02)
+    ),
+    "no value, in a range": lambda p, y: p * p + jnp.tanh(jnp.log(p)),
+    "no value, clipped": lambda p, y: p * p + jnp.clip(jnp.log(p), -1.0, -0.5),
+    "no value, times 0": lambda p, y: p * p + 0.0 * jnp.log(p),
+    "not a number of itself": lambda p, y: jnp.where(jnp.log(p) <= jnp.log(p), p * p, p * p + 1.0),
+    "less than what is none": lambda p, y: jnp.where(jnp.log(p) <= 3.0, p * p, p * p + 1.0),
+    "a power": lambda p, y: jnp.where(jnp.isnan(p**1.5), p * p + 1.0, p * p),
+    "a branch": lambda p, y: jax.lax.cond(jnp.isnan(jnp.sqrt(p)), lambda: p * p + 1.0, lambda: p * p),
+}
+
+
+@pytest.mark.parametrize("name", UNDEFINED)
+def test_where_a_function_has_no_value_nothing_is_proven(name: str) -> None:
+    loss = CustomLoss(UNDEFINED[name], "mine")
+    y, reach = np.array([1.0]), np.array([2.0])
+    try:
+        reason = prove_convex(loss, y, reach, np.zeros(1, dtype=np.intp))
+    except RequestError as error:
+        reason = str(error)
+    assert reason is not None
+    assert np.isinf(suprema(loss, reach, y)[0]).all()
+    p = np.array([-0.5, 0.5, 1.5])
+    value, first = loss.enclosed(p, np.zeros(3), np.ones(3), 1)
+    truth = np.asarray(jax.vmap(loss.function)(p, np.ones(3)))
+    known = np.isfinite(truth)
+    assert np.isinf(value.error.upper[~known]).all()
+    assert (np.abs(value.value - truth) <= value.error.upper)[known].all()
+    assert np.isfinite(first.error.upper[2])
+
+
+@pytest.mark.parametrize(
+    ("function", "place"),
+    [
+        (lambda p, y: (p + 0.5) * jnp.log(p + 0.5), "p = -"),
+        (lambda p, y: p * p - jnp.log(p + 0.3), "p = -0.3"),
+    ],
+)
+def test_a_loss_without_a_value_is_not_called_bent(function: Function, place: str) -> None:
+    with pytest.raises(RequestError, match=f"mine has no finite value at {place}"):
+        proof(function, np.array([1.0]), np.array([2.0]))
+
+
+BY_TARGET: dict[str, Function] = {
+    "==": lambda p, y: jnp.where(y == 1.0, 5.0 * jax.nn.softplus(-p), jax.nn.softplus(p)),
+    ">": lambda p, y: jnp.where(y > 0.0, 5.0 * jax.nn.softplus(-p), jax.nn.softplus(p)),
+    ">=": lambda p, y: jnp.where(y >= 1.0, 5.0 * jax.nn.softplus(-p), jax.nn.softplus(p)),
+    "sign": lambda p, y: jax.nn.softplus(-jnp.sign(y) * p),
+    "abs": lambda p, y: (1.0 + jnp.abs(y)) * p * p,
+    "max": lambda p, y: (p - jnp.maximum(y, 0.0)) ** 2,
+    "xlogy": lambda p, y: jnp.exp(p) - y * p + jax.scipy.special.xlogy(y * y, y * y),
+}
+
+
+@pytest.mark.parametrize("name", BY_TARGET)
+def test_a_branch_on_the_target_alone_joins_nothing(name: str) -> None:
+    y = np.array([-1.0, 0.0, 1.0])
+    assert proof(BY_TARGET[name], y, np.full(3, 3.0)) is None
+    loss = CustomLoss(BY_TARGET[name], "mine")
+    assert np.isfinite(suprema(loss, np.full(3, 3.0), y)).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda p, y: 0.5 * jnp.sum((jnp.array([1.0, 2.0]) * (p - y)) ** 2),
+        lambda p, y: 0.5 * jnp.sum(jnp.array([1.0, 2.0]) * (p - y) ** 2),
+        lambda p, y: jnp.sum(jnp.logaddexp(jnp.array([0.0, -2.0]), p * y)),
+        lambda p, y: jnp.linalg.norm(jnp.array([1.0, 0.0]) * (p - y) + jnp.array([0.0, 1.0])),
+    ],
+)
+def test_a_number_meets_an_array(function: Function) -> None:
+    assert proof(function, np.array([-1.0, 2.0]), np.array([3.0, 4.0])) is None
+
+
 def test_a_derivative_rule_of_the_users_own_is_no_proof() -> None:
     @jax.custom_jvp
     def square(r: Any) -> Any:
@@ -200,6 +283,26 @@ def test_suprema_are_near_what_is_reached() -> None:
     np.testing.assert_allclose(first, 1.0 / (1.0 + np.exp(-reach)), rtol=0.15)
     np.testing.assert_allclose(second, 0.25, rtol=0.15)
     np.testing.assert_allclose(third_one[1:], 1.0 / (6.0 * 3.0**0.5), rtol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("function", "reach"),
+    [
+        (lambda p, y: -jnp.log(0.5 * jax.scipy.special.erfc(-y * p / jnp.sqrt(2.0))), 4.0),
+        (lambda p, y: jnp.sqrt(1.0 + ((p - y) / 0.3) ** 2), 300.0),
+        (lambda p, y: p * jnp.arcsinh(p) - jnp.sqrt(1.0 + p * p), 30.0),
+    ],
+)
+def test_suprema_of_formulas_that_intervals_widen_are_near_what_is_reached(
+    function: Function, reach: float
+) -> None:
+    loss, grid = CustomLoss(function, "mine"), np.linspace(-reach, reach, 20_001)
+    for bound, derivative in zip(
+        suprema(loss, np.array([reach]), np.ones(1)), loss.derivative_functions[1:], strict=True
+    ):
+        reached = np.max(np.abs(jax.vmap(derivative, (0, None))(grid, 1.0)))
+        assert reached <= bound[0] * (1.0 + 1e-12)
+        assert bound[0] <= 1.2 * reached
 
 
 def problem(function: Function, **changes: Any) -> Problem:
