@@ -17,6 +17,7 @@ from resnet_cert.numerics.algebra import eigvalsh
 from resnet_cert.numerics.enclosure import QUIET, Array, Enclosure, norm
 from resnet_cert.numerics.radius import Radius, U, total
 from resnet_cert.outcomes import InternalError
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.problem import Direction, Problem
 from resnet_cert.results import CrossCheck
 
@@ -64,8 +65,13 @@ def crosscheck(
         first, second = first + spread * Radius.norm(z), second + spread
     lambda_min = _smallest(hessian, flat(sphere) if (sphere := sphere_of(problem, at)) else None)
     first, second = first * ROUNDING_ALLOWANCE, second * ROUNDING_ALLOWANCE
+    penalty, value = problem.objective.l2 * float(z @ z), None
+    if isinstance(problem.loss, CustomLoss):  # a built-in one is good where plain formulas lose all digits
+        value = autodiff.value - penalty
+    rounding = Radius.of(here.F.upper - here.F.lower) + Radius.of(here.F.magnitude + penalty) * U
     require_agreement(
         problem,
+        ("objective", value, here.F, float(rounding * ROUNDING_ALLOWANCE)),
         ("gradient norm", gradient_norm, at.norm, float(first)),
         ("curvature along the witness", curvature, along, float(second)),
         ("smallest Hessian eigenvalue", lambda_min, decision.curvature.lambda_min, float(second)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import mpmath as mp
 import numpy as np
@@ -12,7 +13,7 @@ from families import CORNERS, draw
 from heads import Head
 from selections import first
 
-from resnet_cert import Problem
+from resnet_cert import Problem, check
 from resnet_cert.decide import decision as deciding
 from resnet_cert.decide.crosscheck import crosscheck
 from resnet_cert.decide.decision import Decision, decide, informative, takes_second_moments
@@ -22,6 +23,7 @@ from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import Radius
 from resnet_cert.outcomes import InternalError, RequestError, Verdict
+from resnet_cert.problem.custom_loss import CustomLoss, Enclosed
 
 CERTIFIED, REFUTED, UNDECIDED = Verdict.CERTIFIED, Verdict.REFUTED, Verdict.UNDECIDED
 
@@ -186,3 +188,25 @@ def test_large_heads_are_decided_by_their_first_derivatives() -> None:
     assert found.verdict is CERTIFIED
     crosscheck(problem, first_moments(problem), found, None)
     assert -0.1 < found.curvature.lambda_min.lower <= found.curvature.lambda_min.upper <= 0.0
+
+
+@pytest.mark.parametrize("l2", [None, 0.25])
+def test_autodiff_sees_a_users_loss_whose_value_alone_is_wrong(
+    l2: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A constant that the enclosure of ℓ misses changes no derivative."""
+    loss = CustomLoss(lambda p, y: (p - y) ** 2 + 0.0 * y, "mine")
+    x = np.array([[1.0, 0.5], [0.0, 1.0], [2.0, -1.0]])
+    problem = Problem.from_arrays(
+        x=x, y=x[:, 0], f=x, W=[[1.0, 0.5]], V=0.1 * np.eye(2), loss=loss, epsilon=1.0, l2=l2
+    )
+    check(problem)
+    enclosed = CustomLoss.enclosed
+
+    def shifted(*arguments: Any) -> Any:
+        (value, error), *others = enclosed(*arguments)
+        return [Enclosed(value + 0.125, error), *others]
+
+    monkeypatch.setattr(CustomLoss, "enclosed", shifted)
+    with pytest.raises(InternalError, match="autodiff gives the objective"):
+        check(problem)
