@@ -184,7 +184,7 @@ def _undefined_choice(inputs: Sequence[Interval]) -> Mask | None:
 
 
 def _by_sample(mask: Mask) -> Mask:
-    return mask.reshape(len(mask) if mask.ndim else 1, -1).any(axis=1)
+    return np.any(mask.reshape(len(mask) if mask.ndim else 1, -1), axis=1)
 
 
 def _any(masks: Sequence[Mask]) -> Mask | None:
