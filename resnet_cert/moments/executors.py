@@ -206,6 +206,8 @@ times a second, for which it would stop."""
 KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**26}
 """Distributed has workers give freed memory back at once; a pass needs it again for the next piece, and
 spends as long on getting it as on its own work."""
+ON_PROCESSORS = {"JAX_PLATFORMS": "cpu"}
+"""What a worker here finds where this process has left JAX to look for a GPU, for its own features."""
 CARRIED_BYTES = 2**24
 """Data in memory of at most so many bytes go with the tasks."""
 
@@ -386,7 +388,8 @@ def cluster(address: str) -> Iterator[Any]:
         raise RequestError(
             f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
         )
-    settings = AT_ONCE | {f"nanny.pre-spawn-environ.{name}": n for name, n in KEEPS_MEMORY.items()}
+    found_there = KEEPS_MEMORY | ON_PROCESSORS
+    settings = AT_ONCE | {f"nanny.pre-spawn-environ.{name}": value for name, value in found_there.items()}
     with (
         dask.config.set({f"distributed.{name}": value for name, value in settings.items()}),
         LocalCluster(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from resnet_cert.numerics.progress import watched
 from resnet_cert.numerics.sums import BLOCK_ROWS, Blocks, Sum
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem import problem as problems
+from resnet_cert.problem.devices import with_features_on
 from resnet_cert.problem.networks import Layer, NetworkFeatures
 from resnet_cert.problem.problem import Chunk, Direction, Distribution, Problem, Support
 from resnet_cert.problem.shards import open_shards
@@ -139,6 +141,21 @@ def test_shards_give_the_floats_of_arrays(
     )
     assert everything(sharded) == everything(problem)
     assert everything(replace(sharded, executor=DaskExecutor(client))) == everything(problem)
+
+
+def test_features_from_a_device_are_those_of_workers_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor stands for the GPU."""
+    in_small_chunks(monkeypatch)
+    processors = jax.devices("cpu")
+    monkeypatch.setattr(jax, "devices", lambda kind=None: processors)
+    monkeypatch.delenv("JAX_PLATFORMS")
+    network = NetworkFeatures((Layer(np.ones((2, 3)), np.ones(2)),))
+    problem = with_features_on(replace(made(), features=network), "gpu", tmp_path)
+    with cluster("local:1") as client:
+        assert everything(replace(problem, executor=DaskExecutor(client))) == everything(problem)
+        assert set(client.run(os.environ.get, "JAX_PLATFORMS").values()) == {"cpu"}
 
 
 def test_features_are_computed_once_where_their_rows_are(
