@@ -20,8 +20,9 @@ import operator
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
@@ -134,9 +135,18 @@ def _tested(problem: Problem, chunk: Chunk, blocks: Blocks, test: Callable[[Prob
 
 
 def on_cluster(problem: Problem, client: Any) -> Problem:
-    """The same problem, its sums made by the workers of a `distributed.Client`, or by an executor."""
-    executor = client if hasattr(client, "summed") else DaskExecutor(client)
-    return replace(problem, executor=executor)
+    """The same problem, its sums made by the workers of a `distributed.Client`, or by an executor.
+
+    Raises: RequestError, for what is none: an address says nothing of how long its client is to live.
+    """
+    if hasattr(client, "summed"):
+        return replace(problem, executor=client)
+    if isinstance(client, str):
+        count = client.removeprefix("local:")
+        given = f"n_workers={count}, threads_per_worker=1" if count.isdigit() else repr(client)
+        write = f"write `with Client({given}) as client:` around it"
+        raise RequestError(f"expected a distributed.Client, got {client!r}: {write}", "environment")
+    return replace(problem, executor=DaskExecutor(client))
 
 
 # The cluster.
@@ -221,20 +231,77 @@ class DaskExecutor:
 
     def __post_init__(self) -> None:
         """Raises: RequestError, for workers that are not there, or have other versions than this process."""
-        if not self._workers():
+        with self._in_touch():
+            if not self._workers():
+                raise RequestError(f"the cluster at {self._address} has no workers", "environment")
+            here = _here()
+            for worker, there in self._answers().items():
+                if isinstance(there, Exception):
+                    wanted = ", ".join(f"{name} {version}" for name, version in here.items())
+                    fault = f"worker {worker}: expected {wanted} as here, got {there}: install them there"
+                    raise RequestError(fault, "environment")
+                for name, version in here.items():
+                    if version != there.get(name):
+                        wanted = f"worker {worker}: expected {name} {version} as here"
+                        raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
+
+    @property
+    def _address(self) -> str:
+        return self.client.scheduler.address if self.client.scheduler else "an address that is gone"
+
+    def _answers(self) -> dict[str, Any]:
+        """What each worker says of its versions, or why it cannot; those who vanish meanwhile are let go, and
+        whoever has come in their place is asked.
+
+        Raises: RequestError, where somebody who is there does not answer, time and again.
+        """
+        vanished: dict[str, Any] = {}
+        for _ in range(PATIENT):
+            answers = self.client.run(_versions, on_error="return")
+            vanished = {worker: error for worker, error in answers.items() if isinstance(error, OSError)}
+            if answers and not vanished:
+                return answers
+            with suppress(TimeoutError):
+                self.client.wait_for_workers(1, timeout=PATIENCE)
+        who = "".join(f"worker {worker} of " for worker in list(vanished)[:1])
+        why = "".join(f": {error}" for error in list(vanished.values())[:1])
+        raise RequestError(
+            f"{who}the cluster at {self._address} does not answer{why}; see its log, and check again",
+            "environment",
+        )
+
+    @contextmanager
+    def _in_touch(self) -> Iterator[None]:
+        """Inside, what the cluster's own failures say is told, with what to do."""
+        from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
+        from distributed.comm import CommClosedError  # pyright: ignore[reportMissingImports]
+        from distributed.utils import CancelledError  # pyright: ignore[reportMissingImports]
+
+        address = self._address
+        try:
+            yield
+        except KilledWorker as error:
             raise RequestError(
-                f"the cluster at {self.client.scheduler.address} has no workers", "environment"
-            )
-        here = _here()
-        for worker, there in self.client.run(_versions).items():
-            for name, version in here.items():
-                if version != there.get(name):
-                    wanted = f"worker {worker}: expected {name} {version} as here"
-                    raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
+                f"the cluster lost its workers over one piece of the data, again and again: {error}; "
+                "they may have too little memory",
+                "environment",
+            ) from None
+        except (RequestError, InternalError):
+            raise
+        except Exception as error:
+            if self.client.status == "running" and not isinstance(error, (CommClosedError, CancelledError)):
+                raise
+            raise RequestError(
+                f"lost the scheduler of the cluster at {address}, or what it held "
+                f"({shorten(str(error), 160)}): see what ended it, and check again",
+                "environment",
+            ) from None
 
     def summed(self, problem: Problem, contribution: Contribution[Part], needs: Needs) -> Part:
-        from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
+        with self._in_touch():
+            return self._summed(problem, contribution, needs)
 
+    def _summed(self, problem: Problem, contribution: Contribution[Part], needs: Needs) -> Part:
         sent, pieces, held = self._deployed(problem)
         parts = [
             self.client.submit(_piece, sent, f, digest, contribution, rows, needs, pure=False)
@@ -242,23 +309,16 @@ class DaskExecutor:
                 pieces, held if needs.features else [(None, None)] * len(pieces), strict=True
             )
         ]
-        try:
-            if is_watched():
-                self._wait(parts, "pieces")
-            while len(parts) > 1:
-                pairs = [
-                    self.client.submit(operator.add, *pair, pure=False)
-                    for pair in zip(parts[::2], parts[1::2], strict=False)
-                ]
-                parts = [*pairs, *parts[2 * len(pairs) :]]
-            self._wait(parts)
-            return parts[0].result()
-        except KilledWorker as error:
-            raise RequestError(
-                f"the cluster lost its workers over one piece of the data, again and again: {error}; "
-                "they may have too little memory",
-                "environment",
-            ) from None
+        if is_watched():
+            self._wait(parts, "pieces")
+        while len(parts) > 1:
+            pairs = [
+                self.client.submit(operator.add, *pair, pure=False)
+                for pair in zip(parts[::2], parts[1::2], strict=False)
+            ]
+            parts = [*pairs, *parts[2 * len(pairs) :]]
+        self._wait(parts)
+        return parts[0].result()
 
     def _wait(self, futures: list[Any], what: str | None = None) -> None:
         """Until all are done or have failed; `what` is told of as they are.
@@ -278,7 +338,7 @@ class DaskExecutor:
                 alone = 0 if self._workers() else alone + 1
             if alone == PATIENT:
                 raise RequestError(
-                    f"the cluster at {self.client.scheduler.address} lost its workers, and none came back",
+                    f"the cluster at {self._address} lost its workers, and none came back",
                     "environment",
                 )
             if what is not None:

@@ -8,8 +8,8 @@ Import `jax` and `jnp` from here, and use them inside `float64_scope`, a context
         return jax.grad(loss)(p)
 
 The scope sets JAX's thread-local flags and gives them back, so that a float32 training loop around it stays
-what it is, bit for bit, and where it is.  Outside of a scope `jax` and `jnp` refuse to be touched: nothing is ever computed in
-float32 by oversight.  JAX itself is imported at the first use.
+what it is, bit for bit, and where it is.  Outside of a scope `jax` and `jnp` refuse to be touched: nothing is
+ever computed in float32 by oversight.  JAX itself is imported at the first use.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _processor(real: Any) -> Any:
     except RuntimeError:
         there = real.default_backend()  # raises anew where JAX does not start at all
         raise RequestError(
-            f"expected a processor among JAX's devices, which compute with rounding that is known, got {there} "
-            f"alone: unset JAX_PLATFORMS, or set it to {there},cpu",
+            f"expected a processor among JAX's devices, got {there} alone: unset JAX_PLATFORMS, or set it to "
+            f"{there},cpu",
             "environment",
         ) from None
 
