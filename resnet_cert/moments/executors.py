@@ -152,6 +152,19 @@ def on_cluster(problem: Problem, client: Any) -> Problem:
 # The cluster.
 
 
+def cut(n: int, chunk_rows: int, threads: int) -> list[tuple[int, int]]:
+    """(start, stop) of each piece of n rows: several for each thread where there are as many chunks, alike to
+    an eighth.
+
+    What a piece sends is a sum for each complete subtree of its blocks: so it ends where large ones do.
+    """
+    chunks = -(-n // chunk_rows)
+    pieces = min(chunks, PIECES_A_THREAD * max(threads, 1))
+    subtree = 1 << max(0, (chunks // (8 * pieces)).bit_length() - 1)
+    ends = [round(i * chunks / (pieces * subtree)) * subtree * chunk_rows for i in range(pieces)]
+    return list(itertools.pairwise([*ends, n]))
+
+
 @dataclass(frozen=True)
 class PieceOfFeatures:
     """f of the rows from `first` on: the features of a network, computed once."""
@@ -313,7 +326,8 @@ class DaskExecutor:
             self._wait(parts, "pieces")
         while len(parts) > 1:
             pairs = [
-                self.client.submit(operator.add, *pair, pure=False)
+                # before further pieces: what a worker holds is a few sums, and not one for each piece
+                self.client.submit(operator.add, *pair, pure=False, priority=1)
                 for pair in zip(parts[::2], parts[1::2], strict=False)
             ]
             parts = [*pairs, *parts[2 * len(pairs) :]]
@@ -378,13 +392,7 @@ class DaskExecutor:
         return [self.client.submit(pickle.loads, cloudpickle.dumps(part), pure=False) for part in parts]
 
     def _rows(self, problem: Problem) -> list[tuple[int, int]]:
-        """(start, stop) of each piece: whole chunks, several for each thread where there are as many, and no
-        two pieces further apart than by one."""
-        threads = sum(self.client.nthreads().values())
-        chunks = -(-problem.n // problem.chunk_rows)
-        pieces = min(chunks, PIECES_A_THREAD * max(threads, 1))
-        ends = [min(i * chunks // pieces * problem.chunk_rows, problem.n) for i in range(pieces + 1)]
-        return list(itertools.pairwise(ends))
+        return cut(problem.n, problem.chunk_rows, sum(self.client.nthreads().values()))
 
 
 def _size(parts: list[Any]) -> int:

@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,57 @@ def test_features_are_computed_once_where_their_rows_are(
     executor = DaskExecutor(client)
     assert everything(replace(problem, executor=executor)) == everything(problem)
     assert len(executor._sent) == 1
+
+
+@pytest.mark.parametrize(("n", "threads"), [(10**9, 100), (10**9, 3200), (10**7, 2), (N, 2), (N, 64), (1, 4)])
+def test_pieces_end_where_subtrees_do_and_are_alike(n: int, threads: int) -> None:
+    """What a piece sends is a sum for each complete subtree of its blocks."""
+    chunk = min(BLOCK_ROWS, n)
+    pieces = executors.cut(n, chunk, threads)
+    assert [pieces[0][0], pieces[-1][1]] == [0, n]
+    assert all(one[1] == other[0] for one, other in pairwise(pieces))
+    sizes = [stop - start for start, stop in pieces]
+    assert len(pieces) == min(-(-n // chunk), 4 * threads)
+    assert max(sizes) - min(sizes[:-1], default=0) <= max(max(sizes) / 8.0, chunk)
+    first, last, some = pieces[0], pieces[-1], pieces[len(pieces) // 3]
+    roots = [
+        len(Blocks(start // BLOCK_ROWS, stop - start).count_rows().nodes) for start, stop in (first, some)
+    ]
+    assert max(roots) <= 8
+    assert last[0] < n
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What was done on a worker, and when."""
+
+    steps: tuple[tuple[str, float], ...]
+
+    def __add__(self, other: Steps) -> Steps:
+        return Steps((*self.steps, *other.steps, ("sum", time.monotonic())))
+
+
+def slowly(problem: Problem, chunk: Chunk, blocks: Blocks) -> Steps:
+    time.sleep(0.05)
+    return Steps((("piece", time.monotonic()),))
+
+
+def test_sums_are_added_before_there_are_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else a worker holds those of all its pieces in the end."""
+    in_small_chunks(monkeypatch)
+    monkeypatch.setattr(executors, "PIECES_A_THREAD", 24)
+    n = 48 * BLOCK_ROWS
+    many = made(x=np.ones((n, 3)), y=np.zeros(n), f=np.ones((n, 2)))
+    with cluster("local:2") as client:
+        # as where there are so many that Dask has begun with the first before it knows of the last
+        monkeypatch.setattr(client, "submit", functools.partial(client.submit, fifo_timeout=0))
+        done = summed(replace(many, executor=DaskExecutor(client)), slowly).steps
+    held, most = 0, 0
+    for what, _ in sorted(done, key=lambda step: step[1]):
+        held += 1 if what == "piece" else -1
+        most = max(most, held)
+    assert len(done) == 95
+    assert most <= 32
 
 
 def dies_once(problem: Problem, chunk: Chunk, blocks: Blocks, marker: Path) -> Sum:
