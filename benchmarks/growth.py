@@ -296,7 +296,7 @@ def table(work: Work, machine: Machine, counts: list[int], threads: int, seed: i
             f"| {workers:,} | {done.pieces:,} | {readable(done.seconds)} | {efficiency:.0%} "
             f"| {reading / 1e9:.2g} GB/s | {done.moved / 1e9:,.0f} GB | {done.held / 1e9:.1f} GB |"
         )
-    limit = (alone / (executors.PIECES_A_THREAD * machine.task)) ** 0.5
+    limit = (alone / (2 * executors.PIECES_A_THREAD * machine.task)) ** 0.5  # pieces, and additions
     say(f"\nThe scheduler takes as long as the work from {limit:,.0f} threads on.\n")
 
 
