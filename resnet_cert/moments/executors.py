@@ -146,6 +146,9 @@ def on_cluster(problem: Problem, client: Any) -> Problem:
         given = f"n_workers={count}, threads_per_worker=1" if count.isdigit() else repr(client)
         write = f"write `with Client({given}) as client:` around it"
         raise RequestError(f"expected a distributed.Client, got {client!r}: {write}", "environment")
+    if not hasattr(client, "submit") or client.status == "closed":
+        fault = f"expected a distributed.Client that runs, got {client!r}: connect to the cluster anew"
+        raise RequestError(fault, "environment")
     return replace(problem, executor=DaskExecutor(client))
 
 

@@ -420,6 +420,14 @@ def test_an_address_in_place_of_a_client_is_told_what_to_write(address: str) -> 
     assert ("n_workers=2" in str(error.value)) == (address == "local:2")
 
 
+def test_what_is_no_client_that_runs_is_refused() -> None:
+    with cluster("local:1") as client:
+        pass
+    for gone in (client, 3):
+        with pytest.raises(RequestError, match=r"expected a distributed\.Client that runs, got (3|<Client)"):
+            check(made(), client=gone)
+
+
 def test_progress_is_told_piece_by_piece(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     in_small_chunks(monkeypatch)
     told: list[tuple[str, int, int | None]] = []
