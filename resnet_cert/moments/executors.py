@@ -244,9 +244,11 @@ class DaskExecutor:
 
     client: Any
     _sent: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
+    _address: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises: RequestError, for workers that are not there, or have other versions than this process."""
+        self._address = self.client.scheduler.address
         with self._in_touch():
             if not self._workers():
                 raise RequestError(f"the cluster at {self._address} has no workers", "environment")
@@ -260,10 +262,6 @@ class DaskExecutor:
                     if version != there.get(name):
                         wanted = f"worker {worker}: expected {name} {version} as here"
                         raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
-
-    @property
-    def _address(self) -> str:
-        return self.client.scheduler.address if self.client.scheduler else "an address that is gone"
 
     def _answers(self) -> dict[str, Any]:
         """What each worker says of its versions, or why it cannot; those who vanish meanwhile are let go, and
@@ -293,7 +291,6 @@ class DaskExecutor:
         from distributed.comm import CommClosedError  # pyright: ignore[reportMissingImports]
         from distributed.utils import CancelledError  # pyright: ignore[reportMissingImports]
 
-        address = self._address
         try:
             yield
         except KilledWorker as error:
@@ -308,7 +305,7 @@ class DaskExecutor:
             if self.client.status == "running" and not isinstance(error, (CommClosedError, CancelledError)):
                 raise
             raise RequestError(
-                f"lost the scheduler of the cluster at {address}, or what it held "
+                f"lost the scheduler of the cluster at {self._address}, or what it held "
                 f"({shorten(str(error), 160)}): see what ended it, and check again",
                 "environment",
             ) from None
