@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from resnet_cert.commands import surroundings
 from resnet_cert.commands.common import (
     FILE,
     Destination,
@@ -125,6 +126,9 @@ def check(
 ) -> int:
     """Is the point of each SPEC an ε-second-order stationary point?  `-` is standard input."""
     verbosity = verbose - quiet
+    if device != "cpu":
+        _require_near(device, cluster)
+        surroundings.look_for_devices()
     printed, files = _destinations(formats)
     if eps is not None:
         settings = (*settings, f"epsilon={eps!r}")
@@ -185,6 +189,15 @@ def _require_nameable(loaded: LoadedProblem) -> None:
         if not path.isprintable():
             fault = "expected a path of printable characters for a certificate to name: rename it"
             raise RequestError([Diagnostic(fault, path)])
+
+
+def _require_near(device: str, cluster: str | None) -> None:
+    """Features from a device lie in a file here, which workers elsewhere do not see."""
+    if cluster is not None and not cluster.startswith("local:"):
+        raise click.UsageError(
+            f"expected --cluster local:N beside --device {device}, whose features are kept in a file of this "
+            f"machine, got {cluster!r}: leave --device out, and the workers compute them"
+        )
 
 
 def _with_features_on(device: str, loaded: LoadedProblem, open_: contextlib.ExitStack) -> LoadedProblem:

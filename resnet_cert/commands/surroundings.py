@@ -36,6 +36,12 @@ def prepare() -> None:
     _keep_compilations()
 
 
+def look_for_devices() -> None:
+    """Have JAX look for accelerators after all, before it is loaded: who asks for one by an option means it,
+    whatever JAX_PLATFORMS says.  All that runs elsewhere is what is put there (`problem.devices`)."""
+    os.environ.pop("JAX_PLATFORMS", None)
+
+
 def _keep_compilations() -> None:
     """What JAX compiles is kept for the next process, in the user's cache directory, by machine.
 

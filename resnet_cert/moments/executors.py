@@ -20,8 +20,9 @@ import operator
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
@@ -134,12 +135,37 @@ def _tested(problem: Problem, chunk: Chunk, blocks: Blocks, test: Callable[[Prob
 
 
 def on_cluster(problem: Problem, client: Any) -> Problem:
-    """The same problem, its sums made by the workers of a `distributed.Client`, or by an executor."""
-    executor = client if hasattr(client, "summed") else DaskExecutor(client)
-    return replace(problem, executor=executor)
+    """The same problem, its sums made by the workers of a `distributed.Client`, or by an executor.
+
+    Raises: RequestError, for what is none: an address says nothing of how long its client is to live.
+    """
+    if hasattr(client, "summed"):
+        return replace(problem, executor=client)
+    if isinstance(client, str):
+        count = client.removeprefix("local:")
+        given = f"n_workers={count}, threads_per_worker=1" if count.isdigit() else repr(client)
+        write = f"write `with Client({given}) as client:` around it"
+        raise RequestError(f"expected a distributed.Client, got {client!r}: {write}", "environment")
+    if not hasattr(client, "submit") or client.status == "closed":
+        fault = f"expected a distributed.Client that runs, got {client!r}: connect to the cluster anew"
+        raise RequestError(fault, "environment")
+    return replace(problem, executor=DaskExecutor(client))
 
 
 # The cluster.
+
+
+def cut(n: int, chunk_rows: int, threads: int) -> list[tuple[int, int]]:
+    """(start, stop) of each piece of n rows: several for each thread where there are as many chunks, alike to
+    an eighth.
+
+    What a piece sends is a sum for each complete subtree of its blocks: so it ends where large ones do.
+    """
+    chunks = -(-n // chunk_rows)
+    pieces = min(chunks, PIECES_A_THREAD * max(threads, 1))
+    subtree = 1 << max(0, (chunks // (8 * pieces)).bit_length() - 1)
+    ends = [round(i * chunks / (pieces * subtree)) * subtree * chunk_rows for i in range(pieces)]
+    return list(itertools.pairwise([*ends, n]))
 
 
 @dataclass(frozen=True)
@@ -206,6 +232,8 @@ times a second, for which it would stop."""
 KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**26}
 """Distributed has workers give freed memory back at once; a pass needs it again for the next piece, and
 spends as long on getting it as on its own work."""
+ON_PROCESSORS = {"JAX_PLATFORMS": "cpu"}
+"""What a worker here finds where this process has left JAX to look for a GPU, for its own features."""
 CARRIED_BYTES = 2**24
 """Data in memory of at most so many bytes go with the tasks."""
 
@@ -216,23 +244,77 @@ class DaskExecutor:
 
     client: Any
     _sent: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
+    _address: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises: RequestError, for workers that are not there, or have other versions than this process."""
-        if not self._workers():
+        self._address = self.client.scheduler.address
+        with self._in_touch():
+            if not self._workers():
+                raise RequestError(f"the cluster at {self._address} has no workers", "environment")
+            here = _here()
+            for worker, there in self._answers().items():
+                if isinstance(there, Exception):
+                    wanted = ", ".join(f"{name} {version}" for name, version in here.items())
+                    fault = f"worker {worker}: expected {wanted} as here, got {there}: install them there"
+                    raise RequestError(fault, "environment")
+                for name, version in here.items():
+                    if version != there.get(name):
+                        wanted = f"worker {worker}: expected {name} {version} as here"
+                        raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
+
+    def _answers(self) -> dict[str, Any]:
+        """What each worker says of its versions, or why it cannot; those who vanish meanwhile are let go, and
+        whoever has come in their place is asked.
+
+        Raises: RequestError, where somebody who is there does not answer, time and again.
+        """
+        vanished: dict[str, Any] = {}
+        for _ in range(PATIENT):
+            answers = self.client.run(_versions, on_error="return")
+            vanished = {worker: error for worker, error in answers.items() if isinstance(error, OSError)}
+            if answers and not vanished:
+                return answers
+            with suppress(TimeoutError):
+                self.client.wait_for_workers(1, timeout=PATIENCE)
+        who = "".join(f"worker {worker} of " for worker in list(vanished)[:1])
+        why = "".join(f": {error}" for error in list(vanished.values())[:1])
+        raise RequestError(
+            f"{who}the cluster at {self._address} does not answer{why}; see its log, and check again",
+            "environment",
+        )
+
+    @contextmanager
+    def _in_touch(self) -> Iterator[None]:
+        """Inside, what the cluster's own failures say is told, with what to do."""
+        from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
+        from distributed.comm import CommClosedError  # pyright: ignore[reportMissingImports]
+        from distributed.utils import CancelledError  # pyright: ignore[reportMissingImports]
+
+        try:
+            yield
+        except KilledWorker as error:
             raise RequestError(
-                f"the cluster at {self.client.scheduler.address} has no workers", "environment"
-            )
-        here = _here()
-        for worker, there in self.client.run(_versions).items():
-            for name, version in here.items():
-                if version != there.get(name):
-                    wanted = f"worker {worker}: expected {name} {version} as here"
-                    raise RequestError(f"{wanted}, got {there.get(name)}", "environment")
+                f"the cluster lost its workers over one piece of the data, again and again: {error}; "
+                "they may have too little memory",
+                "environment",
+            ) from None
+        except (RequestError, InternalError):
+            raise
+        except Exception as error:
+            if self.client.status == "running" and not isinstance(error, (CommClosedError, CancelledError)):
+                raise
+            raise RequestError(
+                f"lost the scheduler of the cluster at {self._address}, or what it held "
+                f"({shorten(str(error), 160)}): see what ended it, and check again",
+                "environment",
+            ) from None
 
     def summed(self, problem: Problem, contribution: Contribution[Part], needs: Needs) -> Part:
-        from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
+        with self._in_touch():
+            return self._summed(problem, contribution, needs)
 
+    def _summed(self, problem: Problem, contribution: Contribution[Part], needs: Needs) -> Part:
         sent, pieces, held = self._deployed(problem)
         parts = [
             self.client.submit(_piece, sent, f, digest, contribution, rows, needs, pure=False)
@@ -240,23 +322,17 @@ class DaskExecutor:
                 pieces, held if needs.features else [(None, None)] * len(pieces), strict=True
             )
         ]
-        try:
-            if is_watched():
-                self._wait(parts, "pieces")
-            while len(parts) > 1:
-                pairs = [
-                    self.client.submit(operator.add, *pair, pure=False)
-                    for pair in zip(parts[::2], parts[1::2], strict=False)
-                ]
-                parts = [*pairs, *parts[2 * len(pairs) :]]
-            self._wait(parts)
-            return parts[0].result()
-        except KilledWorker as error:
-            raise RequestError(
-                f"the cluster lost its workers over one piece of the data, again and again: {error}; "
-                "they may have too little memory",
-                "environment",
-            ) from None
+        if is_watched():
+            self._wait(parts, "pieces")
+        while len(parts) > 1:
+            pairs = [
+                # before further pieces: what a worker holds is a few sums, and not one for each piece
+                self.client.submit(operator.add, *pair, pure=False, priority=1)
+                for pair in zip(parts[::2], parts[1::2], strict=False)
+            ]
+            parts = [*pairs, *parts[2 * len(pairs) :]]
+        self._wait(parts)
+        return parts[0].result()
 
     def _wait(self, futures: list[Any], what: str | None = None) -> None:
         """Until all are done or have failed; `what` is told of as they are.
@@ -276,7 +352,7 @@ class DaskExecutor:
                 alone = 0 if self._workers() else alone + 1
             if alone == PATIENT:
                 raise RequestError(
-                    f"the cluster at {self.client.scheduler.address} lost its workers, and none came back",
+                    f"the cluster at {self._address} lost its workers, and none came back",
                     "environment",
                 )
             if what is not None:
@@ -316,13 +392,7 @@ class DaskExecutor:
         return [self.client.submit(pickle.loads, cloudpickle.dumps(part), pure=False) for part in parts]
 
     def _rows(self, problem: Problem) -> list[tuple[int, int]]:
-        """(start, stop) of each piece: whole chunks, several for each thread where there are as many, and no
-        two pieces further apart than by one."""
-        threads = sum(self.client.nthreads().values())
-        chunks = -(-problem.n // problem.chunk_rows)
-        pieces = min(chunks, PIECES_A_THREAD * max(threads, 1))
-        ends = [min(i * chunks // pieces * problem.chunk_rows, problem.n) for i in range(pieces + 1)]
-        return list(itertools.pairwise(ends))
+        return cut(problem.n, problem.chunk_rows, sum(self.client.nthreads().values()))
 
 
 def _size(parts: list[Any]) -> int:
@@ -386,7 +456,8 @@ def cluster(address: str) -> Iterator[Any]:
         raise RequestError(
             f"expected local:N with a number of processes, or an address, got {address!r}", id="environment"
         )
-    settings = AT_ONCE | {f"nanny.pre-spawn-environ.{name}": n for name, n in KEEPS_MEMORY.items()}
+    found_there = KEEPS_MEMORY | ON_PROCESSORS
+    settings = AT_ONCE | {f"nanny.pre-spawn-environ.{name}": value for name, value in found_there.items()}
     with (
         dask.config.set({f"distributed.{name}": value for name, value in settings.items()}),
         LocalCluster(

@@ -34,8 +34,8 @@ def device(kind: str) -> Iterator[None]:
             there = ", ".join(sorted({d.platform for d in jax.devices()}))
             wanted = f"expected a device of the kind {kind}, JAX has {there} here: leave the device out"
             raise RequestError(wanted, "environment") from None
-        with jax.default_device(found):
-            yield
+    with float64_scope(found):
+        yield
 
 
 def with_features_on(problem: Problem, kind: str, folder: Path) -> Problem:

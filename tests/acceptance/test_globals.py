@@ -2,7 +2,7 @@
 
 What the library reads of the process: XLA_FLAGS and other variables of JAX, NumPy and their BLAS, and the
 float environment (`numerics.selftest`).  What it sets, on its own thread and for the time of a call: JAX's
-jax_enable_x64 and jax_debug_nans, NumPy's error state, and the number of BLAS threads.
+jax_enable_x64, jax_debug_nans and jax_default_device, NumPy's error state, and the number of BLAS threads.
 """
 
 from __future__ import annotations
