@@ -143,7 +143,7 @@ class Stored:
         with self.state.reading() as handle:
             for i, part in enumerate(into):
                 place = self.offset + (i * n + start) * row
-                self.state.fill(handle, memoryview(part), place)
+                self.state.fill(handle, part.data, place)
                 if hasattr(os, "posix_fadvise"):
                     ahead = min(part.nbytes, READ_BYTES)
                     os.posix_fadvise(handle, place + part.nbytes, ahead, os.POSIX_FADV_WILLNEED)
@@ -731,7 +731,9 @@ def _damage(array: tuple[Shard, str]) -> tuple[Diagnostic, ...]:
     return ()
 
 
-def _width(group: str | tuple[str, ...], widths: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[int, ...]:
+def _width(
+    group: str | tuple[str, ...], widths: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> tuple[int, ...]:
     """The shape of a row: of an array's, or of columns beside each other."""
     shapes = [widths[name][1] for name in _of(group)]
     if isinstance(group, str) and len(shapes[0]) < 2:

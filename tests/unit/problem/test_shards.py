@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,21 +300,36 @@ def test_each_process_holds_a_shard_to_the_time_that_it_saw(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("save", [save_npz, save_packed])
 def test_a_flipped_bit_is_found_wherever_it_is(tmp_path: Path, save: Any) -> None:
-    part, path = {"x": np.arange(1.0, 13.0).reshape(4, 3), "y": np.arange(4)}, tmp_path / "a.npz"
+    part = {"x": np.arange(1.0, 3001.0).reshape(1000, 3), "y": np.arange(2000, 3000)}
+    path, told = tmp_path / "a.npz", []
     save(path, part)
-    whole, found = path.read_bytes(), 0
-    for place in range(len(whole)):
+    whole = path.read_bytes()
+    for place in [*range(0, 300, 7), *range(300, len(whole), 997), *range(len(whole) - 300, len(whole), 7)]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
             rows = open_shards(tmp_path, ".", {"x": "x", "y": "y"})
             read = {name: rows[name][:] for name in part}
         except RequestError as error:
-            assert "a.npz" in str(error)
-            found += 1
+            told.append(str(error))
         else:
             for name, array in part.items():
                 np.testing.assert_array_equal(read[name], array)
-    assert found > 200
+    assert len(told) > 60
+    assert all("a.npz" in message for message in told)
+
+
+def test_a_packed_array_is_held_to_its_checksum_behind_its_last_row(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    np.save(file, np.arange(6000.0).reshape(2000, 3))
+    right = file.getvalue()
+    wrong = right.replace(b"(2000, 3)", b"(1000, 3)")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", wrong)
+    sums = tuple(zlib.crc32(contents).to_bytes(4, "little") for contents in (wrong, right))
+    contents = (tmp_path / "a.npz").read_bytes()
+    assert contents.count(sums[0]) == 2
+    (tmp_path / "a.npz").write_bytes(contents.replace(sums[0], sums[1]))
+    assert "a.npz: Bad CRC-32" in refusal(lambda: open_shards(tmp_path, ".", {"x": "x"})["x"][:5])
 
 
 def test_every_array_with_a_flipped_bit_is_named_before_any_is_read(tmp_path: Path) -> None:

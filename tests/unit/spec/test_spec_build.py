@@ -252,6 +252,66 @@ def test_labels_of_arrays_are_numbers(load: Callable[..., Problem], tmp_path: Pa
         np.testing.assert_array_equal(load(data=data).distribution.y[:], [-1.0, 1.0])
 
 
+def save_parquet(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns = {name: array.tolist() if array.ndim > 1 else array for name, array in arrays.items()}
+    parquet.write_table(arrow.table(columns), path)
+
+
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+SAVES = [("npz", save_npz), ("parquet", save_parquet)]
+
+
+@pytest.mark.parametrize(("ending", "save"), SAVES)
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [(["no", "yes"], "{no: -1, yes: 1}"), ([0, 1], "{0: -1, 1: 1}"), ([False, True], "{false: -1, true: 1}")],
+)
+def test_labels_of_shards_are_numbers(
+    load: Callable[..., Problem],
+    told: Faults,
+    tmp_path: Path,
+    ending: str,
+    save: Callable[..., None],
+    words: list[Any],
+    labels: str,
+) -> None:
+    x, y = np.array([[1.0, 2.0], [0.5, -1.0], [1.0, 1.0]]), np.array(words)[[0, 1, 0]]
+    save(tmp_path / f"a.{ending}", {"x": x[:2], "y": y[:2]})
+    save(tmp_path / f"b.{ending}", {"x": x[2:], "y": y[2:]})
+    data = f"shards: '*.{ending}'"
+    problem = load(data=f"{{{data}, labels: {labels}}}", loss="logistic")
+    np.testing.assert_array_equal(problem.distribution.y[:], [-1, 1, -1])
+    (message,) = told(data=f"{{{data}, labels: {{maybe: 1, {words[0]}: 0}}}}", loss="logistic")
+    assert f"a.{ending}, row 2: expected one of maybe" in message
+
+
+@pytest.mark.parametrize(("ending", "save"), SAVES)
+def test_shards_have_the_comparators_of_a_file(
+    load: Callable[..., Problem], tmp_path: Path, ending: str, save: Callable[..., None]
+) -> None:
+    arrays = {"x": np.arange(8.0).reshape(4, 2), "y": np.ones(4), "age": np.arange(4.0)}
+    arrays["inputs"] = arrays["x"][::-1] + 1.0
+    folder = tmp_path / "data"
+    folder.mkdir()
+    save_npz(tmp_path / "all.npz", arrays)
+    for i, rows in enumerate((slice(0, 3), slice(3, 4))):
+        save(folder / f"{i}.{ending}", {name: array[rows] for name, array in arrays.items()})
+    point = "{w: [1, 1, 1, 1], V: [[1, 0], [0, 1]]}"
+    compare = "compare: {age: age, both: [age, inputs], x: x, bypass: bypass}"
+    for named in ("x: inputs, bypass: x", "x: x, bypass: inputs"):
+        whole = load(data=f"{{file: all.npz, {named}, {compare}}}", point=point).comparators
+        found = load(data=f"{{shards: data, {named}, {compare}}}", point=point).comparators
+        assert set(found) == set(whole) == {"age", "both", "x", "bypass"}
+        for name, rows in whole.items():
+            np.testing.assert_array_equal(found[name][:], rows[:])
+
+
 def test_labels_without_numbers_are_told(faults: Faults, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.ones((2, 2)), y=np.array(["no", "yes"]))
     assert faults(data="{file: d.npz}") == ["2:14 labels"]
