@@ -43,6 +43,7 @@ Label = Callable[[str], float]
 
 BATCH_BYTES = 2**24
 """About so many bytes of Parquet are decoded at a time."""
+LEAST_ROWS = 1024
 READ_BYTES = 2**25
 """How far ahead the system is asked to read."""
 PAGE_BYTES = 2**20
@@ -376,7 +377,7 @@ class ParquetShard:
     def form(self, name: str) -> Form:
         if name not in self.names:
             raise _absent(self.state.name, name, self.names)
-        for _, arrays in self.batches([name], 0):
+        for _, arrays in self.batches([name], 0, most=0):
             dtype = np.dtype(str) if arrays[name].dtype.hasobject else arrays[name].dtype
             return dtype, (self.groups[-1], *arrays[name].shape[1:])
         return np.dtype(float), (0,)
@@ -387,13 +388,16 @@ class ParquetShard:
     def stored(self, name: str) -> Stored | None:
         return None
 
-    def batches(self, names: Sequence[str], start: int) -> Iterator[tuple[int, dict[str, AnyArray]]]:
+    def batches(
+        self, names: Sequence[str], start: int, most: int | None = None
+    ) -> Iterator[tuple[int, dict[str, AnyArray]]]:
+        """most: about so many bytes at a time, BATCH_BYTES by default, and no fewer than LEAST_ROWS."""
         group = max(i for i, first in enumerate(self.groups[:-1] or (0,)) if first <= start)
         row = self.groups[group]
         with _parquet(self.state) as file:
             sizes = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
             bytes_a_row = max((g.total_byte_size // max(g.num_rows, 1) for g in sizes), default=1)
-            rows = max(1024, BATCH_BYTES // max(bytes_a_row, 1))
+            rows = max(LEAST_ROWS, (BATCH_BYTES if most is None else most) // max(bytes_a_row, 1))
             groups = range(group, file.num_row_groups)
             for batch in file.iter_batches(rows, row_groups=groups, columns=list(names)):
                 self.state.require_unchanged()
@@ -467,7 +471,7 @@ def _parquet(state: State) -> Iterator[Any]:
             state.path, buffer_size=PAGE_BYTES, pre_buffer=False, page_checksum_verification=True
         ) as file:
             yield file
-    except (RequestError, GeneratorExit):
+    except RequestError:
         raise
     except OSError as error:
         raise _gone(state.name, error) from None
@@ -650,16 +654,15 @@ def open_shards(
             faults += error.diagnostics
     there = {name for shard in shards for name in shard.names}
     columns = {key: group for key, group in columns.items() if key not in optional or there & {*_of(group)}}
-    names, labelled = _names(columns), {name for key in labels or () for name in _of(columns[key])}
-    numbers = {*_names({key: group for key, group in columns.items() if key not in (labels or ())})}
+    labels, names = labels or {}, _names(columns)
+    numbers = _names({key: group for key, group in columns.items() if key not in labels})
     starts, total = [0], 0
     widths: dict[str, tuple[str, tuple[int, ...]]] = {}
     for shard in shards:
         try:
             forms = {name: shard.form(name) for name in names}
             for name, (dtype, _) in forms.items():
-                words = name in labelled and name not in numbers
-                _require_numbers(shard.called(name), dtype, labelled=words)
+                _require_numbers(shard.called(name), dtype, labelled=name not in numbers)
             shapes = {name: shape for name, (_, shape) in forms.items()}
             total += _rows(shard, shapes, widths)
         except RequestError as error:
@@ -678,8 +681,7 @@ def open_shards(
     window = Window(parts, packed)
     shapes = {key: (total, *_width(group, widths)) for key, group in columns.items()}
     return {
-        key: ShardedRows(parts, group, shapes[key], window, (labels or {}).get(key))
-        for key, group in columns.items()
+        key: ShardedRows(parts, group, shapes[key], window, labels.get(key)) for key, group in columns.items()
     }
 
 
