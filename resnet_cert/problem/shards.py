@@ -557,6 +557,10 @@ class Window:
                 yield first + row, arrays
 
 
+class UnreadRows(RequestError):
+    """Rows that could not be had when they were asked for, though their shards could be opened."""
+
+
 @dataclass(frozen=True)
 class ShardedRows:
     """The rows of one array, or of columns beside each other, through all shards: `problem.Rows`.
@@ -577,6 +581,12 @@ class ShardedRows:
             raise ValueError(f"expected consecutive rows, got the step {step}")
         if start >= stop:
             return np.empty((0, *self.shape[1:]))
+        try:
+            return self._rows(start, stop)
+        except RequestError as error:
+            raise UnreadRows(error.diagnostics) from None
+
+    def _rows(self, start: int, stop: int) -> AnyArray:
         if isinstance(self.columns, str):
             column = self._column(self.columns, start, stop)
             return column.reshape(stop - start, -1) if column.ndim > 2 else column

@@ -275,6 +275,7 @@ SAVES = [("npz", save_npz), ("parquet", save_parquet)]
 def test_labels_of_shards_are_numbers(
     load: Callable[..., Problem],
     told: Faults,
+    faults: Faults,
     tmp_path: Path,
     ending: str,
     save: Callable[..., None],
@@ -287,8 +288,10 @@ def test_labels_of_shards_are_numbers(
     data = f"shards: '*.{ending}'"
     problem = load(data=f"{{{data}, labels: {labels}}}", loss="logistic")
     np.testing.assert_array_equal(problem.distribution.y[:], [-1, 1, -1])
-    (message,) = told(data=f"{{{data}, labels: {{maybe: 1, {words[0]}: 0}}}}", loss="logistic")
+    few = {"data": f"{{{data}, labels: {{maybe: 1, {words[0]}: 0}}}}", "loss": "logistic"}
+    (message,) = told(**few)
     assert f"a.{ending}, row 2: expected one of maybe" in message
+    assert faults(**few) == ["2:16 labels"]
 
 
 @pytest.mark.parametrize(("ending", "save"), SAVES)
