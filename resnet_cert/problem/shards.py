@@ -217,7 +217,7 @@ class NpzShard:
                 for array in dict.fromkeys(names):
                     if array in wanted:
                         arrays[array] = _member(archive, raw, array, state)
-        except RequestError:
+        except (RequestError, MemoryError):
             raise
         except OSError as error:
             raise _gone(name, error) from None
@@ -255,6 +255,8 @@ class NpzShard:
         try:
             with zipfile.ZipFile(self.state.path) as archive:
                 arrays = {name: _read(archive, name) for name in names}
+        except MemoryError:
+            raise
         except OSError as error:
             raise _gone(self.state.name, error) from None
         except Exception as error:  # as above
@@ -471,7 +473,7 @@ def _parquet(state: State) -> Iterator[Any]:
             state.path, buffer_size=PAGE_BYTES, pre_buffer=False, page_checksum_verification=True
         ) as file:
             yield file
-    except RequestError:
+    except (RequestError, MemoryError):
         raise
     except OSError as error:
         raise _gone(state.name, error) from None
