@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,26 @@ def test_labels_of_arrays_are_numbers(load: Callable[..., Problem], tmp_path: Pa
         "{x: [[1, 1], [1, 1]], y: [0, 1], labels: {0: -1, 1: 1}}",
     ):
         np.testing.assert_array_equal(load(data=data).distribution.y[:], [-1.0, 1.0])
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_archive_is_held_to_its_checksum_behind_the_last_row(
+    told: Faults, tmp_path: Path, packed: int
+) -> None:
+    file = io.BytesIO()
+    np.save(file, np.ones((2000, 2)))
+    right = file.getvalue()
+    wrong = right.replace(b"(2000, 2)", b"(1000, 2)")
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", packed) as archive:
+        archive.writestr("x.npy", wrong)
+    sums = tuple(zlib.crc32(contents).to_bytes(4, "little") for contents in (wrong, right))
+    contents = (tmp_path / "d.npz").read_bytes()
+    (tmp_path / "d.npz").write_bytes(contents.replace(sums[0], sums[1]))
+    np.savez(tmp_path / "y.npz", y=np.ones(1000))
+    with zipfile.ZipFile(tmp_path / "y.npz") as other, zipfile.ZipFile(tmp_path / "d.npz", "a") as archive:
+        archive.writestr("y.npy", other.read("y.npy"))
+    (message,) = told(data="{file: d.npz}")
+    assert "cannot read d.npz: array 'x': Bad CRC-32 for file 'x.npy'" in message
 
 
 def save_parquet(path: Path, arrays: dict[str, np.ndarray]) -> None:
