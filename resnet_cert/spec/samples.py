@@ -184,6 +184,12 @@ def _shard_samples(data: data_models.ShardData, context: Context) -> Samples:
             rows: dict[str, Any] = dict(opened)
         except RequestError as error:
             raise Refused(Fault((), fault.message, fault.id) for fault in error.diagnostics) from None
+    faults = Faults()
+    for key in ("x", "f", "bypass", "omega"):
+        if key in rows and len(rows[key].shape) == 1:
+            got = f"got the column {wanted[key]!r}: write {key}: [{wanted[key]}]"
+            faults.append(Fault((key,), f"expected an array of rows (n, ·), {got}", "shape"))
+    faults.refuse()
     compare = {
         name: tuple(rows.pop(f"{name}[{i}]", part) for i, part in enumerate(parts))
         for name, parts in _comparators(data)

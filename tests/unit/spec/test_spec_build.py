@@ -336,6 +336,17 @@ def test_shards_have_the_comparators_of_a_file(
             np.testing.assert_array_equal(found[name][:], rows[:])
 
 
+def test_a_column_in_place_of_rows_is_told_as_a_list(told: Faults, faults: Faults, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones(3), y=np.ones(3))
+    data = "{shards: '*.npz', bypass: y}"
+    wanted = "expected an array of rows (n, ·), got the column"
+    assert told(data=data) == [
+        f"data.shards: {wanted} 'x': write x: [x]",
+        f"data.bypass: {wanted} 'y': write bypass: [y]",
+    ]
+    assert faults(data=data) == ["2:16 shape", "2:33 shape"]
+
+
 def test_labels_without_numbers_are_told(faults: Faults, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.ones((2, 2)), y=np.array(["no", "yes"]))
     assert faults(data="{file: d.npz}") == ["2:14 labels"]
