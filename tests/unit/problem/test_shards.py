@@ -216,7 +216,7 @@ def test_a_label_without_a_number_is_named_with_its_row(tmp_path: Path, save: An
     assert message == f"error: {where}, row 501: no number six"
 
 
-def test_extensions_and_views_are_read_as_the_lists_that_they_are(tmp_path: Path) -> None:
+def test_tensors_of_arrow_are_laid_flat_whatever_the_order_of_their_axes(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     import pyarrow.parquet as parquet
 
@@ -224,14 +224,23 @@ def test_extensions_and_views_are_read_as_the_lists_that_they_are(tmp_path: Path
     tensors = arrow.FixedShapeTensorArray.from_numpy_ndarray(images)
     turned = arrow.FixedShapeTensorArray.from_numpy_ndarray(images.transpose(0, 2, 1))
     assert turned.type.permutation == [1, 0]
-    columns = {"x": tensors, "turned": turned}
-    if hasattr(arrow, "list_view"):
-        columns["view"] = arrow.array(images.reshape(4, 6).tolist(), arrow.list_view(arrow.float64()))
-    parquet.write_table(arrow.table(columns), tmp_path / "a.parquet")
-    rows = open_shards(tmp_path, ".", {name: name for name in columns})
+    parquet.write_table(arrow.table({"x": tensors, "turned": turned}), tmp_path / "a.parquet")
+    rows = open_shards(tmp_path, ".", {"x": "x", "turned": "turned"})
     np.testing.assert_array_equal(rows["x"][:], images.reshape(4, 6))
     np.testing.assert_array_equal(rows["turned"][:], images.transpose(0, 2, 1).reshape(4, 6))
-    np.testing.assert_array_equal(rows[[*columns][-1]][:].reshape(-1, 6)[1], rows[[*columns][-1]][1:2][0])
+
+
+def test_views_of_lists_are_read_as_lists_are(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    import pyarrow.parquet as parquet
+
+    x = np.arange(24.0).reshape(4, 6)
+    try:
+        view = arrow.array(x.tolist(), arrow.list_view(arrow.float64()))
+        parquet.write_table(arrow.table({"x": view}), tmp_path / "a.parquet")
+    except arrow.ArrowNotImplementedError:
+        pytest.skip("this pyarrow writes no views")
+    np.testing.assert_array_equal(open_shards(tmp_path, ".", {"x": "x"})["x"][1:], x[1:])
 
 
 @pytest.mark.parametrize("save", [save_npz, save_packed, save_parquet])
