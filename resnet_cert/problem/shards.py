@@ -6,17 +6,22 @@ one file ends and the next begins.  Arrays that lie in a file as they are (.npy,
 at their place; what has to be decoded (Parquet, compressed .npz) comes batch by batch, one batch ahead.
 
 A shard is held to what it was when it was opened: one that is gone, shorter or changed since is refused by
-its name, and nothing that was read of it is used.
+its name, and nothing that was read of it is used.  Checksums are held where a file has them: those of arrays
+that lie in a .npz file as they are once, when it is opened, those of what is decoded whenever it is.  Arrays
+that nobody asks for are not looked at.
 """
 
 from __future__ import annotations
 
 import glob
+import math
 import os
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,26 +30,43 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
+from resnet_cert.numerics.threads import in_order
 from resnet_cert.outcomes import Diagnostic, RequestError
 
 AnyArray = npt.NDArray[Any]
+Form = tuple[np.dtype[Any], tuple[int, ...]]
+"""dtype and shape of an array."""
 Columns = str | Sequence[str]
-"""The name of an array, or those of columns that stand beside each other."""
+"""The name of an array, or a list of those that stand beside each other as columns."""
+Label = Callable[[str], float]
+"""The number of a label.  Raises: ValueError, saying what was expected, for a word that is none."""
 
 BATCH_BYTES = 2**24
 """About so many bytes of Parquet are decoded at a time."""
+LEAST_ROWS = 1024
 READ_BYTES = 2**25
 """How far ahead the system is asked to read."""
+PAGE_BYTES = 2**20
+"""So many bytes are read at a time of what is not kept: for a checksum, or for one column of Parquet."""
 
 
 @dataclass(frozen=True)
 class State:
-    """A file as it was when it was opened."""
+    """A file as it was when it was opened.
+
+    here: when its inode was last changed, as this process saw it first.  It gives away a change under the
+    same size and time, but is not sent along: another machine may tell another time of the same file.  The
+    inode's own number says nothing more, and some file systems make it up anew.
+    """
 
     path: Path
     name: str
     size: int
     modified: int
+    here: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def __reduce__(self) -> Any:
+        return State, (self.path, self.name, self.size, self.modified)
 
     @staticmethod
     def of(path: Path, name: str) -> State:
@@ -52,14 +74,39 @@ class State:
             seen = os.stat(path)
         except OSError as error:
             raise _gone(name, error) from None
-        return State(path, name, seen.st_size, seen.st_mtime_ns)
+        return State(path, name, seen.st_size, seen.st_mtime_ns, {"changed": seen.st_ctime_ns})
 
     def require_unchanged(self) -> None:
         """Raises: RequestError, if it is not that file any more."""
         now = State.of(self.path, self.name)
-        if now != self:
+        first = self.here.setdefault("changed", now.here["changed"])
+        if now != self or now.here["changed"] != first:
             sizes = f"{self.size} bytes, got {now.size}" if now.size != self.size else "the same contents"
             raise _changed(self.name, f"expected {sizes}")
+
+    @contextmanager
+    def reading(self) -> Iterator[int]:
+        """A descriptor of the file, which must still be that one when all is read.
+
+        Raises: RequestError, if it is not, or cannot be read.
+        """
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+            try:
+                yield handle
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise _gone(self.name, error) from None
+        self.require_unchanged()
+
+    def fill(self, handle: int, view: memoryview, place: int) -> None:
+        """The bytes from a place on.  Raises: RequestError, if there are fewer."""
+        while len(view):
+            got = os.preadv(handle, [view], place)
+            if not got:
+                raise _damaged(self.name, "it ends before its last row")
+            view, place = view[got:], place + got
 
 
 def _changed(name: str, how: str) -> RequestError:
@@ -77,48 +124,57 @@ def _damaged(name: str, why: Any) -> RequestError:
 
 @dataclass(frozen=True)
 class Stored:
-    """An array that lies in a file as it is, in C order, from an offset on."""
+    """An array that lies in a file as it is from an offset on, row by row, or column by column (Fortran)."""
 
     state: State
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    fortran: bool
     offset: int
 
     @property
     def nbytes(self) -> int:
-        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        return self.dtype.itemsize * math.prod(self.shape)
 
     def rows(self, start: int, stop: int) -> AnyArray:
-        row = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
-        into = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        try:
-            handle = os.open(self.state.path, os.O_RDONLY)
-        except OSError as error:
-            raise _gone(self.state.name, error) from None
-        try:
-            view = memoryview(into.reshape(-1).view(np.uint8))  # pyright: ignore[reportArgumentType]
-            place = self.offset + start * row
-            while len(view):
-                got = os.preadv(handle, [view], place)
-                if not got:
-                    raise _damaged(self.state.name, "it ends before its last row")
-                view, place = view[got:], place + got
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(handle, place, min(into.nbytes, READ_BYTES), os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(handle)
-        self.state.require_unchanged()
-        return into
+        n, *rest = self.shape
+        columns = math.prod(rest) if self.fortran else 1
+        row = self.dtype.itemsize * math.prod(rest) // max(columns, 1)
+        into = np.empty((columns, (stop - start) * row), np.uint8)
+        with self.state.reading() as handle:
+            for i, part in enumerate(into):
+                place = self.offset + (i * n + start) * row
+                self.state.fill(handle, part.data, place)
+                if hasattr(os, "posix_fadvise"):
+                    ahead = min(part.nbytes, READ_BYTES)
+                    os.posix_fadvise(handle, place + part.nbytes, ahead, os.POSIX_FADV_WILLNEED)
+        values = into.reshape(-1).view(self.dtype)
+        if not self.fortran:
+            return values.reshape(stop - start, *rest)
+        return np.ascontiguousarray(values.reshape(*rest[::-1], stop - start).T)
 
 
 class Shard(Protocol):
-    """One of the files: the shapes of its arrays, and their rows."""
+    """One of the files: the forms of its arrays, and their rows."""
 
     @property
     def state(self) -> State: ...
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Raises: RequestError, if there is no such array of real numbers."""
+    @property
+    def names(self) -> Collection[str]:
+        """Of all arrays that there are."""
+        ...
+
+    def called(self, name: str) -> str:
+        """What messages call an array."""
+        ...
+
+    def form(self, name: str) -> Form:
+        """Raises: RequestError, if there is no such array."""
+        ...
+
+    def verify(self, name: str) -> None:
+        """Raises: RequestError, if a stored array is not what its checksum says."""
         ...
 
     def stored(self, name: str) -> Stored | None:
@@ -131,59 +187,102 @@ class Shard(Protocol):
 
 
 @dataclass(frozen=True)
+class Member:
+    """An array in a .npz file: its header and its values, `size` bytes of which the CRC-32 is `crc`.
+
+    place: where they begin, if they lie in the file as they are.
+    values: the array as if it began there.
+    """
+
+    values: Stored
+    size: int
+    crc: int
+    place: int | None
+
+
+@dataclass(frozen=True)
 class NpzShard:
-    """arrays: (dtype, shape, offset in the file or None where it is packed) by name."""
+    """names: of all arrays; arrays: those that are asked for."""
 
     state: State
-    arrays: Mapping[str, tuple[np.dtype[Any], tuple[int, ...], int | None]]
+    names: tuple[str, ...]
+    arrays: Mapping[str, Member]
 
     @staticmethod
-    def open(path: Path, name: str) -> NpzShard:
+    def open(path: Path, name: str, wanted: Collection[str]) -> NpzShard:
         state, arrays = State.of(path, name), {}
         try:
             with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
-                for member in archive.infolist():
-                    if not member.filename.endswith(".npy"):
-                        continue
-                    with archive.open(member) as file:
-                        dtype, shape, fortran, header = _header(file)
-                    packed = member.compress_type != zipfile.ZIP_STORED or (fortran and len(shape) > 1)
-                    offset = None if packed else _contents(raw, member.header_offset) + header
-                    arrays[member.filename[:-4]] = dtype, shape, offset
-        except RequestError:
+                names = tuple(one[:-4] for one in archive.namelist() if one.endswith(".npy"))
+                for array in dict.fromkeys(names):
+                    if array in wanted:
+                        arrays[array] = _member(archive, raw, array, state)
+        except (RequestError, MemoryError):
             raise
         except OSError as error:
             raise _gone(name, error) from None
-        except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+        except Exception as error:  # zlib's, zipfile's, NumPy's: whatever a damaged file makes them raise
             raise _damaged(name, error) from None
-        return NpzShard(state, arrays)
+        return NpzShard(state, names, arrays)
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def called(self, name: str) -> str:
+        return _array(self, name)
+
+    def form(self, name: str) -> Form:
         if name not in self.arrays:
-            raise _absent(self.state.name, name, self.arrays)
-        dtype, shape, _ = self.arrays[name]
-        _require_real(self.state.name, name, dtype)
-        return shape
+            raise _absent(self.state.name, name, self.names)
+        return self.arrays[name].values.dtype, self.arrays[name].values.shape
+
+    def verify(self, name: str) -> None:
+        member = self.arrays[name]
+        if member.place is None:
+            return
+        found, page = 0, memoryview(bytearray(min(member.size, PAGE_BYTES)))
+        with self.state.reading() as handle:
+            for done in range(0, member.size, PAGE_BYTES):
+                part = page[: member.size - done]
+                self.state.fill(handle, part, member.place + done)
+                found = zlib.crc32(part, found)
+        if found != member.crc:
+            sums = f"expected the CRC-32 {member.crc:08x} that the file gives, got {found:08x}"
+            raise _damaged(self.state.name, f"array {name!r} is damaged: {sums}; copy or write the file anew")
 
     def stored(self, name: str) -> Stored | None:
-        dtype, shape, offset = self.arrays[name]
-        return None if offset is None else Stored(self.state, dtype, shape, offset)
+        member = self.arrays[name]
+        return None if member.place is None else member.values
 
     def batches(self, names: Sequence[str], start: int) -> Iterator[tuple[int, dict[str, AnyArray]]]:
         try:
             with zipfile.ZipFile(self.state.path) as archive:
                 arrays = {name: _read(archive, name) for name in names}
+        except MemoryError:
+            raise
         except OSError as error:
             raise _gone(self.state.name, error) from None
-        except Exception as error:  # zlib's, zipfile's, NumPy's: whatever a damaged file makes them raise
+        except Exception as error:  # as above
             raise _damaged(self.state.name, error) from None
         self.state.require_unchanged()
         yield 0, arrays
 
 
+def _member(archive: zipfile.ZipFile, raw: Any, array: str, state: State) -> Member:
+    info = archive.getinfo(f"{array}.npy")
+    with archive.open(info) as file:
+        dtype, shape, fortran, header = _header(file)
+    packed = info.compress_type != zipfile.ZIP_STORED
+    place = None if packed else _contents(raw, info.header_offset)
+    values = Stored(state, dtype, shape, fortran, (place or 0) + header)
+    if not dtype.hasobject and info.file_size < header + values.nbytes:
+        raise _damaged(state.name, f"array {array!r} ends before its last row")
+    return Member(values, info.file_size, info.CRC, place)
+
+
 def _read(archive: zipfile.ZipFile, name: str) -> AnyArray:
     with archive.open(f"{name}.npy") as file:
-        return npy.read_array(file, allow_pickle=False)
+        array = npy.read_array(file, allow_pickle=False)
+        while file.read(PAGE_BYTES):  # to its end, where zipfile looks at the checksum
+            pass
+    return array
 
 
 def _header(file: Any) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
@@ -191,7 +290,7 @@ def _header(file: Any) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    return dtype, shape, fortran, file.tell()
+    return dtype, shape, fortran and len(shape) > 1, file.tell()
 
 
 def _contents(raw: Any, header_offset: int) -> int:
@@ -205,34 +304,44 @@ def _contents(raw: Any, header_offset: int) -> int:
 
 @dataclass(frozen=True)
 class FolderShard:
-    """A folder of .npy files, one array each."""
+    """A folder of .npy files, one array each.  names: of all; arrays: those that are asked for."""
 
     state: State
+    names: tuple[str, ...]
     arrays: Mapping[str, Stored]
 
     @staticmethod
-    def open(path: Path, name: str) -> FolderShard:
+    def open(path: Path, name: str, wanted: Collection[str]) -> FolderShard:
+        names = tuple(sorted(file.stem for file in path.glob("*.npy")))
         arrays = {}
-        for file in sorted(path.glob("*.npy")):
+        for array in names:
+            if array not in wanted:
+                continue
+            file = path / f"{array}.npy"
             state = State.of(file, f"{name}/{file.name}")
             try:
                 with open(file, "rb") as handle:
                     dtype, shape, fortran, header = _header(handle)
-            except (ValueError, EOFError) as error:
+            except OSError as error:
+                raise _gone(state.name, error) from None
+            except Exception as error:  # NumPy's parser's: whatever a damaged header makes it raise
                 raise _damaged(state.name, error) from None
-            if fortran and len(shape) > 1:
-                raise _damaged(state.name, "expected rows one after the other (C order), got Fortran's order")
-            arrays[file.stem] = array = Stored(state, dtype, shape, header)
-            if state.size < header + array.nbytes:
-                wanted = f"expected {header + array.nbytes} bytes, got {state.size}"
-                raise _damaged(state.name, wanted)
-        return FolderShard(State.of(path, name), arrays)
+            arrays[array] = values = Stored(state, dtype, shape, fortran, header)
+            if not dtype.hasobject and state.size < header + values.nbytes:
+                wants = f"expected {header + values.nbytes} bytes, got {state.size}"
+                raise _damaged(state.name, wants)
+        return FolderShard(State.of(path, name), names, arrays)
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def called(self, name: str) -> str:
+        return _array(self, name)
+
+    def form(self, name: str) -> Form:
         if name not in self.arrays:
-            raise _absent(self.state.name, name, self.arrays)
-        _require_real(self.state.name, name, self.arrays[name].dtype)
-        return self.arrays[name].shape
+            raise _absent(self.state.name, name, self.names)
+        return self.arrays[name].dtype, self.arrays[name].shape
+
+    def verify(self, name: str) -> None:
+        """.npy files have no checksums."""
 
     def stored(self, name: str) -> Stored | None:
         return self.arrays[name]
@@ -247,7 +356,7 @@ class FolderShard:
 
 @dataclass(frozen=True)
 class ParquetShard:
-    """Columns of numbers, of lists of numbers of one length, or of lists of such lists, laid flat.
+    """Columns of numbers or words, of lists of them of one length, or of lists of such lists, laid flat.
 
     groups: the first row of each row group, and the number of all rows.
     """
@@ -258,81 +367,122 @@ class ParquetShard:
 
     @staticmethod
     def open(path: Path, name: str) -> ParquetShard:
-        try:
-            import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
-        except ModuleNotFoundError:
-            raise RequestError(
-                f"{name} needs the package pyarrow: pip install 'resnet-cert[parquet]'", "needs-package"
-            ) from None
         state = State.of(path, name)
-        try:
-            with parquet.ParquetFile(path) as file:
-                sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-                names = tuple(file.schema_arrow.names)
-        except OSError as error:
-            raise _gone(name, error) from None
-        except Exception as error:  # pyarrow's own, of any kind
-            raise _damaged(name, error) from None
+        with _parquet(state) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            names = tuple(file.schema_arrow.names)
         return ParquetShard(state, names, tuple(np.cumsum([0, *sizes]).tolist()))
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def called(self, name: str) -> str:
+        return f"column {name!r} of shard {self.state.name}"
+
+    def form(self, name: str) -> Form:
         if name not in self.names:
             raise _absent(self.state.name, name, self.names)
-        for _, arrays in self.batches([name], 0):
-            return (self.groups[-1], *arrays[name].shape[1:])
-        return (0,)
+        for _, arrays in self.batches([name], 0, most=0):
+            dtype = np.dtype(str) if arrays[name].dtype.hasobject else arrays[name].dtype
+            return dtype, (self.groups[-1], *arrays[name].shape[1:])
+        return np.dtype(float), (0,)
+
+    def verify(self, name: str) -> None:
+        """Each page, when it is decoded."""
 
     def stored(self, name: str) -> Stored | None:
         return None
 
-    def batches(self, names: Sequence[str], start: int) -> Iterator[tuple[int, dict[str, AnyArray]]]:
-        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
-
+    def batches(
+        self, names: Sequence[str], start: int, most: int | None = None
+    ) -> Iterator[tuple[int, dict[str, AnyArray]]]:
+        """most: about so many bytes at a time, BATCH_BYTES by default, and no fewer than LEAST_ROWS."""
         group = max(i for i, first in enumerate(self.groups[:-1] or (0,)) if first <= start)
-        row, rows = self.groups[group], 1024
-        try:
-            with parquet.ParquetFile(self.state.path) as file:
-                sizes = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-                bytes_a_row = max((g.total_byte_size // max(g.num_rows, 1) for g in sizes), default=1)
-                rows = max(1024, BATCH_BYTES // max(bytes_a_row, 1))
-                groups = range(group, file.num_row_groups)
-                for batch in file.iter_batches(rows, row_groups=groups, columns=list(names)):
-                    self.state.require_unchanged()
-                    yield row, {name: self._numbers(batch.column(name), name, row) for name in names}
-                    row += batch.num_rows
-        except RequestError:
-            raise
-        except OSError as error:
-            raise _gone(self.state.name, error) from None
-        except Exception as error:  # pyarrow's own, of any kind
-            raise _damaged(self.state.name, error) from None
+        row = self.groups[group]
+        with _parquet(self.state) as file:
+            sizes = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            bytes_a_row = max((g.total_byte_size // max(g.num_rows, 1) for g in sizes), default=1)
+            rows = max(LEAST_ROWS, (BATCH_BYTES if most is None else most) // max(bytes_a_row, 1))
+            groups = range(group, file.num_row_groups)
+            for batch in file.iter_batches(rows, row_groups=groups, columns=list(names)):
+                self.state.require_unchanged()
+                yield row, {name: self._values(batch.column(name), name, row) for name in names}
+                row += batch.num_rows
 
-    def _numbers(self, column: Any, name: str, first: int) -> AnyArray:
-        """(m, ...) of a column's numbers."""
-        import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+    def _values(self, column: Any, name: str, first: int) -> AnyArray:
+        """(m, ...) of a column's numbers or words, those of lists in one row."""
         import pyarrow.compute as compute  # pyright: ignore[reportMissingImports]
 
-        where = f"column {name!r} of shard {self.state.name}"
-        if column.null_count:
-            row = first + int(np.flatnonzero(np.asarray(column.is_null()))[0]) + 1
-            raise RequestError(f"{where}: expected a number in row {row}, got none", "not-finite")
-        rows, width, types = len(column), 1, arrow.types
-        nested = (types.is_list, types.is_large_list, types.is_fixed_size_list)
-        is_list = any(is_one(column.type) for is_one in nested)
-        while any(is_one(column.type) for is_one in nested):
+        where, rows, width, kind = self.called(name), len(column), 1, column.type
+        column = _plain(column)
+        is_list = _is(column, *LISTS)
+        while True:
+            if column.null_count:
+                row = first + int(np.flatnonzero(np.asarray(column.is_null()))[0]) // width + 1
+                raise RequestError(f"{where}: expected a number in row {row}, got none", "not-finite")
+            if not _is(column, *LISTS):
+                break
             lengths = np.asarray(compute.call_function("list_value_length", [column]))
             odd = np.flatnonzero(lengths != lengths[0])
             if odd.size:
                 found = f"lists of one length {lengths[0]}, got {lengths[odd[0]]} in row"
                 raise RequestError(f"{where}: expected {found} {first + odd[0] // width + 1}", "ragged-rows")
             width *= int(lengths[0])
-            column = column.flatten()
-            if column.null_count:
-                raise RequestError(f"{where}: expected numbers, got an empty entry", "not-finite")
-        if not any(is_one(column.type) for is_one in (types.is_floating, types.is_integer, types.is_boolean)):
+            column = _plain(column.flatten())
+        if not _is(column, *NUMBERS, *WORDS):
             raise RequestError(f"{where}: expected real numbers, got {column.type}", "array-type")
         values = column.to_numpy(zero_copy_only=False)
+        turned = getattr(kind, "permutation", None)  # of a tensor whose axes lie in another order
+        if turned:
+            values = values.reshape(rows, *kind.shape).transpose(0, *(1 + axis for axis in turned))
         return values.reshape(rows, width) if is_list else values
+
+
+LISTS = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+NUMBERS = ("floating", "integer", "boolean")
+WORDS = ("string", "large_string", "string_view")
+
+
+def _is(column: Any, *kinds: str) -> bool:
+    """Whether a column is of one of some kinds, which older versions of pyarrow do not all have."""
+    import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+
+    return any(getattr(arrow.types, f"is_{kind}", lambda _: False)(column.type) for kind in kinds)
+
+
+def _plain(column: Any) -> Any:
+    """The column without a dictionary, or a type of somebody's own, around it."""
+    import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+
+    if isinstance(column, arrow.ExtensionArray):
+        column = column.storage
+    return column.dictionary_decode() if _is(column, "dictionary") else column
+
+
+@contextmanager
+def _parquet(state: State) -> Iterator[Any]:
+    """An open Parquet file that fetches its pages when they are decoded, and holds them to their checksums.
+
+    Raises: RequestError, if it cannot be read, or pyarrow is not there.
+    """
+    try:
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise RequestError(
+            f"{state.name} needs the package pyarrow: pip install 'resnet-cert[parquet]'", "needs-package"
+        ) from None
+    try:
+        with parquet.ParquetFile(
+            state.path, buffer_size=PAGE_BYTES, pre_buffer=False, page_checksum_verification=True
+        ) as file:
+            yield file
+    except (RequestError, MemoryError):
+        raise
+    except OSError as error:
+        raise _gone(state.name, error) from None
+    except Exception as error:  # pyarrow's own, of any kind
+        raise _damaged(state.name, error) from None
+
+
+def _array(shard: Shard, name: str) -> str:
+    return f"array {name!r} in shard {shard.state.name}"
 
 
 def _absent(shard: str, name: str, names: Any) -> RequestError:
@@ -340,11 +490,12 @@ def _absent(shard: str, name: str, names: Any) -> RequestError:
     return RequestError(f"no array {name!r} in shard {shard}; there are {there}", "array-missing")
 
 
-def _require_real(shard: str, name: str, dtype: np.dtype[Any]) -> None:
-    if dtype.kind not in "iufb":
-        raise RequestError(
-            f"array {name!r} in shard {shard}: expected real numbers, got {dtype}", "array-type"
-        )
+def _require_numbers(where: str, dtype: np.dtype[Any], *, labelled: bool) -> None:
+    """Raises: RequestError, unless it is one of numbers, or of words that have labels."""
+    if dtype.kind in "iufb" or (labelled and dtype.kind == "U"):
+        return
+    got = "words; data.labels gives those of y their numbers" if dtype.kind == "U" else dtype
+    raise RequestError(f"{where}: expected real numbers, got {got}", "array-type")
 
 
 class Window:
@@ -408,17 +559,23 @@ class Window:
                 yield first + row, arrays
 
 
+class UnreadRows(RequestError):
+    """Rows that could not be had when they were asked for, though their shards could be opened."""
+
+
 @dataclass(frozen=True)
 class ShardedRows:
     """The rows of one array, or of columns beside each other, through all shards: `problem.Rows`.
 
     parts: (number of its first row, shard) in order.
+    label: what makes numbers of the words or numbers in the files.
     """
 
     parts: tuple[tuple[int, Shard], ...]
-    columns: tuple[str, ...]
+    columns: str | tuple[str, ...]
     shape: tuple[int, ...]
     window: Window = field(compare=False, repr=False)
+    label: Label | None = None
 
     def __getitem__(self, rows: slice, /) -> AnyArray:
         start, stop, step = rows.indices(self.shape[0])
@@ -426,10 +583,17 @@ class ShardedRows:
             raise ValueError(f"expected consecutive rows, got the step {step}")
         if start >= stop:
             return np.empty((0, *self.shape[1:]))
-        columns = [self._column(name, start, stop) for name in self.columns]
-        if len(columns) == 1:
-            return columns[0]
-        return np.concatenate([column.reshape(stop - start, -1) for column in columns], axis=1)
+        try:
+            return self._rows(start, stop)
+        except RequestError as error:
+            raise UnreadRows(error.diagnostics) from None
+
+    def _rows(self, start: int, stop: int) -> AnyArray:
+        if isinstance(self.columns, str):
+            column = self._column(self.columns, start, stop)
+            return column.reshape(stop - start, -1) if column.ndim > 2 else column
+        columns = [self._column(name, start, stop).reshape(stop - start, -1) for name in self.columns]
+        return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
     def _column(self, name: str, start: int, stop: int) -> AnyArray:
         pieces = []
@@ -440,74 +604,162 @@ class ShardedRows:
                 continue
             stored = None if name in self.window.names else shard.stored(name)
             if stored is None:
-                pieces.append(self.window.rows(name, low, high))
+                piece = self.window.rows(name, low, high)
             else:
-                pieces.append(stored.rows(low - first, high - first))
+                piece = stored.rows(low - first, high - first)
+            if self.label is not None:
+                piece = _labelled(piece, self.label, shard.called(name), low - first)
+            pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def open_shards(folder: Path, pattern: str, wanted: Mapping[str, Columns]) -> dict[str, ShardedRows]:
+class _Numbers(dict[Any, float]):
+    """The number of each word, found once."""
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+
+    def __missing__(self, word: Any) -> float:
+        self[word] = number = self.label(str(word))
+        return number
+
+
+def _labelled(values: AnyArray, label: Label, where: str, first: int) -> AnyArray:
+    """The numbers of labels, the first of which stand in the row `first` of a shard.
+
+    Raises: RequestError, naming the row of a word that is none.
+    """
+    numbers, words = _Numbers(label), values.ravel().tolist()
+    try:
+        return np.fromiter(map(numbers.__getitem__, words), float, len(words)).reshape(values.shape)
+    except ValueError as error:
+        at = next(i for i, word in enumerate(words) if word not in numbers)
+        row = first + at * len(values) // len(words) + 1
+        raise RequestError(f"{where}, row {row}: {error}", "labels") from None
+
+
+def open_shards(
+    folder: Path,
+    pattern: str,
+    wanted: Mapping[str, Columns],
+    *,
+    labels: Mapping[str, Label] | None = None,
+    optional: Collection[str] = (),
+) -> dict[str, ShardedRows]:
     """The arrays of all shards under a pattern, or in a folder, by the keys of `wanted`.
 
     Args:
-        wanted: the name of an array, or names of columns, for each key.
+        wanted: the name of an array, as it is, or a list of names of columns, (n, ·), for each key.
+        labels: for the keys whose words, or numbers, stand for others.
+        optional: keys that are left out where no shard has what they name.
     Raises:
         RequestError: for shards that are missing, damaged, or do not fit each other: all of them.
     """
     faults: list[Diagnostic] = []
     shards: list[Shard] = []
+    columns = {key: words if isinstance(words, str) else tuple(words) for key, words in wanted.items()}
+    asked = _names(columns)
     for path in shard_paths(folder, pattern):
         try:
-            shards.append(_opened(path, os.path.relpath(path, folder)))
+            shards.append(_opened(path, os.path.relpath(path, folder), asked))
         except RequestError as error:
             faults += error.diagnostics
-    columns = {key: (words,) if isinstance(words, str) else tuple(words) for key, words in wanted.items()}
-    names = tuple(dict.fromkeys(name for group in columns.values() for name in group))
+    there = {name for shard in shards for name in shard.names}
+    columns = {key: group for key, group in columns.items() if key not in optional or there & {*_of(group)}}
+    labels, names = labels or {}, _names(columns)
+    numbers = _names({key: group for key, group in columns.items() if key not in labels})
     starts, total = [0], 0
     widths: dict[str, tuple[str, tuple[int, ...]]] = {}
     for shard in shards:
         try:
-            shapes = {name: shard.shape(name) for name in names}
-            rows = {shape[0] if shape else 0 for shape in shapes.values()}
-            if len(rows) > 1:
-                told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-                many = f"shard {shard.state.name}: expected as many rows in each array"
-                raise RequestError(f"{many}, got {told}", "shape")
-            for name, shape in shapes.items():
-                where, width = widths.setdefault(name, (shard.state.name, shape[1:]))
-                if width != shape[1:]:
-                    raise RequestError(
-                        f"shard {shard.state.name}: expected {name} of the shape "
-                        f"({', '.join(map(str, ('·', *width)))}) as in {where}, got {shape}",
-                        "shape",
-                    )
-            total += rows.pop()
+            forms = {name: shard.form(name) for name in names}
+            for name, (dtype, _) in forms.items():
+                _require_numbers(shard.called(name), dtype, labelled=name not in numbers)
+            shapes = {name: shape for name, (_, shape) in forms.items()}
+            total += _rows(shard, shapes, widths)
         except RequestError as error:
             faults += error.diagnostics
         starts.append(total)
-    if faults:
-        raise RequestError(faults)
     spans = zip(starts, shards, starts[1:], strict=False)
     parts = tuple((start, shard) for start, shard, end in spans if end > start)
+    if not faults and not parts:
+        raise RequestError(f"no rows in the shards under {pattern}: expected samples", "shape")
+    arrays = [(shard, name) for _, shard in parts for name in names]
+    for found in in_order(_damage, arrays, len(arrays)):
+        faults += found
+    if faults:
+        raise RequestError(faults)
     packed = [name for name in names if any(shard.stored(name) is None for _, shard in parts)]
     window = Window(parts, packed)
+    shapes = {key: (total, *_width(group, widths)) for key, group in columns.items()}
     return {
-        key: ShardedRows(parts, group, (total, *_width([widths[name][1] for name in group])), window)
-        for key, group in columns.items()
+        key: ShardedRows(parts, group, shapes[key], window, labels.get(key)) for key, group in columns.items()
     }
 
 
-def _width(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Of columns beside each other."""
-    if len(shapes) == 1:
+def _of(group: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (group,) if isinstance(group, str) else group
+
+
+def _names(columns: Mapping[str, str | tuple[str, ...]]) -> tuple[str, ...]:
+    """Each name once."""
+    return tuple(dict.fromkeys(name for group in columns.values() for name in _of(group)))
+
+
+def _rows(
+    shard: Shard,
+    shapes: Mapping[str, tuple[int, ...]],
+    widths: dict[str, tuple[str, tuple[int, ...]]],
+) -> int:
+    """How many rows a shard has.
+
+    Args:
+        widths: where each array was seen first, and the shape of its rows; those of this shard are added, if
+            it has any.
+    Raises:
+        RequestError: its arrays do not fit each other, or the shards before it.
+    """
+    rows = {shape[0] if shape else 0 for shape in shapes.values()}
+    if len(rows) > 1:
+        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise RequestError(
+            f"shard {shard.state.name}: expected as many rows in each array, got {told}", "shape"
+        )
+    for name, shape in shapes.items() if rows != {0} else ():
+        where, width = widths.setdefault(name, (shard.state.name, shape[1:]))
+        if width != shape[1:]:
+            raise RequestError(
+                f"shard {shard.state.name}: expected {name} of the shape "
+                f"({', '.join(map(str, ('·', *width)))}) as in {where}, got {shape}",
+                "shape",
+            )
+    return rows.pop()
+
+
+def _damage(array: tuple[Shard, str]) -> tuple[Diagnostic, ...]:
+    shard, name = array
+    try:
+        shard.verify(name)
+    except RequestError as error:
+        return tuple(error.diagnostics)
+    return ()
+
+
+def _width(
+    group: str | tuple[str, ...], widths: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> tuple[int, ...]:
+    """The shape of a row: of an array's, or of columns beside each other."""
+    shapes = [widths[name][1] for name in _of(group)]
+    if isinstance(group, str) and len(shapes[0]) < 2:
         return shapes[0]
-    return (sum(int(np.prod(shape)) for shape in shapes),)
+    return (sum(map(math.prod, shapes)),)
 
 
-def _opened(path: Path, name: str) -> Shard:
+def _opened(path: Path, name: str, wanted: Collection[str]) -> Shard:
     if path.is_dir():
-        return FolderShard.open(path, name)
-    return ParquetShard.open(path, name) if path.suffix.lower() == ".parquet" else NpzShard.open(path, name)
+        return FolderShard.open(path, name, wanted)
+    parquet = path.suffix.lower() == ".parquet"
+    return ParquetShard.open(path, name) if parquet else NpzShard.open(path, name, wanted)
 
 
 def shard_paths(folder: Path, pattern: str) -> list[Path]:

@@ -24,6 +24,7 @@ from resnet_cert.problem.problem import (
     Support,
 )
 from resnet_cert.problem.problem import Fault as ProblemFault
+from resnet_cert.problem.shards import UnreadRows
 from resnet_cert.problem.wellformed import input_faults, shape_faults, value_faults
 from resnet_cert.results import Source
 from resnet_cert.spec import loss_models, models, network_models
@@ -223,7 +224,11 @@ def _build(parts: dict[str, Any], context: Context, stem: str) -> tuple[Problem 
         hessian=cast(Method, parts.get("hessian", "auto")),
         name=printable(parts.get("name") or stem),
     )
-    return _checked(problem, parts["network"], context, samples, faults), faults
+    try:
+        return _checked(problem, parts["network"], context, samples, faults), faults
+    except UnreadRows as error:
+        faults.extend(Fault(("data", "shards"), one.message, one.id) for one in error.diagnostics)
+        return None, faults
 
 
 def _numbers(section: models.Domain | models.Lipschitz | None) -> dict[str, float | None]:

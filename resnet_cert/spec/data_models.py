@@ -131,14 +131,14 @@ class NpzData(ArrayData):
 
 
 class ShardData(ArrayData):
-    """Arrays in many .npz or .parquet files, read one after the other in the order of their names."""
+    """Arrays in many .npz or .parquet files, or folders of .npy files, read one after the other by name."""
 
     form = "data from shards"
     shards: Text = Field(
         description="A pattern such as data/*.npz or data/*.parquet, or a folder, relative to the spec's"
     )
     x: ColumnOrColumns = Field(
-        default="x", description="The array (n, d) of the inputs, or a list of columns"
+        default="x", description="The array (n, d) of the inputs, or a list of columns, even of one"
     )
     y: ColumnOrColumns = Field(default="y", description="The array of the targets, or a list of columns")
     f: ColumnOrColumns | None = Field(

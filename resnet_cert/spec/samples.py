@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -173,17 +173,23 @@ def _shard_samples(data: data_models.ShardData, context: Context) -> Samples:
         "omega": data.omega or ("omega" if context.weighted else None),
     }
     wanted = {key: name for key, name in names.items() if name is not None}
+    own: set[str] = set()
     for name, parts in _comparators(data):
-        wanted |= {f"{name}[{i}]": part for i, part in enumerate(parts) if part not in OWN}
-    if data.labels is not None:
-        raise Refused(
-            [Fault(("labels",), "expected numbers in shards, no labels", "unfit-part", at_key=True)]
-        )
+        wanted |= {f"{name}[{i}]": [part] for i, part in enumerate(parts)}
+        own |= {f"{name}[{i}]" for i, part in enumerate(parts) if part in OWN}
+    labels = None if data.labels is None else {"y": Label(data.labels)}
     with below("shards"), readable(data.shards):
         try:
-            rows: dict[str, Any] = dict(open_shards(context.folder, data.shards, wanted))
+            opened = open_shards(context.folder, data.shards, wanted, labels=labels, optional=own)
+            rows: dict[str, Any] = dict(opened)
         except RequestError as error:
             raise Refused(Fault((), fault.message, fault.id) for fault in error.diagnostics) from None
+    faults = Faults()
+    for key in ("x", "f", "bypass", "omega"):
+        if key in rows and len(rows[key].shape) == 1:
+            got = f"got the column {wanted[key]!r}: write {key}: [{wanted[key]}]"
+            faults.append(Fault((key,), f"expected an array of rows (n, ·), {got}", "shape"))
+    faults.refuse()
     compare = {
         name: tuple(rows.pop(f"{name}[{i}]", part) for i, part in enumerate(parts))
         for name, parts in _comparators(data)
@@ -276,11 +282,23 @@ def numbered(values: np.ndarray[Any, Any], labels: Mapping[str, float] | None) -
     distinct = list(dict.fromkeys(words))
     if labels is None:
         raise Refused(_unnumbered(distinct), "labels")
-    convert, numbers = labelled(labels), {}
-    for word in distinct:
+    try:
+        numbers = {word: Label(labels)(word) for word in distinct}
+    except ValueError as error:
+        raise Refused(str(error), "labels") from None
+    return np.array([numbers[word] for word in words], dtype=np.float64).reshape(values.shape)
+
+
+@dataclass(frozen=True)
+class Label:
+    """The number of a label as `data.labels` has it; a part of rows that travel to other processes."""
+
+    labels: Mapping[str, float]
+
+    def __call__(self, word: str) -> float:
+        """Raises: ValueError, for a word that is none of them."""
         try:
-            numbers[word] = convert(word)
+            return labelled(self.labels)(word)
         except (KeyError, ValueError):
             got = f"got {shortened(word)!r}"
-            raise Refused(f"expected one of {listed(labels)} as in data.labels, {got}", "labels") from None
-    return np.array([numbers[word] for word in words], dtype=np.float64).reshape(values.shape)
+            raise ValueError(f"expected one of {listed(self.labels)} as in data.labels, {got}") from None

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,100 @@ def test_labels_of_arrays_are_numbers(load: Callable[..., Problem], tmp_path: Pa
         "{x: [[1, 1], [1, 1]], y: [0, 1], labels: {0: -1, 1: 1}}",
     ):
         np.testing.assert_array_equal(load(data=data).distribution.y[:], [-1.0, 1.0])
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_archive_is_held_to_its_checksum_behind_the_last_row(
+    told: Faults, tmp_path: Path, packed: int
+) -> None:
+    file = io.BytesIO()
+    np.save(file, np.ones((2000, 2)))
+    right = file.getvalue()
+    wrong = right.replace(b"(2000, 2)", b"(1000, 2)")
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", packed) as archive:
+        archive.writestr("x.npy", wrong)
+    sums = tuple(zlib.crc32(contents).to_bytes(4, "little") for contents in (wrong, right))
+    contents = (tmp_path / "d.npz").read_bytes()
+    (tmp_path / "d.npz").write_bytes(contents.replace(sums[0], sums[1]))
+    np.savez(tmp_path / "y.npz", y=np.ones(1000))
+    with zipfile.ZipFile(tmp_path / "y.npz") as other, zipfile.ZipFile(tmp_path / "d.npz", "a") as archive:
+        archive.writestr("y.npy", other.read("y.npy"))
+    (message,) = told(data="{file: d.npz}")
+    assert "cannot read d.npz: array 'x': Bad CRC-32 for file 'x.npy'" in message
+
+
+def save_parquet(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns = {name: array.tolist() if array.ndim > 1 else array for name, array in arrays.items()}
+    parquet.write_table(arrow.table(columns), path)
+
+
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+SAVES = [("npz", save_npz), ("parquet", save_parquet)]
+
+
+@pytest.mark.parametrize(("ending", "save"), SAVES)
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [(["no", "yes"], "{no: -1, yes: 1}"), ([0, 1], "{0: -1, 1: 1}"), ([False, True], "{false: -1, true: 1}")],
+)
+def test_labels_of_shards_are_numbers(
+    load: Callable[..., Problem],
+    told: Faults,
+    faults: Faults,
+    tmp_path: Path,
+    ending: str,
+    save: Callable[..., None],
+    words: list[Any],
+    labels: str,
+) -> None:
+    x, y = np.array([[1.0, 2.0], [0.5, -1.0], [1.0, 1.0]]), np.array(words)[[0, 1, 0]]
+    save(tmp_path / f"a.{ending}", {"x": x[:2], "y": y[:2]})
+    save(tmp_path / f"b.{ending}", {"x": x[2:], "y": y[2:]})
+    data = f"shards: '*.{ending}'"
+    problem = load(data=f"{{{data}, labels: {labels}}}", loss="logistic")
+    np.testing.assert_array_equal(problem.distribution.y[:], [-1, 1, -1])
+    few = {"data": f"{{{data}, labels: {{maybe: 1, {words[0]}: 0}}}}", "loss": "logistic"}
+    (message,) = told(**few)
+    assert f"a.{ending}, row 2: expected one of maybe" in message
+    assert faults(**few) == ["2:16 labels"]
+
+
+@pytest.mark.parametrize(("ending", "save"), SAVES)
+def test_shards_have_the_comparators_of_a_file(
+    load: Callable[..., Problem], tmp_path: Path, ending: str, save: Callable[..., None]
+) -> None:
+    arrays = {"x": np.arange(8.0).reshape(4, 2), "y": np.ones(4), "age": np.arange(4.0)}
+    arrays["inputs"] = arrays["x"][::-1] + 1.0
+    folder = tmp_path / "data"
+    folder.mkdir()
+    save_npz(tmp_path / "all.npz", arrays)
+    for i, rows in enumerate((slice(0, 3), slice(3, 4))):
+        save(folder / f"{i}.{ending}", {name: array[rows] for name, array in arrays.items()})
+    point = "{w: [1, 1, 1, 1], V: [[1, 0], [0, 1]]}"
+    compare = "compare: {age: age, both: [age, inputs], x: x, bypass: bypass}"
+    for named in ("x: inputs, bypass: x", "x: x, bypass: inputs"):
+        whole = load(data=f"{{file: all.npz, {named}, {compare}}}", point=point).comparators
+        found = load(data=f"{{shards: data, {named}, {compare}}}", point=point).comparators
+        assert set(found) == set(whole) == {"age", "both", "x", "bypass"}
+        for name, rows in whole.items():
+            np.testing.assert_array_equal(found[name][:], rows[:])
+
+
+def test_a_column_in_place_of_rows_is_told_as_a_list(told: Faults, faults: Faults, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones(3), y=np.ones(3))
+    data = "{shards: '*.npz', bypass: y}"
+    wanted = "expected an array of rows (n, ·), got the column"
+    assert told(data=data) == [
+        f"data.shards: {wanted} 'x': write x: [x]",
+        f"data.bypass: {wanted} 'y': write bypass: [y]",
+    ]
+    assert faults(data=data) == ["2:16 shape", "2:33 shape"]
 
 
 def test_labels_without_numbers_are_told(faults: Faults, tmp_path: Path) -> None:
