@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Named:
-    """The spec that the claim is about: its file, relative to the certificate, and the settings beside it."""
+    """The spec that the claim is about: its file, relative to the certificate, and the settings beside it.
+
+    shards: those that it reads, by the names that it has for them and in order, and how many rows each has;
+    None where the certificate does not say.
+    """
 
     path: str
     sha256: str
     overrides: tuple[str, ...]
+    shards: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def read_certificate(raw: bytes) -> Certificate:
     bias = _flag(claim["bias"], "claim.bias")
     certificate = Certificate(
         format=top["format"],
-        spec=_optional(_spec, top["spec"], "spec"),
+        spec=_optional(_spec_of_format_1 if scalar else _spec, top["spec"], "spec"),
         verdict=Verdict(
             _one_of(claim["verdict"], "claim.verdict", tuple(verdict.value for verdict in Verdict))
         ),
@@ -304,6 +309,23 @@ def _interval(value: Any, at: str) -> Interval:
 
 
 def _spec(value: Any, at: str) -> Named:
+    if type(value) is not dict or "shards" not in value:
+        return _spec_of_format_1(value, at)
+    entries = _keys(value, at, "path sha256 overrides shards")
+    if type(entries["shards"]) is not list:
+        raise Rejected(f"{at}.shards: expected a list, got {type(entries['shards']).__name__}")
+    shards: dict[str, int] = {}
+    for shard in entries["shards"]:
+        shard = _keys(shard, f"{at}.shards", "path rows")
+        name = _text(shard["path"], f"{at}.shards")
+        if name in shards:
+            raise Rejected(f"{at}.shards: expected every shard once, got {name!r} twice")
+        shards[name] = _count(shard["rows"], f"{at}.shards")
+    plain = {key: value for key, value in entries.items() if key != "shards"}
+    return replace(_spec_of_format_1(plain, at), shards=shards)
+
+
+def _spec_of_format_1(value: Any, at: str) -> Named:
     entries = _keys(value, at, "path sha256 overrides")
     overrides = _texts(entries["overrides"], f"{at}.overrides")
     if len(overrides) > MOST_OVERRIDES:

@@ -27,6 +27,7 @@ from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.files import written
 from resnet_cert.problem.losses import ULPS, BuiltinLoss
 from resnet_cert.problem.problem import Direction, Problem
+from resnet_cert.problem.shards import ShardedRows, rows_by_shard
 from resnet_cert.results import Report
 
 FORMAT = "resnet-cert/certificate/2"
@@ -106,7 +107,12 @@ def _write_pair(
     target, data = folder / name, folder / f"{name}.data"
     with written(str(data), str(target)) as (new_data, new_target):
         hashes = _write_arrays(new_data, problem, curvature.direction, even)
-        named = {"path": spec, "sha256": report.spec.sha256, "overrides": list(report.spec.overrides)}
+        named = {
+            "path": spec,
+            "sha256": report.spec.sha256,
+            "overrides": list(report.spec.overrides),
+            **_shards(problem),
+        }
         document = {
             "format": FORMAT,
             "producer": f"resnet-cert {resnet_cert.__version__}",
@@ -180,6 +186,14 @@ def _claim(problem: Problem, loss: BuiltinLoss, report: Report) -> dict[str, Any
         "k": problem.k,
         "q": problem.q,
     }
+
+
+def _shards(problem: Problem) -> dict[str, Any]:
+    """The shards of the data, if it has some, so that one that is missing or another is named."""
+    x = problem.distribution.x
+    if not isinstance(x, ShardedRows):
+        return {}
+    return {"shards": [{"path": name, "rows": rows} for name, rows in rows_by_shard(x).items()]}
 
 
 def _spec_file(report: Report) -> Path | None:

@@ -213,7 +213,7 @@ class FolderShard:
     @staticmethod
     def open(path: Path, name: str) -> FolderShard:
         arrays = {}
-        for file in sorted(path.glob("*.npy")):
+        for file in npy_files(path):
             state = State.of(file, f"{name}/{file.name}")
             try:
                 with open(file, "rb") as handle:
@@ -230,7 +230,7 @@ class FolderShard:
 
     def shape(self, name: str) -> tuple[int, ...]:
         if name not in self.arrays:
-            raise _absent(self.state.name, name, self.arrays)
+            raise _absent(self.state.name, name, self.arrays, "file-missing")
         _require_real(self.state.name, name, self.arrays[name].dtype)
         return self.arrays[name].shape
 
@@ -335,9 +335,9 @@ class ParquetShard:
         return values.reshape(rows, width) if is_list else values
 
 
-def _absent(shard: str, name: str, names: Any) -> RequestError:
+def _absent(shard: str, name: str, names: Any, id: str = "array-missing") -> RequestError:
     there = ", ".join(map(repr, names)) or "none"
-    return RequestError(f"no array {name!r} in shard {shard}; there are {there}", "array-missing")
+    return RequestError(f"no array {name!r} in shard {shard}; there are {there}", id)
 
 
 def _require_real(shard: str, name: str, dtype: np.dtype[Any]) -> None:
@@ -458,7 +458,7 @@ def open_shards(folder: Path, pattern: str, wanted: Mapping[str, Columns]) -> di
     shards: list[Shard] = []
     for path in shard_paths(folder, pattern):
         try:
-            shards.append(_opened(path, os.path.relpath(path, folder)))
+            shards.append(_opened(path, shard_name(path, folder, pattern)))
         except RequestError as error:
             faults += error.diagnostics
     columns = {key: (words,) if isinstance(words, str) else tuple(words) for key, words in wanted.items()}
@@ -511,25 +511,64 @@ def _opened(path: Path, name: str) -> Shard:
 
 
 def shard_paths(folder: Path, pattern: str) -> list[Path]:
-    """The shards in the order of their names.
+    """The shards in the order of their names: the one of this name, those in the folder of this name, or all
+    under the pattern, in which ** stands for folders of any depth.  What is hidden is none.
 
     Raises:
         RequestError: there is none.
     """
     place = folder / pattern
-    if place.is_dir() and not _is_shard(place):
-        found = [path for path in place.iterdir() if _is_shard(path)]
-    elif place.is_dir():
+    if place.exists() and _is_shard(place):
         found = [place]
+    elif place.is_dir():
+        found = [path for path in _visible(place) if _is_shard(path)]
     else:
-        found = [path for path in map(Path, glob.glob(str(place))) if _is_shard(path)]
+        names = set(glob.glob(pattern, root_dir=folder, recursive=True))
+        found = [path for path in {folder / name for name in names} if _is_shard(path)]
     if not found:
         wanted = ".npz or .parquet files, or folders of .npy files"
         raise RequestError(f"no shards under {pattern}: expected {wanted}", "file-missing")
     return sorted(found, key=lambda path: path.as_posix())
 
 
+def shard_name(path: Path, folder: Path, pattern: str) -> str:
+    """The name of a shard as the pattern has it: from the folder, or from the root of the file system."""
+    return (path if Path(pattern).is_absolute() else path.relative_to(folder)).as_posix()
+
+
+def shard_files(folder: Path, pattern: str) -> list[Path]:
+    """The ordinary files that the shards are read from.
+
+    Raises:
+        RequestError: there is none.
+    """
+    found = ([*npy_files(path)] if path.is_dir() else [path] for path in shard_paths(folder, pattern))
+    return [file for files in found for file in files]
+
+
+def npy_files(folder: Path) -> list[Path]:
+    """The arrays of a shard that is a folder."""
+    return sorted(path for path in _visible(folder) if path.suffix == ".npy")
+
+
+def rows_by_shard(rows: ShardedRows) -> dict[str, int]:
+    """The shards that have rows, by their names and in their order, and how many each has."""
+    ends = [*(first for first, _ in rows.parts[1:]), rows.shape[0]]
+    return {
+        shard.state.name: end - first for (first, shard), end in zip(rows.parts, ends, strict=True)
+    }
+
+
+def shard_of(rows: ShardedRows, row: int) -> str:
+    """The name of the shard that a row lies in."""
+    return next(shard.state.name for first, shard in reversed(rows.parts) if first <= row)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def _is_shard(path: Path) -> bool:
     if path.is_dir():
-        return any(path.glob("*.npy"))
+        return bool(npy_files(path))
     return path.suffix.lower() in (".npz", ".parquet")
