@@ -74,7 +74,8 @@ def require_files(certificate: Certificate, named: Named | None, path: Path) -> 
                 needed += absent_files(document.value, spec.parent)
                 there = set(shards_of(document.value, spec.parent))
                 if there:  # else their pattern is absent, and says it all
-                    needed += [spec.parent / name for name in named.shards or () if name not in there]
+                    missing = [spec.parent / name for name in named.shards or () if name not in there]
+                    needed += [path / "*.npy" if path.is_dir() else path for path in missing]
         except (RequestError, ValueError, OSError, Undecided):
             pass  # what cannot be read names no files; its own fault is told where it is read for its content
     require_all(needed)

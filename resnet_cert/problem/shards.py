@@ -554,9 +554,7 @@ def npy_files(folder: Path) -> list[Path]:
 def rows_by_shard(rows: ShardedRows) -> dict[str, int]:
     """The shards that have rows, by their names and in their order, and how many each has."""
     ends = [*(first for first, _ in rows.parts[1:]), rows.shape[0]]
-    return {
-        shard.state.name: end - first for (first, shard), end in zip(rows.parts, ends, strict=True)
-    }
+    return {shard.state.name: end - first for (first, shard), end in zip(rows.parts, ends, strict=True)}
 
 
 def shard_of(rows: ShardedRows, row: int) -> str:

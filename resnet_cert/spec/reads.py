@@ -36,9 +36,7 @@ def files_of(tree: Any, folder: Path) -> list[Path]:
 def shards_of(tree: Any, folder: Path) -> list[str]:
     """The shards that are there, by the names that the spec has for them."""
     words = [word for key, word in _named(tree) if key == "shards"]
-    return [
-        shard_name(path, folder, word) for word in words for path in _shards(shard_paths, folder, word)
-    ]
+    return [shard_name(path, folder, word) for word in words for path in _shards(shard_paths, folder, word)]
 
 
 def absent_files(tree: Any, folder: Path) -> list[Path]:
@@ -48,10 +46,9 @@ def absent_files(tree: Any, folder: Path) -> list[Path]:
     for key, word in _named(tree):
         name = word.rpartition(":")[0] if key == "python" else word
         if key == "shards":
-            absent = not _shards(shard_paths, folder, word)
-        else:
-            absent = (key == "python" or name.lower().endswith(ENDINGS)) and not _is_file(folder / name)
-        if absent:
+            if not _shards(shard_paths, folder, word):
+                found[folder / (f"{word}/*" if _is_folder(folder / word) else word)] = None
+        elif (key == "python" or name.lower().endswith(ENDINGS)) and not _is_file(folder / name):
             found[folder / name] = None
     return list(found)
 
@@ -94,9 +91,15 @@ def _words(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _words(entry, key)
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name that no path can have
         return False
-

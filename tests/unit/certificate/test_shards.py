@@ -95,8 +95,8 @@ def certify(of: Path, path: Path) -> None:
 
 
 def shard(folder: Path, kind: str, i: int) -> Path:
-    endings = {save_folder: "", save_parquet: ".parquet"}
-    return folder / "rows" / f"p{i}{endings.get(SHARDS[kind][0], '.npz')}"
+    ending = "" if "folder" in kind else ".parquet" if "parquet" in kind else ".npz"
+    return folder / "rows" / f"p{i}{ending}"
 
 
 def refusal(path: Path) -> str:
@@ -136,6 +136,26 @@ def test_an_array_that_is_missing_in_a_folder_is_a_missing_file(tmp_path: Path) 
     certify(spec(tmp_path, "folders"), tmp_path / "c.json")
     (tmp_path / "rows" / "p1" / "f.npy").unlink()
     assert "rows/p1" in refusal(tmp_path / "c.json")
+    for file in (tmp_path / "rows" / "p1").iterdir():
+        file.unlink()
+    assert "rows/p1/*.npy: error: a file that the certificate needs" in refusal(tmp_path / "c.json")
+
+
+def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
+    certify(spec(tmp_path, "packed"), tmp_path / "c.json")
+    for file in (tmp_path / "rows").iterdir():
+        file.unlink()
+    assert f"{tmp_path}/rows/*: error: a file that the certificate needs: it is not there" in refusal(
+        tmp_path / "c.json"
+    )
+
+
+def test_comparators_may_have_the_names_of_keys(tmp_path: Path) -> None:
+    of = spec(tmp_path, "npz")
+    compare = "compare: {shards: x, python: [f], file: f}"
+    of.write_text(of.read_text().replace("rows/*.npz'", f"rows/*.npz', {compare}"))
+    certify(of, tmp_path / "c.json")
+    assert verify(tmp_path / "c.json").verdict is Verdict.CERTIFIED
 
 
 def test_a_package_that_is_missing_is_no_fault_of_the_certificate(

@@ -96,6 +96,42 @@ def test_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert open_shards(tmp_path, "*.npz", {"x": "x"})["x"][:].ravel().tolist() == [1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.parametrize(
+    "pattern", ["rows/*.npz", "rows", "r*/*.npz", "**/*.npz", "rows/a.npz", "rows/[a].npz"]
+)
+def test_a_folder_of_any_name_has_shards(tmp_path: Path, pattern: str) -> None:
+    """The pattern begins behind the spec's folder."""
+    (tmp_path / "run[1]*?" / "rows").mkdir(parents=True)
+    np.savez(tmp_path / "run[1]*?" / "rows" / "a.npz", x=np.ones((2, 1)))
+    assert len(open_shards(tmp_path / "run[1]*?", pattern, {"x": "x"})["x"][:]) == 2
+
+
+def test_a_shard_that_is_named_as_it_is_is_no_pattern(tmp_path: Path) -> None:
+    for name, value in (("a[1].npz", 1.0), ("a1.npz", 2.0)):
+        np.savez(tmp_path / name, x=np.full((1, 1), value))
+    assert open_shards(tmp_path, "a[1].npz", {"x": "x"})["x"][:].tolist() == [[1.0]]
+
+
+def test_two_stars_stand_for_folders_of_any_depth(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b/c", 2.0), ("b/d/e", 3.0)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(tmp_path / f"{name}.npz", x=np.full((1, 1), value))
+    for pattern in ("**/*.npz", "**/**/*.npz"):
+        assert open_shards(tmp_path, pattern, {"x": "x"})["x"][:].ravel().tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("pattern", ["rows", "rows/*", "**/*"])
+def test_what_is_hidden_is_no_shard(tmp_path: Path, pattern: str) -> None:
+    """As macOS leaves beside every file that it copies, and tools beside theirs."""
+    (tmp_path / "rows").mkdir()
+    save_folder(tmp_path / "rows" / "a", {"x": np.ones((2, 1))})
+    np.savez(tmp_path / "rows" / "b.npz", x=np.ones((2, 1)))
+    (tmp_path / "rows" / "._b.npz").write_bytes(b"no archive")
+    (tmp_path / "rows" / "a" / "._x.npy").write_bytes(b"no array")
+    save_folder(tmp_path / "rows" / ".kept", {"x": np.ones((2, 1))})
+    assert len(open_shards(tmp_path, pattern, {"x": "x"})["x"][:]) == 4
+
+
 def test_shards_of_different_kinds_stand_in_one_row(tmp_path: Path, arrays: dict[str, Array]) -> None:
     for i, save in enumerate([save_packed, save_folder, save_npz]):
         part = {name: array[1000 * i : 1000 * (i + 1)] for name, array in arrays.items()}
