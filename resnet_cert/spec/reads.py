@@ -3,7 +3,7 @@ else is wrong with the spec."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,17 @@ def files_of(tree: Any, folder: Path) -> list[Path]:
 
     Beside a file of code stand the modules that it may import; they count as well.
     """
+    return _files(_named(tree), folder)
+
+
+def fixed_files_of(tree: Any) -> list[Path]:
+    """Those of them that are named by an absolute path: no other computer need have them there."""
+    return _files(((key, word) for key, word in _named(tree) if Path(word).is_absolute()), Path())
+
+
+def _files(named: Iterable[tuple[str, str]], folder: Path) -> list[Path]:
     found: dict[Path, None] = {}
-    for key, word in _named(tree):
+    for key, word in named:
         paths = [folder / word]
         if key == "python":
             paths = [folder / word.rpartition(":")[0]]
@@ -80,7 +89,7 @@ def _shards(find: Callable[[Path, str], list[Path]], folder: Path, pattern: str)
 
 
 def _words(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every word of a tree, with the key of the mapping that it stands in; comparators have names, no keys."""
+    """Every word of a tree, with the key that it stands under; comparators have names in place of keys."""
     if isinstance(tree, str):
         yield key, tree
     elif isinstance(tree, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import forger
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from reports import leave_out_crosscheck, verify_here
 
 from resnet_cert import Problem, RequestError, Verdict, verify
+from resnet_cert.certificate import bundle
 from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.writing import write_certificate
-from resnet_cert.check import examine
+from resnet_cert.check import check, examine
+from resnet_cert.cli import cli
 from resnet_cert.spec import load_spec
 
 Arrays = dict[str, np.ndarray]
@@ -162,7 +166,7 @@ def test_a_package_that_is_missing_is_no_fault_of_the_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certify(spec(tmp_path, "parquet"), tmp_path / "c.json")
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert "resnet-cert[parquet]" in refusal(tmp_path / "c.json")
 
 
@@ -273,3 +277,65 @@ def test_shards_named_by_an_absolute_path_stay_where_they_are(tmp_path: Path) ->
     (tmp_path / "a").mkdir()
     (tmp_path / "specs").rename(tmp_path / "a" / "specs")
     assert decide(tmp_path / "a" / "specs" / "c.json").verdict is Verdict.CERTIFIED
+
+
+# Bundles
+
+
+def test_a_bundle_has_the_names_of_the_spec_wherever_links_lead(tmp_path: Path) -> None:
+    """Shards that lie on another disk."""
+    of = spec(tmp_path / "here", "npz")
+    (tmp_path / "here" / "rows").rename(tmp_path / "disk")
+    (tmp_path / "here" / "rows").symlink_to(tmp_path / "disk")
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    for place in ("here", "link"):
+        certify(tmp_path / place / of.name, tmp_path / f"{place}.zip")
+    shutil.rmtree(tmp_path / "here")
+    shutil.rmtree(tmp_path / "disk")
+    for place in ("here", "link"):
+        assert verify(tmp_path / f"{place}.zip").verdict is Verdict.CERTIFIED
+
+
+def test_a_path_that_leads_nowhere_from_a_bundle_is_refused(tmp_path: Path) -> None:
+    of = spec(tmp_path, "npz")
+    of.write_text(of.read_text().replace("rows/*", f"{tmp_path}/rows/*"))
+    with pytest.raises(RequestError, match=r"p0\.npz.*relative to the spec for a bundle"):
+        certify(of, tmp_path / "c.zip")
+    assert not (tmp_path / "c.zip").exists()
+
+
+@pytest.mark.parametrize(("limit", "words"), [("MOST_MEMBERS", "3 files"), ("MOST_BYTES", "5 bytes")])
+def test_a_bundle_that_could_not_be_unpacked_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+) -> None:
+    monkeypatch.setattr(bundle, limit, 5)
+    with pytest.raises(RequestError, match=rf"{words}.*\.json"):
+        certify(spec(tmp_path, "npz"), tmp_path / "c.zip")
+    assert not (tmp_path / "c.zip").exists()
+
+
+def test_what_no_bundle_can_hold_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "MOST_MEMBERS", 5)
+    began = sys.modules["resnet_cert.check"]
+    monkeypatch.setattr(began, "examine", lambda *given, **named: pytest.fail("it began"))
+    command = ["check", str(spec(tmp_path, "npz")), "--certificate", str(tmp_path / "c.zip")]
+    done = CliRunner().invoke(cli, command)
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+
+
+@pytest.mark.parametrize("name", ["rows/p1.npz", "problem.yaml"])
+@pytest.mark.parametrize("ending", ["", ".data"])
+def test_a_report_writes_its_certificate_over_nothing_that_it_was_read_from(
+    tmp_path: Path, name: str, ending: str
+) -> None:
+    of = spec(tmp_path, "npz")
+    loaded = load_spec(of)
+    report = check(loaded.problem, spec=loaded.source)
+    before = (tmp_path / name).read_bytes()
+    if ending:
+        (tmp_path / "c.data").hardlink_to(tmp_path / name)
+    with pytest.raises(RequestError, match="which is read"):
+        report.certificate(tmp_path / ("c" if ending else name))
+    assert (tmp_path / name).read_bytes() == before
