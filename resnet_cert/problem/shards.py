@@ -35,6 +35,8 @@ BATCH_BYTES = 2**24
 """About so many bytes of Parquet are decoded at a time."""
 READ_BYTES = 2**25
 """How far ahead the system is asked to read."""
+MOST_NAMES = 3
+"""So many files that are no shards are named."""
 
 
 @dataclass(frozen=True)
@@ -519,16 +521,31 @@ def shard_paths(folder: Path, pattern: str) -> list[Path]:
     """
     place = folder / pattern
     if place.exists() and _is_shard(place):
-        found = [place]
-    elif place.is_dir():
-        found = [path for path in _visible(place) if _is_shard(path)]
+        return [place]
+    if place.is_dir():
+        found = {*_visible(place)}
     else:
-        names = set(glob.glob(pattern, root_dir=folder, recursive=True))
-        found = [path for path in {folder / name for name in names} if _is_shard(path)]
+        found = {folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)}
+    shards = [path for path in found if _is_shard(path)]
+    if not shards:
+        told = _instead(sorted(found), folder, pattern)
+        raise RequestError(f"no shards under {pattern}: {told}", "file-missing")
+    return sorted(shards, key=lambda path: path.as_posix())
+
+
+def _instead(found: Sequence[Path], folder: Path, pattern: str) -> str:
+    """What was expected, what is there instead of shards, and what to do."""
+    wanted = "expected .npz or .parquet files, or folders of .npy files"
+    is_folder = (folder / pattern).is_dir()
     if not found:
-        wanted = ".npz or .parquet files, or folders of .npy files"
-        raise RequestError(f"no shards under {pattern}: expected {wanted}", "file-missing")
-    return sorted(found, key=lambda path: path.as_posix())
+        nothing = "nothing of this name: a pattern begins in the spec's folder"
+        return f"{wanted}, got {'a folder without any' if is_folder else nothing}"
+    more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
+    got = f"got {', '.join(path.name for path in found[:MOST_NAMES])}{more}"
+    if any(path.is_dir() for path in found):
+        deep = (Path(pattern) if is_folder else Path(pattern).parent) / "**" / "*.npz"
+        return f"{wanted}, {got}: name those further down as {deep.as_posix()}"
+    return f"{wanted}, {got}: save their arrays as one of these"
 
 
 def shard_name(path: Path, folder: Path, pattern: str) -> str:

@@ -28,8 +28,8 @@ def save(problem: Problem, path: str | Path) -> Path:
     """Write the arrays to `path` and a spec beside it, and return the path of the spec.
 
     Raises:
-        RequestError: the name ends in neither .npz nor .safetensors, or is one of the shards that the problem
-            is read from; a custom loss, which no spec can name without its file; or a package that is missing.
+        RequestError: the name ends in neither .npz nor .safetensors, or is that of a shard that the problem
+            is read from; a custom loss, which no spec can name without its file; or a missing package.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:

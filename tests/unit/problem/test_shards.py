@@ -221,7 +221,19 @@ def test_a_missing_array_is_named_with_those_that_there_are(tmp_path: Path) -> N
 
 
 def test_no_shards_at_all_are_a_fault(tmp_path: Path) -> None:
-    assert "no shards under data/*.npz" in refusal(lambda: open_shards(tmp_path, "data/*.npz", WANTED))
+    def told(pattern: str) -> str:
+        return refusal(lambda: open_shards(tmp_path, pattern, WANTED))
+
+    assert "no shards under data/*.npz" in told("data/*.npz")
+    assert "got nothing of this name: a pattern begins in the spec's folder" in told("data/*.npz")
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    assert "got a folder without any" in told("data/deep")
+    for name in ("a.csv", "b.csv", "c.csv", "d.csv"):
+        (tmp_path / "data" / "deep" / name).touch()
+    assert "got a.csv, b.csv, c.csv and 1 more: save their arrays as one of these" in told("data/deep")
+    assert "got a.csv: save" in told("data/*/a.*")
+    for pattern in ("data", "data/*"):
+        assert "got deep: name those further down as data/**/*.npz" in told(pattern)
 
 
 @pytest.mark.parametrize("values", [[[1.0], [1.0, 2.0]], [[1.0], None], [["a"], ["b"]], [[1.0], [None]]])
