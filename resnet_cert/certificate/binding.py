@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 LARGEST_SPEC = 2**24
 DRAWN = 1e-12
 """How far drawn samples may be off to be those of another machine."""
+INCOMPLETE = ("file-missing", "file-unreadable", "needs-package")
+"""What may be wrong with a spec here and not where it was checked: nothing is false then."""
 MOST_SHARDS = 5
 """Of those that are not as long as they were, so many are named."""
 PRECISIONS = (128, 512)
@@ -139,8 +141,8 @@ def _read(
         loaded = load_spec(path, overrides=named.overrides, text=raw, stored=stored)
     except RequestError as fault:
         first = fault.diagnostics[0]
-        if first.id in ("file-missing", "needs-package"):
-            raise
+        if incomplete := [unread for unread in fault.diagnostics if unread.id in INCOMPLETE]:
+            raise RequestError(incomplete) from fault
         if first.id == "too-large":
             raise Undecided(f"the spec: {first.message}") from fault
         raise Rejected(f"spec: {first.message}") from fault

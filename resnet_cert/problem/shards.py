@@ -175,6 +175,8 @@ class NpzShard:
         try:
             with zipfile.ZipFile(self.state.path) as archive:
                 arrays = {name: _read(archive, name) for name in names}
+        except MemoryError:
+            raise
         except OSError as error:
             raise _gone(self.state.name, error) from None
         except Exception as error:  # zlib's, zipfile's, NumPy's: whatever a damaged file makes them raise
@@ -271,6 +273,8 @@ class ParquetShard:
             with parquet.ParquetFile(path) as file:
                 sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
                 names = tuple(file.schema_arrow.names)
+        except MemoryError:
+            raise
         except OSError as error:
             raise _gone(name, error) from None
         except Exception as error:  # pyarrow's own, of any kind
@@ -302,7 +306,7 @@ class ParquetShard:
                     self.state.require_unchanged()
                     yield row, {name: self._numbers(batch.column(name), name, row) for name in names}
                     row += batch.num_rows
-        except RequestError:
+        except (RequestError, MemoryError):
             raise
         except OSError as error:
             raise _gone(self.state.name, error) from None

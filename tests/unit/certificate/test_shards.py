@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from reports import leave_out_crosscheck, verify_here
+from selections import first
 
 from resnet_cert import Problem, RequestError, Verdict, verify
-from resnet_cert.certificate import bundle
+from resnet_cert.certificate import bundle, supervision
 from resnet_cert.certificate.decision import decide
 from resnet_cert.certificate.writing import write_certificate
 from resnet_cert.check import check, examine
@@ -25,6 +26,7 @@ from resnet_cert.spec import load_spec
 
 Arrays = dict[str, np.ndarray]
 N, CUTS = 40, (0, 13, 26, 40)
+RUN = supervision._run  # as it is: in a process of its own
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +170,39 @@ def test_a_package_that_is_missing_is_no_fault_of_the_certificate(
     certify(spec(tmp_path, "parquet"), tmp_path / "c.json")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert "resnet-cert[parquet]" in refusal(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("memory", first(1, [1.45e9, 1.475e9, 0.55e9]))
+def test_parquet_takes_no_gigabyte_of_the_verifiers_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: float
+) -> None:
+    """As one of Arrow's allocators reserves it where there is one, and leaves no room for a thread."""
+    certify(spec(tmp_path, "parquet"), tmp_path / "c.json")
+    monkeypatch.setattr(supervision, "MEMORY", memory)
+    monkeypatch.setattr(supervision, "_run", RUN)
+    assert verify(tmp_path / "c.json").verdict is Verdict.CERTIFIED
+
+
+def test_a_thread_that_finds_no_memory_is_no_fault_of_the_verifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*given: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    certify(spec(tmp_path, "packed"), tmp_path / "c.json")
+    monkeypatch.setattr("threading.Thread.start", none)
+    found = verify(tmp_path / "c.json")
+    assert found.verdict is Verdict.UNDECIDED
+    assert "memory" in found.reasons[-1]
+
+
+@pytest.mark.parametrize("kind", ["npz", "packed", "folders", "parquet"])
+def test_a_shard_that_cannot_be_read_is_no_fault_of_the_certificate(tmp_path: Path, kind: str) -> None:
+    certify(spec(tmp_path, kind), tmp_path / "c.json")
+    one = shard(tmp_path, kind, 1)
+    one = one / "x.npy" if one.is_dir() else one
+    one.write_bytes(one.read_bytes()[:-50])
+    assert f"rows/p1{'/x.npy' if kind == 'folders' else one.suffix}" in refusal(tmp_path / "c.json")
 
 
 @pytest.mark.parametrize("kind", ["npz", "packed", "folder of folders", "parquet"])

@@ -243,3 +243,24 @@ def test_columns_that_are_no_rows_of_numbers_are_refused(tmp_path: Path, values:
 
     parquet.write_table(arrow.table({"x": arrow.array(values)}), tmp_path / "a.parquet")
     assert "column 'x' of shard a.parquet" in refusal(lambda: open_shards(tmp_path, "*.parquet", {"x": "x"}))
+
+
+@pytest.mark.parametrize("save", [save_packed, save_parquet])
+def test_a_lack_of_memory_is_no_damage(
+    tmp_path: Path, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch, save: Any
+) -> None:
+    def full(*given: Any, **named: Any) -> Any:
+        raise MemoryError("full")
+
+    write(tmp_path, arrays, save, [1000])
+    rows = open_shards(tmp_path, ".", WANTED)
+    if save is save_packed:
+        monkeypatch.setattr("resnet_cert.problem.shards.npy.read_array", full)
+    else:
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", full)
+    with pytest.raises(MemoryError, match="full"):
+        rows["x"][:]
+    if save is save_parquet:
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile.__init__", full)
+        with pytest.raises(MemoryError, match="full"):
+            open_shards(tmp_path, ".", WANTED)
