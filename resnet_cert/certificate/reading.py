@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def read_certificate(raw: bytes) -> Certificate:
     bias = _flag(claim["bias"], "claim.bias")
     certificate = Certificate(
         format=top["format"],
-        spec=_optional(_spec_of_format_1 if scalar else _spec, top["spec"], "spec"),
+        spec=_optional(_spec, top["spec"], "spec"),
         verdict=Verdict(
             _one_of(claim["verdict"], "claim.verdict", tuple(verdict.value for verdict in Verdict))
         ),
@@ -155,6 +155,8 @@ def read_certificate(raw: bytes) -> Certificate:
         lambda_min=_interval(bounds["lambda_min"], "bounds.lambda_min"),
         break_even_radius=_interval(even, "bounds.break_even_radius"),
     )
+    if scalar and certificate.spec is not None and certificate.spec.shards is not None:
+        raise Rejected("spec: expected the keys path sha256 overrides, got shards too")
     if (certificate.mu2 is None) != (mu2["source"] == "missing"):
         raise Rejected(
             f"claim.mu2: a value of {mu2['value']!r} does not go with the source {mu2['source']!r}"
@@ -309,25 +311,27 @@ def _interval(value: Any, at: str) -> Interval:
 
 
 def _spec(value: Any, at: str) -> Named:
-    if type(value) is not dict or "shards" not in value:
-        return _spec_of_format_1(value, at)
-    entries = _keys(value, at, "path sha256 overrides shards")
-    if type(entries["shards"]) is not list:
-        raise Rejected(f"{at}.shards: expected a list, got {type(entries['shards']).__name__}")
-    shards: dict[str, int] = {}
-    for shard in entries["shards"]:
-        shard = _keys(shard, f"{at}.shards", "path rows")
-        name = _text(shard["path"], f"{at}.shards")
-        if name in shards:
-            raise Rejected(f"{at}.shards: expected every shard once, got {name!r} twice")
-        shards[name] = _count(shard["rows"], f"{at}.shards")
-    plain = {key: value for key, value in entries.items() if key != "shards"}
-    return replace(_spec_of_format_1(plain, at), shards=shards)
-
-
-def _spec_of_format_1(value: Any, at: str) -> Named:
-    entries = _keys(value, at, "path sha256 overrides")
+    lists = type(value) is dict and "shards" in value
+    entries = _keys(value, at, "path sha256 overrides" + " shards" * lists)
     overrides = _texts(entries["overrides"], f"{at}.overrides")
     if len(overrides) > MOST_OVERRIDES:
         raise Rejected(f"{at}.overrides: expected at most {MOST_OVERRIDES}, got {len(overrides)}")
-    return Named(_text(entries["path"], f"{at}.path"), _text(entries["sha256"], f"{at}.sha256"), overrides)
+    return Named(
+        _text(entries["path"], f"{at}.path"),
+        _text(entries["sha256"], f"{at}.sha256"),
+        overrides,
+        _shards(entries["shards"], f"{at}.shards") if lists else None,
+    )
+
+
+def _shards(value: Any, at: str) -> dict[str, int]:
+    if type(value) is not list or not value:
+        raise Rejected(f"{at}: expected a list of shards, got {value!r}")
+    shards: dict[str, int] = {}
+    for shard in value:
+        entries = _keys(shard, at, "path rows")
+        name = _text(entries["path"], at)
+        if name in shards:
+            raise Rejected(f"{at}: expected every shard once, got {name!r} twice")
+        shards[name] = _count(entries["rows"], at)
+    return shards

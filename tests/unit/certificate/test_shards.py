@@ -13,6 +13,7 @@ import forger
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from families import draw
 from reports import leave_out_crosscheck, verify_here
 from selections import first
 
@@ -285,9 +286,19 @@ def test_a_spec_of_one_file_has_no_shards(tmp_path: Path) -> None:
     certify(of, tmp_path / "c.json")
     document = json.loads((tmp_path / "c.json").read_text())
     assert "shards" not in document["spec"]
-    mutant = forger.changed(document, ("spec", "shards"), [{"path": "rows/p0.npz", "rows": CUTS[1]}])
-    (tmp_path / "c.json").write_text(json.dumps(forger.sealed(mutant)))
-    assert decide(tmp_path / "c.json").exit_code == 30
+    for shards in ([{"path": "rows/p0.npz", "rows": CUTS[1]}], []):
+        mutant = forger.changed(document, ("spec", "shards"), shards)
+        (tmp_path / "c.json").write_text(json.dumps(forger.sealed(mutant)))
+        assert decide(tmp_path / "c.json").exit_code == 30
+
+
+def test_the_first_format_lists_no_shards(tmp_path: Path) -> None:
+    case = forger.at_threshold(draw(0, "generic", "squared", q=1, d2=0, bias=False), 1.5)
+    document, arrays = forger.as_format_1(*forger.certified(case))
+    named = forger.named(forger.spec(tmp_path, case))
+    for extra, code in (({}, 0), ({"shards": [{"path": "data.npz", "rows": 1}]}, 30)):
+        first = forger.sealed({**document, "spec": {**named, **extra}})
+        assert decide(forger.write(tmp_path, first, arrays)).exit_code == code
 
 
 def test_a_certificate_that_lists_no_shards_is_still_held_to_their_numbers(tmp_path: Path) -> None:

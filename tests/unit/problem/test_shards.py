@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,24 @@ def test_a_missing_array_is_named_with_those_that_there_are(tmp_path: Path) -> N
     assert "no array 'x' in shard a.npz; there are 'inputs'" in refusal(
         lambda: open_shards(tmp_path, "*.npz", {"x": "x"})
     )
+
+
+@pytest.mark.parametrize("name", ["b.npz", "b.parquet", "b/x.npy"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    def late(*_: Any) -> None:
+        pytest.fail("it waits for somebody to write")
+
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 1)))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(5)
+    try:
+        told = refusal(lambda: open_shards(tmp_path, ".", {"x": "x"}))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert f"{name}: expected an ordinary file" in told
 
 
 def test_no_shards_at_all_are_a_fault(tmp_path: Path) -> None:
