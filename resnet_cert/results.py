@@ -32,13 +32,15 @@ class Source:
     """The spec a report is about; both None for a problem made in Python.
 
     overrides: the settings KEY=VALUE that replaced entries of it, in order.
-    reads: the files that it was read from.
+    reads: the files that it was read from.  fixed: those of them that it names from the root of this
+    computer's files.
     """
 
     path: str | None = None
     sha256: str | None = None
     overrides: tuple[str, ...] = field(default=(), metadata=UNPUBLISHED)
     reads: tuple[str, ...] = field(default=(), metadata=UNPUBLISHED)
+    fixed: tuple[str, ...] = field(default=(), metadata=UNPUBLISHED)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 LARGEST_SPEC = 2**24
 DRAWN = 1e-12
 """How far drawn samples may be off to be those of another machine."""
+INCOMPLETE = ("file-missing", "file-unreadable", "needs-package")
+"""What may be wrong with a spec here and not where it was checked: nothing is false then."""
+MOST_SHARDS = 5
+"""Of those that are not as long as they were, so many are named."""
 PRECISIONS = (128, 512)
 """Bits at which a network is evaluated, tried in turn."""
 
@@ -58,7 +62,7 @@ class Bound:
 def require_files(certificate: Certificate, named: Named | None, path: Path) -> None:
     """Raises RequestError with every file that the certificate needs and that is not there."""
     from resnet_cert.spec.document import with_overrides
-    from resnet_cert.spec.reads import absent_files
+    from resnet_cert.spec.reads import absent_files, shards_of
     from resnet_cert.spec.source import read
 
     candidates = data_files(certificate, path)
@@ -70,6 +74,10 @@ def require_files(certificate: Certificate, named: Named | None, path: Path) -> 
             if spec.is_file():
                 document = with_overrides(read(read_file(spec, LARGEST_SPEC), str(spec)), named.overrides)
                 needed += absent_files(document.value, spec.parent)
+                there = set(shards_of(document.value, spec.parent))
+                if there:  # else their pattern is absent, and says it all
+                    missing = [spec.parent / name for name in named.shards or () if name not in there]
+                    needed += [path / "*.npy" if path.is_dir() else path for path in missing]
         except (RequestError, ValueError, OSError, Undecided):
             pass  # what cannot be read names no files; its own fault is told where it is read for its content
     require_all(needed)
@@ -85,6 +93,7 @@ def bind(certificate: Certificate, named: Named, data: Data, folder: Path, limit
     from resnet_cert.problem.problem import GivenFeatures
 
     problem, spec, drawn = _read(certificate, named, data, folder, limits)
+    _require_same_shards(named, problem)
     _require_same_claim(certificate, problem)
     _require_same_numbers(data, problem, drawn)
     b_source = "computed" if problem.domain.b is None else "given"
@@ -95,7 +104,8 @@ def bind(certificate: Certificate, named: Named, data: Data, folder: Path, limit
         if source.f is data.f:
             return Bound(spec, b_source, AS_STORED, notes=(CODE_NOT_RUN,))
         for rows in data.blocks():
-            _require_equal("f", np.asarray(source.f[rows], dtype=np.float64), data.f[rows])
+            f = np.asarray(source.f[rows], dtype=np.float64)
+            _require_equal("f", f, data.f[rows], problem, rows.start)
         return Bound(spec, b_source, BITWISE)
     layers = getattr(source, "layers", None)
     if layers is None:
@@ -131,8 +141,8 @@ def _read(
         loaded = load_spec(path, overrides=named.overrides, text=raw, stored=stored)
     except RequestError as fault:
         first = fault.diagnostics[0]
-        if first.id == "file-missing":
-            raise
+        if incomplete := [unread for unread in fault.diagnostics if unread.id in INCOMPLETE]:
+            raise RequestError(incomplete) from fault
         if first.id == "too-large":
             raise Undecided(f"the spec: {first.message}") from fault
         raise Rejected(f"spec: {first.message}") from fault
@@ -144,6 +154,27 @@ def shortest(path: Path) -> str:
     """The path without its detours, where they lead to the same file."""
     straight = os.path.normpath(path)
     return straight if os.path.exists(straight) and os.path.samefile(straight, path) else str(path)
+
+
+def _require_same_shards(named: Named, problem: Problem) -> None:
+    """The shards that the certificate lists, if it does: no other, and each as long as it was."""
+    from resnet_cert.problem.shards import ShardedRows, rows_by_shard
+    from resnet_cert.spec.faults import listed
+
+    if named.shards is None:
+        return
+    x = problem.distribution.x
+    found, stated = rows_by_shard(x) if isinstance(x, ShardedRows) else {}, named.shards
+    if more := [name for name in found if name not in stated]:
+        raise Rejected(f"spec.shards: expected those of the certificate, got others too: {listed(more)}")
+    if fewer := [name for name in stated if name not in found]:
+        raise Rejected(f"spec.shards: expected rows of the spec in {listed(fewer)}, got none")
+    if lengths := [
+        f"{stated[name]} rows in {name}, got {rows}" for name, rows in found.items() if stated[name] != rows
+    ]:
+        raise Rejected(f"spec.shards: expected {'; '.join(lengths[:MOST_SHARDS])}")
+    if [*found] != [*stated]:
+        raise Rejected("spec.shards: expected them in the order of their names")
 
 
 def _require_same_claim(certificate: Certificate, problem: Problem) -> None:
@@ -197,17 +228,28 @@ def _require_same_numbers(data: Data, problem: Problem, drawn: bool) -> None:
                 raise Undecided(
                     f"the samples are drawn, and rounded otherwise by NumPy {np.__version__} here"
                 )
-        _require_equal("x", chunk.x, data.x[rows])
-        _require_equal("y", chunk.y, data.y[rows])
+        _require_equal("x", chunk.x, data.x[rows], problem, rows.start)
+        _require_equal("y", chunk.y, data.y[rows], problem, rows.start)
         if chunk.omega is not None and data.omega is not None:
-            _require_equal("omega", chunk.omega, data.omega[rows])
+            _require_equal("omega", chunk.omega, data.omega[rows], problem, rows.start)
         if chunk.weight is not None and data.weights is not None:
-            _require_equal("probabilities", chunk.weight, data.weights[rows])
+            _require_equal("probabilities", chunk.weight, data.weights[rows], problem, rows.start)
 
 
-def _require_equal(name: str, stated: Array, stored: Array) -> None:
-    if stated.shape != stored.shape or not (stated == stored).all():
-        raise Rejected(f"inputs.{name}: expected the numbers of the spec, got others")
+def _require_equal(
+    name: str, stated: Array, stored: Array, problem: Problem | None = None, first: int = 0
+) -> None:
+    """problem, first: whose rows they are, from which on, to name the shard that has others."""
+    from resnet_cert.problem.shards import ShardedRows, shard_of
+
+    if stated.shape == stored.shape and (stated == stored).all():
+        return
+    where = ""
+    if problem is not None and stated.shape == stored.shape:
+        x = problem.distribution.x
+        row = first + int(np.argmax((stated != stored).reshape(len(stated), -1).any(axis=1)))
+        where = f", in shard {shard_of(x, row)}" if isinstance(x, ShardedRows) else ""
+    raise Rejected(f"inputs.{name}: expected the numbers of the spec, got others{where}")
 
 
 def _radius(theta: networks.Layers, activation: str, x: Array, f: Array, limits: Limits) -> Array:

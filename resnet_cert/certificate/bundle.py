@@ -12,14 +12,18 @@ import os
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from resnet_cert.certificate.files import Undecided, opened
 from resnet_cert.certificate.reading import Rejected
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.files import written
+
+if TYPE_CHECKING:
+    from resnet_cert.results import Source
 
 ENDING = ".zip"
 CERTIFICATE = "certificate.json"
@@ -32,16 +36,33 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member: a bundle of the same files is the same file."""
 
 
+def require_packable(spec: Source) -> None:
+    """Raises RequestError, if no bundle can hold the files that a spec reads, or is unpacked again."""
+    instead = "name it FILE.json in place of FILE.zip, and hand the files over beside it"
+    if spec.fixed:
+        wanted = f"expected a path relative to the spec for a bundle: change it, or {instead}"
+        raise RequestError([Diagnostic(wanted, path, id="unfit-part") for path in spec.fixed])
+    size = sum(os.path.getsize(path) for path in spec.reads)
+    for most, found, what in ((MOST_MEMBERS - 2, len(spec.reads), "files"), (MOST_BYTES, size, "bytes")):
+        if found > most:
+            raise RequestError(
+                f"expected at most {most} {what} in a bundle, got {found}: {instead}", "too-large"
+            )
+
+
 @contextmanager
-def write_bundle(target: Path, spec: Path | None, reads: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
+def write_bundle(target: Path, spec: Source | None) -> Iterator[tuple[Path, str | None]]:
     """A folder for the certificate, and the path of the spec from there; packed into `target` at the end.
 
     Raises:
-        RequestError: the spec reads a file by a path that is not relative to it.
+        RequestError: as in `require_packable`.
     """
-    names = {} if spec is None else _names(spec, reads)
+    names: dict[Path, str] = {}
+    if spec is not None:
+        require_packable(spec)
+        names = _names(spec)
     with tempfile.TemporaryDirectory(prefix="resnet-cert-") as folder:
-        yield Path(folder), None if spec is None else names[spec]
+        yield Path(folder), None if spec is None else names[Path(os.path.abspath(str(spec.path)))]
         with written(str(target)) as (packed,), zipfile.ZipFile(packed, "w", allowZip64=True) as bundle:
             for file in sorted(Path(folder).iterdir()):
                 _pack(bundle, file, file.name)
@@ -49,10 +70,10 @@ def write_bundle(target: Path, spec: Path | None, reads: Sequence[str]) -> Itera
                 _pack(bundle, file, name)
 
 
-def _names(spec: Path, reads: Sequence[str]) -> dict[Path, str]:
-    """The spec's files by their names in the bundle, which are to each other as the files are."""
-    files = [spec, *(Path(os.path.abspath(path)) for path in reads)]
-    files = [Path(os.path.realpath(file.parent)) / file.name for file in files]
+def _names(spec: Source) -> dict[Path, str]:
+    """The names in the bundle of the spec's files, which are to each other as the spec has them, wherever
+    links lead."""
+    files = [Path(os.path.abspath(path)) for path in (str(spec.path), *spec.reads)]
     try:
         top = os.path.commonpath([file.parent for file in files])
     except ValueError as fault:

@@ -46,6 +46,8 @@ def main(path: str, folder: str, budget: float, memory: float, arrays_only: bool
         except MemoryError:
             say("memory", None)
         except Exception as fault:
+            if isinstance(fault, RuntimeError) and "can't start new thread" in str(fault):
+                return say("memory", None)  # for its stack
             frame = traceback.extract_tb(fault.__traceback__)[-1]
             say("internal", f"{type(fault).__name__}: {fault} ({Path(frame.filename).name}:{frame.lineno})")
 

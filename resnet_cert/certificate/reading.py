@@ -40,11 +40,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Named:
-    """The spec that the claim is about: its file, relative to the certificate, and the settings beside it."""
+    """The spec that the claim is about: its file, relative to the certificate, and the settings beside it.
+
+    shards: those that it reads, by the names that it has for them and in order, and how many rows each has;
+    None where the certificate does not say.
+    """
 
     path: str
     sha256: str
     overrides: tuple[str, ...]
+    shards: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,8 @@ def read_certificate(raw: bytes) -> Certificate:
         lambda_min=_interval(bounds["lambda_min"], "bounds.lambda_min"),
         break_even_radius=_interval(even, "bounds.break_even_radius"),
     )
+    if scalar and certificate.spec is not None and certificate.spec.shards is not None:
+        raise Rejected("spec: expected the keys path sha256 overrides, got shards too")
     if (certificate.mu2 is None) != (mu2["source"] == "missing"):
         raise Rejected(
             f"claim.mu2: a value of {mu2['value']!r} does not go with the source {mu2['source']!r}"
@@ -304,8 +311,27 @@ def _interval(value: Any, at: str) -> Interval:
 
 
 def _spec(value: Any, at: str) -> Named:
-    entries = _keys(value, at, "path sha256 overrides")
+    lists = type(value) is dict and "shards" in value
+    entries = _keys(value, at, "path sha256 overrides" + " shards" * lists)
     overrides = _texts(entries["overrides"], f"{at}.overrides")
     if len(overrides) > MOST_OVERRIDES:
         raise Rejected(f"{at}.overrides: expected at most {MOST_OVERRIDES}, got {len(overrides)}")
-    return Named(_text(entries["path"], f"{at}.path"), _text(entries["sha256"], f"{at}.sha256"), overrides)
+    return Named(
+        _text(entries["path"], f"{at}.path"),
+        _text(entries["sha256"], f"{at}.sha256"),
+        overrides,
+        _shards(entries["shards"], f"{at}.shards") if lists else None,
+    )
+
+
+def _shards(value: Any, at: str) -> dict[str, int]:
+    if type(value) is not list or not value:
+        raise Rejected(f"{at}: expected a list of shards, got {value!r}")
+    shards: dict[str, int] = {}
+    for shard in value:
+        entries = _keys(shard, at, "path rows")
+        name = _text(entries["path"], at)
+        if name in shards:
+            raise Rejected(f"{at}: expected every shard once, got {name!r} twice")
+        shards[name] = _count(entries["rows"], at)
+    return shards

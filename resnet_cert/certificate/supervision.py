@@ -72,6 +72,7 @@ def _run(path: Path, folder: str, arrays: bool, budget: float) -> tuple[list[dic
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",  # another reserves a gigabyte of addresses at once
     }
     what = "arrays" if arrays else "spec"
     command = [sys.executable, "-m", "resnet_cert.certificate.child"]

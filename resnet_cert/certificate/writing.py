@@ -24,9 +24,10 @@ from resnet_cert.certificate.comparison import BreakEvenClaim, break_even_claim
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import Array
 from resnet_cert.outcomes import RequestError, Verdict
-from resnet_cert.problem.files import written
+from resnet_cert.problem.files import require_apart, written
 from resnet_cert.problem.losses import ULPS, BuiltinLoss
 from resnet_cert.problem.problem import Direction, Problem
+from resnet_cert.problem.shards import ShardedRows, rows_by_shard
 from resnet_cert.results import Report
 
 FORMAT = "resnet-cert/certificate/2"
@@ -54,8 +55,8 @@ def write_certificate(
         arithmetic: a key of `ASSUMPTIONS`.
         direction: (dW, dV) of the lowest curvature, as `check` found it: what refutes by curvature.
     Raises:
-        RequestError: the loss is not a built-in one, there is no file to be written at `path`, or the spec
-            names a file by a path that would lead nowhere from a bundle.
+        RequestError: the loss is not a built-in one, there is no file to be written at `path`, it is one that
+            the spec reads, or a bundle cannot hold those.
     """
     if not isinstance(problem.loss, BuiltinLoss):
         raise RequestError(
@@ -68,11 +69,13 @@ def write_certificate(
             f"expected an ordinary file in an existing folder for the certificate, got {path}",
             id="output-place",
         )
+    bundled = target.suffix == ENDING
+    require_apart([str(target)] if bundled else [str(target), f"{target}.data"], report.spec.reads)
     claim = _curvature_claim(report, direction)
     even = break_even_claim(problem, report)
-    if target.suffix == ENDING:
-        spec = _spec_file(report)
-        with write_bundle(target, spec, report.spec.reads) as (folder, named):
+    spec = _spec_file(report)
+    if bundled:
+        with write_bundle(target, None if spec is None else report.spec) as (folder, named):
             _write_pair(
                 folder,
                 "certificate.json",
@@ -85,9 +88,7 @@ def write_certificate(
                 named,
             )
         return
-    named = None
-    if (spec := _spec_file(report)) is not None:
-        named = Path(os.path.relpath(spec, target.parent)).as_posix()
+    named = None if spec is None else Path(os.path.relpath(spec, target.parent)).as_posix()
     _write_pair(target.parent, target.name, problem, problem.loss, report, claim, even, arithmetic, named)
 
 
@@ -106,7 +107,12 @@ def _write_pair(
     target, data = folder / name, folder / f"{name}.data"
     with written(str(data), str(target)) as (new_data, new_target):
         hashes = _write_arrays(new_data, problem, curvature.direction, even)
-        named = {"path": spec, "sha256": report.spec.sha256, "overrides": list(report.spec.overrides)}
+        named = {
+            "path": spec,
+            "sha256": report.spec.sha256,
+            "overrides": list(report.spec.overrides),
+            **_shards(problem),
+        }
         document = {
             "format": FORMAT,
             "producer": f"resnet-cert {resnet_cert.__version__}",
@@ -180,6 +186,14 @@ def _claim(problem: Problem, loss: BuiltinLoss, report: Report) -> dict[str, Any
         "k": problem.k,
         "q": problem.q,
     }
+
+
+def _shards(problem: Problem) -> dict[str, Any]:
+    """The shards of the data, if it has some, so that one that is missing or another is named."""
+    x = problem.distribution.x
+    if not isinstance(x, ShardedRows):
+        return {}
+    return {"shards": [{"path": name, "rows": rows} for name, rows in rows_by_shard(x).items()]}
 
 
 def _spec_file(report: Report) -> Path | None:

@@ -145,7 +145,7 @@ def check(
     with stdout_as_stderr():
         problems = load(specs, allow_code, settings, writes)
         if certificate is not None:
-            _require_nameable(problems[0])
+            _require_nameable(problems[0], bundled=certificate.endswith(".zip"))
         with contextlib.ExitStack() as open_:
             problems = [_with_features_on(device, loaded, open_) for loaded in problems]
             workers = None if cluster is None else _workers(cluster, verbosity, open_)
@@ -183,8 +183,13 @@ def check(
     return run_code(reports, FailOn(fail_on))
 
 
-def _require_nameable(loaded: LoadedProblem) -> None:
-    """A certificate names the files that it is about: a path that no text says could not be found again."""
+def _require_nameable(loaded: LoadedProblem, *, bundled: bool) -> None:
+    """A certificate names the files that it is about, and a bundle holds them: a path that no text says could
+    not be found again."""
+    if bundled and Path(loaded.path).is_file():
+        from resnet_cert.certificate.bundle import require_packable
+
+        require_packable(loaded.source)
     for path in loaded.reads:
         if not path.isprintable():
             fault = "expected a path of printable characters for a certificate to name: rename it"

@@ -48,6 +48,8 @@ READ_BYTES = 2**25
 """How far ahead the system is asked to read."""
 PAGE_BYTES = 2**20
 """So many bytes are read at a time of what is not kept: for a checksum, or for one column of Parquet."""
+MOST_NAMES = 3
+"""So many files that are no shards are named."""
 
 
 @dataclass(frozen=True)
@@ -312,7 +314,7 @@ class FolderShard:
 
     @staticmethod
     def open(path: Path, name: str, wanted: Collection[str]) -> FolderShard:
-        names = tuple(sorted(file.stem for file in path.glob("*.npy")))
+        names = tuple(file.stem for file in npy_files(path))
         arrays = {}
         for array in names:
             if array not in wanted:
@@ -337,7 +339,7 @@ class FolderShard:
 
     def form(self, name: str) -> Form:
         if name not in self.arrays:
-            raise _absent(self.state.name, name, self.names)
+            raise _absent(self.state.name, name, self.names, "file-missing")
         return self.arrays[name].dtype, self.arrays[name].shape
 
     def verify(self, name: str) -> None:
@@ -485,9 +487,9 @@ def _array(shard: Shard, name: str) -> str:
     return f"array {name!r} in shard {shard.state.name}"
 
 
-def _absent(shard: str, name: str, names: Any) -> RequestError:
+def _absent(shard: str, name: str, names: Any, id: str = "array-missing") -> RequestError:
     there = ", ".join(map(repr, names)) or "none"
-    return RequestError(f"no array {name!r} in shard {shard}; there are {there}", "array-missing")
+    return RequestError(f"no array {name!r} in shard {shard}; there are {there}", id)
 
 
 def _require_numbers(where: str, dtype: np.dtype[Any], *, labelled: bool) -> None:
@@ -661,7 +663,7 @@ def open_shards(
     asked = _names(columns)
     for path in shard_paths(folder, pattern):
         try:
-            shards.append(_opened(path, os.path.relpath(path, folder), asked))
+            shards.append(_opened(path, shard_name(path, folder, pattern), asked))
         except RequestError as error:
             faults += error.diagnostics
     there = {name for shard in shards for name in shard.names}
@@ -763,25 +765,77 @@ def _opened(path: Path, name: str, wanted: Collection[str]) -> Shard:
 
 
 def shard_paths(folder: Path, pattern: str) -> list[Path]:
-    """The shards in the order of their names.
+    """The shards in the order of their names: the one of this name, those in the folder of this name, or all
+    under the pattern, in which ** stands for folders of any depth.  What is hidden is none.
 
     Raises:
         RequestError: there is none.
     """
     place = folder / pattern
-    if place.is_dir() and not _is_shard(place):
-        found = [path for path in place.iterdir() if _is_shard(path)]
-    elif place.is_dir():
-        found = [place]
+    if place.exists() and _is_shard(place):
+        return [place]
+    if place.is_dir():
+        found = {*_visible(place)}
     else:
-        found = [path for path in map(Path, glob.glob(str(place))) if _is_shard(path)]
+        found = {folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)}
+    shards = [path for path in found if _is_shard(path)]
+    if not shards:
+        told = _instead(sorted(found), folder, pattern)
+        raise RequestError(f"no shards under {pattern}: {told}", "file-missing")
+    return sorted(shards, key=lambda path: path.as_posix())
+
+
+def _instead(found: Sequence[Path], folder: Path, pattern: str) -> str:
+    """What was expected, what is there instead of shards, and what to do."""
+    wanted = "expected .npz or .parquet files, or folders of .npy files"
+    is_folder = (folder / pattern).is_dir()
     if not found:
-        wanted = ".npz or .parquet files, or folders of .npy files"
-        raise RequestError(f"no shards under {pattern}: expected {wanted}", "file-missing")
-    return sorted(found, key=lambda path: path.as_posix())
+        nothing = "nothing of this name: a pattern begins in the spec's folder"
+        return f"{wanted}, got {'a folder without any' if is_folder else nothing}"
+    more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
+    got = f"got {', '.join(path.name for path in found[:MOST_NAMES])}{more}"
+    if any(path.is_dir() for path in found):
+        deep = (Path(pattern) if is_folder else Path(pattern).parent) / "**" / "*.npz"
+        return f"{wanted}, {got}: name those further down as {deep.as_posix()}"
+    return f"{wanted}, {got}: save their arrays as one of these"
+
+
+def shard_name(path: Path, folder: Path, pattern: str) -> str:
+    """The name of a shard as the pattern has it: from the folder, or from the root of the file system."""
+    return (path if Path(pattern).is_absolute() else path.relative_to(folder)).as_posix()
+
+
+def shard_files(folder: Path, pattern: str) -> list[Path]:
+    """The ordinary files that the shards are read from.
+
+    Raises:
+        RequestError: there is none.
+    """
+    found = ([*npy_files(path)] if path.is_dir() else [path] for path in shard_paths(folder, pattern))
+    return [file for files in found for file in files]
+
+
+def npy_files(folder: Path) -> list[Path]:
+    """The arrays of a shard that is a folder."""
+    return sorted(path for path in _visible(folder) if path.suffix == ".npy")
+
+
+def rows_by_shard(rows: ShardedRows) -> dict[str, int]:
+    """The shards that have rows, by their names and in their order, and how many each has."""
+    ends = [*(first for first, _ in rows.parts[1:]), rows.shape[0]]
+    return {shard.state.name: end - first for (first, shard), end in zip(rows.parts, ends, strict=True)}
+
+
+def shard_of(rows: ShardedRows, row: int) -> str:
+    """The name of the shard that a row lies in."""
+    return next(shard.state.name for first, shard in reversed(rows.parts) if first <= row)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _is_shard(path: Path) -> bool:
     if path.is_dir():
-        return any(path.glob("*.npy"))
+        return bool(npy_files(path))
     return path.suffix.lower() in (".npz", ".parquet")

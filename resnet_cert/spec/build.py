@@ -34,7 +34,7 @@ from resnet_cert.spec.document import Document, with_overrides
 from resnet_cert.spec.faults import Fault, Faults, Refused, below, describe, holds
 from resnet_cert.spec.features import load_features
 from resnet_cert.spec.parts import load_loss, load_point
-from resnet_cert.spec.reads import files_of, missing_files
+from resnet_cert.spec.reads import files_of, fixed_files_of, missing_files
 from resnet_cert.spec.samples import (
     features_fault,
     load_comparators,
@@ -58,7 +58,8 @@ class LoadedProblem:
     point_at: the file, line and column of the point.
     expect: the verdicts that the spec may get, if it says.
     population: what the data are a sample of, if it says.
-    overrides: the settings beside it, KEY=VALUE.  reads: the files that it was read from, itself among them.
+    overrides: the settings beside it, KEY=VALUE.  reads: the files that it was read from, itself among them;
+    fixed: those that it names by an absolute path.
     """
 
     problem: Problem
@@ -69,11 +70,12 @@ class LoadedProblem:
     population: Support | None = None
     overrides: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
     @property
     def source(self) -> Source:
         """What a report says of it."""
-        return Source(self.path, self.sha256, self.overrides, self.reads)
+        return Source(self.path, self.sha256, self.overrides, self.reads, self.fixed)
 
 
 def load_problem(
@@ -156,6 +158,7 @@ def load_spec(
         population=None if population is None else Support(population.confidence, **dict(population.bounds)),
         overrides=tuple(settings),
         reads=reads,
+        fixed=tuple(map(str, fixed_files_of(document.value))),
     )
 
 

@@ -135,7 +135,7 @@ class ShardData(ArrayData):
 
     form = "data from shards"
     shards: Text = Field(
-        description="A pattern such as data/*.npz or data/*.parquet, or a folder, relative to the spec's"
+        description="A pattern such as data/*.npz or data/**/*.parquet, or a folder, relative to the spec's"
     )
     x: ColumnOrColumns = Field(
         default="x", description="The array (n, d) of the inputs, or a list of columns, even of one"

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.files import write_whole
+from resnet_cert.problem.files import require_apart, write_whole
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import UNNAMED
+from resnet_cert.problem.shards import ShardedRows
 from resnet_cert.problem.targets import FRAMEWORK_NAMES
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def save(problem: Problem, path: str | Path) -> Path:
     """Write the arrays to `path` and a spec beside it, and return the path of the spec.
 
     Raises:
-        RequestError: the name ends in neither .npz nor .safetensors; a custom loss, which no spec can name
-            without its file; or a package that is missing.
+        RequestError: the name ends in neither .npz nor .safetensors, or is that of a shard that the problem
+            is read from; a custom loss, which no spec can name without its file; or a missing package.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
@@ -36,6 +37,9 @@ def save(problem: Problem, path: str | Path) -> Path:
             f"expected a file name that ends in {' or '.join(ENDINGS)}, got {path.name!r}", id="output-name"
         )
     spec = path.with_suffix(".yaml")
+    x = problem.distribution.x
+    shards = [str(shard.state.path) for _, shard in x.parts] if isinstance(x, ShardedRows) else []
+    require_apart([str(path), str(spec)], shards)
     text = _spec(problem, path.name)
     write_whole(str(path), _packed(_arrays(problem), path.suffix))
     write_whole(str(spec), text.encode())

@@ -68,6 +68,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("helper.py").write_text("def twice(x):\n    return 2.0 * x\n")
     Path("shards").mkdir()
     np.savez("shards/0.npz", x=x, y=y)
+    Path("folders/0").mkdir(parents=True)
+    np.save("folders/0/x.npy", x)
+    np.save("folders/0/y.npy", y)
+    Path("deep/er").mkdir(parents=True)
+    np.savez("deep/er/0.npz", x=x, y=y)
     point, layers = "{w: [0.5], V: [[0.25]]}", "[{weight: w}]"
     specs = {
         "data.npz": ("{file: data.npz}", "{kind: given}", point),
@@ -82,6 +87,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "nets.py": ("{x: x.npy, y: [1, 0, 1]}", "{python: 'nets.py:f'}", point),
         "helper.py": ("{x: x.npy, y: [1, 0, 1]}", "{python: 'nets.py:f'}", point),
         "shards/0.npz": ("{shards: 'shards/*.npz'}", "{kind: identity}", point),
+        "folders/0/x.npy": ("{shards: folders}", "{kind: identity}", point),
+        "deep/er/0.npz": ("{shards: 'deep/**/*.npz'}", "{kind: identity}", point),
     }
     for read, (data, network, at) in specs.items():
         spec = SPEC.format(data=data, network=network, point=at)
@@ -91,6 +98,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SIMPLE = "reads-x.npy.yaml"
 READS = ["data.npz", "x.npy", "point.npz", "theta.npz", "table.csv", "nets.py", "helper.py", "shards/0.npz"]
+READS += ["folders/0/x.npy", "deep/er/0.npz"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import signal
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -99,6 +100,42 @@ def test_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name, value in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
         np.savez(tmp_path / f"{name}.npz", x=np.full((2, 1), value))
     assert open_shards(tmp_path, "*.npz", {"x": "x"})["x"][:].ravel().tolist() == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["rows/*.npz", "rows", "r*/*.npz", "**/*.npz", "rows/a.npz", "rows/[a].npz"]
+)
+def test_a_folder_of_any_name_has_shards(tmp_path: Path, pattern: str) -> None:
+    """The pattern begins behind the spec's folder."""
+    (tmp_path / "run[1]*?" / "rows").mkdir(parents=True)
+    np.savez(tmp_path / "run[1]*?" / "rows" / "a.npz", x=np.ones((2, 1)))
+    assert len(open_shards(tmp_path / "run[1]*?", pattern, {"x": "x"})["x"][:]) == 2
+
+
+def test_a_shard_that_is_named_as_it_is_is_no_pattern(tmp_path: Path) -> None:
+    for name, value in (("a[1].npz", 1.0), ("a1.npz", 2.0)):
+        np.savez(tmp_path / name, x=np.full((1, 1), value))
+    assert open_shards(tmp_path, "a[1].npz", {"x": "x"})["x"][:].tolist() == [[1.0]]
+
+
+def test_two_stars_stand_for_folders_of_any_depth(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b/c", 2.0), ("b/d/e", 3.0)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(tmp_path / f"{name}.npz", x=np.full((1, 1), value))
+    for pattern in ("**/*.npz", "**/**/*.npz"):
+        assert open_shards(tmp_path, pattern, {"x": "x"})["x"][:].ravel().tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("pattern", ["rows", "rows/*", "**/*"])
+def test_what_is_hidden_is_no_shard(tmp_path: Path, pattern: str) -> None:
+    """As macOS leaves beside every file that it copies, and tools beside theirs."""
+    (tmp_path / "rows").mkdir()
+    save_folder(tmp_path / "rows" / "a", {"x": np.ones((2, 1))})
+    np.savez(tmp_path / "rows" / "b.npz", x=np.ones((2, 1)))
+    (tmp_path / "rows" / "._b.npz").write_bytes(b"no archive")
+    (tmp_path / "rows" / "a" / "._x.npy").write_bytes(b"no array")
+    save_folder(tmp_path / "rows" / ".kept", {"x": np.ones((2, 1))})
+    assert len(open_shards(tmp_path, pattern, {"x": "x"})["x"][:]) == 4
 
 
 def test_shards_of_different_kinds_stand_in_one_row(tmp_path: Path, arrays: dict[str, Array]) -> None:
@@ -431,8 +468,38 @@ def test_words_without_numbers_say_what_to_write(tmp_path: Path) -> None:
     assert "array 'y' in shard a.npz: expected real numbers, got words; data.labels" in message
 
 
+@pytest.mark.parametrize("name", ["b.npz", "b.parquet", "b/x.npy"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    def late(*_: Any) -> None:
+        pytest.fail("it waits for somebody to write")
+
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 1)))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(5)
+    try:
+        told = refusal(lambda: open_shards(tmp_path, ".", {"x": "x"}))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert f"{name}: expected an ordinary file" in told
+
+
 def test_no_shards_at_all_are_a_fault(tmp_path: Path) -> None:
-    assert "no shards under data/*.npz" in refusal(lambda: open_shards(tmp_path, "data/*.npz", WANTED))
+    def told(pattern: str) -> str:
+        return refusal(lambda: open_shards(tmp_path, pattern, WANTED))
+
+    assert "no shards under data/*.npz" in told("data/*.npz")
+    assert "got nothing of this name: a pattern begins in the spec's folder" in told("data/*.npz")
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    assert "got a folder without any" in told("data/deep")
+    for name in ("a.csv", "b.csv", "c.csv", "d.csv"):
+        (tmp_path / "data" / "deep" / name).touch()
+    assert "got a.csv, b.csv, c.csv and 1 more: save their arrays as one of these" in told("data/deep")
+    assert "got a.csv: save" in told("data/*/a.*")
+    for pattern in ("data", "data/*"):
+        assert "got deep: name those further down as data/**/*.npz" in told(pattern)
 
 
 @pytest.mark.parametrize("values", [[[1.0], [1.0, 2.0]], [[1.0], None], [["a"], ["b"]], [[1.0], [None]]])
@@ -463,3 +530,24 @@ def test_an_entry_that_is_no_number_is_named_with_its_row(
 
     parquet.write_table(arrow.table({"x": arrow.array(values)}), tmp_path / "a.parquet")
     assert f"row {row}" in refusal(lambda: open_shards(tmp_path, "*.parquet", {"x": "x"}))
+
+
+@pytest.mark.parametrize("save", [save_packed, save_parquet])
+def test_a_lack_of_memory_is_no_damage(
+    tmp_path: Path, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch, save: Any
+) -> None:
+    def full(*given: Any, **named: Any) -> Any:
+        raise MemoryError("full")
+
+    write(tmp_path, arrays, save, [1000])
+    rows = open_shards(tmp_path, ".", WANTED)
+    if save is save_packed:
+        monkeypatch.setattr("resnet_cert.problem.shards.npy.read_array", full)
+    else:
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", full)
+    with pytest.raises(MemoryError, match="full"):
+        rows["x"][:]
+    if save is save_parquet:
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile.__init__", full)
+        with pytest.raises(MemoryError, match="full"):
+            open_shards(tmp_path, ".", WANTED)

@@ -92,3 +92,21 @@ def test_a_name_of_another_kind_is_refused_and_nothing_written(tmp_path: Path) -
     with pytest.raises(RequestError, match=r"ends in \.npz or \.safetensors, got 'run.pt'"):
         problem().save(tmp_path / "run.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_shard_that_the_problem_is_read_from_is_overwritten(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(size=(5, 1)), y=np.ones(5))
+    (tmp_path / "problem.yaml").write_text(
+        "version: 1\ndata: {shards: '[ab].npz'}\nloss: squared\nnetwork: {kind: identity}\n"
+        "point: {w: [0.5], V: [[0.25]]}\nepsilon: 1.0\n"
+    )
+    read = load_problem(tmp_path / "problem.yaml")
+    (tmp_path / "c.npz").symlink_to(tmp_path / "b.npz")
+    before = (tmp_path / "b.npz").read_bytes()
+    for name in ("b.npz", "c.npz"):
+        with pytest.raises(RequestError, match="which is read"):
+            read.save(tmp_path / name)
+    assert (tmp_path / "b.npz").read_bytes() == before
+    assert load_problem(read.save(tmp_path / "d.npz")).n == 10
