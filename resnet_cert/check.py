@@ -342,7 +342,7 @@ def theorem2_at_origin(problem: Problem, seen: Observed, linear: LinearMinimum, 
     origin, bent, size_of_A = seen.origin, None, Enclosure(np.nan, 0.0, np.inf)
     if isinstance(origin, Moments) and not_plain(problem) is None:
         parts = reduction(origin, np.zeros_like(problem.W), problem.d1, gradient_basis(problem))
-        parts = replace(parts, convex=problem.loss.convex)
+        parts = replace(parts, convex=problem.loss.convex_in_range)
         bent, size_of_A = curvature(parts).lambda_min, largest_eigenvalue(parts.first).intersect(lower=0.0)
     return theorem2_here(problem, origin, bent, size_of_A, star, origin.F - linear.F_min)
 

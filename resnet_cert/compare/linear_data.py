@@ -29,6 +29,7 @@ from resnet_cert.moments.moments import MeanSums, value_sum, weight_sum
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array
 from resnet_cert.numerics.sums import Blocks
+from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Chunk, Problem
@@ -185,12 +186,23 @@ class Data:
         return {}
 
     def is_convex_on(self, r: float) -> bool:
-        """The loss is known to be convex at every prediction of ‖W‖_F ≤ r."""
-        known = self._convex
+        """The loss is known to be convex at every prediction of ‖W‖_F ≤ r; of all W for r = ∞.
+
+        Raises:
+            RequestError: it is claimed to be, and proven not to be.
+        """
+        loss, known = self.problem.loss, self._convex
+        if not math.isfinite(r):
+            return loss.convex
         if any(not is_convex and radius <= r for radius, is_convex in known.items()):
             return False
         if not any(is_convex and r <= radius for radius, is_convex in known.items()):
-            known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
+            try:
+                known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
+            except RequestError:
+                if loss.convex:
+                    raise
+                known[r] = False
             return known[r]
         return True
 

@@ -224,7 +224,7 @@ def by_hessian(problem: Problem, here: Moments, at: Slope, limit: Enclosure | No
     """λ_min by S(t); one factorisation at the threshold where the enclosure leaves that open."""
     N = None if on_boundary(problem) else gradient_basis(problem)
     with small_algebra(rows_of_hessian(problem)):
-        parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex)
+        parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex_in_range)
         judged = lagrangian(problem, at, parts)
         if at.tangent is None:
             return judged
@@ -245,7 +245,7 @@ def by_bound(
     if not at.tangent and at.tangent is not None and problem.decayed.all():
         return Lagrangian(at, curvature, replace(curvature, lambda_min=lambda_min - at.rho))
     # Of F itself only the lower end is known, without one more pass.
-    least = -here.A_f.size().upper if problem.loss.convex else -math.inf
+    least = -here.A_f.size().upper if problem.loss.convex_in_range else -math.inf
     of_F = replace(curvature, lambda_min=Enclosure(math.nan, least, math.inf))
     return Lagrangian(at, curvature, of_F)
 

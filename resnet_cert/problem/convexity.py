@@ -70,18 +70,20 @@ def assumption1(problem: Problem, b: float, r: float, augmented: float = 0.0) ->
         reason = prove_convex(loss, y, reach, samples)
         if reason is not None:
             reasons.append(reason)
+    everywhere = "claimed" if loss.convex else "unknown"
     if not reasons:
-        return Assumption1("proven", largest)
-    return Assumption1("claimed" if loss.convex else "unknown", largest, reasons[0])
+        return Assumption1("proven", largest, everywhere=everywhere)
+    return Assumption1(everywhere, largest, reasons[0], everywhere)
 
 
 def with_assumption1(
     problem: Problem, b: float, r: float, augmented: float = 0.0
 ) -> tuple[Problem, Assumption1]:
-    """The problem with a loss that says whether it is convex, and what is known; see `assumption1`."""
+    """The problem with a loss that says whether it is convex on the domain, and what is known; see
+    `assumption1`."""
     known = assumption1(problem, b, r, augmented)
     if isinstance(problem.loss, CustomLoss):
-        problem = replace(problem, loss=problem.loss.known_convex(known.status != "unknown"))
+        problem = replace(problem, loss=problem.loss.with_range(known.status == "proven"))
     return problem, known
 
 
@@ -359,7 +361,7 @@ def suprema(loss: CustomLoss, reach: Array, y: Array) -> list[Array]:
     """Upper bounds (m,) of the first three derivatives' sizes over |p| ≤ reach (m,); infinite where unknown.
 
     Over a joint each derivative is bounded on both sides of it, which says nothing of a jump of the one
-    before: unless it is known otherwise (`CustomLoss.convex`), nothing is known where pieces may meet.
+    before: unless it is claimed otherwise (`CustomLoss.convex`), nothing is known where pieces may meet.
     """
     pairs, whose = np.unique(np.stack([reach, y], axis=1), axis=0, return_inverse=True)
     cell = _cells(pairs)
