@@ -173,7 +173,8 @@ def decide(
         moments = second_moments() if moments is None else moments
         at = slope(problem, moments)
         judged = by_hessian(problem, moments, at, limit)
-    verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, mu2)
+    opaque = isinstance(problem.loss, CustomLoss) and problem.loss.why_unknown() is not None
+    verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, mu2, opaque=opaque)
     F = here.F
     open_ = verdicts.verdict is Verdict.UNDECIDED
     lost = not all(map(is_known, (F, judged.gradient_norm, judged.lambda_min))) and is_extreme(problem)
@@ -369,7 +370,8 @@ def next_steps(
         return (f"the exact Hessian may decide, but has {rows} rows, too many to form",)
     if isinstance(problem.loss, CustomLoss):
         why = problem.loss.why_unknown()
-        return (why,) if why else ()
+        more = "convex: true and lipschitz are believed, but enclose nothing; written with other operations"
+        return (f"{why}: {more} it may be decided",) if why else ()
     if arithmetic == "ball":
         return ()
     if not has_flint():
