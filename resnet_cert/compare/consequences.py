@@ -62,13 +62,10 @@ def theorem1_here(problem: Problem, gap: Enclosure, gradient_norm: Enclosure, st
 
 
 def at_least(left: Enclosure, right: Enclosure) -> bool | None:
-    """left ≥ right, as a theorem has it, is not disproven; None where nothing is known of a side.
-
-    It is proven where the ends say so, whatever else is not known.
-    """
-    if right.at_most(left):
-        return True
-    return not right.above(left) if left.known and right.known else None
+    """left ≥ right, as a theorem has it, is not disproven; None where it is open for want of an end."""
+    if right.above(left):
+        return False
+    return True if right.at_most(left) or (left.known and right.known) else None
 
 
 def _no_theorem1(problem: Problem, star: Star) -> str | None:

@@ -118,12 +118,12 @@ class Loss(Protocol):
 
     @property
     def convex(self) -> bool:
-        """It is known that ℓ(·; y) is convex for every p: what is said of all W, or all (W, V), rests on it."""
+        """It is known that ℓ(·; y) is convex for every p: what is said of all W or (W, V) rests on it."""
         ...
 
     @property
     def convex_in_range(self) -> bool:
-        """It is known for the predictions of the domain (`convexity`): what is said of the point rests on it."""
+        """It is known for the predictions of the domain (`convexity`): what is said of it rests on that."""
         ...
 
     def targets(self, y: Array, q: int) -> Array:

@@ -325,8 +325,8 @@ def _landscape_meaning(found: Landscape) -> Iterator[str]:
         yield f"No spurious minimum was found {where}; that there is none is not proven."
     if found.why_open is not None:
         yield (
-            f"Nothing is said of critical points off this plane: {found.why_open}.  loss.convex: true is your "
-            "claim of it."
+            f"Minima of F may be spurious, and lie off this plane or range: {found.why_open}; "
+            "loss.convex: true is your claim of it."
         )
     if any(part.kind == "saddle" and len(part.through.W) > 1 for part in found.critical_sets):
         yield (

@@ -170,8 +170,8 @@ class Landscape:
     range is undecided), or "multi-start" (descents from many points: nothing says that they find all).
     undecided: on the plane; of a search in d + k unknowns where the plane meets what is left.
     undecided_in_space: all of that, in at most `MOST_LISTED` boxes.  undecided_boxes: of the search, in all.
-    curves: (m, 2) places of sets on the plane.  why_open: why plain F has no closed form, where the loss is the
-    reason.
+    curves: (m, 2) places of sets on the plane.  why_open: why plain F has no closed form, where that is for
+    the loss.
     """
 
     name: str

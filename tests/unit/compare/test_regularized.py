@@ -44,7 +44,7 @@ def _step(t: Any) -> Any:
 
 @pytest.mark.parametrize("convex", [False, True])
 def test_in_a_cylinder_as_well_only_a_convex_loss_lies_below_its_chords(convex: bool) -> None:
-    """A ridge of height 5 from 0.1 to 2 lies between 0 and the minimiser, which is outside of the cylinder."""
+    """A ridge of height 5 from 0.1 to 2 lies between 0 and a minimiser that is outside of the cylinder."""
 
     def loss(p: Any, y: Any) -> Any:
         u, height = 0.25 * p * y, 0.0 if convex else 5.0

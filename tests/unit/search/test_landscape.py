@@ -697,7 +697,7 @@ def test_of_a_loss_that_may_not_be_convex_no_minimum_is_said_to_be_global(functi
     assert found.closed_form is None
     assert not any(part.kind == "minimum" for part in found.critical_sets)
     assert not any(words in text for words in ("global", "is spurious", "No spurious minimum on"))
-    assert "Nothing is said of critical points off this plane: the loss mine is not known to be" in text
+    assert "Minima of F may be spurious, and lie off this plane or range: the loss mine is not known" in text
     assert "infimum" not in found.to_dict()
 
 
