@@ -96,10 +96,16 @@ class Found:
 
     @property
     def settled(self) -> bool:
-        """A Newton step is short: what is known of an attained infimum where nothing is known of the loss."""
-        step = path.solver(self.objective, self.place.at, 0.0)(self.place.at.gradient)
-        length = float(np.linalg.norm(self.place.point))
-        return float(np.linalg.norm(step)) <= SETTLED * (1.0 + length)
+        """A Newton step is short: what is known of an attained infimum where nothing is known of the loss.
+
+        Where the loss is straight no step is one of Newton's: then only a gradient that is rounding will do.
+        """
+        objective, at = self.objective, self.place.at
+        step = path.solver(objective, at, 0.0)(at.gradient)
+        left = float(np.linalg.norm(objective.hessian_product(at, 0.0, step) - at.gradient))
+        slope, size = float(np.linalg.norm(at.gradient)), 1.0 + float(np.linalg.norm(self.place.point))
+        is_step = left <= 0.5 * slope or slope * size <= at.noise
+        return is_step and float(np.linalg.norm(step)) <= SETTLED * size
 
     def is_as(self, other: Found) -> bool:
         """‖W‖ and Φ are those of another place, whose coordinates may not be good enough for it."""

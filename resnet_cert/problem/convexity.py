@@ -2,8 +2,9 @@
 
 Shamir 2018, Assumption 1: for every y, ℓ(p; y) is twice differentiable and convex in p.  The statements use
 |p| ≤ P_i = ρ(‖x_i‖ + b‖f_i‖) with ρ = max(b, r): the predictions of every point of the domain and of every
-linear predictor that it is compared with.  [−P_i, P_i] is cut into boxes, on each of which the program of ℓ''
-is read in interval arithmetic; a box that is not decided is cut in two.
+linear predictor that it is compared with.  What is said of all W needs more (`Loss.convex`).  [−P_i, P_i] is
+cut into boxes, on each of which the program of ℓ'' is read in interval arithmetic; a box that is not decided
+is cut in two.
 
 A sum of smooth pieces proves nothing where they are joined: |p|, max, where and the like are followed, and a
 box in which one of them may change its piece is never proven.  Derivatives are JAX's; where a rule is the

@@ -523,7 +523,7 @@ def _on_size(report: Report) -> Iterator[str]:
     radius, length = report.objective.break_even_radius, _length_of_w(report)
     own = report.problem.norm_W_frobenius
     if radius is None:
-        if _is_default(report):
+        if _is_default(report) and report.problem.assumption1.status != "unknown":
             yield (
                 f"That r = {plain(report.constants.r)} is a default; --break-even computes how large a "
                 "linear predictor must be to do as well."
@@ -551,6 +551,8 @@ def _against(report: Report, name: str, gap: Enclosure, radius: float) -> str:
         return f"The network does better than every {best}, by at least {at_least(-gap.upper)}."
     if gap.lower > 0.0:
         return f"The best {best} does better, by at least {at_least(gap.lower)}."
+    if math.isinf(gap.upper):
+        return f"Nothing is proven about the best {best}."
     return f"No {best} does better by more than {at_most(gap.upper)}."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from resnet_cert.check import bound_constants, check
 from resnet_cert.compare.profile import profile
 from resnet_cert.outcomes import RequestError, Verdict
 from resnet_cert.problem.custom_loss import CustomLoss
-from resnet_cert.problem.problem import Problem
+from resnet_cert.problem.problem import Point, Problem
 from resnet_cert.report import Style, formatter
 from resnet_cert.results import Assumption1
 
@@ -216,6 +217,28 @@ def test_a_ball_beyond_the_range_of_the_proof_says_nothing(monkeypatch: pytest.M
     assert report.augmented.linear_functional.upper == math.inf
     assert report.augmented.holds is None
     assert report.theorem3.augmented is None
+
+
+@pytest.mark.parametrize("convex", [False, True])
+def test_where_a_loss_is_straight_no_best_predictor_is_taken_to_be_there(
+    convex: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Huber's loss is straight at p = 0 for y = ±1, where Newton's method has no step, and no minimum is."""
+    leave_out_crosscheck(monkeypatch)
+    at = problem(CustomLoss(LOSSES["huber"].function, "huber", convex=convex))
+    report = check(at, break_even=False)
+    assert report.constants.r == report.constants.b
+    assert report.objective.F_lin_min.upper < 0.49  # F_lin(0) = 0.5
+
+
+def test_what_is_open_is_no_number_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_crosscheck(monkeypatch)
+    raw = 3.0 * np.random.default_rng(1).normal(size=(12, 2))
+    at = problem(CustomLoss(LOSSES["huber"].function, "huber"), compare={"raw": raw})
+    at = replace(at, point=Point(np.array([[0.2, -0.1]]), np.zeros((2, 3))))
+    words = text(check(at, break_even=False))
+    assert "than inf" not in words
+    assert "--break-even" not in words  # it would not tell more
 
 
 def test_a_profile_goes_on_where_the_loss_is_no_longer_convex() -> None:
