@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cert.compare.assumption import open_bounds, open_comparator, open_theorem
+from resnet_cert.compare.assumption import (
+    open_bounds,
+    open_comparator,
+    open_corollary,
+    open_regularized,
+    open_theorem,
+    why_open,
+)
 from resnet_cert.compare.augmented import augmented_here, best_augmented, block_gap, of_like_size
 from resnet_cert.compare.break_even import break_even_radius
 from resnet_cert.compare.comparators import comparators_here
@@ -287,9 +294,26 @@ def compared(
     first = theorem1_here(problem, gap, gradient_norm, star)
     second = theorem2_at_origin(problem, seen, linear, star)
     block = None if best is None else of_like_size(problem, best)
+    if block is not None and not block.data.is_convex_on(block.r):
+        block = None
     third = theorem3_here(problem, constants, decision.verdict, gap, linear, seen.origin.F, block)
     bounds = gap_bounds(problem, decision, seen, m, linear, star)
     others = comparators_here(problem, F, constants.b)
+    corollary = corollary1_here(
+        problem, constants, decision.verdict, gap, gradient_norm, decision.of_F.lambda_min
+    )
+    regularized = regularized_here(
+        problem,
+        here,
+        linear,
+        star,
+        rho=decision.slope.rho,
+        multiplier=decision.slope.multiplier,
+        gradient_norm=decision.slope.norm,
+        constants=constants,
+        verdict=decision.verdict,
+        F_at_0=seen.origin.F,
+    )
     if is_open:
         first, second, third = (
             open_theorem(first, convex),
@@ -297,6 +321,8 @@ def compared(
             open_theorem(third, convex),
         )
         bounds, others = open_bounds(bounds), tuple(map(open_comparator, others))
+        corollary = open_corollary(corollary, convex)
+        regularized = None if regularized is None else open_regularized(regularized, convex)
     return {
         "objective": Objective(
             F,
@@ -311,22 +337,9 @@ def compared(
         "theorem1": first,
         "theorem2": second,
         "theorem3": third,
-        "corollary1": corollary1_here(
-            problem, constants, decision.verdict, gap, gradient_norm, decision.of_F.lambda_min
-        ),
+        "corollary1": corollary,
         "gap_bounds": bounds,
-        "regularized": regularized_here(
-            problem,
-            here,
-            linear,
-            star,
-            rho=decision.slope.rho,
-            multiplier=decision.slope.multiplier,
-            gradient_norm=decision.slope.norm,
-            constants=constants,
-            verdict=decision.verdict,
-            F_at_0=seen.origin.F,
-        ),
+        "regularized": regularized,
         "augmented": augmented_here(problem, here, gradient_norm, best) if augmented and best else None,
         "comparators": others,
     }
@@ -342,7 +355,7 @@ def theorem2_at_origin(problem: Problem, seen: Observed, linear: LinearMinimum, 
     origin, bent, size_of_A = seen.origin, None, Enclosure(np.nan, 0.0, np.inf)
     if isinstance(origin, Moments) and not_plain(problem) is None:
         parts = reduction(origin, np.zeros_like(problem.W), problem.d1, gradient_basis(problem))
-        parts = replace(parts, convex=problem.loss.convex)
+        parts = replace(parts, convex=problem.loss.convex_in_range)
         bent, size_of_A = curvature(parts).lambda_min, largest_eigenvalue(parts.first).intersect(lower=0.0)
     return theorem2_here(problem, origin, bent, size_of_A, star, origin.F - linear.F_min)
 
@@ -366,7 +379,8 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     Args:
         s: ‖Z‖_F of the predictors Ux + Zf, where the bound against them is wanted.
     Raises:
-        RequestError: a Lipschitz constant is neither given nor computable, or Theorem 3 does not apply.
+        RequestError: a Lipschitz constant is neither given nor computable, or Theorem 3 does not apply: the
+            loss is not known to be convex, say.
     """
     if problem.objective.norm is not None:
         raise RequestError(f"Theorem 3 does not apply: {not_plain(problem)}", id="theorem")
@@ -374,6 +388,9 @@ def bound_constants(problem: Problem, s: float | None = None) -> tuple[BoundCons
     problem = problem.with_features_held()
     b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
+    problem, about = with_assumption1(problem, b, linear.r)
+    if about.status == "unknown":
+        raise RequestError(f"Theorem 3 does not apply: {why_open(about)}", id="theorem")
     claims = lipschitz_claims(problem, observed(problem, b).lipschitz, b, linear.r)
     symbols = bound_symbols(problem, claims, s)
     if isinstance(symbols, str):

@@ -47,12 +47,14 @@ class Source:
 class Assumption1:
     """Is ℓ(·; y) convex and twice differentiable on |p| ≤ range?  By formula, proof, or the user's word.
 
-    status: "proven", "claimed" or "unknown".  range: None where it is all of R.
+    status: "proven", "claimed" or "unknown"; reason: why it is not proven.  range: None where it is all of R.
+    everywhere: the same of every p; where it is "unknown", nothing is said of all W or all (W, V).
     """
 
     status: str
     range: float | None = None
     reason: str | None = None
+    everywhere: str = "proven"
 
 
 @dataclass(frozen=True)

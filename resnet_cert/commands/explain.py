@@ -39,7 +39,7 @@ WORDS = {
     for topic, words in {
         "setting": "data problem spec name n d k x y f loss point parameters objective f-lin f-lin-min "
         "best-linear gap gradient gradient-norm norm-w norm-v norm-w-star ‖w*‖ attained falls-at-rim "
-        "assumption-1 assumption1",
+        "assumption-1 assumption1 everywhere",
         "sopsp": "definition-1 eps epsilon threshold margin smallest-epsilon smallest-ε-for-both",
         "theorem1": "theorem-1 lower-bound lower-bound-refined",
         "theorem2": "theorem-2 left right",

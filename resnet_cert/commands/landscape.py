@@ -90,8 +90,9 @@ def landscape(
 
     Where the head and the block are one number each, the plane is all there is: the head's weight w to the
     right, the block's weight v upwards.  Otherwise it goes through the point of SPEC: s, along the gradient,
-    to the right, and t, along the direction of lowest curvature, upwards.  Plain F, and one output with
-    weight decay, have their critical points listed over all of (W, V), whatever the plane.
+    to the right, and t, along the direction of lowest curvature, upwards.  Plain F, of a loss that is convex
+    for every p, and one output with weight decay have their critical points listed over all of (W, V),
+    whatever the plane.
     """
     if output is not None:
         require_picture(output)

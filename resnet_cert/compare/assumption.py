@@ -11,9 +11,19 @@ from dataclasses import replace
 from typing import TypeVar
 
 from resnet_cert.numerics.enclosure import Enclosure
-from resnet_cert.results import Assumption1, Comparator, GapBounds, Theorem1, Theorem2, Theorem3
+from resnet_cert.results import (
+    Assumption1,
+    Comparator,
+    Corollary1,
+    GapBounds,
+    Regularized,
+    RegularizedTheorem3,
+    Theorem1,
+    Theorem2,
+    Theorem3,
+)
 
-T = TypeVar("T", Theorem1, Theorem2, Theorem3)
+T = TypeVar("T", Theorem1, Theorem2, Theorem3, RegularizedTheorem3)
 
 
 def open_bounds(bounds: GapBounds) -> GapBounds:
@@ -27,9 +37,25 @@ def open_bounds(bounds: GapBounds) -> GapBounds:
 
 def open_theorem(theorem: T, about: Assumption1) -> T:
     """The theorem without a word on whether it holds."""
+    return replace(theorem, holds=None, reason=theorem.reason or why_open(about))
+
+
+def open_corollary(corollary: Corollary1, about: Assumption1) -> Corollary1:
+    """Corollary 1 as one that says nothing of the point, whether or not its hypothesis is met."""
+    return corollary if corollary.hypothesis == "not met" else replace(corollary, reason=why_open(about))
+
+
+def open_regularized(regularized: Regularized, about: Assumption1) -> Regularized:
+    """The objective with decay, or on a ball, without a bound of what it is above min G_lin."""
+    third = regularized.theorem3
+    third = None if third is None else open_theorem(third, about)
+    return replace(regularized, proposition_R=None, gap_bound=None, theorem3=third)
+
+
+def why_open(about: Assumption1) -> str:
+    """Why the theorems say nothing."""
     why = "the loss is not known to be convex and smooth"
-    why = f"{why}: {about.reason}" if about.reason else why
-    return replace(theorem, holds=None, reason=theorem.reason or why)
+    return f"{why}: {about.reason}" if about.reason else why
 
 
 def open_comparator(other: Comparator) -> Comparator:

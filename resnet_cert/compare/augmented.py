@@ -112,6 +112,8 @@ def augmented_here(
 
     Args:
         here: the moments there.  gradient_norm: ‖∇F‖.  best: the best linear predictor of `joined`.
+
+    On a ball where the loss is not known to be convex nothing bounds the gap.
     """
     V, d, d1 = problem.V, problem.d, problem.d1
     center = best.W_star.center
@@ -130,7 +132,10 @@ def augmented_here(
 
     gap = here.F - best.F_min
     lower_bound = holds = None
-    if problem.is_plain:
+    is_convex = best.data.is_convex_on(best.r)
+    if not is_convex:
+        functional = Enclosure(functional.value, -math.inf, math.inf)
+    if problem.is_plain and is_convex:
         U_ball, Z_ball = best.W_star[:, :d], best.W_star[:, d:]
         moved = difference(product(U_ball[:, :d1], V), Z_ball)
         norm_V = spectral_norm(V)

@@ -56,7 +56,16 @@ def theorem1_here(problem: Problem, gap: Enclosure, gradient_norm: Enclosure, st
     size = within_span(problem, problem.W).norm()
     paper = theorems.theorem1(gap, size, star.norm, star.norm_V, star.sigma)
     refined = theorems.theorem1_refined(gap, star.distance, star.norm_X)
-    return Theorem1(True, paper, refined, not (paper.above(gradient_norm) or refined.above(gradient_norm)))
+    sides = [at_least(gradient_norm, bound) for bound in (paper, refined)]
+    holds = False if False in sides else None if None in sides else True
+    return Theorem1(True, paper, refined, holds)
+
+
+def at_least(left: Enclosure, right: Enclosure) -> bool | None:
+    """left ≥ right, as a theorem has it, is not disproven; None where it is open for want of an end."""
+    if right.above(left):
+        return False
+    return True if right.at_most(left) or (left.known and right.known) else None
 
 
 def _no_theorem1(problem: Problem, star: Star) -> str | None:
@@ -93,7 +102,7 @@ def theorem2_here(
     gradient_norm = origin.g_W.norm()
     rank = min(star.q, problem.d1, problem.k)
     left, right = theorems.theorem2(gap, star.norm, gradient_norm, lambda_min, star.norm_V, norm_A, rank)
-    return Theorem2(gradient_norm, lambda_min, left, right, not right.above(left))
+    return Theorem2(gradient_norm, lambda_min, left, right, at_least(left, right))
 
 
 def bound_symbols(problem: Problem, constants: Constants, s: float | None = None) -> BoundConstants | str:

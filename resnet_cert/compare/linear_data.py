@@ -29,6 +29,7 @@ from resnet_cert.moments.moments import MeanSums, value_sum, weight_sum
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array
 from resnet_cert.numerics.sums import Blocks
+from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Chunk, Problem
@@ -95,10 +96,16 @@ class Found:
 
     @property
     def settled(self) -> bool:
-        """A Newton step is short: what is known of an attained infimum where nothing is known of the loss."""
-        step = path.solver(self.objective, self.place.at, 0.0)(self.place.at.gradient)
-        length = float(np.linalg.norm(self.place.point))
-        return float(np.linalg.norm(step)) <= SETTLED * (1.0 + length)
+        """A Newton step is short: what is known of an attained infimum where nothing is known of the loss.
+
+        Where the loss is straight no step is one of Newton's: then only a gradient that is rounding will do.
+        """
+        objective, at = self.objective, self.place.at
+        step = path.solver(objective, at, 0.0)(at.gradient)
+        left = float(np.linalg.norm(objective.hessian_product(at, 0.0, step) - at.gradient))
+        slope, size = float(np.linalg.norm(at.gradient)), 1.0 + float(np.linalg.norm(self.place.point))
+        is_step = left <= 0.5 * slope or slope * size <= at.noise
+        return is_step and float(np.linalg.norm(step)) <= SETTLED * size
 
     def is_as(self, other: Found) -> bool:
         """‖W‖ and Φ are those of another place, whose coordinates may not be good enough for it."""
@@ -185,12 +192,23 @@ class Data:
         return {}
 
     def is_convex_on(self, r: float) -> bool:
-        """The loss is known to be convex at every prediction of ‖W‖_F ≤ r."""
-        known = self._convex
+        """The loss is known to be convex at every prediction of ‖W‖_F ≤ r; of all W for r = ∞.
+
+        Raises:
+            RequestError: it is claimed to be, and proven not to be.
+        """
+        loss, known = self.problem.loss, self._convex
+        if not math.isfinite(r):
+            return loss.convex
         if any(not is_convex and radius <= r for radius, is_convex in known.items()):
             return False
         if not any(is_convex and r <= radius for radius, is_convex in known.items()):
-            known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
+            try:
+                known[r] = assumption1(self.problem, 0.0, r).status != "unknown"
+            except RequestError:
+                if loss.convex:
+                    raise
+                known[r] = False
             return known[r]
         return True
 

@@ -152,7 +152,9 @@ def enclosed_on(
             break
         best = _from(replace(plain, at=at), ball, r, attained, chosen)
     if sharp and found is not outside and not is_sharp(best):
-        return _raised(best, Seen.of(data, outside, blocks=True).least_on(ball))
+        beyond = Seen.of(data, outside, blocks=True)
+        if data.is_convex_on((beyond.length * data.scaled.sigma).upper):
+            return _raised(best, beyond.least_on(ball))
     return best
 
 
@@ -176,7 +178,7 @@ def without_convexity(linear: LinearMinimum) -> LinearMinimum:
         W_star=Ball(W, anywhere),
         attained=None,
         falls_at_rim=None,
-        lower_from="Assumption 1 is not known to hold",
+        lower_from="Assumption 1 is not known to hold there",
     )
 
 

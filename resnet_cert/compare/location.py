@@ -1,8 +1,8 @@
 """Where the minimiser of a convex function is, and how low its minimum can be, seen from any point Û.
 
 L = Φ + λ/2(‖W‖_F² − r²), Φ = F_lin + ½Σ ρ_j‖W_j‖² + P (`linear_objective`).  Where the curvature of L is at
-least m around Û, in any coordinates, L ≥ L(Û) − ‖∇L(Û)‖²/(2m) everywhere, for L is convex.  The minimiser W*
-of least norm on the ball has L(W*) ≤ L(Û) + c, c = λ/2(r² − ‖Ŵ‖²), so that (m/2)δ² ≤ ‖∇L(Û)‖δ + c for its
+least m around Û, in any coordinates, L ≥ L(Û) − ‖∇L(Û)‖²/(2m) wherever L is convex.  The minimiser W* of
+least norm on the ball has L(W*) ≤ L(Û) + c, c = λ/2(r² − ‖Ŵ‖²), so that (m/2)δ² ≤ ‖∇L(Û)‖δ + c for its
 distance δ from Û, if m holds that far.
 """
 

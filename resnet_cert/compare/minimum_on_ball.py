@@ -93,21 +93,22 @@ def _minimum_on_ball(data: Data, r: float | None, b: float) -> LinearMinimum:
     if attained is None:
         start, attained = data.unconstrained(found)
         if attained is None:
-            attained = True if _locates(start) else data.recession.is_attained(start.W)
+            attained = True if _locates(data, start) else data.recession.is_attained(start.W)
+        arrived = start.place.converged if attained else not known and start.settled
         if r is None:
-            chosen = start.place.converged if attained else not known and start.settled
+            chosen = arrived
             radius = 1.01 * start.norm if chosen else b
-        if (attained or not math.isfinite(radius)) and start.norm <= radius:
+        if (attained or arrived or not math.isfinite(radius)) and start.norm <= radius:
             found = start
         elif found is None and start.place.lam:
             found = data.on_ball(radius, start)
     return enclosed_on(data, found or data.on_ball(radius), radius, attained, chosen)
 
 
-def _locates(found: Found) -> bool:
+def _locates(data: Data, found: Found) -> bool:
     """Proven: inf Φ over all W is attained, near the place."""
     objective, point = found.objective, found.place.point
-    return any(
+    return data.is_convex_on(math.inf) and any(
         location.by_curvature(objective, point, 0.0, at, location.ZERO, math.inf) is not None
         for at in bent(found)
     )

@@ -24,6 +24,7 @@ from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra
 from resnet_cert.outcomes import RequestError
 from resnet_cert.problem.arrays import float64_array
+from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.problem import Problem
 from resnet_cert.theory import theorems
 
@@ -108,7 +109,7 @@ class Monitor:
         """The point (W, V), with the head's bias c if it has one; W may be w (d,).
 
         Raises:
-            RequestError: the shapes do not fit, or no features are given.
+            RequestError: the shapes do not fit, no features are given, or the loss violates Assumption 1.
         """
         if f is None and self._features is None:
             raise RequestError(
@@ -131,6 +132,7 @@ class Monitor:
                 b *= 2.0
         if self._linear is None:
             self._linear = best_linear_predictor(problem, self._r, b)
+            assumption1(problem, 0.0, self._linear.r)
         if b != self._b or self._f is None or not np.array_equal(features, self._f):
             self._mu2 = self._claim(problem, b)
         self._b, self._f = b, features.copy()  # a training loop may write into its own

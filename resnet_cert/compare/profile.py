@@ -16,6 +16,7 @@ from resnet_cert.moments.gradient import first_moments
 from resnet_cert.numerics.enclosure import QUIET, Enclosure, norm
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
+from resnet_cert.problem.convexity import assumption1
 from resnet_cert.problem.problem import Problem
 from resnet_cert.results import Profile, ProfileRow
 
@@ -35,11 +36,14 @@ def profile(problem: Problem, points: int = 25) -> Profile:
     Args:
         points: how many r, log-spaced around the break-even radius; where that is 0 or infinite, around ‖W*‖,
             or the point's own ‖W‖.
+    Raises:
+        RequestError: the loss is proven not to be convex on the ball of the best linear predictor.
     """
     require_sound_arithmetic()
     problem = problem.with_features_held()
     b = domain_radius(problem)
     linear = best_linear_predictor(problem, problem.domain.r, b)
+    assumption1(problem, 0.0, linear.r)
     F = first_moments(problem).F
     meeting = break_even_radius(F, linear)
     norm_W = norm(problem.W).value

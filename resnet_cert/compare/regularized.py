@@ -148,7 +148,8 @@ def least_of_objective(problem: Problem) -> Enclosure:
 def least_in_cylinder(problem: Problem, most: float) -> Enclosure:
     """min G_lin over ‖W'‖_F ≤ most, W' the decayed columns: the bias is as large as it likes.
 
-    above:  G_lin(W) of some W in the cylinder, or, for a longer W', by convexity on the way to it from 0.
+    above:  G_lin(W) of some W in the cylinder, or, for a longer W', by convexity on the way to it from 0; or
+            G_lin(0).
     below:  by duality, for every ρ ≥ 2·l2, min_W (F_lin + ρ/2‖W'‖²) − (ρ/2 − l2)most², which is the minimum
             at the multiplier ρ − 2·l2.  That is looked for, and need not be met.
     """
@@ -166,7 +167,8 @@ def least_in_cylinder(problem: Problem, most: float) -> Enclosure:
         if length.upper > most or at.upper == math.inf:
             nearer = minimum(limit / length.upper, Enclosure.exact(1.0))
             at_0 = Seen.at_0(best.data, best.found.objective).F
-            at = minimum(at_0, at * nearer + at_0 * (1.0 - nearer))
+            on_the_way = best.data.is_convex_on(best.W_star.norm().upper)
+            at = minimum(at_0, at * nearer + at_0 * (1.0 - nearer)) if on_the_way else at_0
         below = (best.F_min - half * limit.square()).lower
         found.append(Enclosure(at.value, min(below, at.upper), at.upper))
         return math.log2(max(length.value, SHORTEST)) - math.log2(most * INSIDE)

@@ -173,7 +173,8 @@ def decide(
         moments = second_moments() if moments is None else moments
         at = slope(problem, moments)
         judged = by_hessian(problem, moments, at, limit)
-    verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, mu2)
+    opaque = isinstance(problem.loss, CustomLoss) and problem.loss.why_unknown() is not None
+    verdicts = definition1(judged.gradient_norm, judged.lambda_min, eps, mu2, opaque=opaque)
     F = here.F
     open_ = verdicts.verdict is Verdict.UNDECIDED
     lost = not all(map(is_known, (F, judged.gradient_norm, judged.lambda_min))) and is_extreme(problem)
@@ -224,7 +225,7 @@ def by_hessian(problem: Problem, here: Moments, at: Slope, limit: Enclosure | No
     """λ_min by S(t); one factorisation at the threshold where the enclosure leaves that open."""
     N = None if on_boundary(problem) else gradient_basis(problem)
     with small_algebra(rows_of_hessian(problem)):
-        parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex)
+        parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex_in_range)
         judged = lagrangian(problem, at, parts)
         if at.tangent is None:
             return judged
@@ -245,7 +246,7 @@ def by_bound(
     if not at.tangent and at.tangent is not None and problem.decayed.all():
         return Lagrangian(at, curvature, replace(curvature, lambda_min=lambda_min - at.rho))
     # Of F itself only the lower end is known, without one more pass.
-    least = -here.A_f.size().upper if problem.loss.convex else -math.inf
+    least = -here.A_f.size().upper if problem.loss.convex_in_range else -math.inf
     of_F = replace(curvature, lambda_min=Enclosure(math.nan, least, math.inf))
     return Lagrangian(at, curvature, of_F)
 
@@ -369,7 +370,8 @@ def next_steps(
         return (f"the exact Hessian may decide, but has {rows} rows, too many to form",)
     if isinstance(problem.loss, CustomLoss):
         why = problem.loss.why_unknown()
-        return (why,) if why else ()
+        more = "convex: true and lipschitz are believed, but enclose nothing; written with other operations"
+        return (f"{why}: {more} it may be decided",) if why else ()
     if arithmetic == "ball":
         return ()
     if not has_flint():

@@ -45,6 +45,7 @@ def definition1(
     eps: float,
     mu2: float | None,
     proven: Proven | None = None,
+    opaque: bool = False,
 ) -> Stationarity:
     """Is the point an ε-SOPSP?  Both conditions certified: yes; one refuted: no.
 
@@ -54,6 +55,7 @@ def definition1(
         eps: ε ≥ 0.
         mu2: μ2 ≥ 0; None where it is not known.
         proven: decides what the enclosures leave open.
+        opaque: nothing of the loss is enclosed.
     Raises:
         ValueError: ε or μ2 is negative or not finite.
         InternalError: the enclosures and `proven` contradict each other.
@@ -67,8 +69,8 @@ def definition1(
             why = reasons.finer(*settled, eps, proven.arithmetic)
             return _decisive(*settled, limit, why)
     why = (
-        reasons.gradient(gradient, gradient_norm, eps),
-        reasons.curvature(curvature, lambda_min, limit, mu2, eps),
+        reasons.gradient(gradient, gradient_norm, eps, opaque),
+        reasons.curvature(curvature, lambda_min, limit, mu2, eps, opaque),
     )
     return _decisive(gradient, curvature, limit, why)
 

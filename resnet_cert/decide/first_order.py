@@ -61,7 +61,7 @@ def bounded(
     """
     shift, sphere = shift_of(problem, at), sphere_of(problem, at)
     structure = Structure.of(problem.W, problem.d1, problem.k, sum_free=gradient_basis(problem) is not None)
-    lower = gauss_newton_bound(here.A_f, shift) if problem.loss.convex else -math.inf
+    lower = gauss_newton_bound(here.A_f, shift) if problem.loss.convex_in_range else -math.inf
     goal, steps = -math.inf, FEW_STEPS if searches else 0
     if open_ and threshold is not None and -lower > threshold.lower:
         goal, steps = -threshold.upper * BEYOND, STEPS
@@ -72,7 +72,7 @@ def bounded(
         direction,
         shift,
         sphere,
-        convex=problem.loss.convex,
+        convex=problem.loss.convex_in_range,
     )
     value = found.value if math.isnan(value) else value
     upper, ceiling = found.upper, structure.ceiling(shift, on_sphere=sphere is not None)

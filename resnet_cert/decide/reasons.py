@@ -21,14 +21,15 @@ def finer(gradient: Verdict, curvature: Verdict, eps: float, arithmetic: str) ->
     )
 
 
-def gradient(verdict: Verdict, norm: Enclosure, eps: float) -> str:
+def gradient(verdict: Verdict, norm: Enclosure, eps: float, opaque: bool = False) -> str:
+    """opaque: nothing of the loss is enclosed."""
     match verdict:
         case Verdict.CERTIFIED:
             return f"gradient norm ≤ {_show(_above(norm.upper, eps))} is at most epsilon = {_show(eps)}"
         case Verdict.REFUTED:
             return f"gradient norm ≥ {_show(_below(norm.lower, eps))} exceeds epsilon = {_show(eps)}"
         case Verdict.UNDECIDED if not norm.known:
-            return _not_enclosed("gradient norm")
+            return _not_enclosed("gradient norm", opaque)
         case Verdict.UNDECIDED:
             return (
                 f"gradient norm in {_interval(norm)} is not separated from epsilon = {_show(eps)}: "
@@ -37,10 +38,16 @@ def gradient(verdict: Verdict, norm: Enclosure, eps: float) -> str:
 
 
 def curvature(
-    verdict: Verdict, lambda_min: Enclosure, limit: Enclosure | None, mu2: float | None, eps: float
+    verdict: Verdict,
+    lambda_min: Enclosure,
+    limit: Enclosure | None,
+    mu2: float | None,
+    eps: float,
+    opaque: bool = False,
 ) -> str:
+    """opaque: nothing of the loss is enclosed."""
     if verdict is Verdict.UNDECIDED and not math.isfinite(lambda_min.lower):
-        return _not_enclosed("lambda_min")
+        return _not_enclosed("lambda_min", opaque)
     if limit is None:
         least = f"lambda_min ≥ {_show(_below(lambda_min.lower, -math.inf))}"
         if verdict is Verdict.CERTIFIED:
@@ -84,7 +91,9 @@ def _minus(limit: Enclosure, relation: str, shown: float) -> str:
     return f"-sqrt(mu2 epsilon) {'=' if exact else relation} {_show(-limit.lower if exact else shown)}"
 
 
-def _not_enclosed(what: str) -> str:
+def _not_enclosed(what: str, opaque: bool) -> str:
+    if opaque:
+        return f"{what} is not enclosed: nothing of the loss is"
     return f"{what} is not enclosed: its numerical error is unbounded; bring the data to a scale near 1"
 
 

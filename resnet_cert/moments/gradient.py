@@ -227,7 +227,7 @@ def curvature_along(problem: Problem, direction: Direction, A_f: Ball | None = N
     step = Linear(direction.dW, added(product(dW_1, problem.V), product(W_1, direction.dV)))
     form = summed(problem, functools.partial(form_sums, p=p, step=step)).expectation()
     bent = Enclosure.around(float(form.center), form.radius)
-    if problem.loss.convex:
+    if problem.loss.convex_in_range:
         bent = bent.intersect(lower=0.0)
     A_f = first_moments(problem).A_f if A_f is None else A_f
     return bent + 2.0 * inner(product(dW_1, direction.dV), A_f)

@@ -2,8 +2,9 @@
 
 Shamir 2018, Assumption 1: for every y, ℓ(p; y) is twice differentiable and convex in p.  The statements use
 |p| ≤ P_i = ρ(‖x_i‖ + b‖f_i‖) with ρ = max(b, r): the predictions of every point of the domain and of every
-linear predictor that it is compared with.  [−P_i, P_i] is cut into boxes, on each of which the program of ℓ''
-is read in interval arithmetic; a box that is not decided is cut in two.
+linear predictor that it is compared with.  What is said of all W needs more (`Loss.convex`).  [−P_i, P_i] is
+cut into boxes, on each of which the program of ℓ'' is read in interval arithmetic; a box that is not decided
+is cut in two.
 
 A sum of smooth pieces proves nothing where they are joined: |p|, max, where and the like are followed, and a
 box in which one of them may change its piece is never proven.  Derivatives are JAX's; where a rule is the
@@ -71,18 +72,20 @@ def assumption1(problem: Problem, b: float, r: float, augmented: float = 0.0) ->
         reason = prove_convex(loss, y, reach, samples)
         if reason is not None:
             reasons.append(reason)
+    everywhere = "claimed" if loss.convex else "unknown"
     if not reasons:
-        return Assumption1("proven", largest)
-    return Assumption1("claimed" if loss.convex else "unknown", largest, reasons[0])
+        return Assumption1("proven", largest, everywhere=everywhere)
+    return Assumption1(everywhere, largest, reasons[0], everywhere)
 
 
 def with_assumption1(
     problem: Problem, b: float, r: float, augmented: float = 0.0
 ) -> tuple[Problem, Assumption1]:
-    """The problem with a loss that says whether it is convex, and what is known; see `assumption1`."""
+    """The problem with a loss that says whether it is convex on the domain, and what is known; see
+    `assumption1`."""
     known = assumption1(problem, b, r, augmented)
     if isinstance(problem.loss, CustomLoss):
-        problem = replace(problem, loss=problem.loss.known_convex(known.status != "unknown"))
+        problem = replace(problem, loss=problem.loss.with_range(known.status == "proven"))
     return problem, known
 
 
@@ -380,7 +383,7 @@ def suprema(loss: CustomLoss, reach: Array, y: Array) -> list[Array]:
     """Upper bounds (m,) of the first three derivatives' sizes over |p| ≤ reach (m,); infinite where unknown.
 
     Over a joint each derivative is bounded on both sides of it, which says nothing of a jump of the one
-    before: unless it is known otherwise (`CustomLoss.convex`), nothing is known where pieces may meet.
+    before: unless it is claimed otherwise (`CustomLoss.convex`), nothing is known where pieces may meet.
     """
     pairs, whose = np.unique(np.stack([reach, y], axis=1), axis=0, return_inverse=True)
     cell = _cells(pairs)

@@ -40,7 +40,8 @@ class CustomLoss:
     """ℓ(p; y) as JAX code, of one output; it implements `Loss`.
 
     function: my_loss(p, y) on scalars, or on arrays elementwise.  convex: its user claims that Assumption 1
-    holds, or it is proven (`convexity.with_assumption1`).  nonnegative: not known, so False.
+    holds, for every p.  proven_in_range: it is proven for the predictions of the domain, and says nothing of
+    those beyond (`convexity.with_assumption1`).  nonnegative: not known, so False.
 
     Raises:
         RequestError: the function raises, does not return one float64 for float64 p and y, mixes samples, or
@@ -52,6 +53,7 @@ class CustomLoss:
     convex: bool = False
     nonnegative: bool = False
     sum_free: bool = False
+    proven_in_range: bool = False
 
     @float64_scope()
     def __post_init__(self) -> None:
@@ -79,10 +81,14 @@ class CustomLoss:
                 id="code-result",
             )
 
-    def known_convex(self, convex: bool) -> CustomLoss:
-        """The same loss with what is known of its convexity: nothing is traced or compiled anew."""
+    @property
+    def convex_in_range(self) -> bool:
+        return self.convex or self.proven_in_range
+
+    def with_range(self, proven: bool) -> CustomLoss:
+        """The same loss with what is proven on the domain: nothing is traced or compiled anew."""
         other = copy(self)
-        object.__setattr__(other, "convex", convex)
+        object.__setattr__(other, "proven_in_range", proven)
         return other
 
     def targets(self, y: Array, q: int) -> Array:

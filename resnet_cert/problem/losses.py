@@ -118,7 +118,12 @@ class Loss(Protocol):
 
     @property
     def convex(self) -> bool:
-        """It is known that ℓ(·; y) is convex wherever it is used; else nothing may rest on it."""
+        """It is known that ℓ(·; y) is convex for every p: what is said of all W or (W, V) rests on it."""
+        ...
+
+    @property
+    def convex_in_range(self) -> bool:
+        """It is known for the predictions of the domain (`convexity`): what is said of it rests on that."""
         ...
 
     def targets(self, y: Array, q: int) -> Array:
@@ -310,6 +315,10 @@ class BuiltinLoss:
     @property
     def convex(self) -> bool:
         """By its formula."""
+        return True
+
+    @property
+    def convex_in_range(self) -> bool:
         return True
 
     def has_signs(self, q: int) -> bool:

@@ -123,7 +123,7 @@ def _facts(report: Report, digits: int) -> Pairs:
         read = "(x + V f(x), bypass)" if size.bypass else "(x + V f(x))"
         head = f"p = {w}{'ᵀ' * (w == 'w')}{read}" + (" + c" if size.bias else "")
         rows.append(("head", f"{head} in R^{size.outputs}" if size.outputs > 1 else head))
-    if size.assumption1.status != "proven":
+    if size.assumption1.range is not None:
         rows.append(("Assumption 1", _assumption1(report)))
     rows += [
         (
@@ -159,9 +159,12 @@ def _facts(report: Report, digits: int) -> Pairs:
 def _assumption1(report: Report) -> str:
     about = report.problem.assumption1
     where = "" if about.range is None else f" for |p| ≤ {at_most(about.range, DIGITS)}"
+    if about.status == "unknown":
+        return f"not known to hold{where}" + (f": {about.reason}" if about.reason else "")
     if about.status == "claimed":
         return f"the loss is convex and smooth{where}: your claim, not proven here"
-    return f"not known to hold{where}" + (f": {about.reason}" if about.reason else "")
+    beyond = "by your claim" if about.everywhere == "claimed" else "not known"
+    return f"the loss is convex and smooth{where}, proven; beyond that {beyond}"
 
 
 def _best_linear(report: Report, digits: int) -> str:
@@ -170,7 +173,10 @@ def _best_linear(report: Report, digits: int) -> str:
     if objective.attained is False:
         return f"{best}; no linear predictor attains inf F_lin: a larger r gives less"
     if objective.attained is None:
+        about = report.problem.assumption1
+        is_local = about.status == "proven" and about.everywhere == "unknown"
         best += "; not known whether inf F_lin is attained"
+        best += ", for the loss is known to be convex in a range only" if is_local else ""
     if objective.falls_at_rim:
         best += "; a larger r gives less" + (", and this one is a default" if chosen == "computed" else "")
     return best
@@ -517,7 +523,7 @@ def _on_size(report: Report) -> Iterator[str]:
     radius, length = report.objective.break_even_radius, _length_of_w(report)
     own = report.problem.norm_W_frobenius
     if radius is None:
-        if _is_default(report):
+        if _is_default(report) and report.problem.assumption1.status != "unknown":
             yield (
                 f"That r = {plain(report.constants.r)} is a default; --break-even computes how large a "
                 "linear predictor must be to do as well."
@@ -545,6 +551,8 @@ def _against(report: Report, name: str, gap: Enclosure, radius: float) -> str:
         return f"The network does better than every {best}, by at least {at_least(-gap.upper)}."
     if gap.lower > 0.0:
         return f"The best {best} does better, by at least {at_least(gap.lower)}."
+    if math.isinf(gap.upper):
+        return f"Nothing is proven about the best {best}."
     return f"No {best} does better by more than {at_most(gap.upper)}."
 
 
@@ -596,7 +604,7 @@ def _next_steps(report: Report) -> Iterator[str]:
         if report.descent is None:
             yield f"resnet-cert solve {spec} --output point.npz goes on from here to a stationary point."
         yield f"resnet-cert check {spec} --witness lower.npz writes a direction in which the objective falls."
-    elif report.hessian.threshold is None:
+    elif report.hessian.threshold is None and math.isfinite(report.hessian.lambda_min.lower):
         yield "--set lipschitz.mu2=NUMBER states the Lipschitz constant of the Hessian, where you know one."
     elif report.hessian.method == "bound":
         yield "--hessian exact decides what the bound of the curvature leaves open, where the size permits."

@@ -319,10 +319,15 @@ def _landscape_meaning(found: Landscape) -> Iterator[str]:
         worst = max(point.objective.value for point in spurious)
         above = plain(worst - found.objective_lin_min.value)
         yield f"A spurious minimum is a local minimum above the best {name} at V = 0, here by up to {above}."
-    elif closed is None and found.complete:
+    elif closed is None and found.complete and math.isfinite(found.objective_lin_min.lower):
         yield f"No spurious minimum {where}, proven."
     elif closed is None:
         yield f"No spurious minimum was found {where}; that there is none is not proven."
+    if found.why_open is not None:
+        yield (
+            f"Minima of F may be spurious, and lie off this plane or range: {found.why_open}; "
+            "loss.convex: true is your claim of it."
+        )
     if any(part.kind == "saddle" and len(part.through.W) > 1 for part in found.critical_sets):
         yield (
             "Other saddles may lie where W_1, the columns of W on the block, is neither 0 nor of full row "

@@ -1,4 +1,4 @@
-"""Every critical point of plain F, in closed form, for d1 ≥ q (softmax: q − 1).
+"""Every critical point of plain F, in closed form, for d1 ≥ q (softmax: q − 1) and ℓ convex for every p.
 
 Φ(U, Z) = E[ℓ(Ux + Zf; y)] is convex and F(W, V) = Φ(W, W_1V), so that ∇_V F = W_1ᵀA_f and E[∇ℓ xᵀ] = g_W −
 A_f(EV)ᵀ:
@@ -78,9 +78,13 @@ class ClosedForm:
         return block_infimum(self.best)
 
 
-def is_listed(problem: Problem) -> bool:
-    """Does the list apply to F of this problem?"""
-    return problem.d1 >= span(problem)
+def why_not_listed(problem: Problem) -> str | None:
+    """Why the list does not apply to F of this problem; None where it does."""
+    if problem.d1 < span(problem):
+        return "the block has fewer inputs than the head has outputs"
+    if not problem.loss.convex:
+        return f"the loss {problem.loss.name} is not known to be convex for every p"
+    return None
 
 
 def closed_form(problem: Problem) -> ClosedForm:
@@ -116,8 +120,9 @@ def attainment(problem: Problem, reached: Point | None = None) -> Attainment:
     """
     objective = problem.objective
     if objective.is_plain:
-        if not is_listed(problem):
-            return Attainment(None, None, "the block has fewer inputs than the head has outputs")
+        missing = why_not_listed(problem)
+        if missing is not None:
+            return Attainment(None, None, missing)
         plain = problem.with_features_held()
         return _attained(plain, best_of_block(plain), reached)
     if not problem.decayed.all() or not isinstance(problem.loss, BuiltinLoss):
@@ -400,4 +405,5 @@ def judged(problem: Problem) -> Lagrangian:
     here = observe(problem, 1.0).here
     at = slope(problem, here)
     N = None if at.tangent or at.tangent is None else gradient_basis(problem)
-    return lagrangian(problem, at, reduction(here, problem.W, problem.d1, N))
+    parts = replace(reduction(here, problem.W, problem.d1, N), convex=problem.loss.convex)
+    return lagrangian(problem, at, parts)

@@ -178,8 +178,8 @@ def _largest_ratio(problem: Problem, shells: Shells, reach_w: float, reach_V: fl
 
 
 def _farthest_head(problem: Problem, system: HeadAndRatio) -> float:
-    """sup ‖w‖ of a critical point: F(0)/(2·l2) bounds its square, for a loss that is never negative."""
-    if not (problem.loss.nonnegative and problem.decayed.all()):
+    """sup ‖w‖ of a critical point: F(0)/(2·l2) bounds its square, for a convex loss that is never below 0."""
+    if not (problem.loss.nonnegative and problem.loss.convex and problem.decayed.all()):
         return math.inf
     total = weight = 0.0
     for chunk in problem.chunks():

@@ -4,9 +4,8 @@ The objective is G = F + l2·‖(W, V)‖², on the ball ‖(W, V)‖ ≤ norm i
 block are one number each, the plane is all of R²; otherwise what is found are the critical points of the
 restriction of G to a plane through the point.
 
-plain F     has its critical points in closed form (`critical_points`), over all (W, V), and no minimum of it
-is
-            spurious.
+plain F     of a loss that is convex for every p has its critical points in closed form (`critical_points`),
+            over all (W, V), and no minimum of it is spurious.
 else        branch and bound with interval Newton (`krawczyk`) proves every critical point in the range, on
 the
             rim of the ball as well, and that there are no others, up to boxes that it lists.  With weight
@@ -52,8 +51,8 @@ from resnet_cert.search.critical_points import (
     CriticalSet,
     closed_form,
     data_rank,
-    is_listed,
     judged,
+    why_not_listed,
 )
 from resnet_cert.search.derivatives import Objective
 from resnet_cert.search.enclosed import (
@@ -171,7 +170,8 @@ class Landscape:
     range is undecided), or "multi-start" (descents from many points: nothing says that they find all).
     undecided: on the plane; of a search in d + k unknowns where the plane meets what is left.
     undecided_in_space: all of that, in at most `MOST_LISTED` boxes.  undecided_boxes: of the search, in all.
-    curves: (m, 2) places of sets on the plane.
+    curves: (m, 2) places of sets on the plane.  why_open: why plain F has no closed form, where that is for
+    the loss.
     """
 
     name: str
@@ -194,6 +194,7 @@ class Landscape:
     grid: bool = False
     undecided_in_space: tuple[UndecidedInSpace, ...] = ()
     undecided_boxes: int = 0
+    why_open: str | None = None
 
     @property
     def range(self) -> tuple[float, float, float, float]:
@@ -326,7 +327,8 @@ def landscape(
     least = least_of_objective(problem)
     plane = plane_of(problem, linear.W_star.center, directions)
     G = restricted(problem, plane)
-    listed = closed_form(problem) if is_listed(problem) and problem.objective.l2 == 0.0 else None
+    missing = why_not_listed(problem)
+    listed = closed_form(problem) if missing is None and problem.objective.l2 == 0.0 else None
     frame = box or default_range(problem, plane, linear.W_star.center, listed)
     found = _Search(problem, plane, G, frame, least, listed).run()
 
@@ -353,6 +355,7 @@ def landscape(
         reach=found.reach,
         undecided_in_space=tuple(found.in_space),
         undecided_boxes=found.boxes,
+        why_open=missing if problem.is_plain and problem.d1 >= span(problem) else None,
     )
 
 

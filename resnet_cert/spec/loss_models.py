@@ -80,7 +80,8 @@ class PythonLoss(Section):
     form = "a loss in Python"
     python: Function = Field(description="FILE.py:FUNCTION, a function of (p, y) that JAX can trace")
     convex: Convex = Field(
-        default="auto", description="auto: proven on the range that is used; true: the user's claim"
+        default="auto",
+        description="auto: proven on the range that is used; true: the user's claim, for every p",
     )
 
 

@@ -12,6 +12,7 @@ from selections import first
 
 from resnet_cert import Problem, Verdict, check
 from resnet_cert.compare.augmented import best_augmented, block_gap
+from resnet_cert.compare.consequences import at_least
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.star import seen_from
 from resnet_cert.moments.one_pass import observe
@@ -235,3 +236,20 @@ def test_features_that_are_inputs_but_for_rounding_leave_the_gap_of_the_block_na
     gap = block_gap(problem, observe(problem, 10.0).here, best_augmented(problem))
     assert gap.lower > 0.0
     assert gap.upper - gap.lower < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "holds"),
+    [
+        ((0.0, 1.0), (0.5, 2.0), True),  # to rounding
+        ((0.0, 1.0), (1.5, 2.0), False),
+        ((0.0, math.inf), (-1.0, 0.0), True),  # whatever the left side is
+        ((0.0, math.inf), (1.0, 1.0), None),
+        ((0.0, 1.0), (-math.inf, math.inf), None),
+        ((0.0, 1.0), (2.0, math.inf), False),
+    ],
+)
+def test_an_inequality_with_a_side_that_is_not_known_is_open(
+    left: tuple[float, float], right: tuple[float, float], holds: bool | None
+) -> None:
+    assert at_least(Enclosure(0.0, *left), Enclosure(0.0, *right)) is holds

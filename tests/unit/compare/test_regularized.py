@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from resnet_cert import Problem
 from resnet_cert.compare.minimum_on_ball import best_linear_predictor
 from resnet_cert.compare.regularized import least_in_cylinder
+from resnet_cert.numerics.jax64 import float64_scope, jnp
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.problem import Objective
 
 
@@ -32,3 +36,29 @@ def test_a_free_bias_takes_the_means_away(q: int, l2: float):
         assert found.upper - found.lower < 1e-9 * true
         everywhere = best_linear_predictor(problem, most, 1.0).F_min.lower
         assert not active or found.upper < everywhere - 0.1  # the ball of all columns is another question
+
+
+def _step(t: Any) -> Any:
+    return 0.5 + 0.5 * jnp.tanh(0.5 * t)
+
+
+@pytest.mark.parametrize("convex", [False, True])
+def test_in_a_cylinder_as_well_only_a_convex_loss_lies_below_its_chords(convex: bool) -> None:
+    """A ridge of height 5 from 0.1 to 2 lies between 0 and a minimiser that is outside of the cylinder."""
+
+    def loss(p: Any, y: Any) -> Any:
+        u, height = 0.25 * p * y, 0.0 if convex else 5.0
+        return 0.5 * (p - y) ** 2 + height * (_step(200.0 * (u - 0.1)) - _step(200.0 * (u - 2.0)))
+
+    mine = CustomLoss(loss, "mine", convex=convex)
+    problem = Problem.from_arrays(
+        x=[[1.0], [-1.0]], y=[4.0, -4.0], f=[[0.0], [0.0]], w=[0.1], V=[[0.0]], c=[0.0], loss=mine
+    )
+    found = least_in_cylinder(replace(problem, objective=Objective(0.0, 0.5, False)), 0.5)
+    W, c = np.meshgrid(np.linspace(-0.5, 0.5, 101), np.linspace(-8.0, 8.0, 801))
+    with float64_scope():
+        F = 0.5 * (np.asarray(loss(W + c, 4.0)) + np.asarray(loss(c - W, -4.0)))
+    least = float(np.min(F))
+    assert found.lower <= least
+    assert found.upper >= least - 1e-3
+    assert math.isfinite(found.lower) is convex

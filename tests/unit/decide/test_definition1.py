@@ -136,6 +136,14 @@ def test_both_conditions_make_the_verdict_and_the_decisive_ones_its_reasons(
     assert [reason.split()[0] for reason in found.reasons] == begins
 
 
+def test_a_loss_of_which_nothing_is_enclosed_has_no_scale_that_helps() -> None:
+    unknown = Enclosure(0.0, 0.0, math.inf), Enclosure(0.0, -math.inf, 0.0)
+    found = definition1(*unknown, 0.5, 1.0, opaque=True)
+    assert found.reasons == tuple(
+        f"{what} is not enclosed: nothing of the loss is" for what in ("gradient norm", "lambda_min")
+    )
+
+
 NOT_ENCLOSED = "is not enclosed: its numerical error is unbounded; bring the data to a scale near 1"
 
 

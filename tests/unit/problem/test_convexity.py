@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,9 +16,10 @@ from flint import arb, arb_series, ctx
 from selections import first
 from user_losses import BITS, LOSSES, truth
 
+from resnet_cert.compare.linear_data import Data
 from resnet_cert.numerics.jax64 import float64_scope
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.convexity import assumption1, prove_convex, suprema
+from resnet_cert.problem.convexity import assumption1, prove_convex, suprema, with_assumption1
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.problem import Distribution, GivenFeatures, Point, Problem
 from resnet_cert.results import Assumption1
@@ -334,6 +337,47 @@ def test_a_claim_is_told_from_a_proof_and_does_not_outweigh_a_counterexample() -
     assert claimed.reason is not None
     with pytest.raises(RequestError, match="not convex"):
         assumption1(problem(bump, convex=True), 1.0, 1.0)
+
+
+def test_a_proof_is_of_a_range_and_a_claim_of_every_prediction() -> None:
+    softplus = LOSSES["softplus"].function
+    proven, about = with_assumption1(problem(softplus), 1.0, 1.0)
+    assert about == Assumption1("proven", about.range, everywhere="unknown")
+    assert (proven.loss.convex, proven.loss.convex_in_range) == (False, True)
+    claimed, about = with_assumption1(problem(softplus, convex=True), 1.0, 1.0)
+    assert about == Assumption1("proven", about.range, everywhere="claimed")
+    assert (claimed.loss.convex, claimed.loss.convex_in_range) == (True, True)
+    # What is proven on one domain is no claim of a larger one.
+    wider = replace(proven, loss=CustomLoss(LOSSES["huber"].function, "mine").with_range(proven=True))
+    assert assumption1(wider, 1.0, 1.0).status == "unknown"
+
+
+def test_beyond_a_range_that_is_proven_pieces_may_meet() -> None:
+    loss = CustomLoss(lambda p, y: jnp.where(p < 1.0, 0.5 * p * p, p - 0.5) + y, "mine")
+    proven, y = loss.with_range(proven=True), np.zeros(1)
+    inside, beyond = (suprema(proven, np.array([reach]), y) for reach in (0.5, 2.0))
+    assert all(math.isfinite(bound[0]) for bound in inside)
+    assert all(math.isinf(bound[0]) for bound in beyond)
+
+
+def test_predictors_beyond_a_range_are_asked_for_anew() -> None:
+    """log cosh p − log cosh(p − 9)/2 is convex around 0, and not around 9."""
+
+    def loss(p: Any, y: Any) -> Any:
+        return jnp.log(jnp.cosh(p - y)) - 0.5 * jnp.log(jnp.cosh(p - 9.0))
+
+    for convex in (False, True):
+        at = problem(loss, convex=convex)
+        at, _ = with_assumption1(at, 0.5, 0.5)
+        data = Data.of(at)
+        assert data.is_convex_on(0.5)
+        assert data.is_convex_on(math.inf) is convex
+        if convex:
+            with pytest.raises(RequestError, match="not convex"):
+                data.is_convex_on(50.0)
+        else:
+            assert not data.is_convex_on(50.0)
+        assert data.is_convex_on(0.25)
 
 
 def test_the_builtin_losses_are_convex_by_their_formulas() -> None:

@@ -45,7 +45,7 @@ FIELDS: dict[str, Any] = {  # of one report in resnet-cert/check/1
         "bypass": None,
         "bias": None,
         "norm_W_frobenius": None,
-        "assumption1": {"status", "range"},
+        "assumption1": {"status", "range", "everywhere"},
     },
     "epsilon": None,
     "verdict": None,

@@ -22,14 +22,16 @@ from selections import each_once, first
 from resnet_cert import Problem, RequestError, check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.numerics.balls import Balls
+from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.numerics.krawczyk import zeros
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.problem import Direction, Objective, Point
 from resnet_cert.report import Style, formatter
 from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
 from resnet_cert.report.figures import rendered
 from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
-from resnet_cert.search.critical_points import closed_form, exact_rank
+from resnet_cert.search.critical_points import closed_form, exact_rank, judged, why_not_listed
 from resnet_cert.search.enclosed import OneSampleGradient, RateGradient, polynomials
 from resnet_cert.search.landscape import Landscape, Undecided, eigenvalues, hulls, landscape
 from resnet_cert.search.plane import plane_of, restricted
@@ -669,6 +671,69 @@ def test_a_loss_of_the_user_is_proven_as_well(tmp_path: Path) -> None:
     found = landscape(load_problem(spec, allow_code=True))
     assert [row[:3] for row in shown(found)] == [row[:3] for row in shown(figure("b"))]
     assert found.complete
+
+
+def log_cosh(p: Any, y: Any) -> Any:
+    return jnp.log(jnp.cosh(p - y))
+
+
+def hollow(p: Any, y: Any) -> Any:
+    """It has a local minimum near y and a lower one near 6."""
+    return log_cosh(p, y) - 40.0 * jnp.exp(-4.0 * (p - 6.0) ** 2)
+
+
+def one_number_each(loss: Any, **options: Any) -> Problem:
+    return Problem.from_arrays(
+        x=[[1.0], [-0.6]], y=[0.5, -1.0], f=[[0.3], [0.8]], w=[0.4], V=[[0.2]], loss=loss, **options
+    )
+
+
+@pytest.mark.parametrize("function", [log_cosh, hollow])
+def test_of_a_loss_that_may_not_be_convex_no_minimum_is_said_to_be_global(function: Any) -> None:
+    problem = random_problem(3, n=5, d=2, loss=CustomLoss(function, "mine"))
+    assert why_not_listed(problem) == "the loss mine is not known to be convex for every p"
+    found = landscape(problem)
+    text = " ".join(formatter("text").landscape(found, Style(), "picture.png").split())
+    assert found.closed_form is None
+    assert not any(part.kind == "minimum" for part in found.critical_sets)
+    assert not any(words in text for words in ("global", "is spurious", "No spurious minimum on"))
+    assert "Minima of F may be spurious, and lie off this plane or range: the loss mine is not known" in text
+    assert "infimum" not in found.to_dict()
+
+
+def test_a_spurious_minimum_of_a_loss_that_is_not_convex_is_not_said_to_be_none() -> None:
+    problem = one_number_each(CustomLoss(hollow, "mine"))
+    # Near (w, v) = (0.8, 0) the losses have minima of their own; where a prediction is 6 there is a lower F.
+    w, v = np.meshgrid(np.linspace(-12.0, 12.0, 61), np.linspace(-6.0, 6.0, 61))
+    with float64_scope():
+        far = [hollow(w * (1.0 + 0.3 * v), 0.5), hollow(w * (-0.6 + 0.8 * v), -1.0)]
+    lowest = float(np.min(np.mean(far, axis=0)))
+    found = landscape(problem, box=(0.2, 1.4, -1.0, 1.0))
+    assert lowest < -10.0
+    assert all(point.objective.lower > lowest for point in found.critical_points)
+    text = " ".join(formatter("text").landscape(found, Style(), "picture.png").split())
+    assert "global" not in text
+    assert "No spurious minimum with" not in text
+
+
+def test_a_loss_that_is_claimed_to_be_convex_has_its_closed_form() -> None:
+    problem = random_problem(3, n=5, d=2, loss=CustomLoss(log_cosh, "mine", convex=True))
+    text = " ".join(run_text(problem).split())
+    assert "No minimum of F is spurious" in text
+    assert "not known to be convex" not in text
+
+
+def test_the_curvature_of_a_critical_point_does_not_rest_on_convexity() -> None:
+    """At p = 6.4, where ℓ'' < 0, with A_f of one number: λ_min against the dense Hessian."""
+    loss = CustomLoss(hollow, "mine")
+    problem = Problem.from_arrays(x=[[1.0]], y=[0.0], f=[[1.0]], w=[1.6], V=[[3.0]], loss=loss)
+    lambda_min = judged(problem).of_F.lambda_min
+    with float64_scope():
+        H = np.asarray(jax.hessian(lambda z: hollow(z[0] * (1.0 + z[1]), 0.0))(jnp.array([1.6, 3.0])))
+    least = float(np.linalg.eigvalsh(H)[0])
+    assert least < -1.0
+    assert lambda_min.lower <= least + 1e-9 * abs(least)
+    assert least - 1e-9 * abs(least) <= lambda_min.upper
 
 
 # --- What is shown ----------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from selections import each_once, first
 from resnet_cert import Problem, RequestError, Verdict, check, load_problem
 from resnet_cert.cli import cli
 from resnet_cert.commands.solve import _shown
+from resnet_cert.numerics.jax64 import jnp
+from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.losses import named_loss
 from resnet_cert.problem.problem import GivenFeatures, Objective, Point
 from resnet_cert.problem.span import span
@@ -202,6 +204,12 @@ def test_where_the_infimum_is_not_attained_it_stops_and_says_so():
     near, far = (check(there).objective.F for there in away)
     assert far.upper < near.lower
     assert attainment(random_problem(2, "logistic")).attained is True
+
+
+def test_of_a_loss_that_may_not_be_convex_it_is_not_said_whether_the_infimum_is_attained():
+    mine = CustomLoss(lambda p, y: jnp.log(jnp.cosh(p - y)) - 10.0 * jnp.logaddexp(0.0, p - 20.0), "mine")
+    found = attainment(replace(random_problem(2, "squared"), loss=mine))
+    assert found == (None, None, "the loss mine is not known to be convex for every p")
 
 
 def half_separable() -> Problem:
