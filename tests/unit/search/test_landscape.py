@@ -461,7 +461,6 @@ def test_an_error_of_any_scale_counts_in_an_eigenvalue(scale: float) -> None:
     [
         ("squared", 3.0, 3.0, 0.0),
         ("pseudo_huber", -2.5, -2.5, 0.0),
-        ("logistic", 0.25, -math.log(3.0), 2.0 * math.log(2.0) - 0.75 * math.log(3.0)),
         ("poisson", 3.0, math.log(3.0), 3.0 - 3.0 * math.log(3.0)),
     ],
 )

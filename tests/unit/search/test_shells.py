@@ -104,7 +104,6 @@ def test_a_kind_is_proven_where_the_smallest_eigenvalue_is_that_of_the_decay(
     assert all(point.proven for point in found.critical_points)
 
 
-@pytest.mark.long
 def test_a_point_near_by_is_so_at_any_scale() -> None:
     """|w_1bᵀ − (w + r)(b + s)ᵀ| of the order 1e-180, whose square underflows."""
     problem = problem_of(0, 2, 1, 0.1, "squared")
@@ -122,6 +121,7 @@ def test_a_ratio_is_bounded_at_any_scale() -> None:
     assert most[0] >= 1e-170 * abs(float(np.mean(system.y * system.z[:, 1]))) / 0.2
 
 
+@pytest.mark.long
 def test_separable_labels_far_from_0_are_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decayed, "STARTS", 1)
     rng = np.random.default_rng(1)
