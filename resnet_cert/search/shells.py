@@ -56,6 +56,8 @@ SMALLER = 0.1
 """than that."""
 MORE = 1.0 + 2.0**-40
 """Pays for the roundings of a bound made of few operations."""
+SQUARES = 2.0**-499
+"""More than squares that underflow can take from the root of their sum."""
 
 
 def attainable(system: HeadAndRatio, loss: Loss) -> tuple[tuple[Array, Array], float]:
@@ -122,14 +124,15 @@ class Ellipsoid(NamedTuple):
         """(B, j) of each coordinate."""
         known = np.isfinite(self.length)[:, None]
         length = np.where(known, self.length[:, None], 0.0)
-        return np.where(known, np.sqrt(np.sum(self.Y**2, axis=1)) * length * MORE + FLOOR, np.inf)
+        return np.where(known, (np.sqrt(np.sum(self.Y**2, axis=1)) + SQUARES) * length * MORE + FLOOR, np.inf)
 
     def sizes(self, rows: Array) -> Array:
         """(B, n): sup of ⟨row, Yᵀη⟩ over ‖η‖ ≤ 1, rows (1 or B, n, j)."""
         few = 4.0 * gamma(self.Y.shape[1] + 4)
         moved = np.matmul(rows, np.swapaxes(self.Y, 1, 2))
-        size = np.sqrt(np.sum(self.Y**2, axis=(1, 2)))[:, None] * np.sqrt(np.sum(rows**2, axis=2))
-        return (np.sqrt(np.sum(moved**2, axis=2)) + few * size) * MORE + FLOOR
+        of_Y = np.sqrt(np.sum(self.Y**2, axis=(1, 2)))[:, None] + SQUARES
+        size = of_Y * (np.sqrt(np.sum(rows**2, axis=2)) + SQUARES)
+        return (np.sqrt(np.sum(moved**2, axis=2)) + SQUARES + few * size) * MORE + FLOOR
 
     def spread(self, rows: Array) -> Array:
         """(B, n): sup of ⟨row, ·⟩ over it."""
@@ -442,7 +445,7 @@ class Shells:
         # Y P Yᵀ ≥ (1 − ε)I
         root = 1.0 / np.sqrt(1.0 - np.where(usable, epsilon, 0.0)) * MORE
         Y = Y * root[:, None, None]
-        length = np.sqrt(np.sum(eta**2, axis=1)) * root * MORE
+        length = (np.sqrt(np.sum(eta**2, axis=1)) + SQUARES) * root * MORE
         return Ellipsoid(Y, np.where(usable & np.isfinite(length), length, np.inf))
 
     def settled(
