@@ -20,12 +20,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 COUNT, WHOLE, GREAT, PLAIN, BARE, UNKNOWN = "constant", "whole", "at least 1", "plain", "bare", "unknown"
-CONSTANT = {COUNT, WHOLE}
+CONSTANT, NUMBERS = {COUNT, WHOLE}, {COUNT, WHOLE, GREAT, PLAIN, BARE}
 PROVEN = {"Radius", "Enclosure", "Ball", "Balls", "Interval", "Scaled", "Fraction", "arb"}
 FLOATS = {"float", "Array", "Any", "np.ndarray"}
-BOUNDS = {"Ball": (1, ("radius",)), "Enclosure.around": (1, ("radius",)), "Enclosure.up_to": (0, ("radius",))}
+BOUNDS = {"Ball": (1, "radius"), "Enclosure.around": (1, "radius"), "Enclosure.up_to": (0, "radius")}
 """Which argument is a `Radius`."""
-ENDS = {"Enclosure": ("value", "lower", "upper")}
 MAKERS = {"Radius.of", "Radius", "Scaled.of"}
 AS_THEY_ARE = {"Radius.size", "Radius.norm", "Radius.row_norms"}
 """Sizes of floats as they are: of a result that has a name, not of one that stands for an exact number."""
@@ -343,50 +342,54 @@ def offences(tree: ast.AST, types: Types | None = None) -> Iterator[tuple[int, s
 
 
 def _fault(node: ast.AST, scope: Scope, parents: dict[ast.AST, ast.AST]) -> str | None:
-    if isinstance(node, ast.Attribute) and dotted(node) in MAKERS | set(BOUNDS):
+    if isinstance(node, ast.Attribute) and dotted(node) in MAKERS | BOUNDS.keys():
         call = parents.get(node)
         is_called = isinstance(call, ast.Call) and call.func is node
         return None if is_called else "a bound made under another name"
     if isinstance(node, ast.Compare):
         return _inferred(node, scope, parents)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        sides = (node.left, node.right)
-        kinds = [scope.kind(side) for side in sides]
-        for (mine, other), side in zip((kinds, kinds[::-1]), sides[::-1], strict=True):
-            sound = _has_floor(side) or _is_paid(node, scope, parents)
-            if mine == "Radius" and other == BARE and not sound:
-                return f"{ast.unparse(side)} may underflow before it multiplies a radius"
-        return None
-    if not isinstance(node, ast.Call):
-        return None
-    called, last = dotted(node.func), dotted(node.func).rpartition(".")[2]
-    keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-    if called in BOUNDS:
-        place, named = BOUNDS[called]
-        for radius in (
-            *node.args[place : place + 1],
-            *(keywords[name] for name in named if name in keywords),
-        ):
-            if scope.kind(radius) in {COUNT, WHOLE, GREAT, PLAIN, BARE}:
-                return "the radius is a float"
-    if called in ENDS:
-        for end in (*node.args[1:], *(keywords[name] for name in ENDS[called][1:] if name in keywords)):
+        return _multiplied(node, scope, parents)
+    return _called(node, scope, parents) if isinstance(node, ast.Call) else None
+
+
+def _multiplied(node: ast.BinOp, scope: Scope, parents: dict[ast.AST, ast.AST]) -> str | None:
+    """A `Radius` times a float that may have underflowed."""
+    for radius, other in ((node.left, node.right), (node.right, node.left)):
+        if scope.kind(radius) != "Radius" or scope.kind(other) != BARE:
+            continue
+        if not (_has_floor(other) or _is_paid(node, scope, parents)):
+            return f"{ast.unparse(other)} may underflow before it multiplies a radius"
+    return None
+
+
+def _called(node: ast.Call, scope: Scope, parents: dict[ast.AST, ast.AST]) -> str | None:
+    """What becomes a bound by a call."""
+    called = dotted(node.func)
+    if called in BOUNDS and any(scope.kind(of) in NUMBERS for of in _given(node, *BOUNDS[called])):
+        return "the radius is a float"
+    if called == "Enclosure":
+        for end in (*node.args[1:], *_given(node, len(node.args), "lower", "upper")):
             if scope.kind(end) == BARE:
                 return f"{ast.unparse(end)} is not rounded outward"
-    if called in MAKERS or (last in CAPS and isinstance(node.func, ast.Attribute)):
-        for bound in (
-            *node.args[:1],
-            *(keywords[n] for n in ("bound", "upper", "most", "least") if n in keywords),
-        ):
-            paid = (
-                _has_floor(bound) or _is_paid(node, scope, parents) or _is_raised(bound, node, scope, parents)
-            )
-            if scope.kind(bound) == BARE and not paid:
+    is_cap = isinstance(node.func, ast.Attribute) and node.func.attr in CAPS
+    if called in MAKERS or is_cap:
+        for bound in _given(node, 0, "bound", "upper", "most", "least"):
+            if scope.kind(bound) != BARE or _has_floor(bound):
+                continue
+            if not (_is_paid(node, scope, parents) or _is_raised(bound, node, scope, parents)):
                 return f"{ast.unparse(bound)} may underflow before it is a bound"
-    if called in AS_THEY_ARE and node.args:
-        unnamed = isinstance(node.args[0], ast.BinOp) and scope.kind(node.args[0]) == BARE
-        return "the size of a product that may underflow" if unnamed else None
+    if called in AS_THEY_ARE:
+        for of in _given(node, 0):
+            if isinstance(of, ast.BinOp) and scope.kind(of) == BARE:
+                return "the size of a product that may underflow"
     return None
+
+
+def _given(node: ast.Call, place: int, *names: str) -> list[ast.expr]:
+    """The argument at a place, or of a name."""
+    named = [keyword.value for keyword in node.keywords if keyword.arg in names]
+    return [*node.args[place : place + 1], *named]
 
 
 def _has_floor(node: ast.AST) -> bool:
