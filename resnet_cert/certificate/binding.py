@@ -262,15 +262,13 @@ def _radius(theta: networks.Layers, activation: str, x: Array, f: Array, limits:
     for precision in PRECISIONS:
         with ctx.workprec(precision):
             radius = np.empty_like(f)
-            if all(
-                _within(radius, rows, values, error, f)
-                for rows, values, error in networks.evaluate(theta, activation, x)
-            ):
+            if all(_within(radius, evaluated, f) for evaluated in networks.evaluate(theta, activation, x)):
                 return radius
     raise Rejected("inputs.f: expected what the network of the spec returns in float64, got something else")
 
 
-def _within(radius: Array, rows: slice, values: Any, error: Array, f: Array) -> bool:
-    distance = networks.distances(values, f[rows])
-    radius[rows] = np.where(error == 0.0, 0.0, (distance + error) * (1.0 + 2.0**-40))
+def _within(radius: Array, at: networks.Evaluated, f: Array) -> bool:
+    """May the stored f be an evaluation of these rows?  Puts down how far from it another one can be."""
+    distance, error = networks.distances(at.values, f[at.rows]), at.error
+    radius[at.rows] = np.where(at.exact, 0.0, (distance + error) * (1.0 + 2.0**-40))
     return bool((distance <= error).all())

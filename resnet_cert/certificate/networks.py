@@ -5,7 +5,7 @@ The layers are a_{l+1} = φ(a_l)·Wᵀ + b.  A float64 evaluation, in any order 
 operations, meets at most `inputs + 2` roundings an entry, and XLA may take subnormal numbers for 0; of the
 activations it is assumed (`ACTIVATIONS`) that XLA evaluates them to so many units in the last place.  The
 bound runs along with the layers.  An entry all of whose terms are multiples of one power of two, few enough
-of it for 53 bits, has no rounding at all: then the bound is 0.
+of it for 53 bits, has no rounding at all: that is known where it is made, and carried along.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from flint import arb, arb_mat
 from resnet_cert.certificate.fields import BALLS
 
 Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 Layers = Sequence[tuple[Array, Array | None]]
 
 U = 2.0**-53
@@ -112,27 +113,43 @@ def multiplications(n: int, d: int, layers: Layers) -> float:
     return float(n) * sum(weight.size for weight, _ in layers)
 
 
-def evaluate(layers: Layers, activation: str, x: Array) -> Iterator[tuple[slice, arb_mat, Array]]:
-    """f_θ some rows at a time: the rows, the exact values (m, k) in balls, and bounds (m, k) of what a
-    float64 evaluation may be off."""
+@dataclass(frozen=True)
+class Evaluated:
+    """f_θ in some of the rows.
+
+    values: (m, k) in balls, the exact ones.  error: (m, k) bounds of what a float64 evaluation may be off.
+    exact: (m, k) where every float64 evaluation is the exact value.
+    """
+
+    rows: slice
+    values: arb_mat
+    error: Array
+    exact: Bools
+
+
+def evaluate(layers: Layers, activation: str, x: Array) -> Iterator[Evaluated]:
+    """f_θ some rows at a time."""
     widest = max(max(weight.shape) for weight, _ in layers)
     size = max(1, BLOCK_ENTRIES // widest)
     exact_terms = multiplications(len(x), x.shape[1], layers) <= EXACT_TERMS
     for start in range(0, len(x), size):
         rows = slice(start, min(start + size, len(x)))
-        values, error = BALLS.of(x[rows]), np.where(np.abs(x[rows]) < SMALLEST, np.abs(x[rows]), 0.0)
+        values, exact = BALLS.of(x[rows]), (np.abs(x[rows]) >= SMALLEST) | (x[rows] == 0.0)
+        error = np.where(exact, 0.0, np.abs(x[rows]))
         floats: Array | None = x[rows]
         for i, (weight, bias) in enumerate(layers):
             if i:
-                values, error = _activated(ACTIVATIONS[activation], values, error)
-                floats = _floats(values) if exact_terms and not error.all() else None
-            values, error = _affine(weight, bias, values, error, floats if exact_terms else None)
-        yield rows, values, error
+                values, error, exact = _activated(ACTIVATIONS[activation], values, error, exact)
+                floats = _floats(values) if exact_terms and exact.any() else None
+            values, error, exact = _affine(
+                weight, bias, values, error, exact, floats if exact_terms else None
+            )
+        yield Evaluated(rows, values, error, exact)
 
 
 def _affine(
-    weight: Array, bias: Array | None, values: arb_mat, error: Array, floats: Array | None
-) -> tuple[arb_mat, Array]:
+    weight: Array, bias: Array | None, values: arb_mat, error: Array, exact: Bools, floats: Array | None
+) -> tuple[arb_mat, Array, Bools]:
     """weight·a + bias, and the bound: ‖error‖ through |weight|, the roundings, what may be flushed to 0."""
     m, out, inputs = values.nrows(), *weight.shape
     result = values * BALLS.of(np.ascontiguousarray(weight.T))
@@ -146,20 +163,21 @@ def _affine(
     rounding = _up((size + error) @ W + b) * (inputs + 2) * (2 * U)
     flushed = SMALLEST * (W.sum(axis=0) + (size + error).sum(axis=1)[:, None] + inputs + 2.0)
     bound = _up(through + rounding + flushed)
-    if floats is not None:
-        bound[_exact(weight, bias, floats, error)] = 0.0
-    return result, bound
+    if floats is None:
+        return result, bound, np.zeros(bound.shape, dtype=bool)
+    exact = _exact(weight, bias, floats, exact)
+    return result, np.where(exact, 0.0, bound), exact
 
 
-def _exact(weight: Array, bias: Array | None, x: Array, error: Array) -> npt.NDArray[np.bool_]:
-    """(m, outputs): where no order of the operations meets a rounding.
+def _exact(weight: Array, bias: Array | None, x: Array, known: Bools) -> Bools:
+    """(m, outputs): where no order of the operations meets a rounding, for x that are exact where `known`.
 
     With v = odd·2^lsb(v), a product is a multiple of 2^(lsb + lsb).  If every term of a sum is a multiple of
     2^L, and the sizes of all sum to at most 2^(L+53), then every product and every partial sum is a float.
     """
     m, out = len(x), len(weight)
     lowest = np.full((m, out), 10**6, dtype=np.int64)
-    unknown = (error > 0.0).astype(np.float64) @ (weight != 0.0).T.astype(np.float64) > 0.0
+    unknown = (~known).astype(np.float64) @ (weight != 0.0).T.astype(np.float64) > 0.0
     w_lsb, x_lsb = _lsb(weight), _lsb(x)
     for j in range(x.shape[1]):
         np.minimum(lowest, x_lsb[:, j, None] + w_lsb[:, j], out=lowest)
@@ -181,18 +199,20 @@ def _lsb(v: Array) -> npt.NDArray[np.int64]:
     return np.where(v == 0.0, 10**6, exponent - 53 + np.round(np.log2(np.maximum(low, 1.0))).astype(np.int64))
 
 
-def _activated(activation: Activation, values: arb_mat, error: Array) -> tuple[arb_mat, Array]:
+def _activated(
+    activation: Activation, values: arb_mat, error: Array, exact: Bools
+) -> tuple[arb_mat, Array, Bools]:
     m, inputs = values.nrows(), values.ncols()
     results = [activation.function(v) for v in values.entries()]
     moved = _up(activation.lipschitz * error)
     if activation.ulps == 0:
-        return arb_mat(m, inputs, results), moved
+        return arb_mat(m, inputs, results), moved, exact
     x, y = (
         np.array([float(abs(v).upper()) for v in entries]).reshape(m, inputs)
         for entries in (values.entries(), results)
     )
     own = activation.ulps * 2 * U * (x + error if activation.of_input else y + moved)
-    return arb_mat(m, inputs, results), _up(moved + own + SMALLEST * (1.0 + x))
+    return arb_mat(m, inputs, results), _up(moved + own + SMALLEST * (1.0 + x)), np.zeros_like(exact)
 
 
 def _floats(values: arb_mat) -> Array:

@@ -57,6 +57,7 @@ def _surroundings() -> Iterator[tuple[str, str]]:
         missing = "not installed: pip install 'resnet-cert[" + extra + "]'"
         yield f"[{extra}]", ", ".join(found) if len(found) == len(packages) else missing
     yield "devices", _devices()
+    yield "XLA", _xla()
     yield "threads", _threads()
     settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(SETTINGS)]
     yield "environment", ", ".join(settings) or "nothing set"
@@ -82,6 +83,19 @@ def _devices() -> str:
         return ", ".join(map(str, jax.devices()))
     except Exception as error:  # whatever it is, it is what the report is for
         return f"JAX does not start: {' '.join(str(error).split())}"
+
+
+def _xla() -> str:
+    """How XLA computes: what is proven does not rest on it, but features come out otherwise."""
+    from resnet_cert.numerics.selftest import xla_keeps_subnormals
+
+    try:
+        kept = xla_keeps_subnormals()
+    except Exception:  # as `_devices` says
+        return "not known"
+    if kept:
+        return "keeps subnormal numbers"
+    return "flushes subnormal numbers to zero, in features and cross-checks; nothing proven rests on it"
 
 
 def _threads() -> str:

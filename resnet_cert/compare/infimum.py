@@ -226,7 +226,8 @@ def _least_as_scaled(data: Data) -> Enclosure:
     if unseen is not None:
         sine = unseen.sine
         more = size * (unseen.Z @ unseen.Z.T)
-        rounding = Radius.norm(unseen.Z) * Radius.norm(unseen.Z) * (size * gamma(unseen.Z.shape[1] + 2))
+        square = Radius.norm(unseen.Z) * Radius.norm(unseen.Z)
+        rounding = (square * gamma(unseen.Z.shape[1] + 2) + Radius.underflow(more.size)) * size
         center = K.center + more
         K = Ball(center, K.radius + rounding + Radius.norm(center) * (2.0 * U))
     # δ in the row space has ‖Zᵀδ‖ ≤ sine·‖δ‖; another minimiser, if there is one, differs by what is unseen.

@@ -257,5 +257,6 @@ def _ridge_value(ridge: Array, W: Ball) -> Enclosure:
     squares = np.square(np.sqrt(ridge) * W.center)
     value = 0.5 * float(np.sum(squares))
     size = Radius.norm(W.center) + W.radius
-    error = Radius.of(value) * gamma(squares.size + 8) + W.radius * size * (2.0 * float(np.max(ridge)))
+    rounding = Radius.of(value) * gamma(squares.size + 8) + Radius.underflow(2 * squares.size)
+    error = rounding + W.radius * size * (2.0 * float(np.max(ridge)))
     return Enclosure.around(value, error)

@@ -148,13 +148,16 @@ def size_of(K: Ball) -> float:
 def _mean_push(kappa: float, point: Array) -> Ball:
     """∇P."""
     q = len(point)
-    return Ball(kappa * (np.full((q, q), 1.0 / q) @ point), Radius.norm(point) * (kappa * gamma(q + 4)))
+    lost = Radius.underflow(q * point.size) if point.any() else NOTHING
+    return Ball(
+        kappa * (np.full((q, q), 1.0 / q) @ point), (Radius.norm(point) * gamma(q + 4) + lost) * kappa
+    )
 
 
 def _with_mean_penalty(block: Ball, more: Array, error: Radius, kappa: float, q: int) -> Ball:
     d = len(more)
     K = block.center + np.kron(np.eye(q), more) + np.kron(np.full((q, q), kappa / q), np.eye(d))
-    rounding = Radius.norm(K) * (8.0 * U) + Radius.of(8.0 * U * kappa * math.sqrt(q * d))
+    rounding = Radius.norm(K) * (8.0 * U) + Radius.of(kappa) * (8.0 * U * math.sqrt(q * d))
     return Ball(K, block.radius + error + rounding)
 
 

@@ -57,11 +57,11 @@ def crosscheck(
     reach, mu0, mu1 = Radius.norm(problem.W[:, : problem.d1]).at_least(1.0), 0.0, 0.0
     if lipschitz is not None:
         mu0, mu1 = lipschitz.mu0, lipschitz.mu1
-    first = total(here.g_W.radius, reach * here.A_f.radius, Radius.of(U * mu0))
+    first = total(here.g_W.radius, reach * here.A_f.radius, Radius.of(mu0) * U)
     along, second = _along(problem, here, decision, direction)
-    second = total(second, here.A_f.radius * 2.0, Radius.of(U * mu1))
+    second = total(second, here.A_f.radius * 2.0, Radius.of(mu1) * U)
     if not problem.is_plain:
-        spread = Radius.of(at.rho.upper - at.rho.lower) + Radius.of(at.rho.magnitude) * U
+        spread = Radius.of((at.rho - at.rho.lower).upper) + Radius.of(at.rho.magnitude) * U
         first, second = first + spread * Radius.norm(z), second + spread
     lambda_min = _smallest(hessian, flat(sphere) if (sphere := sphere_of(problem, at)) else None)
     first, second = first * ROUNDING_ALLOWANCE, second * ROUNDING_ALLOWANCE
@@ -91,7 +91,7 @@ def _along(
     moments = decision.moments
     if moments is None:
         second = curvature_along(problem, direction, here.A_f)
-        error = Radius.of(max(second.upper - second.lower, 0.0))
+        error = Radius.of((second - second.lower).upper)
     else:
         second = second_derivative(moments, problem.W, problem.d1, direction)
         reach = Radius.norm(problem.W[:, : problem.d1]).at_least(1.0)

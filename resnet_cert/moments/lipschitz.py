@@ -163,7 +163,7 @@ def lipschitz_sums(
     suprema = loss.suprema_in_units(bound * (x_norm + bound * f_norm), chunk.y, chunk.omega)
     if suprema is None:
         return None
-    e_b, known = math.frexp(b)[1], np.array(suprema.powers)
+    (mantissa, e_b), known = math.frexp(b), np.array(suprema.powers)
     p_x, p_f = power(x_norm), power(f_norm)
     p_L = [power(size, int(p)) for size, p in zip(suprema[:3], known, strict=True)]
     p_J = max(p_x, p_f + e_b)
@@ -173,7 +173,7 @@ def lipschitz_sums(
     units -= ROOM * wide
     x, f = x_norm.shifted(-int(units[0])), f_norm.shifted(-int(units[1]))
     L1, L2, L3 = (size.shifted(int(p)) for size, p in zip(suprema[:3], known - units[3:], strict=True))
-    V_f = f.shifted(p_f + e_b - p_J) * math.ldexp(b, -e_b)
+    V_f = f.shifted(p_f + e_b - p_J) * mantissa
     J = hypot(x.shifted(p_x - p_J) + V_f, V_f)
     x2, f2, L2J, L3J = x * x, f * f, L2 * J, L3 * J
     terms = [(L1, J), (L2J, J), (L1, f), (L3J * J, J), (L2J, f), (L1, L1)]

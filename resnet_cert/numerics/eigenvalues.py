@@ -119,7 +119,7 @@ def eigenvalue_bound(M: Ball) -> Radius:
     margin = M.radius * 2.0**-e + Radius.norm(S) * (4.0 * U) + Radius.underflow(S.size)
     if not (t > 0.0 and is_positive_definite(t * np.eye(m) - S, margin)):
         return trace
-    return (Radius.of(t) * 2.0**e).capped(trace.upper)
+    return (Radius.size(t) * 2.0**e).capped(trace.upper)
 
 
 def spectral_norm(V: Array) -> Enclosure:

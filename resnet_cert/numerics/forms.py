@@ -87,10 +87,10 @@ class Linear:
 def _product(x: Interval, y: Interval) -> Interval:
     """x·y, exact where the product of two floats is one: else slopes that cancel would leave a rounding."""
     product, p = x * y, x.lower * y.lower
-    error = _product_error(x.lower, y.lower, p)
+    remainder = _product_error(x.lower, y.lower, p)
     points = (x.lower == x.upper) & (y.lower == y.upper)
     safe = (np.abs(p) > 2.0**-400) & (np.maximum(np.abs(x.lower), np.abs(y.lower)) < 2.0**400)
-    exact = points & safe & (error == 0.0)
+    exact = points & safe & (remainder == 0.0)
     return Interval(np.where(exact, p, product.lower), np.where(exact, p, product.upper))
 
 

@@ -46,7 +46,8 @@ def nuclear_norm(M: Ball | Array) -> Enclosure:
         return Enclosure.up_to(M.size() * (math.sqrt(min(M.center.shape)) * (1.0 + 4 * U)))
     X, S, Yt = decomposition
     center = Ball(np.ldexp(M.center, -e), _shift_error(M.center, e))
-    scaled = Ball(X * S, Radius.norm(X * S) * U + Radius.underflow(X.size))
+    columns = X * S
+    scaled = Ball(columns, Radius.norm(columns) * U + Radius.underflow(X.size))
     residue = difference(center, product(scaled, Yt)).norm() * Enclosure.exact(
         math.sqrt(len(S)) * (1.0 + 4 * U)
     )

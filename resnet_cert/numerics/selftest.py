@@ -9,18 +9,17 @@ every check.
 from __future__ import annotations
 
 import contextlib
-import decimal
 import math
 import operator
 import os
 import re
 import threading
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from resnet_cert.numerics import libm
 from resnet_cert.numerics.radius import Array, gamma
 from resnet_cert.outcomes import InternalError
 
@@ -37,14 +36,15 @@ def require_sound_arithmetic() -> None:
 
 def thorough_fault() -> str | None:
     """What is wrong, with what takes longer to see: after XLA has run, on other threads, in a product that
-    many threads share, and in the elementary functions.  None: nothing."""
+    many threads share, and in the elementary functions of losses and of intervals.  None: nothing."""
     on_thread: list[str | None] = []
     thread = threading.Thread(target=lambda: on_thread.extend((_scalars(), _products())))
     _run_xla()
     thread.start()
     thread.join()
     faults = [*on_thread, _xla_flags(), _scalars(), _products(), _shared_product(), _factorisations()]
-    return next(filter(None, [*faults, _dot_products(), _elementary_functions()]), None)
+    functions = libm.fault(libm.of_losses()), libm.fault(libm.of_intervals())
+    return next(filter(None, [*faults, _dot_products(), *functions]), None)
 
 
 def _run_xla() -> None:
@@ -64,27 +64,13 @@ def _shared_product() -> str | None:
     return None
 
 
-ULPS = 8
-"""What the proofs assume of NumPy's elementary functions, in units in the last place (`problem.losses`)."""
+def xla_keeps_subnormals() -> bool:
+    """Whether half of the smallest normal number is a number in a compiled program of XLA's."""
+    from resnet_cert.numerics.jax64 import float64_scope, jax
 
-
-def _elementary_functions() -> str | None:
-    """NumPy's functions against 60 digits, on a grid."""
-    D = decimal.Decimal
-    t = np.concatenate([np.linspace(-40.0, 40.0, 161) + 0.0123, 10.0 ** np.linspace(-30.0, -1.0, 59)])
-    functions: dict[str, tuple[Callable[[Array], Array], Callable[[decimal.Decimal], decimal.Decimal], Array]]
-    functions = {
-        "exp": (np.exp, D.exp, np.concatenate([17.0 * t, t])),
-        "expm1": (np.expm1, lambda x: x.exp() - 1, t),
-        "log1p": (np.log1p, lambda x: (1 + x).ln(), np.concatenate([np.exp(-np.abs(t)), np.abs(t)])),
-        "hypot": (lambda r: np.hypot(1.0, r), lambda x: (1 + x * x).sqrt(), t),
-    }
-    with decimal.localcontext(decimal.Context(prec=90, Emin=-9999, Emax=9999)):
-        for name, (ours, exact, points) in functions.items():
-            for x, y in zip(points.tolist(), ours(points).tolist(), strict=True):
-                if not abs(D(y) - exact(D(x))) <= ULPS * D(max(math.ulp(y), 2.0**-1022)):
-                    return f"{name}({x!r}) is {y!r}, which is off by more than {ULPS} units in the last place"
-    return None
+    with float64_scope():
+        halved = np.asarray(jax.jit(lambda x: 0.5 * x)(np.array([2.0**-1022])))
+    return _same_bits(halved, _subnormal(-1023))
 
 
 def _xla_flags() -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.numerics.jaxpr import Interval, UnsupportedPrimitive, enclose
+from resnet_cert.numerics.libm import require_accurate_functions
 from resnet_cert.numerics.radius import Array, Radius
 from resnet_cert.outcomes import Diagnostic, RequestError
 from resnet_cert.problem.losses import Derivatives, FirstDerivatives, Recession, Suprema, quadratic_form
@@ -154,6 +155,7 @@ class CustomLoss:
 
     @cached_property
     def _why_unknown(self) -> str | None:
+        require_accurate_functions()
         one = Interval.exact(np.ones(1))
         try:
             for function in self.derivative_functions:

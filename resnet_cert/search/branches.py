@@ -17,7 +17,7 @@ from resnet_cert.numerics.radius import FLOOR, Array, U
 from resnet_cert.search import representers
 from resnet_cert.search.boxes import searched
 from resnet_cert.search.heads import Heads
-from resnet_cert.search.shells import MORE, Shells
+from resnet_cert.search.shells import MORE, SQUARES, Shells
 
 SOON = 30_000
 """So many boxes of w are tried first where samples are fewer than unknowns, else as many as of others,"""
@@ -44,8 +44,8 @@ def all_zeros(
         np.minimum(upper[:d], shells.reach_v[:d]),
     )
     far = np.maximum(np.abs(lower), np.abs(upper))
-    s, t = (float(np.sum(far[part] ** 2)) * MORE for part in (slice(0, shells.d1), slice(d, m)))
-    z = np.fmin(s * far[d:] * MORE, shells.reach_v[d:])
+    s, t = (float(np.sum(far[part] ** 2)) * MORE + FLOOR for part in (slice(0, shells.d1), slice(d, m)))
+    z = np.fmin(s * far[d:] * MORE + FLOOR, shells.reach_v[d:])
     parts: list[Part] = []
     by_shells = d > 1
     few = representers.applies(shells)
@@ -64,7 +64,7 @@ def all_zeros(
     def by_heads(most: int) -> Part:
         low, high = lower.copy(), upper.copy()
         if parts and np.isfinite(z).all():  # s√t = ‖z‖
-            size = float(np.sqrt(np.sum(z**2)) / np.sqrt(least_t)) * MORE
+            size = float((np.sqrt(np.sum(z**2)) + SQUARES) / np.sqrt(least_t)) * MORE
             far = np.sqrt(size) * MORE
             d1 = shells.d1
             low[:d1], high[:d1] = np.maximum(low[:d1], -far), np.minimum(high[:d1], far)

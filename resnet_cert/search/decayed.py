@@ -25,7 +25,7 @@ import numpy as np
 
 from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.krawczyk import Excluded, Zeros, zero_near, zeros
-from resnet_cert.numerics.radius import NOTHING, Array, U
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, hypot
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Problem
 from resnet_cert.problem.ranges import separable_slopes
@@ -44,6 +44,8 @@ BATCH_WORK = 2**16
 SHELL_WORK, MOST_SHELLS = 1e6, 100_000
 FEW_UNKNOWNS = 4
 STARTS = 24
+LESS = 1.0 - 1e-9
+"""Pays for the roundings of a sum that is divided by."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def search(problem: Problem, lower: Array, upper: Array) -> Found:
     left = np.zeros((0, d + problem.d1 * problem.k))
     box = left, left
     if m <= MOST_UNKNOWNS:
-        shells = Shells(system, problem.loss, problem.d1 * problem.k * reach_V**2 * (1.0 + 1e-9))
+        farthest = Radius.of(reach_V)
+        shells = Shells(system, problem.loss, float(farthest * farthest * float(problem.d1 * problem.k)))
         most = _largest_ratio(problem, shells, reach_w, reach_V)
         if np.isfinite(most).all():
             high = np.concatenate([np.full(d, min(reach_w, _farthest_head(problem, system))), most])
@@ -162,40 +165,50 @@ def _largest_ratio(problem: Problem, shells: Shells, reach_w: float, reach_V: fl
     """(k,) bounds of |b| = |E[ℓ' f]|/(2·l2) over the range."""
     d, d1, k = problem.d, problem.d1, problem.k
     system = shells.system
-    x, f = np.abs(system.z[:, :d]), np.abs(system.z[:, d:])
-    reach = reach_w * x.sum(axis=1) + d1 * reach_w * reach_V * f.sum(axis=1)
-    reach = reach * (1.0 + 1e-9)
+    if not k:
+        return np.zeros(0)
+    x, f = Radius(np.abs(system.z[:, :d])), Radius(np.abs(system.z[:, d:]))
+    ones = Radius(np.ones_like(x.upper)), Radius(np.ones_like(f.upper))
+    of_V = Radius.of(reach_w) * Radius.of(reach_V) * float(d1)
+    reach = (x.inner(ones[0]) * reach_w + f.inner(ones[1]) * of_V).upper
     least, most = np.maximum(-reach, shells.within[0]), np.minimum(reach, shells.within[1])
     slopes = system.slopes(Balls.between(least, most)[None], system.y)
-    steep = slopes.first.size[0]
-    weight = system.weight.center + system.weight.radius
-    bound = (steep * weight) @ f / (2.0 * system.l2)
+    weight, columns = Radius(system.weight.size), Radius(f.upper.T)
+
+    def mean(size: Radius) -> Radius:
+        """(k,) of E[size·|f|]."""
+        each = size * weight
+        return columns.inner(Radius(np.broadcast_to(each.upper, columns.upper.shape)))
+
+    bound = mean(Radius(slopes.first.size[0])) / (2.0 * system.l2)
     if isinstance(problem.loss, BuiltinLoss) and problem.loss.kind == "squared":
         # E|ℓ' f| ≤ √(E r² E f²), E r² ≤ E y² with the factor of the loss in the weights
-        by_level = np.sqrt(weight @ system.y**2) * np.sqrt(weight @ f**2) / (2.0 * system.l2)
-        bound = np.minimum(bound, by_level)
-    return bound * (1.0 + 1e-9) if k else np.zeros(0)
+        y, square = Radius(np.abs(system.y)), columns * columns
+        of_f = square.inner(Radius(np.broadcast_to(weight.upper, square.upper.shape)))
+        by_level = (y * y * weight).sum().sqrt() * of_f.sqrt() / (2.0 * system.l2)
+        bound = bound.capped(by_level.upper)
+    return np.asarray(bound.upper)
 
 
 def _farthest_head(problem: Problem, system: HeadAndRatio) -> float:
     """sup ‖w‖ of a critical point: F(0)/(2·l2) bounds its square, for a convex loss that is never below 0."""
     if not (problem.loss.nonnegative and problem.loss.convex and problem.decayed.all()):
         return math.inf
-    total = weight = 0.0
+    total, weight = NOTHING, 0.0
     for chunk in problem.chunks():
         at = problem.loss.derivatives(np.zeros_like(chunk.y), NOTHING, chunk.y, chunk.omega)
-        total += float(chunk.weights @ (at.value + np.asarray(at.value_error.upper)))
+        total = total + ((Radius.size(at.value) + at.value_error) * chunk.weights).sum()
         weight += float(np.sum(chunk.weights))
-    return math.sqrt(total / weight / (2.0 * system.l2)) * (1.0 + 1e-9)
+    return float((total / (weight * LESS) / (2.0 * system.l2)).sqrt())
 
 
 def placed(problem: Problem, at: Array, radius: Array) -> tuple[Array, Array, float]:
     """w, b, and how far (w, w_1bᵀ) is at most from that of any (w, b) in the box."""
     d, d1 = problem.d, problem.d1
-    w, b, rw, rb = np.abs(at[:d1]), np.abs(at[d:]), radius[:d1], radius[d:]
-    V = np.outer(rw, b + rb) + np.outer(w, rb) + 4.0 * U * np.outer(w, b)
-    distance = math.hypot(float(np.linalg.norm(radius[:d])), float(np.linalg.norm(V))) * (1.0 + 1e-9) + 1e-300
-    return at[:d], at[d:], distance
+    w, rw = (Radius(np.abs(part)[:, None]) for part in (at[:d1], radius[:d1]))
+    b, rb = (Radius(np.abs(part)) for part in (at[d:], radius[d:]))
+    V = rw * (b + rb) + w * rb + w * b * (4.0 * U)
+    return at[:d], at[d:], float(hypot(Radius.norm(radius[:d]), Radius.norm(V.upper)))
 
 
 def _descents(problem: Problem, system: HeadAndRatio) -> list[tuple[float, Array]]:

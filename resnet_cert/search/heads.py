@@ -19,7 +19,7 @@ import numpy as np
 
 from resnet_cert.numerics.balls import Balls, Bools, product, transposed
 from resnet_cert.numerics.krawczyk import inverses
-from resnet_cert.numerics.radius import FLOOR, Array, U
+from resnet_cert.numerics.radius import FLOOR, Array, Radius, U
 from resnet_cert.search.equations import times
 from resnet_cert.search.shells import MORE, Ellipsoid, Examined, Ints, Shells, _column, _mean, bent, least
 
@@ -83,14 +83,12 @@ class Heads:
         s_low, t_low = np.maximum(s.lower, 0.0), np.maximum(t.lower, 0.0)
         q = times(w, self.x)
         value = shells.mean_loss(q)
-        most = np.maximum(np.fmin((value.upper - shells.least) / self.decay * MORE, shells.largest), 0.0)
-        most_t = np.fmin(t.upper, most / np.maximum(s_low, FLOOR) * MORE)
+        most_t = (shells.product_of_squares(value.upper) / s_low).capped(t.upper).upper
         impossible = (t_low > most_t * MORE) | (s_low * self.decay > shells.pull * MORE)
         impossible |= most_t < self.least_t
         low, high = low.copy(), high.copy()
-        ratio = (
-            np.fmin(shells.reach_v[d:] / np.maximum(s_low, FLOOR)[:, None], np.sqrt(most_t)[:, None]) * MORE
-        )
+        of_z = Radius.of(shells.reach_v[d:]) / s_low[:, None]
+        ratio = of_z.capped(Radius.of(most_t).sqrt().upper[:, None]).upper
         low[:, d:], high[:, d:] = np.fmax(low[:, d:], -ratio), np.fmin(high[:, d:], ratio)
         b = Balls.between(low[:, d:], np.maximum(low[:, d:], high[:, d:]))
         p = q + Balls(s.center[:, None], s.radius[:, None]) * times(b, self.f)

@@ -25,6 +25,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ from resnet_cert.numerics.balls import QUIET, Balls, Bools
 from resnet_cert.numerics.eigenvalues import is_positive_definite, smallest_eigenvalue
 from resnet_cert.numerics.enclosure import UNKNOWN, Enclosure
 from resnet_cert.numerics.krawczyk import System, Zeros, refined, zeros
-from resnet_cert.numerics.radius import Array, Radius
+from resnet_cert.numerics.radius import NOTHING, Array, Radius, U, hypot
 from resnet_cert.numerics.selftest import require_sound_arithmetic
 from resnet_cert.numerics.threads import small_algebra_within
 from resnet_cert.outcomes import RequestError
@@ -82,6 +83,8 @@ COUPLED = 4
 BATCH_WORK = 2**17
 NEAR = 1e-3
 """Relative size of the box in which a critical point in closed form is enclosed."""
+NEAR_MINIMUM = 1e-9
+"""Relative distance from a computed minimum of ℓ at which ℓ' has a sign."""
 TIGHT = 1e-5
 """Boxes that are not decided are listed together where they are closer than this, in sizes of the range."""
 MOST_LISTED = 200
@@ -494,9 +497,9 @@ class _Search:
         if at is None:
             return
         self.prediction = PredictionGradient(samples, self.gradient.size, 0.0)
-        F, _ = self.G.enclosed(at, np.zeros(2))
-        slack = 1e-12 * (1.0 + abs(F.value))
-        value = F + Enclosure(0.0, -slack, slack)
+        value = least_loss(loss, least, samples.y, self.G.omega)
+        if value is None:
+            return
         through = self.plane.point(at)
         self.sets.append(CriticalSet("minimum", problem.parameters - 1, value, through))
         self.draw_level(p, least)
@@ -711,7 +714,7 @@ class _Search:
         best = listed.best.W_star
         u, z = best.center[0]
         c = Balls.exact(np.array([x])) * Balls.exact(u) + Balls.exact(np.array([f])) * Balls.exact(z)
-        return x, f, c.widened(float(best.radius) * math.hypot(x, f) * (1.0 + 1e-12))
+        return x, f, c.widened(float(best.radius * hypot(Radius.size(x), Radius.size(f))))
 
     def from_closed_form(self) -> None:
         """For one w and one v: the isolated points among the sets, enclosed on the plane, and the curves."""
@@ -818,15 +821,18 @@ class _Search:
             self.undecided.append(_undecided(*ends))
 
     def near(self, w: Array, b: Array, radius: float) -> _Near:
-        """What is known of a critical point within a radius of (w, w_1bᵀ)."""
+        """What is known of a critical point z* within a radius ρ of z = (w, w_1bᵀ).
+
+        With ‖∇²G‖ ≤ M in between, G(z) − G(z*) is at most Mρ²/2, for ∇G(z*) = 0; and F(z*) is within
+        (‖∇F(z)‖ + Mρ)ρ of F(z), where ‖∇F‖ ≤ ‖∇G‖ + 2·l2‖z‖.
+        """
         problem = self.problem
         V = np.outer(w[: problem.d1], b)
         point = Point(w[None, :-1], V, w[-1:]) if problem.has_bias else Point(w[None], V)
         there = replace(problem, point=point, domain=Domain())
         seen = judged(there)
-        bend = 2.0 * problem.objective.l2
-        size = max(float(np.linalg.norm(w)), float(np.linalg.norm(V))) * (1.0 + 1e-9) + 2.0 * radius
-        around = observe(there, size or 1.0)
+        reach, lengths = Radius.of(radius), (Radius.norm(w), Radius.norm(V))
+        around = observe(there, max(float(length + reach) for length in lengths) or 1.0)
         mu2 = math.inf if around.lipschitz is None else float(around.lipschitz.mu2)
         mu1 = math.inf if around.lipschitz is None else float(around.lipschitz.mu1)
         F = around.here.F
@@ -834,9 +840,11 @@ class _Search:
 
         G = objective(there, F)
         if math.isfinite(mu1):
-            slack = (mu1 + bend) * radius * radius + float(seen.gradient_norm.upper) * radius
-            G = G + Enclosure(0.0, -slack, slack)
-            F = F + Enclosure(0.0, -mu1 * (size + 1.0) * radius, mu1 * (size + 1.0) * radius)
+            bend = Radius.of(problem.objective.l2) * 2.0
+            moved = (Radius.of(mu1) + bend) * reach
+            steep = Radius.of(seen.gradient_norm.upper) + hypot(*lengths) * bend + moved
+            G = G + Enclosure.around(0.0, moved * reach)
+            F = F + Enclosure.around(0.0, steep * reach)
         return _Near(there, seen.lambda_min, mu2, F, G)
 
     def add_in_space(self, w: Array, b: Array, radius: float) -> None:
@@ -844,7 +852,7 @@ class _Search:
         lowest, F, G, point = near.lambda_min, near.F, near.G, near.problem.point
         around = UNKNOWN
         if math.isfinite(near.mu2):
-            around = lowest + Enclosure(0.0, -near.mu2 * radius, near.mu2 * radius)
+            around = lowest + Enclosure.around(0.0, Radius.of(near.mu2) * Radius.of(radius))
         if around.lower <= 0.0 <= around.upper and self.problem.parameters <= MOST_PARAMETERS:
             H = equations(self.problem).hessian(point.head[0], point.V, radius)
             around = smallest_eigenvalue(H)
@@ -921,17 +929,15 @@ class Crossing:
 def eigenvalues(H: Balls) -> tuple[Enclosure, Enclosure]:
     """Of a symmetric matrix (2, 2) in a ball."""
     center = (H.center + H.center.T) / 2.0
-    radius = float(np.sqrt(np.sum(H.radius**2))) * (1.0 + 1e-12)
     if not np.isfinite(center).all():
         unknown = Enclosure(math.nan, -math.inf, math.inf)
         return unknown, unknown
     # Half the trace ∓ √(((a − c)/2)² + b²), with one rounding each of sizes up to Σ|H_ij|.
-    rounding = 16.0 * 2.0**-53 * float(np.abs(center).sum())
+    rounding = Radius.size(center).sum() * (16.0 * U) + Radius.underflow(8)
     middle, half = (center[0, 0] + center[1, 1]) / 2.0, (center[0, 0] - center[1, 1]) / 2.0
     root = float(np.hypot(half, center[0, 1]))
     low, high = float(middle) - root, float(middle) + root
-    spread = radius + rounding
-    ends = [Enclosure(end, end - spread, end + spread) for end in (low, high)]
+    ends = [Enclosure.around(end, Radius.norm(H.radius) + rounding) for end in (low, high)]
     # Beside a large one the other is known better from the determinant, their product.
     small = int(abs(low) > abs(high))
     large, det = ends[1 - small], H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0]
@@ -939,6 +945,25 @@ def eigenvalues(H: Balls) -> tuple[Enclosure, Enclosure]:
         other = Enclosure.around(float(det.center), Radius(det.radius)) / large
         ends[small] = other.intersect(ends[small].lower, ends[small].upper)
     return ends[0], ends[1]
+
+
+def least_loss(loss: BuiltinLoss, p: float, y: Array, omega: Array | None) -> Enclosure | None:
+    """min ℓ(·; y) of one sample, y (1, 1), with its place near p; None where that is not proven.
+
+    Where ℓ' changes its sign within 2h of p, ℓ(p) − 2h|ℓ'(p)| ≤ min ℓ ≤ ℓ(p), for ℓ is convex.
+    """
+    h = NEAR_MINIMUM * (1.0 + abs(p))
+    weights = None if omega is None else np.repeat(omega, 3, axis=0)
+    at = loss.derivatives(np.array([[p - h], [p], [p + h]]), NOTHING, np.repeat(y, 3, axis=0), weights)
+    value_error, first_error = (np.broadcast_to(error.upper, 3) for error in (at.value_error, at.first_error))
+    left, slope, right = (
+        Enclosure.around(float(first), Radius(error))
+        for first, error in zip(at.first[:, 0], first_error, strict=True)
+    )
+    if not left.upper < 0.0 < right.lower:
+        return None
+    fall = Radius.of(slope.magnitude) * Radius.of(h) * 2.0
+    return Enclosure.around(float(at.value[1]), Radius(value_error[1])) + Enclosure(0.0, -float(fall), 0.0)
 
 
 def kind_of(low: Enclosure, high: Enclosure) -> str | None:
@@ -953,7 +978,7 @@ def kind_of(low: Enclosure, high: Enclosure) -> str | None:
 def kind_in_space(problem: Problem, point: Point) -> str | None:
     """Of a critical point of all of (W, V) that is proven to lie near; None where there is none, or not
     proven."""
-    size = max(float(np.linalg.norm(point.head)), float(np.linalg.norm(point.V)), 1e-300)
+    size = max(float(Radius.norm(point.head)), float(Radius.norm(point.V)), 1e-300)
     there = replace(problem, point=point, domain=Domain())
     try:
         seen = judged(there)
@@ -964,20 +989,26 @@ def kind_in_space(problem: Problem, point: Point) -> str | None:
         return None
     mu1, mu2 = float(around.lipschitz.mu1), float(around.lipschitz.mu2)
     eta, lam = seen.gradient_norm.upper, seen.lambda_min.lower
-    if not lam > 0.0 or not math.isfinite(mu2):
+    if not (lam > 0.0 and all(map(math.isfinite, (eta, mu1, mu2, seen.rho.upper)))):
         return None
     on_rim = seen.slope.multiplier is not None
     if not on_rim:
         # G − G(z) ≥ −ηδ + ½λδ² − μ2δ³/6 on the sphere of radius δ = 4η/λ: a minimum lies inside.
-        return "minimum" if 8.0 * mu2 * eta <= 3.0 * lam * lam and 4.0 * eta / lam <= 1e-3 * size else None
+        far, curved = 4 * Fraction(eta), Fraction(lam)
+        near = 2 * Fraction(mu2) * far <= 3 * curved**2 and 2000 * far <= Fraction(size) * curved
+        return "minimum" if near else None
     mu = seen.slope.multiplier
     assert mu is not None
     if not mu.lower > 0.0 or not problem.decayed.all():
         return None
-    return "minimum" if minimum_on_rim(eta, lam, mu.lower, mu1 + seen.rho.upper, mu2, problem) else None
+    R = problem.objective.norm
+    assert R is not None
+    steepest = Fraction(mu1) + Fraction(seen.rho.upper)
+    known = (Fraction(eta), Fraction(lam), Fraction(mu.lower), steepest, Fraction(mu2), Fraction(R))
+    return "minimum" if minimum_on_rim(*known) else None
 
 
-def minimum_on_rim(eta: float, lam: float, mu: float, M: float, K: float, problem: Problem) -> bool:
+def minimum_on_rim(eta: Fraction, lam: Fraction, mu: Fraction, M: Fraction, K: Fraction, R: Fraction) -> bool:
     """A minimum on the ball of radius R lies near a point of its rim.
 
     With ∇²L ≥ λ on the tangent space, ‖∇²L‖ ≤ M, Hessians K-Lipschitz and ‖∇L‖ ≤ η there, a point of
@@ -988,16 +1019,11 @@ def minimum_on_rim(eta: float, lam: float, mu: float, M: float, K: float, proble
     Far in, Rν ≥ δ²: the last term is at least μRν/2, and 1.5Mδ ≤ μR/4 makes the rest at least ½λτ² + μRν/4 −
     ηδ − Kδ³/6 ≥ min(⅜λδ², μRδ/8) − ….  Near the rim, ν ≤ δ²/R: at least ½λ(δ² − δ⁴/R²) − 1.5Mδ³/R − ….
     """
-    R = problem.objective.norm
-    assert R is not None
     for power in range(4, 40):
-        delta = R * 2.0**-power
-        lost = eta * delta + K * delta**3 / 6.0
-        far = (
-            1.5 * M * delta <= mu * R / 4.0
-            and min(0.375 * lam * delta**2, mu * R * delta / 8.0) > 1.001 * lost
-        )
-        near = 0.5 * lam * (delta**2 - delta**4 / R**2) - 1.5 * M * delta**3 / R > 1.001 * lost
+        delta = R / 2**power
+        lost = eta * delta + K * delta**3 / 6
+        far = 6 * M * delta <= mu * R and min(3 * lam * delta**2, mu * R * delta) > 8 * lost
+        near = lam * (delta**2 - delta**4 / R**2) - 3 * M * delta**3 / R > 2 * lost
         if far and near:
             return True
     return False

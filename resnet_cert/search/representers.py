@@ -32,7 +32,16 @@ from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.ranges import inverse_slope
 from resnet_cert.search.boxes import searched
 from resnet_cert.search.equations import HeadAndRatio
-from resnet_cert.search.shells import MORE, Examined, Ints, Shells, by_krawczyk, stationary, tied
+from resnet_cert.search.shells import (
+    MORE,
+    SQUARES,
+    Examined,
+    Ints,
+    Shells,
+    by_krawczyk,
+    stationary,
+    tied,
+)
 
 BATCH_WORK = 2**16
 """Boxes times entries of their Jacobians that are examined at once."""
@@ -76,7 +85,7 @@ def all_with(
         beyond = (whole.lower > upper) | (whole.upper < lower)
         return excluded(whole.center, whole.radius) | np.asarray(beyond.any(axis=1))
 
-    far = float(np.sum(np.maximum(np.abs(lower), np.abs(upper))[shells.d :] ** 2)) * MORE
+    far = float(np.sum(np.maximum(np.abs(lower), np.abs(upper))[shells.d :] ** 2)) * MORE + FLOOR
     parts = [(True, 0.0, 1.0), (True, 1.0, far)]
     if system.r < system.n:
         parts = [(True, 0.0, 1.0 - ABOUT), (False, 1.0 - ABOUT, 1.0 + ABOUT), (True, 1.0 + ABOUT, far)]
@@ -291,15 +300,15 @@ class Examiner:
         system, shells = self.system, self.shells
         d1, r = shells.d1, system.r
         far = np.maximum(np.abs(lower), np.abs(upper))
-        s = min(float(np.sum(far[:d1] ** 2)), shells.pull / shells.decay) * MORE
+        s = min(float(np.sum(far[:d1] ** 2)), shells.pull / shells.decay) * MORE + FLOOR
         low, high = lower.copy(), upper.copy()
         if system.Q is not None:
             of_w = np.full(r, np.sqrt(s) * MORE)
             low, high = np.concatenate([-of_w, low[d1:]]), np.concatenate([of_w, high[d1:]])
         u = np.maximum(np.abs(low), np.abs(high))
-        lengths = np.sqrt(np.sum(system.F**2, axis=1)) * MORE
+        lengths = np.sqrt(np.sum(system.F**2, axis=1)) * MORE + SQUARES
         reach = np.fmin(s * (np.abs(system.F) @ u[self.head :]), self._farthest(np.array(s)) * lengths)
-        reach = (system.X.size @ u[: self.head] + reach) * MORE
+        reach = (system.X.size @ u[: self.head] + reach) * MORE + FLOOR
         p = np.fmax(-reach, shells.within[0]), np.fmin(reach, shells.within[1])
         v, sigma = system.multipliers(Balls.between(*p)[None]), (0.0, s)
         if self.divided:
@@ -320,7 +329,8 @@ class Examiner:
         L = algebra.pinv(rows.center)
         rest = Balls.exact(np.eye(self.n)) - product(Balls.exact(L), rows)
         kept = 1.0 - float(np.sum(rest.size, axis=1).max()) * MORE
-        return float(np.sqrt(np.sum(L**2, axis=1)).max()) * size / kept * MORE if kept > 0.0 else np.inf
+        longest = float(np.sqrt(np.sum(L**2, axis=1)).max()) + SQUARES
+        return longest * size / kept * MORE if kept > 0.0 else np.inf
 
     def widths(self, low: Array, high: Array) -> Array:
         """Of s, t and σ, in halvings, and of p."""

@@ -18,6 +18,7 @@ that is not so, the sign of μ is known.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -95,6 +96,10 @@ def sign_of_multiplier(
     bent = np.sign(det.center[0]) * np.sign(across.center[0])
     if found.inside:
         return int(-bent)
-    far = mu.size[0] * (adj[0].square() + adj[1].square()).upper[0] * (1.0 + 1e-9)
-    least = np.abs(det.center[0]) - det.radius[0], np.abs(across.center[0]) - across.radius[0]
-    return int(bent) if far < 2.0 * least[0] * least[1] * (1.0 - 1e-9) else None
+    most = mu.size[0], (adj[0].square() + adj[1].square()).upper[0]
+    least = (np.nextafter(np.abs(x.center[0]) - x.radius[0], 0.0) for x in (det, across))
+    ends = *most, *least
+    if not np.isfinite(ends).all():
+        return None
+    far, square, of_det, of_across = (Fraction(float(end)) for end in ends)
+    return int(bent) if far * square < 2 * of_det * of_across else None

@@ -24,6 +24,7 @@ That there is one zero, and only one, is proven by `equations.HeadAndRatio` in (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -55,6 +56,8 @@ SMALLER = 0.1
 """than that."""
 MORE = 1.0 + 2.0**-40
 """Pays for the roundings of a bound made of few operations."""
+SQUARES = 2.0**-499
+"""More than squares that underflow can take from the root of their sum."""
 
 
 def attainable(system: HeadAndRatio, loss: Loss) -> tuple[tuple[Array, Array], float]:
@@ -83,6 +86,7 @@ def attainable(system: HeadAndRatio, loss: Loss) -> tuple[tuple[Array, Array], f
     slack = float(np.sum(w_high * (start - least))) * (1.0 + gamma(2 * n + 8)) + 1e-12 * float(
         np.sum(w_high * (np.abs(start) + np.abs(least)))
     )
+    slack += 4 * n * FLOOR  # for what underflowed, before it is divided
     L = least + slack / np.maximum(w_low, FLOOR) * MORE
     L = L + 1e-12 * np.abs(L) + FLOOR
     if loss.kind == "squared":
@@ -120,14 +124,15 @@ class Ellipsoid(NamedTuple):
         """(B, j) of each coordinate."""
         known = np.isfinite(self.length)[:, None]
         length = np.where(known, self.length[:, None], 0.0)
-        return np.where(known, np.sqrt(np.sum(self.Y**2, axis=1)) * length * MORE + FLOOR, np.inf)
+        return np.where(known, (np.sqrt(np.sum(self.Y**2, axis=1)) + SQUARES) * length * MORE + FLOOR, np.inf)
 
     def sizes(self, rows: Array) -> Array:
         """(B, n): sup of ⟨row, Yᵀη⟩ over ‖η‖ ≤ 1, rows (1 or B, n, j)."""
         few = 4.0 * gamma(self.Y.shape[1] + 4)
         moved = np.matmul(rows, np.swapaxes(self.Y, 1, 2))
-        size = np.sqrt(np.sum(self.Y**2, axis=(1, 2)))[:, None] * np.sqrt(np.sum(rows**2, axis=2))
-        return (np.sqrt(np.sum(moved**2, axis=2)) + few * size) * MORE + FLOOR
+        of_Y = np.sqrt(np.sum(self.Y**2, axis=(1, 2)))[:, None] + SQUARES
+        size = of_Y * (np.sqrt(np.sum(rows**2, axis=2)) + SQUARES)
+        return (np.sqrt(np.sum(moved**2, axis=2)) + SQUARES + few * size) * MORE + FLOOR
 
     def spread(self, rows: Array) -> Array:
         """(B, n): sup of ⟨row, ·⟩ over it."""
@@ -171,7 +176,8 @@ class Shells:
         self.alone = Balls(each.center / scale, (each.radius / scale + 4.0 * U * each.center / scale))
         zero = Balls.exact(np.zeros((1, len(z))))
         start = self.mean_loss(zero)
-        self.start, self.least = float(start.upper[0]), float(start.lower[0]) - self.slack
+        self.start = float(start.upper[0])
+        self.least = math.nextafter(float(start.lower[0]) - self.slack, -math.inf)
         self.pull = min(_pull(self), self.slack)
         self.means = each * Balls.exact(z)  # (n, m): π (x, f)
         self.pairs = _pairs(self.means, z)
@@ -221,14 +227,14 @@ class Shells:
             slope += theta * run * (1.0 - 64.0 * U)
             before = rho
             if slope > 0.0:
-                best = min(best, rho + max(0.0, self.start - value) / slope * MORE)
+                best = min(best, rho + max(0.0, self.start - value) / slope * MORE + FLOOR)
         if not np.isfinite(best):
             return
         spread = norms * best * MORE
         least, most = self.within
         inside = at.widened(spread)
         self.within = np.fmax(least, inside.lower[0]), np.fmin(most, inside.upper[0])
-        reach = np.sqrt(np.sum(around.Y[0] ** 2, axis=0)) * best * MORE
+        reach = (Radius.row_norms(around.Y[0].T) * best).upper
         self.reach_v = (np.abs(v) + reach) * MORE + FLOOR
         sigma = np.maximum(self.system.slopes(Balls.between(*self.within)[None], y).second.lower, 0.0)
         H = (sigma @ self.pairs.center).reshape(self.m, self.m)
@@ -312,13 +318,17 @@ class Shells:
     def _bounded(self, low: Array, high: Array) -> tuple[Array, Array]:
         """‖V‖² = st ≤ largest and 2·l2 st ≤ F(w, 0) − F;  2·l2 s ≤ sup −E[ℓ'(p) p]."""
         q = times(Balls.between(low[:, : self.d], high[:, : self.d]), self.system.z[:, : self.d])
-        most = (self.mean_loss(q).upper - self.least) / self.decay * MORE
-        most = np.maximum(np.fmin(most, self.largest), 0.0)
+        most = self.product_of_squares(self.mean_loss(q).upper)
         low, high = low.copy(), high.copy()
-        high[:, self.S] = np.fmin(high[:, self.S], self.pull / self.decay * MORE)
+        high[:, self.S] = np.fmin(high[:, self.S], (Radius.of(self.pull) / self.decay).upper)
         for one, other in ((self.S, self.t), (self.t, self.S)):
-            high[:, one] = np.fmin(high[:, one], most / low[:, other] * MORE)
+            high[:, one] = np.fmin(high[:, one], (most / low[:, other]).upper)
         return low, high
+
+    def product_of_squares(self, value: Array) -> Radius:
+        """(B,) bounds of st = ‖V‖², from those of F(w, 0)."""
+        rise = np.nextafter(np.maximum(value - self.least, 0.0), np.inf)
+        return (Radius.of(rise) / self.decay).capped(self.largest)
 
     def mean_loss(self, p: Balls) -> Balls:
         """E[ℓ(p)] (B,)."""
@@ -435,7 +445,7 @@ class Shells:
         # Y P Yᵀ ≥ (1 − ε)I
         root = 1.0 / np.sqrt(1.0 - np.where(usable, epsilon, 0.0)) * MORE
         Y = Y * root[:, None, None]
-        length = np.sqrt(np.sum(eta**2, axis=1)) * root * MORE
+        length = (np.sqrt(np.sum(eta**2, axis=1)) + SQUARES) * root * MORE
         return Ellipsoid(Y, np.where(usable & np.isfinite(length), length, np.inf))
 
     def settled(
@@ -618,9 +628,8 @@ def _pull(shells: Shells) -> float:
     ends = least + (most - least) * np.linspace(0.0, 1.0, PIECES)[:, None]
     p = Balls.between(np.minimum(ends[:-1], ends[1:]), np.maximum(ends[1:], ends[:-1]))
     along = shells.system.slopes(p, y).first * p
-    worst = np.maximum((-along).upper.max(axis=0), 0.0)
-    total = float(np.sum(worst * shells.system.weight.upper))
-    return total * (1.0 + gamma(len(y) + 4))
+    worst = Radius.of(np.maximum((-along).upper.max(axis=0), 0.0))
+    return float((worst * shells.system.weight.upper).sum())
 
 
 def _pairs(rows: Balls, z: Array) -> Balls:

@@ -439,7 +439,7 @@ def _third_derivative(problem: Problem, W: Array, V: Array) -> float:
     for chunk in problem.chunks():
         size_x, size_f = np.linalg.norm(chunk.x, axis=1), np.linalg.norm(chunk.f, axis=1)
         h = size_x + b * size_f
-        suprema = problem.loss.suprema(Radius.of(h) * b, chunk.y, chunk.omega)
+        suprema = problem.loss.suprema(Radius.size(h) * b, chunk.y, chunk.omega)
         if suprema is None:
             return math.inf
         J = np.hypot(h, b * size_f)

@@ -257,6 +257,7 @@ def test_doctor_says_what_a_bug_report_needs() -> None:
         "environment",
     } <= found.keys()
     assert found["self-test"].split() == ["self-test", "passed"]
+    assert "subnormal numbers" in found["XLA"]
 
 
 def test_doctor_fails_where_the_self_test_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,14 +16,28 @@ import numpy as np
 import pytest
 
 from resnet_cert import check, load_problem
+from resnet_cert.numerics import libm
 from resnet_cert.numerics.eigenvalues import is_positive_definite
 from resnet_cert.numerics.selftest import require_sound_arithmetic, thorough_fault
 from resnet_cert.outcomes import InternalError
+from resnet_cert.problem.custom_loss import CustomLoss
 
 ON_GLIBC_X86 = sys.platform == "linux" and platform.machine() == "x86_64"
 needs_glibc_x86 = pytest.mark.skipif(not ON_GLIBC_X86, reason="the fault is made through glibc on x86-64")
 
 ROUNDING = {"down": 0x400, "up": 0x800, "towards zero": 0xC00}
+CORRECTLY_ROUNDED = {
+    "multiply",
+    "divide",
+    "sqrt",
+    "abs",
+    "sign",
+    "maximum",
+    "minimum",
+    "nextafter",
+    "spacing",
+}
+CORRECTLY_ROUNDED |= {"logical_or", "logical_and", "isnan", "isfinite", "isinf"}
 MXCSR_BITS = {"flush to zero": 0x8000, "denormals are zero": 0x40, "both": 0x8040}
 
 SABOTAGED_CHECK = """
@@ -68,13 +84,56 @@ def test_this_environment_is_sound():
     assert thorough_fault() is None
 
 
-@pytest.mark.parametrize("name", ["exp", "expm1", "log1p", "hypot"])
-def test_an_elementary_function_that_is_less_accurate_than_assumed_is_noticed(monkeypatch, name: str):
-    honest = getattr(np, name)
-    monkeypatch.setattr(np, name, lambda *x: honest(*x) * (1.0 + 2.0**-48))
-    fault = thorough_fault()
+def less_accurate(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A function off by 16 to 32 units in the last place."""
+    home = math if name.startswith("erf") else np
+    honest = getattr(home, name)
+    monkeypatch.setattr(home, name, lambda *x: honest(*x) * (1.0 + 2.0**-48))
+
+
+@pytest.mark.parametrize("name", libm.of_losses())
+def test_a_function_of_the_losses_that_is_less_accurate_than_assumed_is_noticed(monkeypatch, name: str):
+    less_accurate(monkeypatch, name)
+    fault = libm.fault(libm.of_losses())
     assert fault is not None
     assert fault.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", libm.of_intervals())
+def test_a_function_of_the_intervals_that_is_less_accurate_than_assumed_is_noticed(monkeypatch, name: str):
+    less_accurate(monkeypatch, name)
+    fault = libm.fault(libm.of_intervals(libm.COARSE))
+    assert fault is not None
+    assert fault.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", ["exp", "erfc"])
+def test_the_thorough_test_looks_at_every_function(monkeypatch, name: str):
+    less_accurate(monkeypatch, name)
+    assert str(thorough_fault()).startswith(f"{name}(")
+
+
+def test_every_function_that_the_interval_rules_call_is_looked_at():
+    """Read from the source: the functions of NumPy that are not exact, nor rounded correctly by IEEE 754."""
+    looked_at = libm.of_losses().keys() | libm.of_intervals().keys()
+    folder = Path(libm.__file__).parent
+    for module in ("intervals", "jaxpr", "forms"):
+        source = (folder / f"{module}.py").read_text("utf-8")
+        called = {
+            name for name in re.findall(r"\bnp\.(\w+)", source) if isinstance(getattr(np, name), np.ufunc)
+        }
+        assert called - looked_at <= CORRECTLY_ROUNDED
+        assert set(re.findall(r"\bmath\.(\w+)", source)) <= looked_at | {"inf", "nan", "copysign", "frexp"}
+
+
+def test_bounds_of_a_loss_in_code_wait_for_accurate_functions(monkeypatch):
+    less_accurate(monkeypatch, "tanh")
+    libm.require_accurate_functions.cache_clear()
+    loss = CustomLoss(lambda p, y: 0.5 * (p - y) ** 2, "of code")
+    with pytest.raises(InternalError, match=r"tanh\(.* is off by more than 8 units in the last place"):
+        loss.why_unknown()
+    monkeypatch.undo()
+    assert loss.why_unknown() is None
 
 
 @needs_glibc_x86

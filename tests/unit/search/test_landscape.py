@@ -25,6 +25,7 @@ from resnet_cert.numerics.balls import Balls
 from resnet_cert.numerics.jax64 import float64_scope, jax, jnp
 from resnet_cert.numerics.krawczyk import zeros
 from resnet_cert.problem.custom_loss import CustomLoss
+from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Direction, Objective, Point
 from resnet_cert.report import Style, formatter
 from resnet_cert.report.contour_map import COLUMNS, MARGIN, ROWS, contour_map, levels
@@ -33,7 +34,7 @@ from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
 from resnet_cert.search.critical_points import closed_form, exact_rank, judged, why_not_listed
 from resnet_cert.search.enclosed import OneSampleGradient, RateGradient, polynomials
-from resnet_cert.search.landscape import Landscape, Undecided, eigenvalues, hulls, landscape
+from resnet_cert.search.landscape import Landscape, Undecided, eigenvalues, hulls, landscape, least_loss
 from resnet_cert.search.plane import plane_of, restricted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -447,6 +448,35 @@ def test_an_eigenvalue_beside_one_of_1e12_times_its_size_is_known() -> None:
         assert (low.lower > 0.0, low.upper < 0.0) == (tiny > 0.0, tiny < 0.0)
         assert low.lower <= tiny * (1.0 - 1e-8) <= low.upper
         assert high.lower <= exact[1] <= high.upper
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-100, 1e-200, 1e-300])
+def test_an_error_of_any_scale_counts_in_an_eigenvalue(scale: float) -> None:
+    """The squares of the radii underflow from 1e-162 on."""
+    low, high = eigenvalues(Balls(scale * np.eye(2), np.full((2, 2), 5.0 * scale)))
+    assert low.lower <= -4.0 * scale
+    assert high.upper >= 6.0 * scale
+
+
+@pytest.mark.parametrize(
+    ("kind", "y", "place", "least"),
+    [
+        ("squared", 3.0, 3.0, 0.0),
+        ("pseudo_huber", -2.5, -2.5, 0.0),
+        ("poisson", 3.0, math.log(3.0), 3.0 - 3.0 * math.log(3.0)),
+    ],
+)
+def test_the_least_loss_of_a_sample_is_enclosed_by_the_sign_of_its_slope(
+    kind: str, y: float, place: float, least: float
+) -> None:
+    targets = np.array([[y]])
+    loss = Problem.from_arrays(x=[[1.0]], y=targets, f=[[1.0]], w=[1.0], V=[[0.0]], loss=kind).loss
+    assert isinstance(loss, BuiltinLoss)
+    found = least_loss(loss, place * (1.0 + 1e-13), targets, None)
+    assert found is not None
+    assert found.lower <= least <= found.upper
+    assert found.upper - found.lower < 1e-13 * (1.0 + abs(least))
+    assert least_loss(loss, place + 1e-3, targets, None) is None
 
 
 def exact_zero(problem: Problem, at: tuple[float, float]) -> tuple[Fraction, Fraction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -101,6 +102,23 @@ def test_a_kind_is_proven_where_the_smallest_eigenvalue_is_that_of_the_decay(
     assert found.complete
     assert [point.kind for point in found.critical_points] == ["minimum", "saddle"]
     assert all(point.proven for point in found.critical_points)
+
+
+def test_a_point_near_by_is_so_at_any_scale() -> None:
+    """|w_1bᵀ − (w + r)(b + s)ᵀ| of the order 1e-180, whose square underflows."""
+    problem = problem_of(0, 2, 1, 0.1, "squared")
+    at, radius = np.array([1e-10, 2e-10, 0.0]), np.array([0.0, 0.0, 1e-170])
+    *_, distance = decayed.placed(problem, at, radius)
+    assert distance >= np.hypot(1e-10, 2e-10) * 1e-170
+
+
+def test_a_ratio_is_bounded_at_any_scale() -> None:
+    """|b| = |E[ℓ' f]|/(2·l2) where y, and so ℓ' at 0, is of the order 1e-170, whose square underflows."""
+    problem = problem_of(0, 1, 1, 0.1, "squared")
+    system = equations(problem)
+    tiny = replace(system, y=system.y * 1e-170)
+    most = decayed._largest_ratio(problem, Shells(tiny, problem.loss, 1.0), 1e-175, 1e-175)
+    assert most[0] >= 1e-170 * abs(float(np.mean(system.y * system.z[:, 1]))) / 0.2
 
 
 @pytest.mark.long
