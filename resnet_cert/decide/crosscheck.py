@@ -68,7 +68,9 @@ def crosscheck(
     penalty, value = problem.objective.l2 * float(z @ z), None
     if isinstance(problem.loss, CustomLoss):  # a built-in one is good where plain formulas lose all digits
         value = autodiff.value - penalty
-    rounding = Radius.of(here.F.upper - here.F.lower) + Radius.of(here.F.magnitude + penalty) * U
+    rounding = (
+        Radius.of((here.F - here.F.lower).upper) + Radius.of(here.F.magnitude) * U + Radius.of(penalty) * U
+    )
     require_agreement(
         problem,
         ("objective", value, here.F, float(rounding * ROUNDING_ALLOWANCE)),

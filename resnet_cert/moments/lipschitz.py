@@ -49,6 +49,8 @@ MODERATE, POWER_STEP = 32, 16
 ROOM = 200
 """In their units bounds are near 2^200 at most then: no product of four of them overflows, and what
 underflows is nothing beside the largest."""
+LEAST_FACTOR = -1000
+"""Of what is made smaller by more no less is left: a bound stays one, and is nothing beside the largest."""
 NO_POWER = -6000
 """That of zeros: below the smallest bound, so that any other one counts."""
 
@@ -106,12 +108,8 @@ class LipschitzSums:
         down = self.units - units
         if not down.any():
             return self
-        terms = Sum(
-            tuple(
-                replace(node, radius=node.radius * np.exp2(COUNTS @ down, dtype=np.float64))
-                for node in self.terms.nodes
-            )
-        )
+        factors = np.exp2(np.maximum(COUNTS @ down, LEAST_FACTOR), dtype=np.float64)
+        terms = Sum(tuple(replace(node, radius=node.radius * factors) for node in self.terms.nodes))
         grams = self.grams
         if grams is not None:
             grams = tuple(

@@ -23,6 +23,7 @@ from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import NOTHING, Radius
 from resnet_cert.numerics.sums import Blocks
+from resnet_cert.problem import problem as problems
 from resnet_cert.problem.losses import named_loss
 from resnet_cert.problem.problem import Chunk
 
@@ -301,3 +302,14 @@ def test_a_loss_without_suprema_has_none():
 
     problem = replace(draw(1, "generic", "squared", q=1).problem(), loss=Unknown())
     assert observe(problem, 1.0).lipschitz is None
+
+
+@pytest.mark.parametrize("far", [1.0, 2.0**300, 2.0**900])
+def test_pieces_of_very_different_units_are_bounded_together(far: float, monkeypatch: pytest.MonkeyPatch):
+    """‖∇F‖ at (1, 0) is attained: inputs of one half are 0 where targets are `far`, tiny in the other."""
+    monkeypatch.setattr(problems, "CHUNK_BYTES", 1)
+    tiny = 2.0**-500
+    x, y = np.repeat([0.0, tiny], 512)[:, None], np.repeat([far, 0.0], 512)
+    problem = Problem.from_arrays(x=x, f=x, y=y, w=[1.0], V=[[0.0]])
+    assert problem.chunk_rows == 512
+    assert constants(problem, 2.0).mu0 >= 0.5 * tiny * tiny
