@@ -68,9 +68,9 @@ def crosscheck(
     penalty, value = problem.objective.l2 * float(z @ z), None
     if isinstance(problem.loss, CustomLoss):  # a built-in one is good where plain formulas lose all digits
         value = autodiff.value - penalty
-    rounding = (
-        Radius.of((here.F - here.F.lower).upper) + Radius.of(here.F.magnitude) * U + Radius.of(penalty) * U
-    )
+    length = Radius.norm(z)
+    size = Radius.of(here.F.magnitude) + length * length * problem.objective.l2
+    rounding = Radius.of((here.F - here.F.lower).upper) + size * U
     require_agreement(
         problem,
         ("objective", value, here.F, float(rounding * ROUNDING_ALLOWANCE)),
