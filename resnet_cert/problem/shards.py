@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import stat
 import threading
 import zipfile
 import zlib
@@ -76,6 +77,8 @@ class State:
             seen = os.stat(path)
         except OSError as error:
             raise _gone(name, error) from None
+        if not (stat.S_ISREG(seen.st_mode) or stat.S_ISDIR(seen.st_mode)):  # a pipe would be waited for
+            raise _damaged(name, "expected an ordinary file")
         return State(path, name, seen.st_size, seen.st_mtime_ns, {"changed": seen.st_ctime_ns})
 
     def require_unchanged(self) -> None:

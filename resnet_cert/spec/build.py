@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ import numpy as np
 
 from resnet_cert.outcomes import Diagnostic, InternalError, RequestError, Verdict, printable
 from resnet_cert.problem.files import require_apart
+from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import (
     Distribution,
     Domain,
@@ -142,13 +143,16 @@ def load_spec(
     weighted = None if loss is None else isinstance(loss, loss_models.WeightedLoss)
     stem = "stdin" if str(path) == STDIN else Path(path).stem
     problem, more = _build(parts, Context(folder, allow_code, given, weighted, stored), stem)
+    population = parts.get("population")
+    if problem is not None and population is not None and population.bounds.y is None:
+        more = [*more, *_without_bound(problem)]
     diagnostics = _diagnostics(document, [*faults, *more])
     if diagnostics:
         raise RequestError(diagnostics)
     if problem is None:
         raise InternalError("expected a problem from a spec without faults, got none")
     at = document.diagnostic(_located(Fault(("point", "W"), "", "domain"), document.value))
-    expect, population = parts.get("expect"), parts.get("population")
+    expect = parts.get("expect")
     return LoadedProblem(
         problem=problem,
         path=shown,
@@ -160,6 +164,13 @@ def load_spec(
         reads=reads,
         fixed=tuple(map(str, fixed_files_of(document.value))),
     )
+
+
+def _without_bound(problem: Problem) -> Iterator[Fault]:
+    """What is wrong where a population has no bound of |y|."""
+    if not (isinstance(problem.loss, BuiltinLoss) and problem.loss.formulas.labels):
+        message = "expected y, a bound of |y|, got none; only class labels need none"
+        yield Fault(("population", "bounds"), message, "missing-key", at_key=True)
 
 
 def _content(path: str | Path, shown: str) -> bytes:

@@ -385,9 +385,12 @@ hessian: fast
 expect: certified
   7:9 wrong-value
 
-population: {confidence: 1, bounds: {x: 1, f: 1}}
+population: {confidence: 1, bounds: {x: 1}}
   7:26 wrong-value
   7:29 missing-key
+
+population: {confidence: 0.9, bounds: {x: 1, f: 1}}
+  7:31 missing-key
 
 point: {W: [[1, 0], [0, 1], [1, 1]], V: [[0, 0], [0, 0]], c: [1, 2]}
   5:62 shape
