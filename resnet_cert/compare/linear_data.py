@@ -30,7 +30,7 @@ from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array
 from resnet_cert.numerics.sums import Blocks
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.convexity import assumption1
+from resnet_cert.problem.convexity import assumption1, convex_everywhere
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Chunk, Problem
 
@@ -199,7 +199,9 @@ class Data:
         """
         loss, known = self.problem.loss, self._convex
         if not math.isfinite(r):
-            return loss.convex
+            if not loss.convex and r not in known:
+                known[r] = convex_everywhere(self.problem)
+            return loss.convex or known[r]
         if any(not is_convex and radius <= r for radius, is_convex in known.items()):
             return False
         if not any(is_convex and r <= radius for radius, is_convex in known.items()):

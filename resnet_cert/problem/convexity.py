@@ -48,6 +48,8 @@ MOST_TARGETS = 2**16
 """Distinct targets that are held at a time."""
 NARROW, NARROW_JOINT = 2.0**-40, 2.0**-24
 """Relative widths of boxes that are not cut again; a joint does not go away by cutting."""
+FAR = 64.0
+"""Beyond so many times 1 + |y| a loss is read in one box."""
 FALL = 2.0**-20
 """A smaller fall of ℓ' over a joint, relative to ℓ', passes for rounding between pieces of a formula."""
 
@@ -85,8 +87,43 @@ def with_assumption1(
     `assumption1`."""
     known = assumption1(problem, b, r, augmented)
     if isinstance(problem.loss, CustomLoss):
-        problem = replace(problem, loss=problem.loss.with_range(known.status == "proven"))
+        if known.status == "proven" and not problem.loss.convex and convex_everywhere(problem):
+            known = replace(known, everywhere="proven")
+        everywhere = known.everywhere == "proven"
+        problem = replace(problem, loss=problem.loss.with_range(known.status == "proven", everywhere))
     return problem, known
+
+
+def convex_everywhere(problem: Problem) -> bool:
+    """ℓ(·; y_i) is twice differentiable and convex for every p and every y_i: by formula, the user's word, or
+    proof.
+
+    By boxes up to FAR(1 + |y_i|), and one box on either side beyond: there a formula such as 1 − tanh²(p − y)
+    shows its sign, and one such as e^p/(1 + e^p)², of which intervals know no more than ∞/∞, does not.
+    """
+    loss = problem.loss
+    if not isinstance(loss, CustomLoss) or loss.convex:
+        return loss.convex
+    if loss.why_unknown() is not None or why_untrusted(loss.function) is not None:
+        return False
+    return all(
+        _convex_everywhere(loss, y, samples)
+        for y, _, samples in _distinct_targets(problem, NOTHING, NOTHING, NOTHING)
+    )
+
+
+@QUIET
+def _convex_everywhere(loss: CustomLoss, y: Array, samples: Integers) -> bool:
+    value, _, second, _ = loss.derivative_functions
+    reach, beyond = FAR * (1.0 + np.abs(y)), np.full(len(y), np.inf)
+    tails = Interval(np.concatenate([reach, -beyond]), np.concatenate([beyond, -reach]))
+    targets = Interval.exact(np.tile(y, 2))
+    if joints(value, tails, targets).any() or (_finest(second, tails, targets, _has_sign).lower < 0.0).any():
+        return False
+    try:
+        return prove_convex(loss, y, reach, samples) is None
+    except RequestError:  # not convex, beyond what anything was said of
+        return False
 
 
 def _distinct_targets(

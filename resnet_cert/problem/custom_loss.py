@@ -41,8 +41,8 @@ class CustomLoss:
     """ℓ(p; y) as JAX code, of one output; it implements `Loss`.
 
     function: my_loss(p, y) on scalars, or on arrays elementwise.  convex: its user claims that Assumption 1
-    holds, for every p.  proven_in_range: it is proven for the predictions of the domain, and says nothing of
-    those beyond (`convexity.with_assumption1`).  nonnegative: not known, so False.
+    holds, for every p, or it is proven.  proven_in_range: it is proven for the predictions of the domain,
+    which says nothing of those beyond (`convexity.with_assumption1`).  nonnegative: not known, so False.
 
     Raises:
         RequestError: the function raises, does not return one float64 for float64 p and y, mixes samples, or
@@ -86,10 +86,12 @@ class CustomLoss:
     def convex_in_range(self) -> bool:
         return self.convex or self.proven_in_range
 
-    def with_range(self, proven: bool) -> CustomLoss:
-        """The same loss with what is proven on the domain: nothing is traced or compiled anew."""
+    def with_range(self, proven: bool, everywhere: bool = False) -> CustomLoss:
+        """The same loss with what is proven on the domain, and for every p: nothing is traced or compiled
+        anew."""
         other = copy(self)
         object.__setattr__(other, "proven_in_range", proven)
+        object.__setattr__(other, "convex", self.convex or everywhere)
         return other
 
     def targets(self, y: Array, q: int) -> Array:

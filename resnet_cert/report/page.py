@@ -163,6 +163,8 @@ def _assumption1(report: Report) -> str:
         return f"not known to hold{where}" + (f": {about.reason}" if about.reason else "")
     if about.status == "claimed":
         return f"the loss is convex and smooth{where}: your claim, not proven here"
+    if about.everywhere == "proven" and about.range is not None:
+        return "the loss is convex and smooth for every p, proven"
     beyond = "by your claim" if about.everywhere == "claimed" else "not known"
     return f"the loss is convex and smooth{where}, proven; beyond that {beyond}"
 

@@ -32,6 +32,7 @@ from resnet_cert.moments.one_pass import observe
 from resnet_cert.numerics import algebra
 from resnet_cert.numerics.enclosure import Enclosure
 from resnet_cert.numerics.radius import NOTHING, Array, Radius, gamma
+from resnet_cert.problem.convexity import convex_everywhere
 from resnet_cert.problem.losses import BuiltinLoss
 from resnet_cert.problem.problem import Direction, Domain, Objective, Point, Problem
 from resnet_cert.problem.span import gradient_basis, span
@@ -82,7 +83,7 @@ def why_not_listed(problem: Problem) -> str | None:
     """Why the list does not apply to F of this problem; None where it does."""
     if problem.d1 < span(problem):
         return "the block has fewer inputs than the head has outputs"
-    if not problem.loss.convex:
+    if not convex_everywhere(problem):
         return f"the loss {problem.loss.name} is not known to be convex for every p"
     return None
 

@@ -39,6 +39,11 @@ def log_cosh(p: Any, y: Any) -> Any:
     return jnp.log(jnp.cosh(p - y))
 
 
+def log_cosh_at_infinity_unknown(p: Any, y: Any) -> Any:
+    """The same, up to a constant: convex in any range, and ∞ − ∞ beyond."""
+    return jnp.logaddexp(p - y, y - p)
+
+
 def unbounded(p: Any, y: Any) -> Any:
     """log cosh(p − y) as long as p is much less than 20, and −9p far beyond."""
     return log_cosh(p, y) - 10.0 * jnp.logaddexp(0.0, p - 20.0)
@@ -139,7 +144,7 @@ RAYS = [sign * c for c in np.geomspace(1.0, 1e3, 4000) for sign in (-1.0, 1.0)]
 
 def test_what_a_claim_says_of_all_predictors() -> None:
     range_only, claimed = (
-        check(problem(CustomLoss(log_cosh, "mine", convex=convex)), break_even=True)
+        check(problem(CustomLoss(log_cosh_at_infinity_unknown, "mine", convex=convex)), break_even=True)
         for convex in (False, True)
     )
     about = claimed.problem.assumption1
@@ -162,9 +167,19 @@ def test_what_a_claim_says_of_all_predictors() -> None:
     assert one.upper == pytest.approx(other.upper, rel=1e-6)
 
 
+def test_what_a_proof_says_of_all_predictors() -> None:
+    report = check(problem(CustomLoss(log_cosh, "mine")), break_even=True)
+    about, found = report.problem.assumption1, report.objective
+    assert (about.status, about.everywhere) == ("proven", "proven")
+    assert found.attained is True
+    assert found.block_gap is not None
+    assert found.block_gap.known
+    assert "the loss is convex and smooth for every p, proven" in text(report)
+
+
 def test_with_decay_the_best_of_all_predictors_is_not_known_from_below() -> None:
     range_only, claimed = (
-        check(problem(CustomLoss(log_cosh, "mine", convex=convex), l2=0.1)).regularized
+        check(problem(CustomLoss(log_cosh_at_infinity_unknown, "mine", convex=convex), l2=0.1)).regularized
         for convex in (False, True)
     )
     assert range_only is not None

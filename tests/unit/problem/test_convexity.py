@@ -19,7 +19,13 @@ from user_losses import BITS, LOSSES, truth
 from resnet_cert.compare.linear_data import Data
 from resnet_cert.numerics.jax64 import float64_scope
 from resnet_cert.outcomes import RequestError
-from resnet_cert.problem.convexity import assumption1, prove_convex, suprema, with_assumption1
+from resnet_cert.problem.convexity import (
+    assumption1,
+    convex_everywhere,
+    prove_convex,
+    suprema,
+    with_assumption1,
+)
 from resnet_cert.problem.custom_loss import CustomLoss
 from resnet_cert.problem.problem import Distribution, GivenFeatures, Point, Problem
 from resnet_cert.results import Assumption1
@@ -390,3 +396,42 @@ def test_the_builtin_losses_are_convex_by_their_formulas() -> None:
         V=np.ones((2, 1)),
     )
     assert assumption1(seen, 1.0, 1.0) == Assumption1("proven")
+
+
+EVERYWHERE = {
+    "log_cosh": True,
+    "pseudo_huber": True,
+    "quartic": True,
+    "poisson": True,
+    "exponential": True,
+    "power_of_square": True,
+    "huber": False,
+    "squared_hinge": False,
+    "softplus": False,  # it is, and ∞/∞ does not say so
+}
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_formulas_that_show_their_sign_are_convex_for_every_prediction(name: str) -> None:
+    at = problem(LOSSES[name].function)
+    assert convex_everywhere(at) is EVERYWHERE[name]
+    assert Data.of(at).is_convex_on(math.inf) is EVERYWHERE[name]
+    known, about = with_assumption1(at, 1.0, 1.0)
+    assert (about.everywhere == "proven") is known.loss.convex is EVERYWHERE[name]
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        lambda p: -10.0 * jnp.logaddexp(0.0, p - 1e5),
+        lambda p: -1e-3 * jnp.exp(-((p + 300.0) ** 2)),
+        lambda p: -1e-3 * jnp.sin(p),
+        lambda p: -(p**4) * 1e-12,
+        lambda p: jnp.where(p > 1e6, -(p - 1e6), 0.0),
+        lambda p: jnp.where(jnp.isfinite(jnp.exp(p)), 0.0, -p),
+    ],
+)
+def test_what_bends_or_is_joined_far_away_is_not_convex_for_every_prediction(
+    beyond: Callable[[Any], Any],
+) -> None:
+    assert not convex_everywhere(problem(lambda p, y: jnp.log(jnp.cosh(p - y)) + beyond(p)))
