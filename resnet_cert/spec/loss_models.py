@@ -81,7 +81,7 @@ class PythonLoss(Section):
     python: Function = Field(description="FILE.py:FUNCTION, a function of (p, y) that JAX can trace")
     convex: Convex = Field(
         default="auto",
-        description="auto: proven on the range that is used, or for every p; true: the user's claim of every p",
+        description="auto: proven on the range that is used, or for every p; true: your claim of every p",
     )
 
 
