@@ -339,7 +339,8 @@ def test_workers_that_must_spill_change_nothing(full: bool, monkeypatch: pytest.
         executor = DaskExecutor(client)
         require_near(everything(replace(problem, executor=executor)), everything(problem))
         held = client.run(in_files).values()
-        assert all(on_disk == 0 if full else on_disk == whole > 0 for on_disk, whole in held), held
+        assert any(whole for _, whole in held)
+        assert all(on_disk == (0 if full else whole) for on_disk, whole in held), held
 
 
 @contextmanager
