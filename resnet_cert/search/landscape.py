@@ -388,7 +388,8 @@ def default_range(
 
 
 def lowest_found(problem: Problem, best_linear: Array) -> Point:
-    """The lowest point that a few descents come to; nothing is proven of it."""
+    """The lowest point that a few descents come to, the problem's own where no start has a finite objective;
+    nothing is proven of it."""
     function = Objective(problem)
     starts = [function.flat(problem.point)]
     starts += [
@@ -400,7 +401,7 @@ def lowest_found(problem: Problem, best_linear: Array) -> Point:
         for start in starts:
             if math.isfinite(function.at(start)[0]):
                 ends.append(trust_region(function, start, 1e-9, lambda z: None, most=100))
-        return function.point(min(ends, key=lambda z: function.at(z)[0]))
+        return function.point(min(ends, key=lambda z: function.at(z)[0], default=starts[0]))
 
 
 # --- The search ---------------------------------------------------------------------------------------------

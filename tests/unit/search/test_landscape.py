@@ -34,7 +34,15 @@ from resnet_cert.report.picture import landscape_figure, round_levels
 from resnet_cert.search import derivatives as of
 from resnet_cert.search.critical_points import closed_form, exact_rank, judged, why_not_listed
 from resnet_cert.search.enclosed import OneSampleGradient, RateGradient, polynomials
-from resnet_cert.search.landscape import Landscape, Undecided, eigenvalues, hulls, landscape, least_loss
+from resnet_cert.search.landscape import (
+    Landscape,
+    Undecided,
+    eigenvalues,
+    hulls,
+    landscape,
+    least_loss,
+    lowest_found,
+)
 from resnet_cert.search.plane import plane_of, restricted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -987,3 +995,13 @@ def test_boxes_of_a_range_without_a_finite_size_are_one() -> None:
     for gap in (np.array([np.inf, 1.0]), np.array([np.nan, 1.0]), np.zeros(2)):
         found = hulls(low, low + 1.0, gap)
         assert [len(ends) for ends in found] == [1, 1]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_where_the_objective_is_infinite_wherever_a_descent_begins_the_range_is_of_the_point() -> None:
+    problem = Problem.from_arrays(x=[[1e200]], y=[7e200], f=[[1.0]], w=[2.0], V=[[3.0]], l2=1.0)
+    found = lowest_found(problem, np.array([[1.0]]))
+    assert (found.W.tolist(), found.V.tolist()) == ([[2.0]], [[3.0]])
+    s0, s1, t0, t1 = landscape(problem).range
+    assert s0 < -2.0 < 2.0 < s1
+    assert t0 < -3.0 < 3.0 < t1
