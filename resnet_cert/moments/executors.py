@@ -368,7 +368,7 @@ class DaskExecutor:
         _travel_by_value()
         alone = light(problem)
         if key not in self._sent:  # the data are sent once, for all passes and points
-            rows = self._rows(problem)
+            rows = cut(problem.n, problem.chunk_rows, sum(self.client.nthreads().values()))
             data = self._sent_data(alone)
             held: list[tuple[Any, Any]] = [(None, None)] * len(rows)
             if not isinstance(problem.features, GivenFeatures):
@@ -390,9 +390,6 @@ class DaskExecutor:
         if _size(parts) > CARRIED_BYTES:
             return self.client.scatter(parts, broadcast=True, hash=False)
         return [self.client.submit(pickle.loads, cloudpickle.dumps(part), pure=False) for part in parts]
-
-    def _rows(self, problem: Problem) -> list[tuple[int, int]]:
-        return cut(problem.n, problem.chunk_rows, sum(self.client.nthreads().values()))
 
 
 def _size(parts: list[Any]) -> int:

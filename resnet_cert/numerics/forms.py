@@ -33,6 +33,7 @@ from resnet_cert.numerics.jaxpr import (
     is_literal,
     live_equations,
     may_be_undefined,
+    of_one_rank,
     trace,
     where_defined,
 )
@@ -394,7 +395,8 @@ class _Run:
         key = (equation.primitive.name, str(equation.params), *map(id, inputs))
         if key not in self.seen:
             outside = {name: lambda _, f=f: f(*inputs) for name, f in OUTSIDE.items()}
-            undefined = may_be_undefined(equation, [number.bounds for number in inputs], outside)
+            bounds = of_one_rank(equation, [number.bounds for number in inputs])
+            undefined = may_be_undefined(equation, bounds, outside)
             outputs = self._apply(equation, inputs)
             if undefined is not None:
                 outputs = [replace(x, bounds=replace(x.bounds, undefined=undefined)) for x in outputs]

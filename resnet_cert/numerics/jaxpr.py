@@ -108,7 +108,7 @@ def live_equations(jaxpr: Any) -> list[Any]:
 def apply(equation: Any, inputs: list[Interval], watch: Watch | None = None) -> Sequence[Interval]:
     """The outputs of one equation.  Arithmetic must be on float64: integers wrap around, float32 rounds."""
     name, params = equation.primitive.name, equation.params
-    inputs = _of_one_rank(equation, inputs)
+    inputs = of_one_rank(equation, inputs)
     if watch is not None:
         watch(equation, inputs)
     if name in CALLS:
@@ -138,7 +138,7 @@ def _applied(equation: Any, inputs: list[Interval]) -> Sequence[Interval]:
     raise UnsupportedPrimitive(f"{name} to {', '.join(sorted(types))}")
 
 
-def _of_one_rank(equation: Any, inputs: list[Interval]) -> list[Interval]:
+def of_one_rank(equation: Any, inputs: list[Interval]) -> list[Interval]:
     """A number beside an array is a number for each of its entries."""
     ranks = [variable.aval.ndim for variable in equation.invars]
     rank = max(ranks, default=0)
@@ -158,7 +158,7 @@ def may_be_undefined(
     A truth value always has one.
 
     Args:
-        outside: what is known better than `OUTSIDE`, of its operations.
+        inputs: `of_one_rank`.  outside: what is known better than `OUTSIDE`, of its operations.
     """
     if {variable.aval.dtype.name for variable in equation.outvars} == {"bool"}:
         return None
@@ -167,7 +167,7 @@ def may_be_undefined(
         return _undefined_choice(inputs)
     masks = [x.undefined for x in inputs if x.undefined is not None]
     if name in OUTSIDE:
-        masks.append(_by_sample(OUTSIDE[name](equation.params, *_of_one_rank(equation, [*inputs]))))
+        masks.append(_by_sample(OUTSIDE[name](equation.params, *inputs)))
         if outside is not None and name in outside and masks[-1].any():
             masks[-1] = _by_sample(outside[name](equation.params))
     return _any(masks)
